@@ -1,0 +1,98 @@
+// Package config reads every setting of the daemon once, from its flags, its
+// environment and its configuration file, and checks it.
+package config
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"strconv"
+)
+
+// Config holds the settings, checked and ready to use.
+type Config struct {
+	Listen        string     // host:port; the port may be 0 for a free one
+	Data          string     // absolute path of the folder with everything that is kept
+	Driver        string     // auto, qemu or vix
+	Network       string     // auto, user or bridge: what QEMU attaches nat machines to
+	Forward       []int      // TCP ports of the guest, beside 22, that user-mode networking forwards; each once
+	Creations     int        // unfinished creations at once, 1 to 1000
+	ImageMaxBytes int64      // bytes of the largest unpacked image, at least 1 MiB
+	LogFormat     string     // text or json
+	LogLevel      slog.Level // the least level that is logged
+	Insecure      bool       // listening beyond loopback without authentication is accepted
+	File          string     // absolute path of the configuration file, "" for none
+
+	Version     bool // print the version and exit; nothing else is set then
+	PrintConfig bool // print the configuration and exit
+
+	from map[string]string // where the value of each setting was found
+}
+
+// HelpError is returned by Load when the arguments ask for help.
+type HelpError struct {
+	Text string // ends in a newline
+}
+
+func (e *HelpError) Error() string { return e.Text }
+
+// Load reads the settings: a flag goes before its environment variable, that
+// before the configuration file, and that before the default. Args are the
+// program's arguments without its name. An empty variable counts as unset.
+//
+// It touches nothing but the file that -config names, and asks the system for
+// the working directory where a path is relative to it. Its error tells of
+// every bad value, one a line: which setting, where the value came from, and
+// what would be right. Where help is asked for it is a *HelpError.
+func Load(args []string, getenv func(string) string) (Config, error) {
+	c := Config{from: make(map[string]string)}
+	table := c.settings(getenv("HOME"))
+	flags, err := readFlags(table, args)
+	if err != nil {
+		return Config{}, err
+	}
+	if on, err := strconv.ParseBool(flags["version"].value); err == nil && on {
+		return Config{Version: true}, nil
+	}
+	layers := []layer{flags, readEnv(table, getenv)}
+	if at := find("config", layers); at.value != "" {
+		name, err := absolute(at.value, getenv("HOME"))
+		if err != nil {
+			return Config{}, bad("config", at, err)
+		}
+		file, err := readFile(table, name)
+		if err != nil {
+			return Config{}, err
+		}
+		layers = append(layers, file)
+	}
+	layers = append(layers, defaults(table, getenv))
+
+	var errs []error
+	for _, s := range table {
+		at := find(s.name, layers)
+		c.from[s.name] = at.from
+		if err := s.value.Set(at.value); err != nil {
+			errs = append(errs, bad(s.name, at, err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return Config{}, err
+	}
+	if err := c.check(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+// check holds the settings against each other.
+func (c *Config) check() error {
+	if !c.Insecure && !loopback(c.Listen) {
+		return bad("listen", entry{c.Listen, c.from["listen"]}, errors.New("requests are not authenticated, so whoever reaches this address could create and destroy machines: listen on 127.0.0.1, or add -insecure where all who reach it may do that"))
+	}
+	return nil
+}
+
+func bad(name string, at entry, err error) error {
+	return fmt.Errorf("-%s %q (%s): %w", name, at.value, at.from, err)
+}

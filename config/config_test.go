@@ -1,0 +1,215 @@
+package config_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"osx-builder/config"
+)
+
+// env is an environment; HOME is /home/ci where it does not say otherwise.
+type env map[string]string
+
+func (e env) get(name string) string {
+	if value, ok := e[name]; ok || name != "HOME" {
+		return value
+	}
+	return "/home/ci"
+}
+
+// file writes a configuration file and returns its name.
+func file(t *testing.T, text string) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "osx-builder.conf")
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// standard is what Load returns where nothing is set.
+func standard() config.Config {
+	return config.Config{
+		Listen:        "127.0.0.1:12345",
+		Data:          "/home/ci/.osx-builder",
+		Driver:        "auto",
+		Network:       "auto",
+		Creations:     16,
+		ImageMaxBytes: 256 << 30,
+		LogFormat:     "text",
+		LogLevel:      slog.LevelInfo,
+	}
+}
+
+func TestLoadTakesTheFirstSource(t *testing.T) {
+	wd, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name   string
+		args   string // separated by blanks; FILE is the file's name
+		env    env
+		file   string
+		change func(*config.Config) // to the standard
+	}{
+		{name: "nothing is set", change: func(*config.Config) {}},
+		{
+			name: "every flag",
+			args: "-listen [::1]:0 -data /srv/vms -driver qemu -network user -forward 80,443 -creations 3 -image-max-bytes 1.5GiB -log-format json -log-level debug -insecure -print-config",
+			change: func(c *config.Config) {
+				*c = config.Config{
+					Listen: "[::1]:0", Data: "/srv/vms", Driver: "qemu", Network: "user", Forward: []int{80, 443}, Creations: 3,
+					ImageMaxBytes: 3 << 29, LogFormat: "json", LogLevel: slog.LevelDebug, Insecure: true, PrintConfig: true,
+				}
+			},
+		},
+		{
+			name: "every variable",
+			env: env{
+				"OSX_BUILDER_LISTEN": "0.0.0.0:80", "OSX_BUILDER_DATA": "~/vms", "OSX_BUILDER_DRIVER": "vix",
+				"OSX_BUILDER_NETWORK": "bridge", "OSX_BUILDER_FORWARD": " 8080 , 1 ,", "OSX_BUILDER_CREATIONS": "1000",
+				"OSX_BUILDER_IMAGE_MAX_BYTES": "1048576", "OSX_BUILDER_LOG_FORMAT": "json", "OSX_BUILDER_LOG_LEVEL": "error",
+				"OSX_BUILDER_INSECURE": "1", "OSX_BUILDER_PRINT_CONFIG": "true", "OSX_BUILDER_VERSION": "1.2.3",
+			},
+			change: func(c *config.Config) {
+				*c = config.Config{
+					Listen: "0.0.0.0:80", Data: "/home/ci/vms", Driver: "vix", Network: "bridge", Forward: []int{8080, 1}, Creations: 1000,
+					ImageMaxBytes: 1 << 20, LogFormat: "json", LogLevel: slog.LevelError, Insecure: true,
+				}
+			},
+		},
+		{
+			name: "every entry of the file",
+			args: "-config FILE",
+			file: "# ours\r\nlisten=:9\n\n  data = /srv/a = b # c\ndriver = qemu\nnetwork = user\nforward = 80\nforward = 443\ncreations = 2\n" +
+				"image-max-bytes = 2 tib\nlog-format = json\nlog-level = warn\ninsecure = true",
+			change: func(c *config.Config) {
+				*c = config.Config{
+					Listen: ":9", Data: "/srv/a = b # c", Driver: "qemu", Network: "user", Forward: []int{80, 443}, Creations: 2,
+					ImageMaxBytes: 2 << 40, LogFormat: "json", LogLevel: slog.LevelWarn, Insecure: true,
+				}
+			},
+		},
+		{
+			name:   "the flag before all else",
+			args:   "-config FILE -creations 1",
+			env:    env{"OSX_BUILDER_CREATIONS": "2"},
+			file:   "creations = 3",
+			change: func(c *config.Config) { c.Creations = 1 },
+		},
+		{
+			name:   "the variable before the file",
+			args:   "-config FILE",
+			env:    env{"OSX_BUILDER_CREATIONS": "2"},
+			file:   "creations = 3",
+			change: func(c *config.Config) { c.Creations = 2 },
+		},
+		{
+			name:   "an empty variable is unset",
+			args:   "-config FILE",
+			env:    env{"OSX_BUILDER_CREATIONS": "", "PORT": ""},
+			file:   "creations = 3",
+			change: func(c *config.Config) { c.Creations = 3 },
+		},
+		{
+			name:   "the file named by the variable",
+			env:    env{"OSX_BUILDER_CONFIG": "FILE"},
+			file:   "creations = 3",
+			change: func(c *config.Config) { c.Creations = 3 },
+		},
+		{
+			name:   "the file in the home folder",
+			args:   "-config ~/osx-builder.conf",
+			env:    env{"HOME": "DIR"},
+			file:   "creations = 3\ndata = ~",
+			change: func(c *config.Config) { c.Creations = 3; c.Data = "DIR" },
+		},
+		{
+			name:   "no file, by an empty flag",
+			args:   "-config=",
+			env:    env{"OSX_BUILDER_CONFIG": "/nowhere"},
+			change: func(*config.Config) {},
+		},
+		{
+			name:   "a list given twice is one, a value given twice the last",
+			args:   "-forward 80 --forward=443 -creations 1 -creations 2",
+			env:    env{"OSX_BUILDER_FORWARD": "9"},
+			change: func(c *config.Config) { c.Forward = []int{80, 443}; c.Creations = 2 },
+		},
+		{
+			name:   "a list emptied by its flag",
+			args:   "-forward=",
+			env:    env{"OSX_BUILDER_FORWARD": "9"},
+			change: func(*config.Config) {},
+		},
+		{
+			name:   "a switch turned off by its flag",
+			args:   "-insecure=false",
+			env:    env{"OSX_BUILDER_INSECURE": "true"},
+			change: func(*config.Config) {},
+		},
+		{
+			name:   "a path relative to the working directory",
+			args:   "-data ../vms",
+			change: func(c *config.Config) { c.Data = filepath.Join(wd, "../vms") },
+		},
+		{
+			name:   "no home, and none needed",
+			args:   "-data /srv/vms",
+			env:    env{"HOME": ""},
+			change: func(c *config.Config) { c.Data = "/srv/vms" },
+		},
+		{
+			name:   "PORT",
+			env:    env{"PORT": "8080"},
+			change: func(c *config.Config) { c.Listen = "127.0.0.1:8080" },
+		},
+		{
+			name:   "PORT after the variable",
+			env:    env{"PORT": "tcp://10.0.0.1", "OSX_BUILDER_LISTEN": "localhost:9"},
+			change: func(c *config.Config) { c.Listen = "localhost:9" },
+		},
+		{
+			name:   "PORT after the file",
+			args:   "-config FILE",
+			env:    env{"PORT": "8080"},
+			file:   "listen = 127.0.0.1:9",
+			change: func(c *config.Config) { c.Listen = "127.0.0.1:9" },
+		},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			wanted := standard()
+			tc.change(&wanted)
+			name := file(t, tc.file)
+			expand := strings.NewReplacer("FILE", name, "DIR", filepath.Dir(name)).Replace
+			for key, value := range tc.env {
+				tc.env[key] = expand(value)
+			}
+			wanted.Data = expand(wanted.Data)
+			got, err := config.Load(strings.Fields(expand(tc.args)), tc.env.get)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if tc.file != "" {
+				wanted.File = name
+			}
+			if diff := cmp.Diff(wanted, got, cmpopts.IgnoreUnexported(config.Config{})); diff != "" {
+				t.Errorf("Load (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestLoadAnswersVersionWhateverElseIsWrong(t *testing.T) {
+	got, err := config.Load([]string{"-version"}, env{"HOME": "", "OSX_BUILDER_CREATIONS": "many"}.get)
+	if err != nil || !got.Version {
+		t.Errorf("got %+v, %v, want Version", got, err)
+	}
+}

@@ -1,0 +1,101 @@
+package config_test
+
+import (
+	"strings"
+	"testing"
+
+	"osx-builder/config"
+)
+
+// The address decides: only this host may reach a daemon that asks for no
+// password, unless the operator says that he means it.
+func TestLoadKeepsToLoopback(t *testing.T) {
+	for listen, ok := range map[string]bool{
+		"127.0.0.1:1": true, "127.255.0.9:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "localhost:1": true, "LocalHost:1": true,
+		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.168.1.1:1": false, "[fe80::1%eth0]:1": false,
+		"localhost.example:1": false, "builder:1": false, "127.0.0.1.example:1": false, "127.1:1": false,
+	} {
+		t.Run(listen, func(t *testing.T) {
+			_, err := config.Load([]string{"-listen", listen}, env{}.get)
+			if ok != (err == nil) {
+				t.Errorf("got %v, want accepted: %v", err, ok)
+			}
+			if err != nil && (!strings.Contains(err.Error(), "-insecure") || !strings.Contains(err.Error(), listen)) {
+				t.Errorf("got %v, want the address and -insecure in it", err)
+			}
+			if _, err := config.Load([]string{"-insecure", "-listen", listen}, env{}.get); err != nil {
+				t.Errorf("with -insecure: got %v, want it accepted", err)
+			}
+		})
+	}
+}
+
+func TestLoadSaysWhatIsWrong(t *testing.T) {
+	for _, tc := range []struct {
+		name string
+		args []string
+		env  env
+		file string
+		want []string // in the error
+	}{
+		{"unknown flag", []string{"-speed", "9"}, nil, "", []string{"-speed", "-help"}},
+		{"flag without its value", []string{"-listen"}, nil, "", []string{"-listen", "needs an argument"}},
+		{"positional argument", []string{"-insecure", "false"}, nil, "", []string{`"false"`, "-insecure=false", "-help"}},
+		{"bad flag", []string{"-creations", "0"}, nil, "", []string{`-creations "0" (flag)`, "whole number from 1 to 1000"}},
+		{"too many creations", []string{"-creations", "1001"}, nil, "", []string{`-creations "1001" (flag)`}},
+		{"bad variable", nil, env{"OSX_BUILDER_CREATIONS": "many"}, "", []string{`-creations "many" (variable OSX_BUILDER_CREATIONS)`}},
+		{"bad entry", nil, nil, "\ncreations = few", []string{`-creations "few" (FILE, line 2)`}},
+		{"all bad values at once", []string{"-driver", "xen"}, env{"OSX_BUILDER_NETWORK": "wifi"}, "log-format = xml", []string{
+			`-driver "xen" (flag): must be one of auto, qemu, vix`, `-network "wifi" (variable OSX_BUILDER_NETWORK): must be one of auto, user, bridge`,
+			`-log-format "xml" (FILE, line 1): must be one of text, json`,
+		}},
+		{"log level", []string{"-log-level", "INFO+2"}, nil, "", []string{"must be one of debug, info, warn, error"}},
+		{"switch", []string{"-insecure=maybe"}, nil, "", []string{`-insecure "maybe" (flag): must be true or false`}},
+		{"bad PORT", nil, env{"PORT": "http"}, "", []string{`-listen "127.0.0.1:http" (variable PORT)`, "port from 0 to 65535"}},
+		{"large PORT", nil, env{"PORT": "65536"}, "", []string{"variable PORT"}},
+		{"no port", []string{"-listen", "localhost"}, nil, "", []string{"must be host:port"}},
+		{"no address", []string{"-listen", "http://localhost:80"}, nil, "", []string{`"http://localhost:80"`, "must be host:port"}},
+		{"no host", []string{"-listen", "local host:80"}, nil, "", []string{"IP address or a host name"}},
+		{"no zone", []string{"-listen", "[fe80::1%a\nb]:80"}, nil, "", []string{"IP address or a host name"}},
+		{"port of the guest too large", []string{"-forward", "80,65536"}, nil, "", []string{`"65536" must be a port from 1 to 65535`}},
+		{"port of the guest zero", []string{"-forward", "0"}, nil, "", []string{`"0" must be a port`}},
+		{"port of the guest twice", []string{"-forward", "80", "-forward", "80"}, nil, "", []string{`"80,80"`, "port 80 is there twice"}},
+		{"port that is always there", []string{"-forward", "22"}, nil, "", []string{"port 22 is always forwarded"}},
+		{"size in SI units", []string{"-image-max-bytes", "256GB"}, nil, "", []string{`"256GB"`, "KiB, MiB"}},
+		{"size without unit", []string{"-image-max-bytes", "256"}, nil, "", []string{"at least 1MiB"}},
+		{"size too large", []string{"-image-max-bytes", "8192PiB"}, nil, "", []string{"less than 8192PiB"}},
+		{"size too large for its unit", []string{"-image-max-bytes", "99999999PiB"}, nil, "", []string{"image-max-bytes"}},
+		{"negative size", []string{"-image-max-bytes=-1GiB"}, nil, "", []string{"as in 256GiB"}},
+		{"no home", nil, env{"HOME": ""}, "", []string{`-data "~/.osx-builder" (default)`, "HOME"}},
+		{"home of another", []string{"-data", "~bob/vms"}, nil, "", []string{"written out"}},
+		{"empty path", []string{"-data", ""}, nil, "", []string{"-data", "must name a path"}},
+		{"path with a blank at its end", []string{"-data", "/srv/vms "}, nil, "", []string{"begin or end with a blank"}},
+		{"path with a line break", []string{"-data", "/srv/a\nb"}, nil, "", []string{"control characters"}},
+		{"no file", []string{"-config", "/nowhere/x.conf"}, nil, "", []string{"configuration file", "/nowhere/x.conf", "no such file"}},
+		{"a folder for a file", []string{"-config", "/"}, nil, "", []string{"configuration file", "directory"}},
+		{"a file without end", []string{"-config", "/dev/zero"}, nil, "", []string{"larger than 1048576 bytes"}},
+		{"bad name of the file", []string{"-config", "~bob/x"}, nil, "", []string{`-config "~bob/x" (flag)`}},
+		{"unknown entries, all at once", nil, nil, "speed = 9\n-listen = x\n", []string{"FILE, line 1", `"speed"`, "FILE, line 2", `"-listen"`}},
+		{"flags that a file cannot have", nil, nil, "version = true\nconfig = x\n", []string{`"version"`, `"config"`}},
+		{"not an entry", nil, nil, "insecure\n", []string{"FILE, line 1", `"insecure"`, "name = value"}},
+		{"entry twice", nil, nil, "creations = 1\n#\ncreations = 2\n", []string{"FILE, line 3: creations was set before (FILE, line 1)"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			name := ""
+			if tc.file != "" {
+				name = file(t, tc.file)
+				tc.args = append([]string{"-config", name}, tc.args...)
+			}
+			got, err := config.Load(tc.args, tc.env.get)
+			if err == nil {
+				t.Fatalf("got %+v, want an error", got)
+			}
+			for _, part := range tc.want {
+				part = strings.ReplaceAll(part, "FILE", name)
+				if !strings.Contains(err.Error(), part) {
+					t.Errorf("got error %q, want it to hold %q", err, part)
+				}
+			}
+		})
+	}
+}

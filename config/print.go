@@ -1,0 +1,69 @@
+package config
+
+import (
+	"cmp"
+	"fmt"
+	"io"
+	"strings"
+)
+
+// helpWidth is where -help breaks lines, in bytes.
+const helpWidth = 78
+
+// Print writes every setting and where its value comes from, in the form of a
+// configuration file. What such a file cannot set is a comment there.
+func (c Config) Print(w io.Writer) error {
+	for _, s := range c.settings("") {
+		line := fmt.Sprintf("%s = %s", s.name, s.value)
+		switch s.reach {
+		case flagOnly:
+			continue
+		case notInFile:
+			line = "# " + line
+		}
+		if _, err := fmt.Fprintf(w, "# %s\n%s\n", c.from[s.name], strings.TrimSpace(line)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// help is the text that -help prints.
+func help(table []setting) string {
+	var b strings.Builder
+	b.WriteString(`osx-builder makes and destroys virtual machines from VMware images, on request
+over HTTP.
+
+Usage: osx-builder [flags]
+
+A flag goes before its environment variable, that before the configuration file,
+and that before the default.
+
+`)
+	for _, s := range table {
+		fmt.Fprintf(&b, "  -%s\n", strings.TrimSpace(s.name+" "+s.arg))
+		wrap(&b, "      ", s.help)
+		if s.reach != flagOnly {
+			wrap(&b, "      ", fmt.Sprintf("Variable %s. Default %s.", s.env(), cmp.Or(s.standard, "none")))
+		}
+		b.WriteString("\n")
+	}
+	b.WriteString("  -help\n      Print this text and exit.\n")
+	return b.String()
+}
+
+// wrap writes text in lines that begin with indent.
+func wrap(b *strings.Builder, indent, text string) {
+	line := indent
+	for word := range strings.FieldsSeq(text) {
+		if line != indent && len(line)+1+len(word) > helpWidth {
+			b.WriteString(line + "\n")
+			line = indent
+		}
+		if line != indent {
+			line += " "
+		}
+		line += word
+	}
+	b.WriteString(line + "\n")
+}

@@ -1,0 +1,85 @@
+package config_test
+
+import (
+	"errors"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"osx-builder/config"
+)
+
+func TestHelpExplainsEverySetting(t *testing.T) {
+	for _, arg := range []string{"-help", "--help", "-h"} {
+		_, err := config.Load([]string{"-creations", "9", arg}, env{"HOME": ""}.get)
+		var help *config.HelpError
+		if !errors.As(err, &help) {
+			t.Fatalf("%s: got %v, want a HelpError", arg, err)
+		}
+		lines := strings.Split(help.Text, "\n")
+		for flag, variable := range map[string]string{
+			"  -listen HOST:PORT": "OSX_BUILDER_LISTEN. Default 127.0.0.1:12345.", "  -data DIR": "OSX_BUILDER_DATA. Default ~/.osx-builder.",
+			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -network KIND": "OSX_BUILDER_NETWORK. Default auto.",
+			"  -forward PORTS": "OSX_BUILDER_FORWARD. Default none.", "  -creations N": "OSX_BUILDER_CREATIONS. Default 16.",
+			"  -image-max-bytes SIZE": "OSX_BUILDER_IMAGE_MAX_BYTES. Default 256GiB.", "  -log-format FORMAT": "OSX_BUILDER_LOG_FORMAT. Default text.",
+			"  -log-level LEVEL": "OSX_BUILDER_LOG_LEVEL. Default info.", "  -insecure": "OSX_BUILDER_INSECURE. Default false.",
+			"  -config FILE": "OSX_BUILDER_CONFIG. Default none.", "  -print-config": "", "  -version": "", "  -help": "",
+		} {
+			if !slices.Contains(lines, flag) {
+				t.Errorf("help has no line %q", flag)
+			}
+			if !strings.Contains(help.Text, variable) {
+				t.Errorf("help does not say %q", variable)
+			}
+		}
+		if !strings.Contains(strings.Join(strings.Fields(help.Text), " "), "The variable PORT alone") {
+			t.Error("help does not tell of PORT")
+		}
+		for _, line := range lines {
+			if len(line) > 80 {
+				t.Errorf("got a line of %d bytes, want at most 80: %s", len(line), line)
+			}
+		}
+	}
+}
+
+func TestPrintTellsValuesAndSources(t *testing.T) {
+	name := file(t, "log-level = warn\n")
+	c, err := config.Load([]string{"-print-config", "-forward", "80", "-forward", "443", "-config", name},
+		env{"PORT": "8080", "OSX_BUILDER_IMAGE_MAX_BYTES": "1536MiB"}.get)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	if err := c.Print(&b); err != nil {
+		t.Fatal(err)
+	}
+	wanted := strings.ReplaceAll(`# variable PORT
+listen = 127.0.0.1:8080
+# default
+insecure = false
+# default
+data = /home/ci/.osx-builder
+# default
+driver = auto
+# default
+network = auto
+# flag
+forward = 80,443
+# default
+creations = 16
+# variable OSX_BUILDER_IMAGE_MAX_BYTES
+image-max-bytes = 1.5GiB
+# default
+log-format = text
+# FILE, line 1
+log-level = warn
+# flag
+# config = FILE
+`, "FILE", name)
+	if diff := cmp.Diff(wanted, b.String()); diff != "" {
+		t.Errorf("Print (-want +got):\n%s", diff)
+	}
+}
