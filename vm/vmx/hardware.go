@@ -1,0 +1,214 @@
+package vmx
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// maxDisks is the number of hard disks that VMware allows a machine.
+const maxDisks = 60
+
+// Hardware is the machine that a .vmx file describes: the devices that are
+// present, and no others. File names and other text are the file's own, which
+// nobody has checked.
+type Hardware struct {
+	GuestOS     string // VMware's identifier, such as "debian11-64"
+	DisplayName string
+	Firmware    string // "bios" or "efi"
+	SecureBoot  bool
+	CPUs        int // virtual processors; 1 if the file does not say
+	Memory      int // MiB; 0 if the file does not say
+	Controllers []Controller
+	Disks       []Disk // hard disks, in the order in which the firmware tries them
+	NICs        []NIC
+	NVRAM       string // file that keeps the firmware's settings, or ""
+
+	// Leftovers has a line for each device or setting that reaches out of the
+	// machine to the host that it was made on, as Disarm returns them.
+	Leftovers []string
+}
+
+// Controller is a disk controller that is present, or that a disk hangs on.
+type Controller struct {
+	Bus     string // "scsi", "sata", "ide" or "nvme"
+	Index   int
+	Adapter string // of a SCSI controller, as in Disk
+}
+
+// Disk is a virtual hard disk.
+type Disk struct {
+	Bus        string // "scsi", "sata", "ide" or "nvme"
+	Controller int
+	Unit       int
+
+	// Adapter is the model of the SCSI controller, in lower case: "pvscsi",
+	// "lsisas1068", "lsilogic", "buslogic" or what else the file says. Where
+	// it says nothing VMware takes lsilogic for 64-bit guests, else buslogic.
+	// It is empty on other buses.
+	Adapter string
+
+	File string // relative to the .vmx file's folder, unescaped
+	Key  string // the key that names File, such as "scsi0:0.fileName"
+	Mode string // such as "independent-persistent", in lower case, or ""
+}
+
+// NIC is a virtual network card.
+type NIC struct {
+	Index int // N of ethernetN
+
+	// Model is in lower case: "e1000", "e1000e", "vmxnet3", "vlance" or what
+	// else the file says. Where it says nothing VMware takes e1000 for 64-bit
+	// guests, else vlance.
+	Model string
+
+	MAC        string // six lower-case hex pairs with colons, or ""
+	Connection string // "bridged" (VMware's default), "nat", "hostonly" or "custom", in lower case
+}
+
+// Hardware returns the machine that the file describes. An error is a
+// *CheckError that says which key cannot be part of any machine.
+func (f *File) Hardware() (Hardware, error) {
+	h := Hardware{
+		GuestOS:     f.text("guestOS"),
+		DisplayName: f.text("displayName"),
+		Firmware:    "bios",
+		SecureBoot:  f.Bool("uefi.secureBoot.enabled"),
+		CPUs:        max(1, f.number("numvcpus")),
+		Memory:      f.number("memsize"),
+	}
+	if f.word("firmware") == "efi" {
+		h.Firmware = "efi"
+	}
+	h.NVRAM, _ = f.Get("nvram")
+	slots, err := f.slots()
+	if err != nil {
+		return Hardware{}, err
+	}
+	wide := strings.HasSuffix(lower(h.GuestOS), "-64")
+	h.Disks = f.disks(slots, wide)
+	if len(h.Disks) > maxDisks {
+		d := h.Disks[maxDisks]
+		return Hardware{}, &CheckError{Key: d.Key, Value: d.File, Reason: fmt.Sprintf("the machine has more than %d hard disks", maxDisks)}
+	}
+	h.Controllers = f.controllers(h.Disks, wide)
+	h.NICs = f.nics(wide)
+	for _, l := range f.leftovers() {
+		h.Leftovers = append(h.Leftovers, l.what)
+	}
+	return h, nil
+}
+
+func (f *File) text(key string) string {
+	value, _ := f.Get(key)
+	return strings.ToValidUTF8(value, "\uFFFD")
+}
+
+func (f *File) word(key string) string {
+	value, _ := f.Get(key)
+	return lower(strings.Trim(value, " \t"))
+}
+
+// number is a count that the file gives in digits, or 0.
+func (f *File) number(key string) int {
+	n, err := strconv.ParseUint(f.word(key), 10, 31)
+	if err != nil {
+		return 0
+	}
+	return int(n)
+}
+
+// disks returns the hard disks in boot order: those that bios.hddOrder names,
+// then IDE, SCSI, SATA and NVMe, each by slot.
+func (f *File) disks(slots []slot, wide bool) []Disk {
+	var disks []Disk
+	for _, s := range slots {
+		if !isDisk(f.deviceType(s)) {
+			continue
+		}
+		d := Disk{Bus: s.bus, Controller: s.controller, Unit: s.unit, Key: s.prefix + ".fileName", Mode: f.word(s.prefix + ".mode")}
+		d.File, _ = f.Get(d.Key)
+		d.Adapter = f.adapter(s.bus, s.controller, wide)
+		disks = append(disks, d)
+	}
+	order := strings.FieldsFunc(f.word("bios.hddOrder"), func(r rune) bool { return r == ',' || r == ' ' })
+	rank := func(d Disk) int {
+		if i := slices.Index(order, strings.TrimSuffix(d.Key, ".fileName")); i >= 0 {
+			return i
+		}
+		return len(order) + buses[d.Bus].rank
+	}
+	slices.SortFunc(disks, func(a, b Disk) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.Controller, b.Controller), cmp.Compare(a.Unit, b.Unit))
+	})
+	return disks
+}
+
+func (f *File) adapter(bus string, controller int, wide bool) string {
+	if bus != "scsi" {
+		return ""
+	}
+	if adapter := f.word(fmt.Sprintf("scsi%d.virtualDev", controller)); adapter != "" {
+		return adapter
+	}
+	if wide {
+		return "lsilogic"
+	}
+	return "buslogic"
+}
+
+func (f *File) controllers(disks []Disk, wide bool) []Controller {
+	var all []Controller
+	add := func(bus string, index int) {
+		c := Controller{Bus: bus, Index: index, Adapter: f.adapter(bus, index, wide)}
+		if index < buses[bus].controllers && !slices.Contains(all, c) {
+			all = append(all, c)
+		}
+	}
+	for _, d := range disks {
+		add(d.Bus, d.Controller)
+	}
+	for _, key := range f.Keys() {
+		if m := controllerKey.FindStringSubmatch(key); m != nil && f.Bool(key) {
+			index, _ := strconv.Atoi(m[2])
+			add(m[1], index)
+		}
+	}
+	return all
+}
+
+// nics returns the network cards in the order of their numbers. VMware knows
+// ethernet0 to ethernet9.
+func (f *File) nics(wide bool) []NIC {
+	var nics []NIC
+	for _, key := range f.Keys() {
+		m := nicKey.FindStringSubmatch(key)
+		if m == nil || len(m[1]) != 1 || !f.Bool(key) {
+			continue
+		}
+		index, _ := strconv.Atoi(m[1])
+		prefix := "ethernet" + m[1]
+		n := NIC{Index: index, Model: f.word(prefix + ".virtualDev"), Connection: f.word(prefix + ".connectionType")}
+		if n.Connection == "" {
+			n.Connection = "bridged"
+		}
+		if n.Model == "" && wide {
+			n.Model = "e1000"
+		} else if n.Model == "" {
+			n.Model = "vlance"
+		}
+		from := ".generatedAddress"
+		if f.word(prefix+".addressType") == "static" {
+			from = ".address"
+		}
+		if mac, err := net.ParseMAC(f.word(prefix + from)); err == nil && len(mac) == 6 {
+			n.MAC = mac.String()
+		}
+		nics = append(nics, n)
+	}
+	slices.SortFunc(nics, func(a, b NIC) int { return cmp.Compare(a.Index, b.Index) })
+	return nics
+}

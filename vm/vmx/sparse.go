@@ -1,0 +1,131 @@
+package vmx
+
+import (
+	"bytes"
+	"encoding/binary"
+	"os"
+)
+
+// format is the kind of a disk file, told by its first bytes.
+type format int
+
+const (
+	formatRaw format = iota
+	formatText
+	formatSparse
+	formatCOWD
+	formatSESparse
+	formatQCOW
+	formatVDI
+	formatVHDX
+	formatVHD
+	formatQED
+	formatLUKS
+	formatParallels
+)
+
+// foreign reports whether the format is that of another program's images.
+func (k format) foreign() bool { return k >= formatQCOW }
+
+func (k format) String() string {
+	switch k {
+	case formatQCOW:
+		return "a QCOW image"
+	case formatVDI:
+		return "a VDI image"
+	case formatVHDX:
+		return "a VHDX image"
+	case formatVHD:
+		return "a VHD image"
+	case formatQED:
+		return "a QED image"
+	case formatLUKS:
+		return "a LUKS volume"
+	case formatParallels:
+		return "a Parallels image"
+	case formatText:
+		return "a descriptor"
+	case formatSparse:
+		return "a sparse extent"
+	case formatCOWD, formatSESparse:
+		return "an extent of an ESX disk"
+	default:
+		return "a raw image or no image"
+	}
+}
+
+// magics are the first bytes by which formats are known. A text descriptor
+// begins with this comment whoever wrote it.
+var magics = []struct {
+	offset int
+	magic  string
+	format format
+}{
+	{0, "# Disk DescriptorFile", formatText},
+	{0, "KDMV", formatSparse},
+	{0, "COWD", formatCOWD},
+	{0, "\xbe\xba\xfe\xca\x00\x00\x00\x00", formatSESparse},
+	{0, "QFI\xfb", formatQCOW},
+	{64, "\x7f\x10\xda\xbe", formatVDI},
+	{0, "vhdxfile", formatVHDX},
+	{0, "conectix", formatVHD},
+	{0, "QED\x00", formatQED},
+	{0, "LUKS\xba\xbe", formatLUKS},
+	{0, "WithoutFreeSpace", formatParallels},
+	{0, "WithouFreSpacExt", formatParallels},
+}
+
+func formatOf(head []byte) format {
+	for _, m := range magics {
+		if len(head) >= m.offset && bytes.HasPrefix(head[m.offset:], []byte(m.magic)) {
+			return m.format
+		}
+	}
+	return formatRaw
+}
+
+// sparseHeader is what we need of the header of a hosted sparse extent.
+type sparseHeader struct {
+	capacity       int64 // sectors
+	descriptor     int64 // sector at which it begins, or 0 if there is none
+	descriptorSize int64 // sectors
+}
+
+// atEnd in place of the grain directory's offset says that the header's valid
+// copy is in a footer, the last sector but one of the file.
+const atEnd = ^uint64(0)
+
+// readSparseHeader reads the header that begins with KDMV. Numbers are
+// little-endian: version at 4, capacity at 12, the descriptor's offset and size
+// at 28 and 36, the grain directory's offset at 56; all offsets in sectors.
+func readSparseHeader(file *os.File, head []byte, size int64) (sparseHeader, error) {
+	if len(head) < sectorSize {
+		return sparseHeader{}, &CheckError{Reason: "the file is cut short within its header"}
+	}
+	number := func(b []byte, offset int) uint64 { return binary.LittleEndian.Uint64(b[offset:]) }
+	offset, length := number(head, 28), number(head, 36)
+	if number(head, 12) == 0 {
+		// QEMU takes such a file for a text descriptor and opens its extents.
+		return sparseHeader{}, &CheckError{Hostile: true, Key: "capacity", Value: "0", Reason: "a sparse file that says it holds nothing makes hypervisors open other files"}
+	}
+	if number(head, 56) == atEnd {
+		footer, err := readAt(file, max(0, size-2*sectorSize), sectorSize)
+		if err != nil {
+			return sparseHeader{}, err
+		}
+		if len(footer) < sectorSize || formatOf(footer) != formatSparse {
+			return sparseHeader{}, &CheckError{Reason: "the file has no footer where its header says one is; it is cut short"}
+		}
+		head = footer
+	}
+	capacity, version := number(head, 12), binary.LittleEndian.Uint32(head[4:])
+	switch {
+	case version < 1 || version > 3:
+		return sparseHeader{}, &CheckError{Reason: "the file's version is not 1, 2 or 3; it cannot be read"}
+	case capacity == 0 || capacity > uint64(maxSectors):
+		return sparseHeader{}, &CheckError{Reason: "the disk's capacity is 0 or more than 64 TiB"}
+	case offset > uint64(maxSectors) || length > maxDescriptor/sectorSize:
+		return sparseHeader{}, &CheckError{Reason: "the descriptor's place or size is beyond all limits (1 MiB)"}
+	}
+	return sparseHeader{capacity: int64(capacity), descriptor: int64(offset), descriptorSize: int64(length)}, nil
+}
