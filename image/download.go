@@ -1,0 +1,253 @@
+package image
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// Why a download's context was cancelled, or must begin anew.
+var (
+	errStalled   = errors.New("the server sends nothing")
+	errStartOver = errors.New("the server does not continue what it began")
+)
+
+// download brings one URL into one part.
+type download struct {
+	ctx    context.Context
+	client *http.Client
+	url    string
+	agent  string
+	fresh  bool // ask caches on the way for the server's own bytes
+	part   *part
+	limits Limits
+	room   func(need int64) error // refuses bytes for which there is no space
+	meter  *meter
+	log    *slog.Logger
+}
+
+// passingError is an error that the next try may not meet.
+type passingError struct {
+	err   error
+	after time.Duration // what the server asked to wait, or 0
+}
+
+func (e *passingError) Error() string { return e.err.Error() }
+func (e *passingError) Unwrap() error { return e.err }
+
+// run downloads until the archive is whole and proven. It tries again after
+// what may pass. errStartOver means that the bytes in the part are not those
+// that the server now has.
+func (d *download) run() error {
+	if err := d.fill(); err != nil {
+		return err
+	}
+	return d.prove()
+}
+
+// fill requests bytes until there are no more.
+func (d *download) fill() error {
+	if d.part.size > 0 && d.proven() {
+		return nil // all but the end was done before
+	}
+	for tries := 0; !d.complete(); {
+		before := d.part.size
+		err := d.request()
+		var passing *passingError
+		if err == nil || !errors.As(err, &passing) {
+			return err
+		}
+		if tries++; d.part.size > before {
+			tries = 1
+		}
+		if d.part.size > 0 && d.proven() {
+			return nil // all that was wrong was the length that the server told
+		}
+		if tries >= d.limits.Tries {
+			d.part.broken = true
+			return fail(ErrDownload, passing.err, "downloading %s: %v, and %d more tries brought nothing; %s of %s are there and stay for the next request",
+				shown(d.url), reason(passing.err), tries-1, size(d.part.size), size(d.part.origin.Total))
+		}
+		wait := max(passing.after, d.backoff(tries))
+		d.log.Warn("image download interrupted", "url", shown(d.url), "error", reason(passing.err), "bytes", d.part.size, "retry_in", wait)
+		if err := sleep(d.ctx, wait); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (d *download) proven() bool { return d.part.digest() == d.part.sum.Hex }
+
+func (d *download) complete() bool {
+	return d.part.origin.Total >= 0 && d.part.size == d.part.origin.Total
+}
+
+// backoff doubles with each try and varies by a fifth.
+func (d *download) backoff(tries int) time.Duration {
+	wait := d.limits.RetryWait << min(tries-1, 5)
+	return wait - wait/5 + rand.N(wait*2/5+1) // #nosec G404 -- not a secret
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+func size(n int64) string {
+	if n < 0 {
+		return "an unknown size"
+	}
+	return humanize.IBytes(uint64(n))
+}
+
+// request makes one request and takes what it brings.
+func (d *download) request() error {
+	ctx, cancel := context.WithCancelCause(d.ctx)
+	defer cancel(nil)
+	dog := time.AfterFunc(d.limits.Stall, func() { cancel(errStalled) })
+	defer dog.Stop()
+
+	req, err := d.newRequest()
+	if err != nil {
+		return fail(ErrDownload, err, "downloading %s: %s", shown(d.url), reason(err))
+	}
+	res, err := d.client.Do(req.WithContext(ctx))
+	if err != nil {
+		return d.broken(ctx, err)
+	}
+	defer res.Body.Close()
+	if err := d.accept(res); err != nil {
+		return err
+	}
+	if d.complete() {
+		return nil
+	}
+	return d.receive(ctx, res.Body, dog)
+}
+
+// broken judges an error of the connection.
+func (d *download) broken(ctx context.Context, err error) error {
+	switch {
+	case d.ctx.Err() != nil:
+		return context.Cause(d.ctx)
+	case context.Cause(ctx) == errStalled:
+		return &passingError{err: fmt.Errorf("%w for %v", errStalled, d.limits.Stall)}
+	case mayPass(err):
+		return &passingError{err: err}
+	default:
+		return fail(ErrDownload, err, "downloading %s: %s", shown(d.url), reason(err))
+	}
+}
+
+func isCertificateError(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	return errors.As(err, &verification) || errors.As(err, &unknown) || errors.As(err, &hostname)
+}
+
+// accept judges a response's head: whether its body continues the part.
+func (d *download) accept(res *http.Response) error {
+	switch code := res.StatusCode; {
+	case code == http.StatusOK:
+		return d.expect(res, 0, res.ContentLength)
+	case code == http.StatusPartialContent:
+		first, total, ok := contentRange(res.Header.Get("Content-Range"))
+		if !ok {
+			return errStartOver
+		}
+		return d.expect(res, first, total)
+	case code == http.StatusRequestedRangeNotSatisfiable && d.part.size > 0:
+		if _, total, ok := contentRange(res.Header.Get("Content-Range")); ok && total == d.part.size {
+			d.part.origin.Total = total
+			return nil
+		}
+		return errStartOver
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+		return &passingError{err: errors.New("the server answers " + res.Status), after: retryAfter(res.Header)}
+	default:
+		return fail(ErrDownload, nil, "downloading %s: the server answers %q, not 200; check the URL", shown(d.url), res.Status)
+	}
+}
+
+// expect takes note of a body that begins at first, of a file of total bytes.
+func (d *download) expect(res *http.Response, first, total int64) error {
+	o := originOf(d.url, res, total)
+	if first != d.part.size {
+		return errStartOver
+	}
+	if first > 0 {
+		if !d.part.origin.fits(o) {
+			return errStartOver
+		}
+		d.part.stitched = true
+		if o.Total < 0 {
+			o.Total = d.part.origin.Total
+		}
+	}
+	if o.Total > d.limits.DownloadBytes {
+		return tooLarge("archive", d.limits.DownloadBytes)
+	}
+	if err := d.room(max(0, o.Total-first)); err != nil {
+		return err
+	}
+	d.part.origin = o
+	d.meter.set(Downloading, first, o.Total)
+	return nil
+}
+
+// receive copies a body to the part until it ends, breaks or stalls.
+func (d *download) receive(ctx context.Context, body io.Reader, dog *time.Timer) error {
+	buf := make([]byte, 1<<20)
+	spend := ration{room: d.room}
+	for {
+		n, err := body.Read(buf)
+		if n > 0 {
+			dog.Reset(d.limits.Stall)
+			if d.part.size+int64(n) > d.limits.DownloadBytes {
+				return tooLarge("archive", d.limits.DownloadBytes)
+			}
+			if err := spend.take(int64(n)); err != nil {
+				return err
+			}
+			if _, err := d.part.Write(buf[:n]); err != nil {
+				return err
+			}
+			d.part.saveSoon()
+			d.meter.set(Downloading, d.part.size, d.part.origin.Total)
+		}
+		switch {
+		case err == io.EOF && d.part.size < d.part.origin.Total:
+			return &passingError{err: errors.New("the server ended the transfer early")}
+		case err == io.EOF:
+			return nil
+		case err != nil:
+			return d.broken(ctx, err)
+		}
+	}
+}
+
+// prove compares the checksum.
+func (d *download) prove() error {
+	if d.proven() {
+		return nil
+	}
+	return fail(ErrChecksum, nil, "the %s of %s (%s) is %s, not %s: check image.checksum, or whether the file at image.url was replaced",
+		d.part.sum.Type, shown(d.url), size(d.part.size), d.part.digest(), d.part.sum.Hex)
+}

@@ -1,0 +1,68 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"github.com/dustin/go-humanize"
+)
+
+// What an image can fail of. The text of an error that wraps one of these is
+// complete and meant for the client: it names the URL, entry or value at fault
+// and the way out, and neither a path of this host nor a secret of the URL.
+var (
+	ErrDownload = errors.New("image download failed")
+	ErrChecksum = errors.New("image checksum mismatch")
+	ErrUnsafe   = errors.New("image unsafe")
+	ErrInvalid  = errors.New("image invalid")
+	ErrTooLarge = errors.New("image too large")
+	ErrDiskFull = errors.New("disk full")
+)
+
+// What the Cache itself answers.
+var (
+	// ErrClosed ends every Ensure that a Close interrupts. Nothing failed:
+	// the same Ensure on the next Cache goes on.
+	ErrClosed = errors.New("image cache closed")
+
+	// ErrInUse refuses the removal of an image that a machine needs.
+	ErrInUse = errors.New("image in use")
+
+	// ErrNotFound says that there is no such image.
+	ErrNotFound = errors.New("image not found")
+)
+
+// failure is an error whose text is complete for a client. kind is one of the
+// sentinels; cause, which may be nil, is for errors.Is and for the log.
+type failure struct {
+	kind    error
+	message string
+	cause   error
+}
+
+func (f *failure) Error() string { return f.message }
+
+func (f *failure) Unwrap() []error {
+	if f.cause == nil {
+		return []error{f.kind}
+	}
+	return []error{f.kind, f.cause}
+}
+
+func fail(kind, cause error, format string, args ...any) error {
+	return &failure{kind: kind, cause: cause, message: fmt.Sprintf(format, args...)}
+}
+
+// diskError turns what a full disk answers into ErrDiskFull and leaves other
+// errors as they are.
+func diskError(err error) error {
+	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+		return err
+	}
+	return fail(ErrDiskFull, err, "the disk that holds the images is full: free space on it, or remove machines and images")
+}
+
+func tooLarge(what string, limit int64) error {
+	return fail(ErrTooLarge, nil, "the image's %s is over the limit of %s", what, humanize.IBytes(uint64(max(0, limit))))
+}

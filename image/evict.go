@@ -1,0 +1,159 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// trim evicts images until they fit Options.CacheBytes. keep stays.
+func (c *Cache) trim(keep Sum) {
+	if c.opts.CacheBytes <= 0 {
+		return
+	}
+	for {
+		list, err := c.List()
+		if err != nil {
+			c.log.Warn("image cache not trimmed", "error", err)
+			return
+		}
+		var total int64
+		for _, e := range list {
+			total += e.DiskBytes
+		}
+		if total <= c.opts.CacheBytes {
+			return
+		}
+		evicted, err := c.evictImage("the cache is larger than its limit of "+humanize.IBytes(uint64(c.opts.CacheBytes)), keep)
+		if err != nil || !evicted {
+			c.log.Warn("image cache stays over its limit", "bytes", total, "limit", c.opts.CacheBytes, "error", err)
+			return
+		}
+	}
+}
+
+// evict removes what may go first, and reports whether there was something: a
+// download that nobody goes on with, else an image that no machine needs.
+// Nothing goes unless want bytes can be had in that way: a server that lies
+// about its image's size must not empty the cache.
+func (c *Cache) evict(want int64) (bool, error) {
+	parts, err := c.idleParts()
+	if err != nil {
+		return false, err
+	}
+	images, err := c.List()
+	if err != nil {
+		return false, err
+	}
+	var evictable int64
+	for _, p := range parts {
+		evictable += p.bytes
+	}
+	for _, e := range images {
+		if e.InUse == 0 {
+			evictable += e.DiskBytes
+		}
+	}
+	const why = "the disk is short of space"
+	switch {
+	case evictable < want:
+		return false, nil
+	case len(parts) > 0:
+		return c.evictPart(parts[0].sum, why)
+	default:
+		return c.evictImage(why, Sum{})
+	}
+}
+
+// evictImage removes the least recently used image that no machine needs.
+func (c *Cache) evictImage(why string, keep Sum) (bool, error) {
+	trash, s, err := c.pick(keep)
+	if err != nil || trash == "" {
+		return false, err
+	}
+	if err := removeTree(trash); err != nil {
+		return false, fmt.Errorf("evicting image %s: %w", s, err)
+	}
+	c.log.Info("image evicted", "image", s, "reason", why)
+	return true, nil
+}
+
+// pick discards the image to evict and returns where it is now.
+func (c *Cache) pick(keep Sum) (string, Sum, error) {
+	c.gold.Lock()
+	defer c.gold.Unlock()
+	list, err := c.list()
+	if err != nil {
+		return "", Sum{}, err
+	}
+	for _, e := range list {
+		if e.InUse == 0 && e.Sum != keep {
+			trash, err := c.discard(e.Sum)
+			return trash, e.Sum, err
+		}
+	}
+	return "", Sum{}, nil
+}
+
+// evictPart removes a download unless somebody has just gone on with it.
+func (c *Cache) evictPart(s Sum, why string) (bool, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flights[s] != nil {
+		return true, nil // look again
+	}
+	if err := removePart(c.partPath(s)); err != nil {
+		return false, fmt.Errorf("evicting download %s: %w", s, err)
+	}
+	c.log.Info("download evicted", "image", s, "reason", why)
+	return true, nil
+}
+
+// leftover is a download on disk that is not under way.
+type leftover struct {
+	sum   Sum
+	bytes int64
+	at    time.Time // of its last byte
+}
+
+// idleParts returns the downloads that nobody goes on with and that no machine
+// needs, the oldest first.
+func (c *Cache) idleParts() ([]leftover, error) {
+	used, err := c.inUse()
+	if err != nil {
+		return nil, fmt.Errorf("listing downloads: %w", err)
+	}
+	files, err := os.ReadDir(c.dir)
+	if err != nil {
+		return nil, fmt.Errorf("listing downloads: %w", err)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	var list []leftover
+	for _, f := range files {
+		name, ok := strings.CutSuffix(f.Name(), ".part")
+		s, err := FindSum(name)
+		if !ok || err != nil || c.flights[s] != nil || used[s] > 0 {
+			continue
+		}
+		info, err := f.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing downloads: %w", err)
+		}
+		list = append(list, leftover{sum: s, bytes: diskBytes(info), at: info.ModTime()})
+	}
+	slices.SortFunc(list, func(a, b leftover) int { return a.at.Compare(b.at) })
+	return list, nil
+}
+
+func (c *Cache) partPath(s Sum) string { return filepath.Join(c.dir, s.String()+".part") }

@@ -1,0 +1,54 @@
+package image_test
+
+import (
+	"context"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"osx-builder/image"
+)
+
+// FuzzUnpack feeds any bytes as an archive with the right checksum. Whatever
+// they are, nothing outside the cache changes, an error has its kind, and what
+// becomes gold has its .vmx inside.
+func FuzzUnpack(f *testing.F) {
+	plain := tarOf(f, vmx("a.vmx"), file{name: "dir/disk", body: append(make([]byte, 70_000), noise(100, 1)...)})
+	for _, b := range [][]byte{
+		plain, gzipOf(f, plain), bzip2Of(f, plain), xzOf(f, plain), zstdOf(f, plain),
+		zipOf(f, vmx("a.vmx"), file{name: "dir/disk", body: make([]byte, 1000)}),
+		tarOf(f, vmx("../a.vmx")), sparseTar(f, "100000"), hugeZip(f)[:5000],
+	} {
+		f.Add(b)
+	}
+	var body []byte
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(body)
+	}))
+	defer s.Close()
+	parent := f.TempDir()
+	dir := filepath.Join(parent, "images")
+	c := openIn(f, dir, limits(func(l *image.Limits) { l.UnpackedBytes = 8 << 20 }))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		body = b
+		src := image.Source{URL: s.URL, Sum: sumOf(t, b)}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		g, err := c.Ensure(ctx, src, nil)
+		if err == nil {
+			if info, err := os.Lstat(g.VMX); err != nil || !info.Mode().IsRegular() {
+				t.Errorf("%s: %v, %v", g.VMX, info, err)
+			}
+			must(t, c.Remove(src.Sum))
+		} else if !hasKind(err) {
+			t.Errorf("error without a kind: %v", err)
+		}
+		wantEmpty(t, dir)
+		if entries, err := os.ReadDir(parent); err != nil || len(entries) != 1 {
+			t.Errorf("%v beside the cache, %v", entries, err)
+		}
+	})
+}

@@ -1,0 +1,235 @@
+package image
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// recordName is the file that describes an image, in the image's folder.
+const recordName = "image.json"
+
+// record is the file image.json.
+type record struct {
+	URL          string     `json:"url"` // without user info and query
+	Sum          Sum        `json:"checksum"`
+	VMX          string     `json:"vmx"`           // slash-separated path
+	ArchiveBytes int64      `json:"archive_bytes"` // what was downloaded
+	Bytes        int64      `json:"bytes"`         // of all files, holes included
+	DiskBytes    int64      `json:"disk_bytes"`    // what the files take on disk
+	CreatedAt    time.Time  `json:"created_at"`
+	Files        []goldFile `json:"files"`
+}
+
+// goldFile is how a file of the image must look for as long as it is gold.
+type goldFile struct {
+	Path    string    `json:"path"` // slash-separated
+	Bytes   int64     `json:"bytes"`
+	ModTime time.Time `json:"mod_time"`
+}
+
+func (c *Cache) goldPath(s Sum) string { return filepath.Join(c.dir, goldFolder, s.String()) }
+
+// publish makes a staging folder gold: it describes its files, makes them
+// read-only, brings all of it to the disk and gives it its name by one rename.
+func (c *Cache) publish(ctx context.Context, staging string, t *tree, url string, p *part) (Gold, error) {
+	r := record{
+		URL: shown(url), Sum: p.sum, VMX: t.vmx, ArchiveBytes: p.size, Bytes: t.bytes,
+		CreatedAt: time.Now().UTC().Truncate(time.Second),
+	}
+	if err := r.settle(ctx, staging, t.files); err != nil {
+		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return Gold{}, fmt.Errorf("keeping the image: %w", err)
+	}
+	if err := writeSynced(filepath.Join(staging, recordName), b); err != nil {
+		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
+	}
+	if err := settleFolders(staging); err != nil {
+		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
+	}
+	if err := c.enter(staging, p.sum); err != nil {
+		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
+	}
+	c.trim(p.sum)
+	return c.goldOf(&r), nil
+}
+
+// settle syncs the files, makes them read-only and notes how they look.
+func (r *record) settle(ctx context.Context, dir string, files []string) error {
+	for _, name := range files {
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		path := filepath.Join(dir, filepath.FromSlash(name))
+		if err := syncPath(path); err != nil {
+			return err
+		}
+		if err := os.Chmod(path, 0o444); err != nil {
+			return err
+		}
+		info, err := os.Lstat(path)
+		if err != nil {
+			return err
+		}
+		r.Files = append(r.Files, goldFile{Path: name, Bytes: info.Size(), ModTime: info.ModTime()})
+		r.DiskBytes += diskBytes(info)
+	}
+	return nil
+}
+
+// diskBytes is what a file takes on disk, which for one with holes is less
+// than its size. stat counts in units of 512 bytes.
+func diskBytes(info fs.FileInfo) int64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return st.Blocks * 512
+	}
+	return info.Size()
+}
+
+// settleFolders syncs the folders and makes them read-only, except the
+// topmost: a folder that its owner may not write cannot be renamed.
+func settleFolders(dir string) error {
+	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.IsDir() {
+			return err
+		}
+		mode := fs.FileMode(0o555)
+		if path == dir {
+			mode = 0o755
+		}
+		if err := os.Chmod(path, mode); err != nil {
+			return err
+		}
+		return syncPath(path)
+	})
+}
+
+// enter renames a finished folder to its place below gold/.
+func (c *Cache) enter(staging string, s Sum) error {
+	c.gold.Lock()
+	defer c.gold.Unlock()
+	to := c.goldPath(s)
+	if err := os.Rename(staging, to); err != nil {
+		return err
+	}
+	if err := os.Chmod(to, 0o555); err != nil { // #nosec G302 -- a folder
+		return err
+	}
+	return syncPath(filepath.Dir(to))
+}
+
+func syncPath(path string) error {
+	f, err := os.Open(path) // #nosec G304
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
+
+func writeSynced(path string, b []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o444) // #nosec G304
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	return errors.Join(err, f.Sync(), f.Close())
+}
+
+func (c *Cache) goldOf(r *record) Gold {
+	dir := c.goldPath(r.Sum)
+	return Gold{Dir: dir, VMX: filepath.Join(dir, filepath.FromSlash(r.VMX))}
+}
+
+// lookup returns the image if it is there, and notes that it was used. An
+// image that was changed on disk is an error: a clone of it would be a machine
+// that nobody asked for.
+func (c *Cache) lookup(s Sum) (Gold, bool, error) {
+	c.gold.Lock()
+	defer c.gold.Unlock()
+	r, err := c.read(s)
+	if errors.Is(err, fs.ErrNotExist) && !exists(c.goldPath(s)) {
+		return Gold{}, false, nil
+	}
+	if err == nil {
+		err = r.unchanged(c.goldPath(s))
+	}
+	if err != nil {
+		return Gold{}, false, fail(ErrInvalid, err, "the image %s was changed on this host's disk since it was checked (%v): remove the machines made from it and then the image, and it will be downloaded again", s, changeOf(err))
+	}
+	now := time.Now()
+	if err := os.Chtimes(c.goldPath(s), now, now); err != nil {
+		return Gold{}, false, fmt.Errorf("noting an image's use: %w", err)
+	}
+	return c.goldOf(r), true, nil
+}
+
+// changeOf leaves the host's paths out of an error.
+func changeOf(err error) error {
+	var p *fs.PathError
+	if errors.As(err, &p) {
+		return fmt.Errorf("%s: %w", filepath.Base(p.Path), p.Err)
+	}
+	return err
+}
+
+func (c *Cache) read(s Sum) (*record, error) {
+	b, err := os.ReadFile(filepath.Join(c.goldPath(s), recordName))
+	if err != nil {
+		return nil, err
+	}
+	var r record
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("%s: %w", recordName, err)
+	}
+	if r.Sum != s {
+		return nil, fmt.Errorf("%s is that of %s", recordName, r.Sum)
+	}
+	return &r, nil
+}
+
+// unchanged compares the files' sizes and times with the record, and sees that
+// none was added.
+func (r *record) unchanged(dir string) error {
+	want := make(map[string]goldFile, len(r.Files))
+	for _, f := range r.Files {
+		want[f.Path] = f
+	}
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		rel, err := filepath.Rel(dir, path)
+		if err != nil || rel == recordName {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		f, ok := want[filepath.ToSlash(rel)]
+		if !ok || !info.Mode().IsRegular() {
+			return fmt.Errorf("%s was not in it", rel)
+		}
+		if info.Size() != f.Bytes || !info.ModTime().Equal(f.ModTime) {
+			return fmt.Errorf("%s has another size or time", rel)
+		}
+		delete(want, f.Path)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	for name := range want {
+		return fmt.Errorf("%s is missing", name)
+	}
+	return nil
+}

@@ -1,0 +1,88 @@
+package image
+
+import (
+	"log/slog"
+	"net/url"
+	"os"
+	"syscall"
+)
+
+// Source says where an image is and how its bytes are proven.
+type Source struct {
+	URL string // absolute, http or https, without user info
+	Sum Sum    // as ParseSum returned it
+}
+
+// Stage is a part of an image's way that takes long enough to be shown.
+type Stage string
+
+// The stages, in their order. Both are passed by every image that is not
+// there yet; a failed source may bring Downloading back.
+const (
+	Downloading Stage = "downloading"
+	Unpacking   Stage = "unpacking"
+)
+
+// Progress says how far an image is. While Downloading, Bytes counts the
+// archive's bytes on disk; while Unpacking, those that the unpacker has read.
+type Progress struct {
+	Stage Stage
+	Bytes int64
+	Total int64 // the archive's size, or -1 while it is unknown
+}
+
+// Gold is an unpacked image.
+type Gold struct {
+	Dir string // absolute path of the image's folder
+	VMX string // absolute path of its .vmx file
+}
+
+// Options are what a Cache may be told. The zero Options are usable.
+type Options struct {
+	// Check looks at an unpacked image before it becomes gold: root is its
+	// folder, vmx its .vmx file's slash-separated path in it. An error makes
+	// Ensure fail with ErrInvalid, or with ErrUnsafe where the error has a
+	// method Unsafe() bool that returns true; its text is for the client.
+	Check func(root *os.Root, vmx string) error
+
+	// InUse says how many machines need each image. Images that it names are
+	// neither removed nor evicted. It may be called with a lock of the Cache held
+	// and must not call the Cache; Open does not call it. Nil means that none is in use.
+	InUse func() (map[Sum]int, error)
+
+	// CacheBytes is the disk space that images may take. Beyond it the least
+	// recently used ones that nobody needs go. 0 means no limit but the disk's.
+	CacheBytes int64
+
+	// DialControl is asked before each connection, with the address that is
+	// really dialled, as net.Dialer.Control is; an error forbids the
+	// connection and is told to the client. Behind a proxy that is the
+	// proxy's address.
+	DialControl func(network, address string, c syscall.RawConn) error
+
+	Limits    Limits
+	Log       *slog.Logger // nil means none
+	UserAgent string       // of HTTP requests; "" means osx-builder
+}
+
+// check refuses a source that cannot be downloaded at all.
+func (s Source) check() error {
+	u, err := url.Parse(s.URL)
+	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
+		return fail(ErrDownload, err, "image URL %q is not an absolute http or https URL without user info", shown(s.URL))
+	}
+	if _, err := ParseSum(s.Sum.Type, s.Sum.Hex); err != nil {
+		return fail(ErrChecksum, err, "image checksum: %v", err)
+	}
+	return nil
+}
+
+// shown returns a URL as it may be told to anybody: without user info and
+// query, where secrets are.
+func shown(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return "(unreadable)"
+	}
+	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+}

@@ -1,0 +1,115 @@
+package image
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Entry is a gold image as a list shows it.
+type Entry struct {
+	Sum          Sum
+	URL          string    // where it came from, without user info and query
+	ArchiveBytes int64     // what was downloaded
+	Bytes        int64     // of its files, holes included
+	DiskBytes    int64     // what they take on disk
+	CreatedAt    time.Time // UTC
+	UsedAt       time.Time // when Ensure last returned it, UTC
+	InUse        int       // machines that need it
+}
+
+// List returns the gold images, the least recently used first.
+func (c *Cache) List() ([]Entry, error) {
+	c.gold.Lock()
+	defer c.gold.Unlock()
+	return c.list()
+}
+
+// list needs c.gold held.
+func (c *Cache) list() ([]Entry, error) {
+	used, err := c.inUse()
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	folders, err := os.ReadDir(filepath.Join(c.dir, goldFolder))
+	if err != nil {
+		return nil, fmt.Errorf("listing images: %w", err)
+	}
+	var list []Entry
+	for _, folder := range folders {
+		s, err := FindSum(folder.Name())
+		if err != nil || !strings.Contains(folder.Name(), "-") {
+			continue
+		}
+		e := Entry{Sum: s, InUse: used[s]}
+		if r, err := c.read(s); err == nil {
+			e.URL, e.ArchiveBytes, e.Bytes, e.DiskBytes, e.CreatedAt = r.URL, r.ArchiveBytes, r.Bytes, r.DiskBytes, r.CreatedAt
+		}
+		if info, err := folder.Info(); err == nil {
+			e.UsedAt = info.ModTime().UTC()
+		}
+		list = append(list, e)
+	}
+	slices.SortStableFunc(list, func(a, b Entry) int { return a.UsedAt.Compare(b.UsedAt) })
+	return list, nil
+}
+
+func (c *Cache) inUse() (map[Sum]int, error) {
+	if c.opts.InUse == nil {
+		return nil, nil
+	}
+	return c.opts.InUse()
+}
+
+// Remove removes a gold image. ErrInUse means that a machine needs it,
+// ErrNotFound that it is not there.
+func (c *Cache) Remove(s Sum) error {
+	trash, err := c.takeAway(s)
+	if err != nil {
+		return err
+	}
+	if err := removeTree(trash); err != nil {
+		return fmt.Errorf("removing image %s: %w", s, err)
+	}
+	c.log.Info("image removed", "image", s)
+	return nil
+}
+
+// takeAway moves an image that nobody needs out of gold/ and returns where to.
+func (c *Cache) takeAway(s Sum) (string, error) {
+	c.gold.Lock()
+	defer c.gold.Unlock()
+	used, err := c.inUse()
+	if err != nil {
+		return "", fmt.Errorf("removing image %s: %w", s, err)
+	}
+	if n := used[s]; n > 0 {
+		return "", fail(ErrInUse, nil, "image %s is needed by %d machines; remove them first", s, n)
+	}
+	if !exists(c.goldPath(s)) {
+		return "", fail(ErrNotFound, nil, "there is no image %s", s)
+	}
+	return c.discard(s)
+}
+
+// discard needs c.gold held.
+func (c *Cache) discard(s Sum) (string, error) {
+	trash, err := os.MkdirTemp(c.dir, ".trash-")
+	if err != nil {
+		return "", fmt.Errorf("removing image %s: %w", s, err)
+	}
+	from := c.goldPath(s)
+	err = errors.Join(
+		os.Chmod(from, 0o755), // #nosec G302 -- or it cannot be renamed
+		os.Rename(from, filepath.Join(trash, "image")),
+		syncPath(filepath.Dir(from)),
+	)
+	if err != nil {
+		return "", errors.Join(fmt.Errorf("removing image %s: %w", s, err), removeTree(trash))
+	}
+	return trash, nil
+}

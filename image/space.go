@@ -1,0 +1,66 @@
+package image
+
+import (
+	"fmt"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+)
+
+// rationBytes is how much is written between two looks at the free space.
+const rationBytes = 4 << 20
+
+// ration asks for room once every rationBytes.
+type ration struct {
+	room func(need int64) error
+	left int64
+}
+
+func (r *ration) take(n int64) error {
+	if r.left -= n; r.left > 0 {
+		return nil
+	}
+	r.left = rationBytes
+	return r.room(0)
+}
+
+// freeBytes returns the space that this process may use on dir's file system.
+func freeBytes(dir string) (int64, error) {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return 0, fmt.Errorf("asking for free disk space: %w", err)
+	}
+	return int64(st.Bavail) * int64(st.Bsize), nil // #nosec G115
+}
+
+// room makes sure that need bytes can be written without touching the host's
+// reserve. Images that nobody needs are evicted for that.
+func (c *Cache) room(need int64) error {
+	short, err := c.shortage(need)
+	if err != nil || short <= 0 {
+		return err
+	}
+	c.evicting.Lock()
+	defer c.evicting.Unlock()
+	for {
+		short, err := c.shortage(need)
+		if err != nil || short <= 0 {
+			return err
+		}
+		evicted, err := c.evict(short)
+		if err != nil {
+			return err
+		}
+		if !evicted {
+			return fail(ErrDiskFull, nil, "the disk that holds the images is short of %s, with %s kept for the host: free space on it, or remove machines and images",
+				humanize.IBytes(uint64(short)), humanize.IBytes(uint64(c.limits.FreeBytes)))
+		}
+	}
+}
+
+// shortage returns how many bytes are missing to write need bytes, 0 or less
+// if none are.
+func (c *Cache) shortage(need int64) (int64, error) {
+	free, err := freeBytes(c.dir)
+	return need + c.limits.FreeBytes - free, err
+}

@@ -1,0 +1,192 @@
+package image
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path"
+	"strings"
+)
+
+// tree is what an archive held.
+type tree struct {
+	vmx   string   // slash-separated path
+	files []string // slash-separated paths of all files
+	bytes int64    // of all files, holes included
+}
+
+// unpacker writes an archive's files into a folder.
+type unpacker struct {
+	ctx    context.Context
+	root   *os.Root
+	limits Limits
+	spend  ration
+	names  names
+	buf    []byte
+
+	archive *follower
+	stream  *stream // decompressed tar, nil for zip
+	tree    tree
+	entries int
+	written int64 // bytes of tree.bytes that are no holes
+}
+
+func newUnpacker(ctx context.Context, root *os.Root, l Limits, room func(int64) error) *unpacker {
+	return &unpacker{
+		ctx: ctx, root: root, limits: l, spend: ration{room: room},
+		names: names{seen: map[string]spelling{}}, buf: make([]byte, 1<<20),
+	}
+}
+
+// unpack reads an archive of any known format and writes its files. Whatever
+// the archive does, nothing outside the root changes. It has read to the
+// archive's very end when it returns nil.
+func (u *unpacker) unpack(archive *follower) (*tree, error) {
+	u.archive = archive
+	in := bufio.NewReaderSize(archive, 256<<10)
+	head, err := in.Peek(512)
+	if err != nil && err != io.EOF {
+		return nil, err
+	}
+	switch form := sniff(head); form {
+	case formZip:
+		err = u.zip()
+	case formUnknown:
+		err = fail(ErrInvalid, nil, "the image is no archive that is known here (it begins with %q): tar, tar.gz, tar.bz2, tar.xz, tar.zst and zip are", head[:min(len(head), 16)])
+	default:
+		err = u.compressedTar(form, in)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return u.finish()
+}
+
+// compressedTar reads a tar archive through the decompressor of form.
+func (u *unpacker) compressedTar(form form, in *bufio.Reader) error {
+	tarred, closeReader, err := decompress(form, in)
+	if err != nil {
+		return u.unreadable(err)
+	}
+	// The decompressors read ahead in goroutines of their own. Their reads
+	// must end first, or closing them would block.
+	defer closeReader()
+	defer u.archive.abandon()
+	u.stream = &stream{r: tarred, left: u.limits.UnpackedBytes + streamSlack, limit: u.limits.UnpackedBytes}
+	return u.tar(u.stream)
+}
+
+// entry takes one entry of the archive.
+func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error {
+	if err := u.ctx.Err(); err != nil {
+		return context.Cause(u.ctx)
+	}
+	if u.entries++; u.entries > u.limits.Entries {
+		return fail(ErrTooLarge, nil, "the image has more than %d entries", u.limits.Entries)
+	}
+	name, err := cleanName(raw, u.limits)
+	if err != nil || name == "." || isResourceFork(name) {
+		return err
+	}
+	if err := u.names.add(name, dir); err != nil {
+		return err
+	}
+	if size < 0 || size > u.limits.UnpackedBytes-u.tree.bytes {
+		return tooLarge("unpacked size", u.limits.UnpackedBytes)
+	}
+	if dir {
+		return u.mkdir(name)
+	}
+	if err := u.mkdir(path.Dir(name)); err != nil {
+		return err
+	}
+	u.tree.files = append(u.tree.files, name)
+	return u.file(name, body)
+}
+
+func (u *unpacker) mkdir(name string) error {
+	if err := u.root.MkdirAll(name, 0o755); err != nil {
+		return fmt.Errorf("unpacking %s: %w", name, diskError(err))
+	}
+	return nil
+}
+
+// isResourceFork tells what macOS adds to archives beside the files.
+func isResourceFork(name string) bool {
+	return strings.HasPrefix(path.Base(name), "._") || name == "__MACOSX" || strings.HasPrefix(name, "__MACOSX/")
+}
+
+// unreadable judges an error of reading the archive: bytes that do not come
+// are not the archive's fault, all else is.
+func (u *unpacker) unreadable(err error) error {
+	var f *failure
+	switch {
+	case u.archive.failure() != nil:
+		return u.archive.failure()
+	case u.ctx.Err() != nil:
+		return context.Cause(u.ctx)
+	case u.stream != nil && u.stream.err != nil:
+		return u.stream.err
+	case errors.As(err, &f):
+		return err
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
+		return fail(ErrInvalid, err, "the archive is cut off")
+	default:
+		return fail(ErrInvalid, err, "the archive is damaged: %v", err)
+	}
+}
+
+// finish makes sure that the archive holds one machine.
+func (u *unpacker) finish() (*tree, error) {
+	var vmx []string
+	for _, name := range u.tree.files {
+		if strings.EqualFold(path.Ext(name), ".vmx") {
+			vmx = append(vmx, name)
+		}
+	}
+	switch {
+	case len(u.tree.files) == 0:
+		return nil, fail(ErrInvalid, nil, "the archive holds no file")
+	case len(vmx) == 0:
+		return nil, fail(ErrInvalid, nil, "the image has no .vmx file among its %d files; it needs exactly one", len(u.tree.files))
+	case len(vmx) > 1:
+		return nil, fail(ErrInvalid, nil, "the image has %d .vmx files (%s and %s among them); it needs exactly one", len(vmx), vmx[0], vmx[1])
+	}
+	u.tree.vmx = vmx[0]
+	return &u.tree, nil
+}
+
+// streamSlack is what a tar stream may have beside the files' bytes.
+const streamSlack = 64 << 20
+
+// stream bounds a decompressed tar stream and remembers how it ended: the
+// readers above it may not pass its error on as it is.
+type stream struct {
+	r     io.Reader
+	left  int64
+	limit int64
+	err   error
+	last  [tarBlock]byte // the last bytes read
+}
+
+func (s *stream) Read(b []byte) (int, error) {
+	n, err := s.r.Read(b)
+	if s.left -= int64(n); s.left < 0 {
+		s.err = tooLarge("unpacked size", s.limit)
+		return 0, s.err
+	}
+	if n >= tarBlock {
+		copy(s.last[:], b[n-tarBlock:n])
+	} else if n > 0 {
+		copy(s.last[:], s.last[n:])
+		copy(s.last[tarBlock-n:], b[:n])
+	}
+	return n, err
+}
+
+// endsInZeroes reports whether the last block that was read is all zeroes.
+func (s *stream) endsInZeroes() bool { return bytes.Equal(s.last[:], make([]byte, tarBlock)) }
