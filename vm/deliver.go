@@ -1,0 +1,84 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"time"
+
+	"osx-builder/callback"
+)
+
+// graceTime is what a try under way gets to end when its job is cancelled: an
+// answer on its way would else be lost and the callback sent twice. It is short
+// since a destruction waits for it.
+const graceTime = 500 * time.Millisecond
+
+// fill puts the machine's document, as a GET would answer it now, into the
+// outbox and makes it due. The document stays the same over all tries.
+func (m *Manager) fill(ctx context.Context, r *record) {
+	o := r.Outbox
+	if o == nil || o.State != CallbackWaiting {
+		return
+	}
+	now := time.Now().UTC()
+	o.State, o.DueSince, o.NextAt = CallbackPending, now, now
+	v, _ := m.describe(ctx, r, nil) // a state that cannot be read is told by v.Error
+	body, err := json.Marshal(v)
+	if err != nil {
+		m.Log.Error("callback has no body", "vm", r.ID, "err", err)
+		o.State, o.LastError = CallbackGivenUp, err.Error()
+		return
+	}
+	o.Body = body
+}
+
+// deliver sends the callback until it is taken, given up or interrupted, and
+// keeps the record at each try.
+func (m *Manager) deliver(ctx context.Context, r *record) {
+	for r.due() {
+		o := r.Outbox
+		if !pause(ctx, time.Until(o.NextAt)) {
+			return
+		}
+		try, cancel := linger(ctx, graceTime)
+		res := m.Callbacks.Post(try, callback.Message{ID: o.MessageID, URL: o.URL, Body: o.Body})
+		cancel()
+		if ctx.Err() != nil && !res.Delivered {
+			return
+		}
+		o.take(res, time.Now().UTC())
+		m.Log.Info("callback", "vm", r.ID, "state", o.State, "attempts", o.Attempts, "err", o.LastError)
+		if err := m.store.write(r); err != nil {
+			m.Log.Error("callback's state not written", "vm", r.ID, "err", err)
+		}
+	}
+}
+
+// linger returns a context that ends d after ctx does.
+func linger(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	longer, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() {
+		if pause(longer, d) {
+			cancel()
+		}
+	})
+	return longer, func() { stop(); cancel() }
+}
+
+// take notes what became of one try.
+func (o *outbox) take(res callback.Result, now time.Time) {
+	o.Attempts++
+	o.LastError = ""
+	if res.Delivered {
+		o.State, o.DeliveredAt, o.Body = CallbackDelivered, now, nil
+		return
+	}
+	if res.Err != nil {
+		o.LastError = res.Err.Error()
+	}
+	at, again := callback.Next(o.Attempts, o.DueSince, now, res)
+	o.NextAt = at
+	if !again {
+		o.State, o.Body = CallbackGivenUp, nil
+	}
+}

@@ -1,0 +1,376 @@
+package vm
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"osx-builder/callback"
+	"osx-builder/image"
+)
+
+// The Manager's bounds.
+const (
+	// maxAttempts is how often a creation may take the daemon down with it.
+	maxAttempts = 3
+
+	// inspectTimeout bounds one look at the hypervisor, so that a hung
+	// machine costs its reader an answer and not a connection.
+	inspectTimeout = 10 * time.Second
+
+	// inspectsAtOnce bounds how many machines one List asks side by side.
+	inspectsAtOnce = 16
+)
+
+// Options is what a Manager is built from. Every field but Creations and Log
+// is required.
+type Options struct {
+	Dir        string // the records and the machines' folders; made if absent
+	Driver     Driver
+	Hypervisor string // the driver's name, as the API shows it
+	Images     *image.Cache
+	Callbacks  *callback.Sender
+	Creations  int // unfinished creations at once; 0 means 16
+	Log        *slog.Logger
+}
+
+// Manager keeps the machines. Its methods may be called at once from many
+// goroutines.
+type Manager struct {
+	Options
+	store store
+
+	mu       sync.Mutex // guards what follows; never held across I/O
+	jobs     map[string]*job
+	keys     map[string]*claim
+	creating int
+	stopping bool
+
+	ctx  context.Context // of all jobs
+	stop context.CancelCauseFunc
+	wg   sync.WaitGroup
+}
+
+// Open takes over the machines that an earlier Manager left in o.Dir: it gives
+// every unsettled record its job again, and sweeps what has no record. A
+// record that cannot be read is logged, listed with its error and left alone.
+// Only one Manager may be open on a folder.
+func Open(o Options) (*Manager, error) {
+	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
+		return nil, fmt.Errorf("making the machines' folder: %w", err)
+	}
+	o.Creations = cmp.Or(o.Creations, 16)
+	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	m := &Manager{
+		Options: o, store: store{o.Dir},
+		jobs: make(map[string]*job), keys: make(map[string]*claim),
+	}
+	m.ctx, m.stop = context.WithCancelCause(context.Background())
+	if err := m.recover(); err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// Close stops every job at its next step and waits for them. The machines keep
+// running, and the next Open goes on where the jobs stopped.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	m.stopping = true
+	m.mu.Unlock()
+	m.stop(errStopping)
+	m.wg.Wait()
+}
+
+// Create accepts a request: when it returns, the record is on disk and the job
+// is at work. A key that is not empty makes it idempotent: the same key with
+// the same request answers the same machine for as long as that exists.
+func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error) {
+	s, err := m.check(ctx, q)
+	if err != nil {
+		return VM{}, err
+	}
+	if key == "" {
+		return m.accept(s, key)
+	}
+	for {
+		c, mine := m.claim(key)
+		if mine {
+			v, err := m.accept(s, key)
+			m.settleClaim(key, c, v.ID)
+			return v, err
+		}
+		select {
+		case <-c.done:
+		case <-ctx.Done():
+			return VM{}, ctx.Err()
+		}
+		v, found, err := m.repeated(ctx, c.id, s)
+		if found || err != nil {
+			return v, err
+		}
+		m.freeKey(key, c)
+	}
+}
+
+// check makes a spec of a request that this host can fulfil.
+func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
+	limits := Limits{CPUs: 1 << 10, Memory: 1 << 30}
+	if l, ok := m.Driver.(Limiter); ok {
+		limits = l.Limits()
+	}
+	s, err := normalize(q, limits)
+	if err != nil {
+		return s, err
+	}
+	if n, ok := m.Driver.(Networker); ok {
+		if err := n.Network(s.Network); err != nil {
+			return s, err
+		}
+	}
+	return s, m.ready(ctx)
+}
+
+func (m *Manager) ready(ctx context.Context) error {
+	if r, ok := m.Driver.(Readier); ok {
+		return r.Ready(ctx)
+	}
+	return nil
+}
+
+func (m *Manager) accept(s spec, key string) (VM, error) {
+	r := newRecord(s, key, time.Now().UTC())
+	if err := m.admit(); err != nil {
+		return VM{}, err
+	}
+	if err := m.store.write(r); err != nil {
+		m.release()
+		if errors.Is(err, syscall.ENOSPC) {
+			return VM{}, &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full; make room and try again", Err: err}
+		}
+		return VM{}, err
+	}
+	v := r.resource(m.Hypervisor, Status{})
+	if _, ok := m.start(r.ID, false, func(ctx context.Context, j *job) { m.create(ctx, j, r) }); !ok {
+		m.release() // stopping: the next Open takes the record over
+	}
+	return v, nil
+}
+
+// admit takes a place among the unfinished creations.
+func (m *Manager) admit() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping {
+		return shuttingDown()
+	}
+	if m.creating >= m.Creations {
+		return &Error{Code: CodeBusy, Message: fmt.Sprintf("%d machines are being created, which is the limit set by -creations; try again in a while", m.creating)}
+	}
+	m.creating++
+	return nil
+}
+
+// release gives the place of a creation back.
+func (m *Manager) release() {
+	m.mu.Lock()
+	m.creating--
+	m.mu.Unlock()
+}
+
+// Get reads a machine's record and its live state.
+func (m *Manager) Get(ctx context.Context, id string) (VM, error) {
+	j := m.job(id)
+	r, err := m.record(id)
+	if err != nil {
+		return VM{}, err
+	}
+	return m.describe(ctx, r, j)
+}
+
+// record reads a machine's record; tombstones are not seen.
+func (m *Manager) record(id string) (*record, error) {
+	if !ValidID(id) {
+		return nil, notFound(id)
+	}
+	r, err := m.store.read(id)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.Gone) {
+		return nil, notFound(id)
+	}
+	return r, err
+}
+
+// describe joins the record, the job at work and the live state. The job is
+// the one of before the record was read: a later one could have ended already,
+// and a record that is not settled would then seem to have none.
+func (m *Manager) describe(ctx context.Context, r *record, j *job) (VM, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	st, err := m.Driver.Inspect(ctx, m.machine(r))
+	v := r.resource(m.Hypervisor, st)
+	if j != nil && r.Phase == Accepted {
+		v.Phase, v.Progress = j.seen()
+	}
+	if err == nil || r.Phase == Accepted || r.Phase == Destroying {
+		return v, nil // what its job is at changes under the reader's eyes
+	}
+	var known *Error
+	if !errors.As(err, &known) || known.Code != CodeOpen {
+		known = &Error{Code: CodeOpen, Message: fmt.Sprintf("the state of machine %s cannot be read: %v", r.ID, err), Err: err}
+	}
+	v.Error = known
+	return v, known
+}
+
+// Wait is Get, but holds until the machine is ready, failed or being
+// destroyed, or until d is over.
+func (m *Manager) Wait(ctx context.Context, id string, d time.Duration) (VM, error) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for waiting := true; waiting; {
+		j := m.job(id)
+		r, err := m.record(id)
+		if err != nil || j == nil || r.settled() {
+			break
+		}
+		select {
+		case <-j.settled:
+		case <-timer.C:
+			waiting = false
+		case <-m.ctx.Done():
+			waiting = false
+		case <-ctx.Done():
+			return VM{}, ctx.Err()
+		}
+	}
+	return m.Get(ctx, id)
+}
+
+// Filter chooses machines for List; an empty field chooses all.
+type Filter struct {
+	Phase  Phase
+	Status Power
+}
+
+// List reads all machines, oldest first. One that cannot be read is among them
+// with its Error set.
+func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
+	ids, _, err := m.store.ids()
+	if err != nil {
+		return nil, err
+	}
+	seen := make([]*VM, len(ids))
+	var g errgroup.Group
+	g.SetLimit(inspectsAtOnce)
+	for i, id := range ids {
+		g.Go(func() error {
+			seen[i] = m.entry(ctx, id)
+			return nil
+		})
+	}
+	_ = g.Wait() // entries carry their own errors
+	list := make([]VM, 0, len(ids))
+	for _, v := range seen {
+		if v != nil && (f.Phase == "" || v.Phase == f.Phase) && (f.Status == "" || v.Status == f.Status) {
+			list = append(list, *v)
+		}
+	}
+	slices.SortFunc(list, func(a, b VM) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return list, ctx.Err()
+}
+
+// entry returns a machine as List shows it, nil where it is gone by now.
+func (m *Manager) entry(ctx context.Context, id string) *VM {
+	j := m.job(id)
+	r, err := m.record(id)
+	if err == nil {
+		v, _ := m.describe(ctx, r, j) // v.Error tells
+		return &v
+	}
+	known := clientError(err)
+	if known.Code == CodeNotFound {
+		return nil
+	}
+	return &VM{ID: id, Error: known, Hypervisor: m.Hypervisor, ToolsStatus: ToolsUnknown}
+}
+
+// Destroy takes a machine away and returns when nothing of it is left but,
+// where a callback is owed, a record that nobody sees. A creation under way is
+// cancelled first. It goes on when ctx ends, and after a restart of the
+// daemon. Destroying at once from two sides ends in nil or CodeNotFound.
+func (m *Manager) Destroy(ctx context.Context, id string) error {
+	if !ValidID(id) {
+		return notFound(id)
+	}
+	for {
+		j, mine := m.start(id, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, id) })
+		switch {
+		case j == nil:
+			return shuttingDown()
+		case !mine && j.destroys && j.over():
+			return notFound(id)
+		case mine || j.destroys:
+			return j.destroyed(ctx)
+		}
+		j.cancel(errDestroying)
+		select {
+		case <-j.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// Health is what an operator wants to know of the Manager.
+type Health struct {
+	Hypervisor string            `json:"hypervisor"`
+	Details    map[string]string `json:"details,omitempty"`
+	Creating   int               `json:"creating"` // unfinished creations
+	Error      *Error            `json:"error,omitempty"`
+}
+
+// Health tells whether a creation could work now. It reads no machine.
+func (m *Manager) Health(ctx context.Context) Health {
+	h := Health{Hypervisor: m.Hypervisor}
+	if d, ok := m.Driver.(Describer); ok {
+		h.Details = d.Describe(ctx)
+	}
+	if err := m.ready(ctx); err != nil {
+		h.Error = clientError(err)
+	}
+	m.mu.Lock()
+	h.Creating = m.creating
+	m.mu.Unlock()
+	return h
+}
+
+// machine is the driver's view of a record.
+func (m *Manager) machine(r *record) Machine {
+	return Machine{
+		ID: r.ID, Dir: filepath.Join(m.Dir, r.ID),
+		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, LaunchGUI: r.Spec.LaunchGUI,
+		Annotation: fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum),
+	}
+}
+
+func notFound(id string) *Error {
+	return &Error{Code: CodeNotFound, Message: fmt.Sprintf("The requested virtual machine ID was not found: %.64q", id)}
+}
+
+func shuttingDown() *Error {
+	return &Error{Code: CodeShuttingDown, Message: "the daemon is stopping; try again when it is back"}
+}

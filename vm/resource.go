@@ -1,0 +1,140 @@
+package vm
+
+import (
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/dustin/go-humanize"
+)
+
+// Phase is how far a machine's making has come.
+type Phase string
+
+// The phases, in the order of a machine's life.
+const (
+	Accepted    Phase = "accepted"
+	Downloading Phase = "downloading"
+	Unpacking   Phase = "unpacking"
+	Cloning     Phase = "cloning"
+	Starting    Phase = "starting"
+	Waiting     Phase = "waiting"
+	Ready       Phase = "ready"
+	Failed      Phase = "failed"
+	Destroying  Phase = "destroying"
+)
+
+// Phases lists every Phase in the order of a machine's life.
+func Phases() []Phase {
+	return []Phase{Accepted, Downloading, Unpacking, Cloning, Starting, Waiting, Ready, Failed, Destroying}
+}
+
+// Powers lists every Power but the empty one.
+func Powers() []Power {
+	return []Power{PoweredOn, PoweredOff, PoweringOn, PoweringOff, Suspended, Suspending, Resetting, Paused, Blocked}
+}
+
+// VM is what the world sees of a machine: in the answers to POST and GET and
+// in the callback. The fields down to GuestOS are the service's first ones and
+// keep their order.
+type VM struct {
+	ID               string `json:"id"`
+	Image            Image  `json:"image"`
+	CPUs             int    `json:"cpus"`
+	Memory           string `json:"memory"`
+	ToolsInitTimeout int    `json:"tools_init_timeout"` // seconds, 0 where none was given
+	LaunchGUI        bool   `json:"launch_gui"`
+	IPAddress        string `json:"ip_address"`
+	Status           Power  `json:"status"`
+	GuestOS          string `json:"guest_os"`
+
+	NetworkType  NetworkType   `json:"network_type"`
+	Phase        Phase         `json:"phase"`
+	Progress     *Progress     `json:"progress,omitempty"`
+	Error        *Error        `json:"error,omitempty"`
+	ToolsStatus  Tools         `json:"tools_status"`
+	MACAddress   string        `json:"mac_address"`
+	Hypervisor   string        `json:"hypervisor"`
+	PortForwards []PortForward `json:"port_forwards,omitempty"`
+	Callback     *Callback     `json:"callback,omitempty"`
+	CreatedAt    time.Time     `json:"created_at,omitzero"`
+	UpdatedAt    time.Time     `json:"updated_at,omitzero"`
+}
+
+// Progress is how many bytes of the current download or unpacking are done.
+type Progress struct {
+	Bytes int64  `json:"bytes"`
+	Total *int64 `json:"total"` // nil where the server did not say
+}
+
+// Callback tells what became of the machine's callback.
+type Callback struct {
+	URL         string        `json:"url"`
+	State       CallbackState `json:"state"`
+	Attempts    int           `json:"attempts"`
+	LastError   string        `json:"last_error"`
+	DeliveredAt *time.Time    `json:"delivered_at"`
+}
+
+// CallbackState is where a callback stands.
+type CallbackState string
+
+// The callback's states.
+const (
+	CallbackWaiting   CallbackState = "waiting"   // not due before the machine is ready or failed
+	CallbackPending   CallbackState = "pending"   // due, and tried until it is taken
+	CallbackDelivered CallbackState = "delivered" // the receiver answered 2xx
+	CallbackGivenUp   CallbackState = "given-up"  // the receiver answered 410, or 24 hours passed
+)
+
+// resource joins what the record says with what the hypervisor says now.
+func (r *record) resource(hypervisor string, st Status) VM {
+	v := VM{
+		ID: r.ID, Image: r.Spec.Image, CPUs: r.Spec.CPUs, Memory: r.Spec.MemoryText,
+		ToolsInitTimeout: r.Spec.ToolsSeconds, LaunchGUI: r.Spec.LaunchGUI,
+		IPAddress: st.IP, Status: st.Power, GuestOS: st.GuestOS,
+		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
+		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+	}
+	if st.CPUs > 0 {
+		v.CPUs = st.CPUs
+	}
+	if st.Memory > 0 {
+		v.Memory = memoryText(st.Memory)
+	}
+	if v.ToolsStatus == "" {
+		v.ToolsStatus = ToolsUnknown
+	}
+	if o := r.Outbox; o != nil {
+		v.Callback = &Callback{URL: redacted(o.URL), State: o.State, Attempts: o.Attempts, LastError: o.LastError}
+		if o.State == CallbackDelivered {
+			v.Callback.DeliveredAt = &o.DeliveredAt
+		}
+	}
+	return v
+}
+
+// memoryText is humanize's IEC form, lower case and without a blank: "1.0gib".
+func memoryText(mib int) string {
+	return strings.ToLower(strings.ReplaceAll(humanize.IBytes(uint64(mib)<<20), " ", ""))
+}
+
+// plainURL leaves out of a URL what may be secret: user info and query.
+func plainURL(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	u.User, u.RawQuery, u.Fragment = nil, "", ""
+	return u.String()
+}
+
+// redacted hides the password of a URL.
+func redacted(raw string) string {
+	u, err := url.Parse(raw)
+	if err != nil {
+		return ""
+	}
+	return u.Redacted()
+}

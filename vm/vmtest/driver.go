@@ -1,0 +1,146 @@
+// Package vmtest has the conformance suite that every vm.Driver passes, and a
+// Driver without a hypervisor for the tests of everything else.
+package vmtest
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/google/renameio/v2"
+
+	"osx-builder/vm"
+)
+
+// Step names a method of vm.Driver for Driver.Hook.
+type Step string
+
+// The steps.
+const (
+	Clone   Step = "clone"
+	Start   Step = "start"
+	Inspect Step = "inspect"
+	Destroy Step = "destroy"
+)
+
+// Driver is a vm.Driver whose machines are files: what runs is what the file
+// in Machine.Dir says, so it outlives the process like a real machine.
+type Driver struct {
+	// Hook, where set, is called first in every method. Its error is the
+	// method's; it may block until ctx ends.
+	Hook func(ctx context.Context, s Step, m vm.Machine) error
+
+	// Silent guests never give a sign of life.
+	Silent bool
+
+	mu sync.Mutex // guards the machines' files
+}
+
+var _ vm.Driver = (*Driver)(nil)
+
+// state is the file of a machine.
+type state struct {
+	Machine vm.Machine
+	Gold    string
+	Power   vm.Power
+}
+
+func (d *Driver) hook(ctx context.Context, s Step, m vm.Machine) error {
+	if d.Hook != nil {
+		if err := d.Hook(ctx, s, m); err != nil {
+			return err
+		}
+	}
+	return ctx.Err()
+}
+
+// Clone implements vm.Driver.
+func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
+	if err := d.hook(ctx, Clone, m); err != nil {
+		return err
+	}
+	if _, err := os.Stat(gold); err != nil {
+		return fmt.Errorf("reading the image: %w", err)
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if _, err := read(m.Dir); err == nil {
+		return nil
+	}
+	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
+		return err
+	}
+	return write(m.Dir, state{Machine: m, Gold: gold, Power: vm.PoweredOff})
+}
+
+// Start implements vm.Driver.
+func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
+	if err := d.hook(ctx, Start, m); err != nil {
+		return err
+	}
+	return d.SetPower(m, vm.PoweredOn)
+}
+
+// SetPower changes a machine's power state behind the Manager's back, as a
+// guest or an operator can.
+func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	s, err := read(m.Dir)
+	if err != nil {
+		return err
+	}
+	s.Power = p
+	return write(m.Dir, s)
+}
+
+// Inspect implements vm.Driver.
+func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
+	if err := d.hook(ctx, Inspect, m); err != nil {
+		return vm.Status{}, err
+	}
+	s, err := read(m.Dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return vm.Status{}, nil
+	}
+	if err != nil {
+		return vm.Status{}, err
+	}
+	st := vm.Status{
+		Power: s.Power, GuestOS: "other", Tools: vm.ToolsNotRunning,
+		CPUs: s.Machine.CPUs, Memory: s.Machine.Memory, MAC: "52:00:00:00:00:01",
+	}
+	if s.Power == vm.PoweredOn && !d.Silent {
+		st.IP, st.Tools, st.Up = "192.0.2.1", vm.ToolsRunning, true
+	}
+	return st, nil
+}
+
+// Destroy implements vm.Driver.
+func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
+	if err := d.hook(ctx, Destroy, m); err != nil {
+		return err
+	}
+	return os.RemoveAll(m.Dir)
+}
+
+func read(dir string) (s state, err error) {
+	b, err := os.ReadFile(filepath.Join(dir, "machine.json"))
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(b, &s)
+}
+
+func write(dir string, s state) error {
+	b, err := json.Marshal(s)
+	if err != nil {
+		return err
+	}
+	return renameio.WriteFile(filepath.Join(dir, "machine.json"), b, 0o600)
+}

@@ -1,0 +1,22 @@
+package vmtest_test
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
+)
+
+func TestDriverWithoutHypervisor(t *testing.T) {
+	gold := filepath.Join(t.TempDir(), "a.vmx")
+	if err := os.WriteFile(gold, nil, 0o444); err != nil {
+		t.Fatal(err)
+	}
+	vmtest.TestDriver(t, vmtest.Bench{
+		Open: func(*testing.T) vm.Driver { return &vmtest.Driver{} },
+		Gold: gold, GuestOS: "other", Limit: 10 * time.Second,
+	})
+}

@@ -1,0 +1,306 @@
+package vmtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/uuid"
+
+	"osx-builder/vm"
+)
+
+// Bench is what TestDriver needs to try a Driver.
+type Bench struct {
+	// Open returns the driver as a daemon that starts would make it: called
+	// again, it must find what the one before left. The bench closes it.
+	Open func(t *testing.T) vm.Driver
+
+	// Gold is the .vmx of an unpacked image with one disk and one NIC, whose
+	// guestOS is GuestOS and whose guest stays on and gives a sign of life.
+	Gold, GuestOS string
+
+	// Limit is how long one call, or the guest's boot, may take.
+	Limit time.Duration
+}
+
+// TestDriver checks every promise of vm.Driver.
+func TestDriver(t *testing.T, b Bench) {
+	for name, test := range map[string]func(*testing.T, Bench){
+		"a machine's life":                       life,
+		"a machine that was never made":          neverMade,
+		"repeated calls change nothing":          repeated,
+		"another driver finds the machine":       reopened,
+		"interrupted calls are finished":         interrupted,
+		"a half-made clone is made anew":         halfMade,
+		"two machines share an image, not disks": twoMachines,
+		"many readers at once":                   readers,
+		"destroy while running, by ID and folder": func(t *testing.T, b Bench) {
+			d, m := b.running(t)
+			b.destroy(t, d, vm.Machine{ID: m.ID, Dir: m.Dir})
+		},
+		"destroy after the folder was removed by hand": folderRemoved,
+		"a missing image": missingImage,
+	} {
+		t.Run(name, func(t *testing.T) {
+			before := tree(t, filepath.Dir(b.Gold))
+			test(t, b)
+			if diff := cmp.Diff(before, tree(t, filepath.Dir(b.Gold))); diff != "" {
+				t.Errorf("the gold image changed (-before +after):\n%s", diff)
+			}
+		})
+	}
+}
+
+// life walks from nothing to a running machine and back.
+func life(t *testing.T, b Bench) {
+	d := b.Open(t)
+	m := b.machine(t)
+	ctx := b.context(t)
+	must(t, "Clone", d.Clone(ctx, m, b.Gold))
+	if st := b.inspect(t, d, m); st.Power != vm.PoweredOff || st.GuestOS != b.GuestOS || st.IP != "" || st.Up {
+		t.Errorf("after Clone: got %+v, want powered-off, guest OS %q, no address", st, b.GuestOS)
+	}
+	must(t, "Start", d.Start(ctx, m))
+	st := b.up(t, d, m)
+	if st.Power != vm.PoweredOn || st.CPUs != m.CPUs || st.Memory != m.Memory || st.GuestOS != b.GuestOS || st.MAC == "" {
+		t.Errorf("after Start: got %+v, want powered-on, %d CPUs, %d MiB, guest OS %q and a MAC", st, m.CPUs, m.Memory, b.GuestOS)
+	}
+	b.destroy(t, d, m)
+}
+
+func neverMade(t *testing.T, b Bench) {
+	d := b.Open(t)
+	m := b.machine(t)
+	if st := b.inspect(t, d, m); !cmp.Equal(st, vm.Status{}) {
+		t.Errorf("Inspect: got %+v, want the zero Status", st)
+	}
+	b.destroy(t, d, m)
+}
+
+func repeated(t *testing.T, b Bench) {
+	d, m := b.running(t)
+	ctx := b.context(t)
+	must(t, "Clone of a running machine", d.Clone(ctx, m, b.Gold))
+	must(t, "Start of a running machine", d.Start(ctx, m))
+	if st := b.up(t, d, m); st.Power != vm.PoweredOn {
+		t.Errorf("after the repeated calls: got %q, want powered-on", st.Power)
+	}
+	b.destroy(t, d, m)
+	b.destroy(t, d, m)
+}
+
+// reopened proves that the driver keeps nothing in memory.
+func reopened(t *testing.T, b Bench) {
+	d, m := b.running(t)
+	before := b.up(t, d, m)
+	d = b.Open(t)
+	after := b.up(t, d, m)
+	if before.MAC != after.MAC || after.Power != vm.PoweredOn || before.IP != after.IP {
+		t.Errorf("got %+v from another driver, want %+v", after, before)
+	}
+	must(t, "Start", d.Start(b.context(t), m))
+	b.destroy(t, d, m)
+}
+
+// interrupted cancels each call at once and a moment later, and repeats it.
+func interrupted(t *testing.T, b Bench) {
+	d := b.Open(t)
+	m := b.machine(t)
+	step := func(name string, call func(context.Context) error) {
+		for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond} {
+			ctx, cancel := context.WithTimeout(b.context(t), after)
+			err := call(ctx)
+			cancel()
+			if err != nil && ctx.Err() == nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("%s interrupted after %v: got %v, want an error that wraps the context's", name, after, err)
+			}
+		}
+		must(t, name+" after interruptions", call(b.context(t)))
+	}
+	step("Clone", func(ctx context.Context) error { return d.Clone(ctx, m, b.Gold) })
+	step("Start", func(ctx context.Context) error { return d.Start(ctx, m) })
+	if st := b.up(t, d, m); st.Power != vm.PoweredOn {
+		t.Errorf("got %q, want powered-on", st.Power)
+	}
+	step("Destroy", func(ctx context.Context) error { return d.Destroy(ctx, m) })
+	b.gone(t, d, m)
+}
+
+// halfMade leaves a folder as a crash of the host in the middle of Clone can.
+func halfMade(t *testing.T, b Bench) {
+	d := b.Open(t)
+	m := b.machine(t)
+	must(t, "making the folder", os.MkdirAll(filepath.Join(m.Dir, "half"), 0o700))
+	must(t, "making a file", os.WriteFile(filepath.Join(m.Dir, "half", "made"), nil, 0o600))
+	if st := b.inspect(t, d, m); st.Power != "" {
+		t.Errorf("Inspect of a half-made clone: got %q, want no power state", st.Power)
+	}
+	ctx := b.context(t)
+	must(t, "Clone", d.Clone(ctx, m, b.Gold))
+	must(t, "Start", d.Start(ctx, m))
+	b.up(t, d, m)
+	b.destroy(t, d, m)
+}
+
+func twoMachines(t *testing.T, b Bench) {
+	d, m := b.running(t)
+	n := b.machine(t)
+	ctx := b.context(t)
+	must(t, "Clone", d.Clone(ctx, n, b.Gold))
+	must(t, "Start", d.Start(ctx, n))
+	one, two := b.up(t, d, m), b.up(t, d, n)
+	if one.MAC == two.MAC {
+		if _, fake := d.(*Driver); !fake {
+			t.Errorf("two machines have one MAC: %s", one.MAC)
+		}
+	}
+	b.destroy(t, d, m)
+	if st := b.inspect(t, d, n); st.Power != vm.PoweredOn {
+		t.Errorf("the second machine is %q after the first was destroyed, want powered-on", st.Power)
+	}
+	b.destroy(t, d, n)
+}
+
+func readers(t *testing.T, b Bench) {
+	d, m := b.running(t)
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 5 {
+				st, err := d.Inspect(b.context(t), m)
+				if err != nil || st.Power != vm.PoweredOn {
+					t.Errorf("got %q, %v, want powered-on", st.Power, err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	b.destroy(t, d, m)
+}
+
+func folderRemoved(t *testing.T, b Bench) {
+	d := b.Open(t)
+	m := b.machine(t)
+	must(t, "Clone", d.Clone(b.context(t), m, b.Gold))
+	must(t, "removing the folder", os.RemoveAll(m.Dir))
+	b.destroy(t, d, m)
+}
+
+func missingImage(t *testing.T, b Bench) {
+	d := b.Open(t)
+	m := b.machine(t)
+	if err := d.Clone(b.context(t), m, filepath.Join(t.TempDir(), "no.vmx")); err == nil {
+		t.Error("Clone of a missing image: got no error")
+	}
+	if st := b.inspect(t, d, m); st.Power != "" {
+		t.Errorf("after the failed Clone: got %q, want no power state", st.Power)
+	}
+	b.destroy(t, d, m)
+}
+
+// machine returns a new machine; whatever becomes of the test, it is destroyed.
+func (b Bench) machine(t *testing.T) vm.Machine {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "vmtest") // short: sockets will be in it
+	must(t, "making a folder", err)
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	id := uuid.NewString()
+	return vm.Machine{
+		ID: id, Dir: filepath.Join(dir, id),
+		CPUs: 2, Memory: 256, Network: vm.NAT, Annotation: "osx-builder conformance suite",
+	}
+}
+
+// running returns a machine that runs.
+func (b Bench) running(t *testing.T) (vm.Driver, vm.Machine) {
+	t.Helper()
+	d := b.Open(t)
+	m := b.machine(t)
+	t.Cleanup(func() { _ = d.Destroy(context.Background(), m) }) // where the test failed on its way
+	must(t, "Clone", d.Clone(b.context(t), m, b.Gold))
+	must(t, "Start", d.Start(b.context(t), m))
+	return d, m
+}
+
+func (b Bench) context(t *testing.T) context.Context {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), b.Limit)
+	t.Cleanup(cancel)
+	return ctx
+}
+
+func (b Bench) inspect(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
+	t.Helper()
+	st, err := d.Inspect(b.context(t), m)
+	must(t, "Inspect", err)
+	return st
+}
+
+// up waits for the guest's sign of life.
+func (b Bench) up(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
+	t.Helper()
+	ctx := b.context(t)
+	for {
+		st := b.inspect(t, d, m)
+		if st.Up {
+			return st
+		}
+		select {
+		case <-ctx.Done():
+			t.Fatalf("no sign of life within %v; last seen: %+v", b.Limit, st)
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// destroy destroys and checks that nothing is left.
+func (b Bench) destroy(t *testing.T, d vm.Driver, m vm.Machine) {
+	t.Helper()
+	must(t, "Destroy", d.Destroy(b.context(t), m))
+	b.gone(t, d, m)
+}
+
+func (b Bench) gone(t *testing.T, d vm.Driver, m vm.Machine) {
+	t.Helper()
+	if _, err := os.Lstat(m.Dir); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("the folder %s is left after Destroy (%v)", m.Dir, err)
+	}
+	if st := b.inspect(t, d, m); !cmp.Equal(st, vm.Status{}) {
+		t.Errorf("Inspect after Destroy: got %+v, want the zero Status", st)
+	}
+}
+
+// tree returns each file below dir with its size and time of change.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	files := make(map[string]string)
+	must(t, "reading the gold image", filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := e.Info()
+		if err == nil && !e.IsDir() {
+			files[path] = fmt.Sprint(info.Mode(), info.ModTime(), info.Size())
+		}
+		return err
+	}))
+	return files
+}
+
+func must(t *testing.T, what string, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+}
