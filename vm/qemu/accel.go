@@ -1,0 +1,68 @@
+package qemu
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+)
+
+// acceleration is how QEMU runs the guest's code, and why so.
+type acceleration struct{ name, why string }
+
+// probeAcceleration finds what this host offers now. Hardware is used only
+// where there is proof of it: a /dev/kvm that opens but hangs every guest is
+// seen on hosts whose processor shows no virtualization.
+func probeAcceleration() acceleration {
+	if runtime.GOARCH != "amd64" {
+		return acceleration{"tcg", "an x86 guest on a processor of another kind is emulated"}
+	}
+	switch runtime.GOOS {
+	case "linux":
+		return probeKVM("/dev/kvm", "/proc/cpuinfo")
+	case "darwin":
+		return probeHVF()
+	}
+	return acceleration{"tcg", "no hardware acceleration is known for " + runtime.GOOS}
+}
+
+func probeKVM(device, cpuinfo string) acceleration {
+	f, err := os.Open(cpuinfo)
+	if err != nil {
+		return acceleration{"tcg", err.Error()}
+	}
+	defer f.Close()
+	flag := virtualization(f)
+	if flag == "" {
+		return acceleration{"tcg", cpuinfo + " shows neither vmx nor svm"}
+	}
+	kvm, err := os.OpenFile(device, os.O_RDWR, 0)
+	if err != nil {
+		return acceleration{"tcg", err.Error()}
+	}
+	kvm.Close()
+	return acceleration{"kvm", fmt.Sprintf("%s opens and the processor has %s", device, flag)}
+}
+
+// virtualization returns the flag in cpuinfo by which a processor shows that
+// it can run guests, vmx or svm, or "".
+func virtualization(cpuinfo io.Reader) string {
+	lines := bufio.NewScanner(cpuinfo)
+	for lines.Scan() {
+		name, value, _ := strings.Cut(lines.Text(), ":")
+		if strings.TrimSpace(name) != "flags" {
+			continue
+		}
+		flags := strings.Fields(value)
+		for _, flag := range []string{"vmx", "svm"} {
+			if slices.Contains(flags, flag) {
+				return flag
+			}
+		}
+		return ""
+	}
+	return ""
+}

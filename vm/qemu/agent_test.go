@@ -1,0 +1,111 @@
+package qemu
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// guest plays a guest that is asked by its agent's socket. answer gets each
+// request without its line end.
+func guest(t *testing.T, answer func(net.Conn, string)) (socket string) {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "osxb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "qga")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			answer(conn, lines.Text())
+		}
+	}()
+	t.Cleanup(func() {
+		listener.Close()
+		<-done
+	})
+	return socket
+}
+
+// greets answers the greeting and hands on what else is asked.
+func greets(junk, rest string) func(net.Conn, string) {
+	return func(conn net.Conn, request string) {
+		if _, id, found := strings.Cut(request, `"id":`); found {
+			fmt.Fprintf(conn, "%s\xff{\"return\": %s}\n", junk, strings.TrimRight(id, "}"))
+			return
+		}
+		fmt.Fprint(conn, rest)
+	}
+}
+
+const interfaces = `{"return": [
+	{"name": "lo", "hardware-address": "00:00:00:00:00:00", "ip-addresses": [{"ip-address": "127.0.0.1"}]},
+	{"name": "eth1", "hardware-address": "52:00:00:00:00:02", "ip-addresses": [{"ip-address": "10.9.9.9"}]},
+	{"name": "eth0", "hardware-address": "52:AB:00:00:00:01", "ip-addresses": [
+		{"ip-address": "fe80::1"}, {"ip-address": "2001:db8::1"}, {"ip-address": "169.254.1.1"}, {"ip-address": "10.1.2.3"}]}]}` + "\n"
+
+func TestAskAgent(t *testing.T) {
+	oneLine := strings.ReplaceAll(interfaces[:len(interfaces)-1], "\n", " ") + "\n"
+	for name, test := range map[string]struct {
+		answer func(net.Conn, string)
+		want   string
+	}{
+		"healthy":             {greets("", oneLine), "10.1.2.3"},
+		"late answers first":  {greets("{\"return\": []}\n\xff{\"return\": 1}\n", oneLine), "10.1.2.3"},
+		"much before":         {greets(strings.Repeat("x", 1<<16), oneLine), "10.1.2.3"},
+		"no address":          {greets("", `{"return": [{"name": "eth0"}]}`+"\n"), "invalid IP"},
+		"address is no text":  {greets("", `{"return": [{"ip-addresses": 5}]}`+"\n"), ""},
+		"error":               {greets("", `{"error": {"class": "CommandNotFound"}}`+"\n"), "invalid IP"},
+		"silent":              {func(net.Conn, string) {}, ""},
+		"floods":              {func(c net.Conn, _ string) { fmt.Fprint(c, strings.Repeat("x", 2<<20)) }, ""},
+		"hangs up":            {func(c net.Conn, _ string) { c.Close() }, ""},
+		"endless one reply":   {greets("", `{"return": [{"name": "`+strings.Repeat("x", 2<<20)), ""},
+		"another's greetings": {func(c net.Conn, _ string) { fmt.Fprint(c, "\xff{\"return\": 1}\n") }, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), agentTimeout)
+			defer cancel()
+			begin := time.Now()
+			got, err := askAgent(ctx, guest(t, test.answer))
+			if took := time.Since(begin); took > 4*agentTimeout {
+				t.Errorf("it took %v, want %v at most", took, agentTimeout)
+			}
+			if (err == nil) != (test.want != "") {
+				t.Fatalf("got error %v, want an answer: %t", err, test.want != "")
+			}
+			if ip := guestAddress(got, "52:ab:00:00:00:01"); err == nil && ip.String() != test.want {
+				t.Errorf("got address %v, want %s", ip, test.want)
+			}
+		})
+	}
+}
+
+func TestGuestAddressIPv6(t *testing.T) {
+	var i agentInterface
+	i.MAC = "52:ab:00:00:00:01"
+	i.Addresses = append(i.Addresses, struct {
+		IP string `json:"ip-address"`
+	}{"2001:db8::1"})
+	if got := guestAddress([]agentInterface{i}, i.MAC); got.String() != "2001:db8::1" {
+		t.Errorf("got %v, want the one global address", got)
+	}
+}

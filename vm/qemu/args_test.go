@@ -1,0 +1,65 @@
+package qemu
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"osx-builder/vm"
+)
+
+// What depends on the host and not on the image.
+func TestArgumentsOfHost(t *testing.T) {
+	for name, test := range map[string]struct {
+		change  func(*setup)
+		want    []string
+		without []string
+	}{
+		"emulated":     {func(*setup) {}, []string{"-machine pc,accel=tcg", "-cpu max,la57=off", "-display none"}, []string{"-sandbox", "-runas", "-netdev", "usb-tablet"}},
+		"accelerated":  {func(s *setup) { s.accel = "kvm" }, []string{"-machine pc,accel=kvm", "-cpu max -"}, nil},
+		"sandbox":      {func(s *setup) { s.sandbox = true }, []string{"-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}, nil},
+		"root":         {func(s *setup) { s.sandbox, s.user = true, 7 }, []string{"-runas 7:7", "elevateprivileges=allow,spawn=deny"}, []string{"-run-with"}},
+		"root, new":    {func(s *setup) { s.user, s.runWith = 7, true }, []string{"-run-with user=7:7"}, []string{"-runas"}},
+		"window":       {func(s *setup) { s.display = "gtk" }, []string{"-display gtk", "usb-tablet"}, nil},
+		"window, safe": {func(s *setup) { s.display, s.sandbox = "gtk", true }, []string{"-sandbox on,obsolete=deny,elevateprivileges=deny -"}, []string{"spawn", "resourcecontrol"}},
+		"efi": {
+			func(s *setup) { s.efi = "/fw/code, x.fd" },
+			[]string{"pflash0=efi-code,pflash1=efi-vars", `"filename":"/fw/code, x.fd"`, `"filename":"efivars.fd"`},
+			nil,
+		},
+		"tap": {func(s *setup) { s.netdev = link{Tap: "osxb0"}.netdev() }, []string{"-netdev tap,id=net0,ifname=osxb0,script=no,downscript=no"}, []string{"hostfwd"}},
+		"user network": {
+			func(s *setup) { s.netdev = link{Forwards: []vm.PortForward{{Host: 5, Guest: 22}}}.netdev() },
+			[]string{"-netdev user,id=net0,hostfwd=tcp:127.0.0.1:5-:22"},
+			nil,
+		},
+		"many processors": {func(s *setup) { s.CPUs = 255 }, []string{"-smp cpus=255,sockets=1,cores=255,threads=1"}, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := setup{
+				Machine: vm.Machine{ID: "4d8e9e0b-4ac8-4b34-8f6a-54a1a0f5a5ee", CPUs: 2, Memory: 512},
+				machine: machine{hardware: hardware{NIC: "vmxnet3", Disks: []disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}}}},
+				accel:   "tcg", display: "none",
+			}
+			test.change(&s)
+			got := strings.Join(arguments(s), " ") + " -"
+			for _, part := range slices.Concat(test.want, []string{"-name guest=osxb-" + s.ID, "-uuid " + s.ID, "-nodefaults", "-m 512 "}) {
+				if !strings.Contains(got, part) {
+					t.Errorf("got %s, want %q in it", got, part)
+				}
+			}
+			for _, part := range test.without {
+				if strings.Contains(got, part) {
+					t.Errorf("got %s, want no %q in it", got, part)
+				}
+			}
+		})
+	}
+}
+
+func TestUserOf(t *testing.T) {
+	a, b := userOf("a"), userOf("b")
+	if a == b || a != userOf("a") || a < 0x70000000 || a > 0x70ffffff {
+		t.Errorf("got users %#x and %#x, want two, always the same, from 0x70000000 to 0x70ffffff", a, b)
+	}
+}

@@ -1,0 +1,151 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"regexp"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"osx-builder/vm"
+)
+
+const (
+	defaultBinary = "qemu-system-x86_64"
+	imageTool     = "qemu-img"
+
+	// oldest is the first QEMU that has all that is asked of it here.
+	oldest = 6
+
+	// probeTimeout bounds a question that QEMU answers in 20 ms.
+	probeTimeout = 10 * time.Second
+)
+
+// binary is a QEMU on this host.
+type binary struct {
+	path    string
+	version string // as QEMU writes it: "7.2.22 (Debian 1:7.2+dfsg-7)"
+	major   int
+	minor   int
+	sandbox bool // it was built with seccomp
+}
+
+// binaries finds QEMU. What a file answers is remembered until the file is
+// another.
+type binaries struct {
+	name string
+
+	mu    sync.Mutex
+	known binary      // guarded by mu
+	file  os.FileInfo // of known; guarded by mu
+}
+
+// find returns the QEMU that is installed now. The error is an *vm.Error.
+func (b *binaries) find(ctx context.Context) (binary, error) {
+	path, err := exec.LookPath(b.name)
+	if err != nil {
+		return binary{}, notInstalled(b.name, err)
+	}
+	if _, err := exec.LookPath(imageTool); err != nil {
+		return binary{}, notInstalled(imageTool, err)
+	}
+	file, err := os.Stat(path)
+	if err != nil {
+		return binary{}, notInstalled(b.name, err)
+	}
+	if known, ok := b.recall(path, file); ok {
+		return known, nil
+	}
+	found, err := probeBinary(ctx, path)
+	if err != nil {
+		return binary{}, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.known, b.file = found, file
+	return found, nil
+}
+
+func (b *binaries) recall(path string, file os.FileInfo) (binary, bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	same := b.file != nil && os.SameFile(b.file, file) && b.file.ModTime().Equal(file.ModTime()) && b.known.path == path
+	return b.known, same
+}
+
+// probeBinary asks a QEMU for its version. It reads its options in order, so
+// one built without seccomp fails at -sandbox before it gets to -version.
+func probeBinary(ctx context.Context, path string) (binary, error) {
+	found := binary{path: path, sandbox: true}
+	out, err := output(ctx, path, "-sandbox", "on", "-version")
+	if err != nil {
+		found.sandbox = false
+		out, err = output(ctx, path, "-version")
+	}
+	if err != nil {
+		return binary{}, &vm.Error{
+			Code:    vm.CodeHypervisorUnavailable,
+			Message: fmt.Sprintf("%s -version does not work; %s", path, install()),
+			Err:     err,
+		}
+	}
+	found.version, found.major, found.minor = parseVersion(out)
+	if found.major < oldest {
+		return binary{}, &vm.Error{
+			Code:    vm.CodeHypervisorUnavailable,
+			Message: fmt.Sprintf("%s is QEMU %q; version %d or later is needed; %s", path, found.version, oldest, install()),
+		}
+	}
+	return found, nil
+}
+
+// output runs a QEMU program and returns what it prints.
+func output(ctx context.Context, path string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, probeTimeout)
+	defer cancel()
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return "", fmt.Errorf("running %s: %w: %s", path, err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// parseVersion reads the first line of -version, for instance
+// "QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)".
+func parseVersion(out string) (version string, major, minor int) {
+	m := regexp.MustCompile(`(?m)version ((\d+)\.(\d+).*)$`).FindStringSubmatch(out)
+	if m == nil {
+		return "", 0, 0
+	}
+	major, _ = strconv.Atoi(m[2])
+	minor, _ = strconv.Atoi(m[3])
+	return m[1], major, minor
+}
+
+func notInstalled(name string, err error) error {
+	return &vm.Error{
+		Code:    vm.CodeHypervisorUnavailable,
+		Message: fmt.Sprintf("QEMU's %s is not installed: %s", name, install()),
+		Err:     err,
+	}
+}
+
+// install says how to get QEMU on this host.
+func install() string {
+	if runtime.GOOS == "darwin" {
+		return "install it with `brew install qemu`"
+	}
+	return "install it with `apt-get install qemu-system-x86 qemu-utils` (Debian, Ubuntu) or `dnf install qemu-system-x86 qemu-img` (Fedora)"
+}

@@ -1,0 +1,148 @@
+package qemu_test
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// command returns the arguments with which the machine would be started, as
+// pairs of an option and its value.
+func (r *rig) command(lines ...string) (options []string) {
+	r.t.Helper()
+	m := r.machine()
+	r.clone(m, r.image(idle, lines...))
+	argv, err := r.Command(r.t.Context(), m)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, arg := range argv[1:] {
+		if strings.HasPrefix(arg, "-") {
+			options = append(options, arg)
+		} else {
+			options[len(options)-1] += " " + strings.ReplaceAll(arg, m.ID, "ID")
+		}
+	}
+	return options
+}
+
+// starting returns the options that begin so.
+func starting(options []string, with string) []string {
+	return slices.DeleteFunc(slices.Clone(options), func(o string) bool { return !strings.HasPrefix(o, with) })
+}
+
+func TestCommandDevices(t *testing.T) {
+	t.Parallel()
+	for name, test := range map[string]struct {
+		lines []string
+		want  []string
+	}{
+		"pvscsi": {scsi0("pvscsi"), []string{
+			"-device pvscsi,id=scsi0",
+			"-device scsi-hd,bus=scsi0.0,scsi-id=0,drive=disk0,bootindex=0",
+		}},
+		"lsisas1068": {scsi0("lsisas1068"), []string{
+			"-device mptsas1068,id=scsi0",
+			"-device scsi-hd,bus=scsi0.0,scsi-id=0,wwn=0x5000c29000000001,drive=disk0,bootindex=0",
+		}},
+		"lsilogic": {scsi0("lsilogic"), []string{
+			"-device lsi53c895a,id=scsi0",
+			"-device scsi-hd,bus=scsi0.0,scsi-id=0,drive=disk0,bootindex=0",
+		}},
+		"sata": {on("sata2:4"), []string{
+			"-device ich9-ahci,id=sata2",
+			"-device ide-hd,bus=sata2.4,drive=disk0,bootindex=0",
+		}},
+		"ide": {on("ide1:0"), []string{"-device ide-hd,bus=ide.1,unit=0,drive=disk0,bootindex=0"}},
+		"nvme": {on("nvme1:2"), []string{
+			"-device nvme,serial=nvme1,id=nvme1",
+			"-device nvme-ns,bus=nvme1,nsid=3,drive=disk0,bootindex=0",
+		}},
+		"two on one controller": {append(scsi0("pvscsi"), `scsi0:3.present = "TRUE"`, `scsi0:3.fileName = "disk.vmdk"`), []string{
+			"-device pvscsi,id=scsi0",
+			"-device scsi-hd,bus=scsi0.0,scsi-id=0,drive=disk0,bootindex=0",
+			"-device scsi-hd,bus=scsi0.0,scsi-id=3,drive=disk1,bootindex=1",
+		}},
+		"vlance": {append(on("ide0:0"), `ethernet0.present = "TRUE"`, `ethernet0.virtualDev = "vlance"`), []string{
+			"-device ide-hd,bus=ide.0,unit=0,drive=disk0,bootindex=0",
+			"-device pcnet,netdev=net0,mac=MAC,romfile=",
+		}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t)
+			var got []string
+			for _, option := range starting(r.command(test.lines...), "-device ") {
+				if before, _, has := strings.Cut(option, "mac="); has {
+					option = before + "mac=MAC,romfile="
+				}
+				common := []string{"virtio-rng", "isa-serial", "virtio-serial", "virtserialport", "vmware-svga"}
+				if !slices.ContainsFunc(common, func(device string) bool { return strings.Contains(option, device) }) {
+					got = append(got, option)
+				}
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Errorf("devices, -want +got:\n%s", diff)
+			}
+		})
+	}
+}
+
+// Every layer of a disk says what it is: nothing that an untrusted file says
+// of its format or of the files under it is believed.
+func TestCommandSpellsOutDisks(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	disks := starting(r.command(plain...), "-blockdev ")
+	if len(disks) != 1 {
+		t.Fatalf("got disks %q, want one", disks)
+	}
+	type file struct{ Driver, Filename string }
+	var got struct {
+		Driver  string
+		File    file
+		Backing *struct {
+			Driver   string
+			ReadOnly bool `json:"read-only"`
+			File     file
+			Backing  *json.RawMessage
+		}
+	}
+	text := []byte(strings.TrimPrefix(disks[0], "-blockdev "))
+	if err := json.Unmarshal(text, &got); err != nil {
+		t.Fatal(err)
+	}
+	below := got.Backing
+	if got.Driver != "qcow2" || got.File != (file{"file", "disk0.qcow2"}) || below == nil {
+		t.Fatalf("got disk %s, want a qcow2 file over another", text)
+	}
+	if below.Driver != "vmdk" || !below.ReadOnly || below.File.Driver != "file" || !filepath.IsAbs(below.File.Filename) {
+		t.Errorf("got %+v under the overlay, want the image's VMDK, read-only, by its absolute path", below)
+	}
+	if !strings.Contains(string(text), `"backing":null`) {
+		t.Errorf("got disk %s, want that its last layer says that it is the last", text)
+	}
+}
+
+func TestCommandOfWindows(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	for guestOS, want := range map[string]string{"windows2019srv-64": "-rtc base=localtime", "ubuntu-64": "-rtc base=utc"} {
+		m := r.machine()
+		gold := r.image(idle, plain...)
+		r.run("sed", "-i.old", "s/debian12-64/"+guestOS+"/", gold)
+		r.run("rm", gold+".old")
+		r.clone(m, gold)
+		argv, err := r.Command(t.Context(), m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !strings.Contains(strings.Join(argv, " "), want) {
+			t.Errorf("got %q for %s, want %q in it", argv, guestOS, want)
+		}
+	}
+}

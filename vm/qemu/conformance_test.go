@@ -1,0 +1,30 @@
+package qemu_test
+
+import (
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest"
+)
+
+// The driver keeps every promise of vm.Driver, with a real guest.
+func TestConformance(t *testing.T) {
+	r := newRig(t)
+	vmtest.TestDriver(t, vmtest.Bench{
+		Open: func(t *testing.T) vm.Driver {
+			d, err := qemu.Open(options(r.data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() {
+				if err := d.Close(); err != nil {
+					t.Errorf("closing the driver: %v", err)
+				}
+			})
+			return d
+		},
+		Gold: r.tinyvm(), GuestOS: "other5xlinux-64", Limit: time.Minute,
+	})
+}

@@ -1,0 +1,176 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+
+	"osx-builder/vm"
+)
+
+// Inspect asks the machine's QEMU, which takes milliseconds, then the guest's
+// agent where it opened its port, and on the user network whether the guest is
+// up: agentTimeout and pulseTimeout at most.
+func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
+	if err := ctx.Err(); err != nil {
+		return vm.Status{}, context.Cause(ctx)
+	}
+	pid, err := holder(m.Dir)
+	if err != nil {
+		return vm.Status{}, unreadable(m, pidFile, err)
+	}
+	clone, err := readMachine(m.Dir)
+	if missing(err) && pid == 0 {
+		return vm.Status{}, nil
+	}
+	if err != nil {
+		return vm.Status{}, unreadable(m, machineFile, err)
+	}
+	st := vm.Status{Power: vm.PoweredOff, GuestOS: clone.GuestOS, CPUs: m.CPUs, Memory: m.Memory, Tools: vm.ToolsNotRunning}
+	if clone.NIC != "" {
+		st.MAC = macAddress(m.ID).String()
+	}
+	if pid == 0 {
+		if d.isStarting(m.Dir) {
+			st.Power = vm.PoweringOn
+		}
+		return st, nil
+	}
+	live, err := d.question(ctx, m.Dir, pid)
+	if err != nil {
+		return d.silent(ctx, m, pid, st, err)
+	}
+	st.Power, st.CPUs, st.Memory = live.power, live.cpus, live.memory
+	if err := d.reach(ctx, m, pid, live, &st); err != nil {
+		return vm.Status{}, err
+	}
+	return st, nil
+}
+
+// silent judges a machine whose QEMU did not answer.
+func (d *Driver) silent(ctx context.Context, m vm.Machine, pid int, st vm.Status, err error) (vm.Status, error) {
+	switch {
+	case ctx.Err() != nil:
+		return vm.Status{}, fmt.Errorf("asking QEMU: %w", context.Cause(ctx))
+	case !holds(m.Dir, pid):
+		return st, nil // it ended meanwhile
+	case d.isStarting(m.Dir):
+		st.Power = vm.PoweringOn
+		return st, nil
+	default:
+		return vm.Status{}, notAnswering(m, pid, err)
+	}
+}
+
+func notAnswering(m vm.Machine, pid int, err error) error {
+	return &vm.Error{
+		Code: vm.CodeOpen,
+		Message: fmt.Sprintf("QEMU, process %d, does not answer at %s; continue it if it is stopped (kill -CONT %d), or destroy the machine",
+			pid, filepath.Join(m.Dir, qmpSocket), pid),
+		Err: err,
+	}
+}
+
+// liveState is what QEMU tells of a running machine.
+type liveState struct {
+	power     vm.Power
+	cpus      int
+	memory    int  // MiB
+	agentOpen bool // a program in the guest has the agent's port open
+}
+
+// question asks the machine's QEMU, the process pid, for its state. One that
+// comes up does not listen yet, and one that ends hangs up: it is asked again
+// until it answers, is gone, or qmpTimeout is over.
+func (d *Driver) question(ctx context.Context, dir string, pid int) (live liveState, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, qmpTimeout, errNoAnswer)
+	defer cancel()
+	var answer error
+	err = wait(ctx, "an answer of QEMU", func() bool {
+		answer = d.talk(ctx, dir, live.ask)
+		return answer == nil || !holds(dir, pid)
+	})
+	if err != nil {
+		return liveState{}, fmt.Errorf("%w: %w", err, answer)
+	}
+	return live, answer
+}
+
+// ask fills in the state.
+func (l *liveState) ask(q monitor) error {
+	var (
+		status struct{ Status string }
+		cpus   []struct{}
+		memory struct {
+			Base int64 `json:"base-memory"`
+		}
+		chardevs []struct {
+			Label string
+			Open  bool `json:"frontend-open"`
+		}
+	)
+	if err := errors.Join(
+		q.ask("query-cpus-fast", &cpus),
+		q.ask("query-memory-size-summary", &memory),
+		q.ask("query-chardev", &chardevs),
+		q.ask("query-status", &status),
+	); err != nil {
+		return err
+	}
+	l.cpus, l.memory, l.power = len(cpus), int(memory.Base>>20), powerOf(status.Status)
+	for _, c := range chardevs {
+		l.agentOpen = l.agentOpen || c.Label == agentSocket && c.Open
+	}
+	return nil
+}
+
+// powerOf translates QEMU's RunState.
+func powerOf(state string) vm.Power {
+	switch state {
+	case "running":
+		return vm.PoweredOn
+	case "prelaunch", "inmigrate", "restore-vm":
+		return vm.PoweringOn
+	case "shutdown":
+		return vm.PoweredOff
+	case "suspended":
+		return vm.Suspended
+	case "io-error", "internal-error", "guest-panicked":
+		return vm.Blocked
+	default: // paused, debug, watchdog, and while a snapshot is made
+		return vm.Paused
+	}
+}
+
+// reach fills in what concerns the guest itself: its agent, its address.
+func (d *Driver) reach(ctx context.Context, m vm.Machine, pid int, live liveState, st *vm.Status) error {
+	st.Tools = vm.ToolsUnknown
+	var interfaces []agentInterface
+	if live.agentOpen && live.power == vm.PoweredOn {
+		st.Tools = vm.ToolsNotRunning
+		if answer, err := d.agentInterfaces(ctx, m.Dir, pid); err == nil {
+			interfaces, st.Tools, st.Up = answer, vm.ToolsRunning, true
+		}
+	}
+	if st.MAC == "" || live.power != vm.PoweredOn {
+		return nil
+	}
+	l := readLink(m.Dir)
+	if l.Tap == "" {
+		st.IP, st.Forwards = "127.0.0.1", l.Forwards
+		st.Up = st.Up || d.hasPulse(ctx, m.Dir, pid, l)
+		return nil
+	}
+	ip, err := d.networks.Address(macAddress(m.ID))
+	if err != nil {
+		return fmt.Errorf("looking up the machine's lease: %w", err)
+	}
+	if !ip.IsValid() {
+		ip = guestAddress(interfaces, st.MAC)
+	}
+	if ip.IsValid() {
+		st.IP, st.Up = ip.String(), true
+	}
+	return nil
+}

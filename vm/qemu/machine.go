@@ -1,0 +1,86 @@
+package qemu
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/google/renameio/v2"
+
+	"osx-builder/vm"
+)
+
+// Files in Machine.Dir, beside those that QEMU makes itself.
+const (
+	machineFile = "machine.json" // present once the clone is whole
+	linkFile    = "link.json"    // what the NIC was last plugged into
+	varsFile    = "efivars.fd"
+	serialLog   = "serial.log"
+	qemuLog     = "qemu.log"
+)
+
+// machine is what Start and Inspect need to know of a clone.
+type machine struct {
+	Annotation string `json:"annotation"`
+	hardware
+}
+
+// readMachine reads the clone in dir. An error that is fs.ErrNotExist means
+// that there is no whole clone.
+func readMachine(dir string) (machine, error) {
+	var m machine
+	err := readJSON(filepath.Join(dir, machineFile), &m)
+	return m, err
+}
+
+func readJSON(path string, into any) error {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(data, into); err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	return nil
+}
+
+// writeJSON replaces the file as one step that survives a loss of power.
+func writeJSON(path string, value any) error {
+	data, err := json.MarshalIndent(value, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return syncFile(filepath.Dir(path))
+}
+
+// syncFile brings a file or a folder's entries to disk.
+func syncFile(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Sync(); err != nil {
+		return fmt.Errorf("syncing %s: %w", path, err)
+	}
+	return nil
+}
+
+// unreadable is the error for a machine that exists but whose file cannot be
+// read.
+func unreadable(m vm.Machine, file string, err error) error {
+	return &vm.Error{
+		Code:    vm.CodeOpen,
+		Message: fmt.Sprintf("the machine's file %s cannot be read; destroy the machine and create it anew", filepath.Join(m.Dir, file)),
+		Err:     err,
+	}
+}
+
+// missing says whether err means that there is no such file or folder.
+func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }

@@ -1,0 +1,39 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"os"
+)
+
+// clean removes servers, devices, tables and files, in this order; each that is
+// missing is passed over.
+func (m *Manager) clean(ctx context.Context) error {
+	for _, k := range []Kind{NAT, HostOnly} {
+		if err := m.stopServer(ctx, k); err != nil {
+			return fmt.Errorf("stopping dnsmasq on %s: %w", m.bridgeName(k), err)
+		}
+	}
+	if !permitted() || probeRules() != nil {
+		return m.removeFiles() // what needs these was never made
+	}
+	if err := m.removeTaps(&state{}); err != nil {
+		return err
+	}
+	for _, k := range []Kind{NAT, HostOnly} {
+		if err := removeLink(m.bridgeName(k)); err != nil {
+			return fmt.Errorf("removing bridge %s: %w", m.bridgeName(k), err)
+		}
+	}
+	if err := m.removeRules(); err != nil {
+		return fmt.Errorf("removing nftables table %s: %w", m.table(), err)
+	}
+	return m.removeFiles()
+}
+
+func (m *Manager) removeFiles() error {
+	if err := os.RemoveAll(m.hostsDir()); err != nil {
+		return err
+	}
+	return os.RemoveAll(m.dir)
+}

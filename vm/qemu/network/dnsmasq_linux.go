@@ -1,0 +1,218 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	serverDeadline = 10 * time.Second // dnsmasq is ready within some 20 ms
+	leaseTime      = time.Hour        // guests renew after half of it; the address stays the same
+	logLimit       = 1 << 20          // bytes of dnsmasq.log at which it is begun anew
+)
+
+func (m *Manager) configPath(k Kind) string { return filepath.Join(m.dir, string(k), "dnsmasq.conf") }
+
+// configArg is the argument by which our dnsmasq is known among all processes.
+func (m *Manager) configArg(k Kind) string { return "--conf-file=" + m.configPath(k) }
+
+// hostsDir holds what dnsmasq reads again on SIGHUP. All other files it opens
+// as root, but this one as the user that it has become by then, to whom our
+// own folder is closed.
+func (m *Manager) hostsDir() string {
+	if os.Geteuid() == 0 {
+		return "/run/" + m.tapPrefix()
+	}
+	return filepath.Join(m.dir, "hosts")
+}
+
+func (m *Manager) hostsPath(k Kind) string { return filepath.Join(m.hostsDir(), string(k)) }
+
+// ensureServer makes sure that a dnsmasq with the right settings serves the
+// bridge of k, which has the given index, and knows st's guests.
+func (m *Manager) ensureServer(ctx context.Context, st *state, k Kind, index int) error {
+	changed, err := m.writeHosts(st, k)
+	if err != nil {
+		return err
+	}
+	ps, err := findProcesses(m.configArg(k))
+	if err != nil {
+		return err
+	}
+	defer closeAll(ps)
+	want := m.config(st, k, index)
+	have, err := os.ReadFile(m.configPath(k))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if len(ps) > 0 && bytes.Equal(have, want) {
+		if err := m.trimLog(k); err != nil || !changed {
+			return err
+		}
+		return signal(ps, unix.SIGHUP)
+	}
+	if err := m.stopServer(ctx, k); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(m.configPath(k)), 0o700); err != nil {
+		return err
+	}
+	// The file changes only while no dnsmasq runs: one that runs has read it.
+	if err := renameio.WriteFile(m.configPath(k), want, 0o600); err != nil {
+		return err
+	}
+	return m.startServer(ctx, k)
+}
+
+// config returns the settings for k. The bridge's index is among them, as
+// sockets stay bound to the index: a bridge made anew needs a new dnsmasq.
+func (m *Manager) config(st *state, k Kind, index int) []byte {
+	dir := filepath.Dir(m.configPath(k))
+	gw := st.Gateways[k]
+	mask := netMask(gw.Bits())
+	lines := []string{
+		fmt.Sprintf("# The %s network of %s, bridge %d. Written anew when it must change.", k, m.name, index),
+		"interface=" + m.bridgeName(k),
+		"except-interface=lo",
+		"bind-interfaces",
+		"pid-file=" + filepath.Join(dir, "dnsmasq.pid"),
+		"log-facility=" + filepath.Join(dir, "dnsmasq.log"),
+		"dhcp-leasefile=" + m.leasePath(k),
+		"dhcp-hostsfile=" + m.hostsPath(k),
+		fmt.Sprintf("dhcp-range=%s,static,%s,%d", gw.Masked().Addr(), mask, int(leaseTime.Seconds())),
+		"dhcp-ignore-clid",  // clones of one image often share it; the MAC is a guest's own
+		"dhcp-ignore-names", // no guest puts a name into the others' DNS
+		"dhcp-authoritative",
+		"no-ping", // an address belongs to one MAC: nobody else can have it
+		"no-hosts",
+		"bogus-priv",
+	}
+	if k == HostOnly {
+		// Forwarded queries, and a router, would be a way out.
+		lines = append(lines, "port=0", "dhcp-option=option:router", "dhcp-option=option:dns-server")
+	}
+	if u, g := serverUser(); u != "" {
+		lines = append(lines, "user="+u, "group="+g)
+	}
+	return []byte(strings.Join(lines, "\n") + "\n")
+}
+
+// serverUser returns the user and group that a dnsmasq started by root becomes;
+// one that is not keeps the user it has.
+func serverUser() (name, group string) {
+	if os.Geteuid() != 0 {
+		return "", ""
+	}
+	for _, n := range []string{"dnsmasq", "nobody"} {
+		u, err := user.Lookup(n)
+		if err != nil {
+			continue
+		}
+		if g, err := user.LookupGroupId(u.Gid); err == nil {
+			return n, g.Name
+		}
+	}
+	return "root", "root" // a system without nobody
+}
+
+// writeHosts writes which address each guest of k gets, and reports whether
+// that is news.
+func (m *Manager) writeHosts(st *state, k Kind) (changed bool, err error) {
+	var b bytes.Buffer
+	for _, g := range st.attached(k) {
+		fmt.Fprintf(&b, "%s,%s\n", g.MAC, g.Address)
+	}
+	have, err := os.ReadFile(m.hostsPath(k))
+	if err == nil && bytes.Equal(have, b.Bytes()) {
+		return false, nil
+	}
+	if err := os.MkdirAll(m.hostsDir(), 0o755); err != nil {
+		return false, err
+	}
+	return true, renameio.WriteFile(m.hostsPath(k), b.Bytes(), 0o644)
+}
+
+// startServer starts dnsmasq and returns when it serves. One that was killed a
+// moment ago may still hold its sockets, so it is tried for a while.
+func (m *Manager) startServer(ctx context.Context, k Kind) error {
+	const (
+		patience = time.Second
+		again    = 50 * time.Millisecond
+		badNet   = 2 // dnsmasq's exit code for an address in use, among others
+	)
+	ctx, cancel := context.WithTimeout(ctx, serverDeadline)
+	defer cancel()
+	begun := time.Now()
+	for {
+		err := m.runServer(ctx, k)
+		var exit *exec.ExitError
+		if !errors.As(err, &exit) || exit.ExitCode() != badNet || time.Since(begun) > patience {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(again):
+		}
+	}
+}
+
+// runServer runs dnsmasq until it has all its sockets; what serves then is its
+// child, which outlives the daemon.
+func (m *Manager) runServer(ctx context.Context, k Kind) error {
+	path, err := serverPath()
+	if err != nil {
+		return err
+	}
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, m.configArg(k))
+	cmd.Dir = "/"
+	cmd.Stderr = &stderr
+	cmd.WaitDelay = time.Second
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	if os.Geteuid() != 0 {
+		cmd.SysProcAttr.AmbientCaps = []uintptr{unix.CAP_NET_ADMIN, unix.CAP_NET_RAW, unix.CAP_NET_BIND_SERVICE}
+	}
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("%w: %s", err, bytes.TrimSpace(stderr.Bytes()))
+	}
+	return nil
+}
+
+// stopServer ends the dnsmasq of k if one runs.
+func (m *Manager) stopServer(ctx context.Context, k Kind) error {
+	return stopProcesses(ctx, m.configArg(k))
+}
+
+// trimLog begins the log of k anew when it is long. dnsmasq appends to it.
+func (m *Manager) trimLog(k Kind) error {
+	path := filepath.Join(m.dir, string(k), "dnsmasq.log")
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil || info.Size() < logLimit {
+		return err
+	}
+	return os.Truncate(path, 0)
+}
+
+// netMask returns an IPv4 mask in dotted form.
+func netMask(bits int) string {
+	m := net.CIDRMask(bits, 32)
+	return net.IP(m).String()
+}

@@ -1,0 +1,150 @@
+package network
+
+import (
+	"slices"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// Where fields are in a frame: Ethernet's source address and type, ARP's
+// sender (RFC 826, for IPv4 over Ethernet), and IPv4's source.
+const (
+	etherSource = 6
+	etherType   = 12
+	arpHardware = 8
+	arpProtocol = 14
+	ipSource    = 12
+)
+
+const (
+	dhcpServerPort   = 67
+	dhcpv6ServerPort = 547
+	routerAdvert     = 134 // ICMPv6 type, RFC 4861
+)
+
+// dhcpPerSecond is how many DHCP messages a guest may send: a boot needs a
+// handful, and each makes dnsmasq write to its log and to its lease file.
+const dhcpPerSecond = 5
+
+// guard writes into t what frames may come from a guest's tap: such as bear its
+// own MAC and, on our own networks, its own IPv4 address. There nothing but
+// IPv4 and ARP passes, in no network a DHCP server's words.
+func (m *Manager) guard(conn *nftables.Conn, t *nftables.Table, st *state) error {
+	cards, guests, lan, err := guardSets(conn, t, st)
+	if err != nil {
+		return err
+	}
+	dhcp := &nftables.Set{
+		Table: t, ID: 4, Name: "dhcp", KeyType: nftables.TypeIFName, Dynamic: true,
+		KeyByteOrder: binaryutil.NativeEndian,
+		Size:         65535, // as nft itself sets where none is asked for
+	}
+	if err := conn.AddSet(dhcp, nil); err != nil {
+		return err
+	}
+	var (
+		mac       = tuple(expr.PayloadBaseLLHeader, etherSource)
+		arpSender = tuple(expr.PayloadBaseNetworkHeader, arpHardware)
+		ip        = load(expr.PayloadBaseNetworkHeader, ipSource, 4, regThird)
+		arpIP     = load(expr.PayloadBaseNetworkHeader, arpProtocol, 4, regThird)
+		anyIP     = make([]byte, 4)
+		isIP      = field(expr.PayloadBaseLLHeader, etherType, []byte{0x08, 0x00})
+		isARP     = field(expr.PayloadBaseLLHeader, etherType, []byte{0x08, 0x06})
+	)
+	addChain(conn, t, chain{
+		name: "prerouting",
+		kind: nftables.ChainTypeFilter,
+		hook: nftables.ChainHookPrerouting,
+		prio: nftables.ChainPriorityRaw,
+		rules: []rule{
+			meta(expr.MetaKeyIIFNAME, expr.CmpOpNeq, []byte(m.tapPrefix())).with(accept()),
+			mac.with(notIn(cards), drop()),
+			udp(0, dhcpServerPort).with(drop()),
+			udp(0, dhcpv6ServerPort).with(drop()),
+			meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{unix.IPPROTO_ICMPV6}).
+				with(field(expr.PayloadBaseTransportHeader, 0, []byte{routerAdvert}), drop()),
+			rule{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}}.with(in(lan), accept()),
+			// A guest asks whether its address is free before it is its own.
+			isARP.with(arpSender, in(cards), field(expr.PayloadBaseNetworkHeader, arpProtocol, anyIP), accept()),
+			isARP.with(arpSender, rule{arpIP}, in(guests), accept()),
+			isIP.with(udp(2, dhcpServerPort), tooMany(dhcp), drop()),
+			isIP.with(field(expr.PayloadBaseNetworkHeader, ipSource, anyIP), udp(2, dhcpServerPort), accept()),
+			isIP.with(mac, rule{ip}, in(guests), accept()),
+			drop(),
+		},
+	})
+	return nil
+}
+
+// guardSets adds the sets that the rules look into: each tap with its card's
+// MAC, those with the card's IPv4 address too, and the taps on a LAN. Their
+// numbers are given here, as the library would count them in a variable that
+// all connections share unguarded.
+func guardSets(conn *nftables.Conn, t *nftables.Table, st *state) (cards, guests, lan *nftables.Set, err error) {
+	var cardKeys, guestKeys, lanKeys []nftables.SetElement
+	for _, g := range st.Guests {
+		mac, err := g.hardwareAddr()
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		card := slices.Concat(deviceName(g.Tap), mac, []byte{0, 0}) // fields begin at multiples of 4
+		cardKeys = append(cardKeys, nftables.SetElement{Key: card})
+		if g.Kind == Bridged {
+			lanKeys = append(lanKeys, nftables.SetElement{Key: deviceName(g.Tap)})
+			continue
+		}
+		guestKeys = append(guestKeys, nftables.SetElement{Key: append(card, g.Address.AsSlice()...)})
+	}
+	cards = &nftables.Set{
+		Table: t, ID: 1, Name: "cards", Concatenation: true,
+		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),
+	}
+	guests = &nftables.Set{
+		Table: t, ID: 2, Name: "guests", Concatenation: true,
+		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr),
+	}
+	lan = &nftables.Set{Table: t, ID: 3, Name: "lan", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
+	if err := conn.AddSet(cards, cardKeys); err != nil {
+		return nil, nil, nil, err
+	}
+	if err := conn.AddSet(guests, guestKeys); err != nil {
+		return nil, nil, nil, err
+	}
+	return cards, guests, lan, conn.AddSet(lan, lanKeys)
+}
+
+// tuple loads the tap and a MAC address at offset of the packet, the beginning
+// of what in looks up.
+func tuple(base expr.PayloadBase, offset uint32) rule {
+	return rule{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		load(base, offset, 6, regSecond),
+	}
+}
+
+// in matches when s has what was loaded; notIn when it does not.
+func in(s *nftables.Set) rule { return lookup(s, false) }
+
+func notIn(s *nftables.Set) rule { return lookup(s, true) }
+
+func lookup(s *nftables.Set, invert bool) rule {
+	return rule{&expr.Lookup{SourceRegister: reg, SetName: s.Name, SetID: s.ID, Invert: invert}}
+}
+
+// tooMany matches frames of a tap that sends more than dhcpPerSecond, counted
+// in s for each tap.
+func tooMany(s *nftables.Set) rule {
+	return rule{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		&expr.Dynset{
+			SrcRegKey: reg, SetName: s.Name, SetID: s.ID, Operation: uint32(unix.NFT_DYNSET_OP_ADD),
+			Exprs: []expr.Any{&expr.Limit{
+				Type: expr.LimitTypePkts, Rate: dhcpPerSecond, Unit: expr.LimitTimeSecond,
+				Burst: 4 * dhcpPerSecond, Over: true,
+			}},
+		},
+	}
+}

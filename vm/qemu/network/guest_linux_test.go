@@ -1,0 +1,231 @@
+package network_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"osx-builder/vm/qemu/network"
+)
+
+// box is a guest as its network sees it: a namespace with a card that is wired
+// to the tap, as QEMU wires it.
+type box struct {
+	space
+	id  string
+	mac net.HardwareAddr
+}
+
+// plug wires a new box to the tap.
+func plug(t *testing.T, tap, id string, mac net.HardwareAddr) *box {
+	t.Helper()
+	b := &box{space: newSpace(t), id: id, mac: mac}
+	near, err := openTap(tap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var far *os.File
+	if err := b.do(func() (err error) { far, err = openTap("eth0"); return err }); err != nil {
+		t.Fatal(err)
+	}
+	var wires sync.WaitGroup
+	wire := func(to, from *os.File) { wires.Go(func() { copyFrames(to, from) }) }
+	wire(near, far)
+	wire(far, near)
+	t.Cleanup(func() {
+		near.Close()
+		far.Close()
+		wires.Wait()
+	})
+	b.run(t, "ip", "link", "set", "eth0", "address", mac.String())
+	b.run(t, "ip", "link", "set", "eth0", "up")
+	return b
+}
+
+// openTap opens the tap called name, which it makes where there is none.
+func openTap(name string) (*os.File, error) {
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	req, err := unix.NewIfreq(name)
+	if err != nil {
+		return nil, err
+	}
+	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, req); err != nil {
+		unix.Close(fd)
+		return nil, fmt.Errorf("opening tap %s: %w", name, err)
+	}
+	return os.NewFile(uintptr(fd), name), nil
+}
+
+// copyFrames carries frames until a side is closed. What a card that is not up
+// yet does not take is lost, as on a real wire.
+func copyFrames(to io.Writer, from io.Reader) {
+	frame := make([]byte, 1<<16)
+	for {
+		n, err := from.Read(frame)
+		if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EBADFD) {
+			return
+		}
+		if err != nil {
+			continue
+		}
+		if _, err := to.Write(frame[:n]); errors.Is(err, os.ErrClosed) {
+			return
+		}
+	}
+}
+
+// dhcp asks for a lease and takes what it gets. It returns the zero Addr when
+// nobody answers.
+func (b *box) dhcp(t *testing.T) netip.Addr { return b.ask(t, "5") }
+
+// ask is dhcp with a number of tries, a second each, and more of udhcpc's
+// options.
+func (b *box) ask(t *testing.T, tries string, more ...string) netip.Addr {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "script")
+	const text = `#!/bin/sh
+[ "$1" = bound ] || exit 0
+ip addr flush dev $interface
+ip addr add $ip/$mask dev $interface
+[ -z "$router" ] || ip route replace default via $router
+echo "bound $ip router=$router dns=$dns"
+`
+	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	args := []string{"udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", tries, "-T", "1", "-s", script}
+	out, err := b.try("busybox", append(args, more...)...)
+	_, after, ok := strings.Cut(out, "bound ")
+	if err != nil || !ok {
+		return netip.Addr{}
+	}
+	return netip.MustParseAddr(strings.Fields(after)[0])
+}
+
+// get connects from the box and returns whom the server there takes it for.
+func (b space) get(address string) (string, error) {
+	var body []byte
+	err := b.do(func() error {
+		d := net.Dialer{Timeout: 500 * time.Millisecond}
+		c, err := d.Dial("tcp4", address)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		body, err = io.ReadAll(c)
+		return err
+	})
+	return string(body), err
+}
+
+// reaches reports whether a packet to the address comes back: a refusal by a
+// closed port is an answer too.
+func (b space) reaches(to netip.Addr) bool { return b.knock(to, 3*time.Second) }
+
+// cutOff reports that none comes back, after less patience.
+func (b space) cutOff(from netip.Addr) bool { return !b.knock(from, 400*time.Millisecond) }
+
+func (b space) knock(at netip.Addr, patience time.Duration) bool {
+	err := b.do(func() error {
+		d := net.Dialer{Timeout: patience}
+		c, err := d.Dial("tcp4", netip.AddrPortFrom(at, 9).String())
+		if err == nil {
+			c.Close()
+		}
+		return err
+	})
+	return err == nil || errors.Is(err, unix.ECONNREFUSED)
+}
+
+// lab is a Manager under test with the folder it lives in.
+type lab struct {
+	*network.Manager
+	conf network.Config
+}
+
+// newLab opens a Manager and cleans up after it.
+func newLab(t *testing.T, edit func(*network.Config)) *lab {
+	t.Helper()
+	needHost(t)
+	data := t.TempDir()
+	// The folder of a real daemon is closed to all but root.
+	if err := os.Chmod(data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l := &lab{conf: network.Config{Dir: filepath.Join(data, "net"), Name: data}}
+	if edit != nil {
+		edit(&l.conf)
+	}
+	l.open(t)
+	t.Cleanup(func() {
+		if err := l.Clean(context.Background()); err != nil {
+			t.Errorf("cleaning: %v", err)
+		}
+	})
+	return l
+}
+
+// open opens the Manager again, as a daemon that was restarted does.
+func (l *lab) open(t *testing.T) {
+	t.Helper()
+	m, err := network.Open(l.conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Manager = m
+}
+
+// id returns the id of the nth machine, mac its card's address.
+func id(n int) string { return fmt.Sprintf("3c1f6b1e-0000-4000-8000-%012d", n) }
+
+func mac(n int) net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0, 0, byte(n)} }
+
+// attach attaches the nth machine and wires it up.
+func (l *lab) attach(t *testing.T, k network.Kind, n int) *box {
+	t.Helper()
+	tap, err := l.Attach(t.Context(), k, id(n), mac(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return plug(t, tap, id(n), mac(n))
+}
+
+// boot attaches the nth machine and waits for its lease.
+func (l *lab) boot(t *testing.T, k network.Kind, n int) (*box, netip.Addr) {
+	t.Helper()
+	b := l.attach(t, k, n)
+	a := b.dhcp(t)
+	if !a.IsValid() {
+		t.Fatalf("machine %d got no lease on %s; dnsmasq says:\n%s", n, k, l.serverLog(k))
+	}
+	return b, a
+}
+
+func (l *lab) serverLog(k network.Kind) string {
+	b, err := os.ReadFile(filepath.Join(l.conf.Dir, string(k), "dnsmasq.log"))
+	return fmt.Sprint(string(b), err)
+}
+
+func (l *lab) address(t *testing.T, n int) netip.Addr {
+	t.Helper()
+	a, err := l.Address(mac(n))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return a
+}

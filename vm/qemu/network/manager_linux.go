@@ -1,0 +1,248 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+)
+
+// Manager keeps the networks of one daemon. Its methods may be called at once,
+// and repeated after an interruption at any point.
+type Manager struct {
+	dir     string
+	name    string
+	tag     string
+	subnet  netip.Prefix // asked for by the configuration, or zero
+	isolate bool
+	bridge  string
+	log     *slog.Logger
+
+	// change is held by the verbs that change the host's network, for as long
+	// as they take: each looks at what is there and adds what is missing,
+	// and a second one must not do so in between. Address goes without.
+	change sync.Mutex
+}
+
+// Open returns a Manager of the networks that c describes. It touches nothing:
+// what an earlier run left is found, and what is missing is set up, when a
+// guest first needs it.
+func Open(c Config) (*Manager, error) {
+	if !filepath.IsAbs(c.Dir) {
+		return nil, fmt.Errorf("the networks' folder %q is not an absolute path", c.Dir)
+	}
+	m := &Manager{
+		dir:     filepath.Clean(c.Dir),
+		name:    c.Name,
+		tag:     hashed(c.Name, tagChars),
+		isolate: c.Isolate,
+		bridge:  c.Bridge,
+		log:     c.Log,
+	}
+	if m.log == nil {
+		m.log = slog.New(slog.DiscardHandler)
+	}
+	if c.Subnet != "" {
+		p, err := parseSubnet(c.Subnet)
+		if err != nil {
+			return nil, err
+		}
+		m.subnet = p
+	}
+	return m, nil
+}
+
+// Attach returns the tap for the card mac of the machine id, which QEMU opens
+// by its name with script=no and downscript=no. The tap is persistent and up,
+// on a bridge of kind k that has its address, its DHCP server and its rules.
+// The card's address is fixed from the first Attach to Detach, also across
+// restarts. Of a card that is attached already it repairs what is missing.
+func (m *Manager) Attach(ctx context.Context, k Kind, id string, mac net.HardwareAddr) (string, error) {
+	if err := m.Available(k); err != nil {
+		return "", err
+	}
+	if len(mac) != 6 || mac[0]&1 != 0 {
+		return "", fmt.Errorf("MAC address %q is not that of an Ethernet card", mac)
+	}
+	m.change.Lock()
+	defer m.change.Unlock()
+	st, err := m.load()
+	if err != nil {
+		return "", err
+	}
+	tap, err := m.admit(st, k, id, mac.String())
+	if err != nil {
+		return "", err
+	}
+	if err := m.prepare(st, k); err != nil {
+		return "", err
+	}
+	if err := m.converge(ctx, st, k); err != nil {
+		return "", fmt.Errorf("setting up the %s network: %w", k, err)
+	}
+	if err := m.ensureTap(*st.find(mac.String())); err != nil {
+		return "", fmt.Errorf("setting up tap %s: %w", tap, err)
+	}
+	return tap, nil
+}
+
+// admit puts a card into st, with a tap of its own.
+func (m *Manager) admit(st *state, k Kind, id, mac string) (tap string, err error) {
+	if g := st.find(mac); g != nil && (g.ID != id || g.Kind != k) {
+		return "", fmt.Errorf("MAC address %s is attached to the %s network by machine %s already", mac, g.Kind, g.ID)
+	}
+	tap = m.tapName(id, mac)
+	if st.find(mac) == nil {
+		if slices.ContainsFunc(st.Guests, func(g guest) bool { return g.Tap == tap }) {
+			return "", fmt.Errorf("MAC address %s of machine %s gives a tap name that is taken; choose another", mac, id)
+		}
+		st.Guests = append(st.Guests, guest{ID: id, MAC: mac, Kind: k, Tap: tap})
+	}
+	return tap, nil
+}
+
+// prepare decides all that is decided once about network k, and writes it down
+// before anything is done about it.
+func (m *Manager) prepare(st *state, k Kind) error {
+	if k == NAT {
+		if err := m.noteForwarding(st); err != nil {
+			return err
+		}
+	}
+	if err := m.assign(st, k); err != nil {
+		return err
+	}
+	return m.save(st)
+}
+
+// Repair puts right what others removed: a bridge, a tap's place on it, a
+// dnsmasq, a table. Without guests it does nothing.
+func (m *Manager) Repair(ctx context.Context) error {
+	m.change.Lock()
+	defer m.change.Unlock()
+	st, err := m.load()
+	if err != nil || len(st.Guests) == 0 {
+		return err
+	}
+	var errs []error
+	for _, k := range []Kind{NAT, HostOnly, Bridged} {
+		if len(st.attached(k)) == 0 {
+			continue
+		}
+		if err := m.prepare(st, k); err != nil {
+			return err
+		}
+		if err := m.converge(ctx, st, k); err != nil {
+			errs = append(errs, fmt.Errorf("setting up the %s network: %w", k, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// converge makes the host as st says, as far as network k goes. The rules come
+// before the taps, so no guest is ever on a bridge without them. A tap that
+// cannot be had is its own guest's misfortune, not the others'.
+func (m *Manager) converge(ctx context.Context, st *state, k Kind) error {
+	if k != Bridged {
+		index, err := m.ensureBridge(k, st.Gateways[k])
+		if err != nil {
+			return fmt.Errorf("setting up bridge %s: %w", m.bridgeName(k), err)
+		}
+		if err := m.ensureServer(ctx, st, k, index); err != nil {
+			return fmt.Errorf("starting dnsmasq on %s: %w", m.bridgeName(k), err)
+		}
+	}
+	if err := m.replaceRules(st); err != nil {
+		return fmt.Errorf("writing nftables table %s: %w", m.table(), err)
+	}
+	if k == NAT {
+		if err := setForwarding(true); err != nil {
+			return fmt.Errorf("turning on IPv4 forwarding: %w", err)
+		}
+	}
+	for _, g := range st.attached(k) {
+		if err := m.ensureTap(g); err != nil {
+			m.log.Warn("setting up a tap", "vm", g.ID, "tap", g.Tap, "err", err)
+		}
+	}
+	return nil
+}
+
+// Address returns the address at which the card mac is reached now: that of
+// its lease or, on a bridge of the host's, that which the host's neighbour
+// table knows. It is the zero Addr while there is none. Cheap.
+func (m *Manager) Address(mac net.HardwareAddr) (netip.Addr, error) {
+	for _, k := range []Kind{NAT, HostOnly} {
+		a, err := m.leaseOf(k, mac.String())
+		if err != nil || a.IsValid() {
+			return a, err
+		}
+	}
+	if m.bridge == "" {
+		return netip.Addr{}, nil
+	}
+	return m.neighbour(mac)
+}
+
+// Detach takes the machine id off its networks: its taps are gone, its leases
+// and addresses given back. Without any of these it does nothing.
+func (m *Manager) Detach(ctx context.Context, id string) error {
+	return m.Sweep(ctx, func(other string) bool { return other != id })
+}
+
+// Sweep detaches every machine that known denies, and removes taps of this
+// Manager that belong to no machine.
+func (m *Manager) Sweep(ctx context.Context, known func(id string) bool) error {
+	m.change.Lock()
+	defer m.change.Unlock()
+	st, err := m.load()
+	if err != nil {
+		return err
+	}
+	gone := slices.DeleteFunc(slices.Clone(st.Guests), func(g guest) bool { return known(g.ID) })
+	st.Guests = slices.DeleteFunc(st.Guests, func(g guest) bool { return !known(g.ID) })
+	if err := m.removeTaps(st); err != nil {
+		return err
+	}
+	if len(gone) == 0 {
+		return nil
+	}
+	for _, k := range st.managed() {
+		if err := m.forget(ctx, st, k, gone); err != nil {
+			return fmt.Errorf("giving back leases on %s: %w", m.bridgeName(k), err)
+		}
+	}
+	if err := m.replaceRules(st); err != nil {
+		return fmt.Errorf("writing nftables table %s: %w", m.table(), err)
+	}
+	return m.save(st)
+}
+
+// Clean removes all that this Manager ever made on the host, also under guests
+// that run: they lose their network.
+func (m *Manager) Clean(ctx context.Context) error {
+	m.change.Lock()
+	defer m.change.Unlock()
+	return m.clean(ctx)
+}
+
+// Close removes all that this Manager made on the host unless a guest is still
+// attached: guests outlive the daemon, and so does then all that they need.
+func (m *Manager) Close() error {
+	const deadline = 10 * time.Second // a dnsmasq that does not end on SIGTERM takes 2 or so
+	ctx, cancel := context.WithTimeout(context.Background(), deadline)
+	defer cancel()
+	m.change.Lock()
+	defer m.change.Unlock()
+	st, err := m.load()
+	if err != nil || len(st.Guests) > 0 {
+		return err
+	}
+	return m.clean(ctx)
+}

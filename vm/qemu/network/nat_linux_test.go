@@ -1,0 +1,65 @@
+package network_test
+
+import (
+	"net"
+	"testing"
+	"time"
+
+	"osx-builder/vm/qemu/network"
+)
+
+func TestGuestsOfNatGetAddressesThatAnswer(t *testing.T) {
+	internet := newInternet(t)
+	internet.listen(t, internetIP+":80")
+	l := newLab(t, nil)
+
+	if a := l.address(t, 1); a.IsValid() {
+		t.Errorf("address before the first guest is %s, want none", a)
+	}
+	start := time.Now()
+	one, a1 := l.boot(t, network.NAT, 1)
+	t.Logf("first guest's lease after %s", time.Since(start))
+	two, a2 := l.boot(t, network.NAT, 2)
+	if a1 == a2 {
+		t.Fatalf("both guests got %s", a1)
+	}
+	if got := l.address(t, 1); got != a1 {
+		t.Errorf("Address of guest 1 is %s, it got %s", got, a1)
+	}
+	if got := l.address(t, 2); got != a2 {
+		t.Errorf("Address of guest 2 is %s, it got %s", got, a2)
+	}
+	if again := one.dhcp(t); again != a1 {
+		t.Errorf("guest 1 got %s when it asked again, had %s", again, a1)
+	}
+
+	one.listen(t, ":80")
+	t.Run("host reaches guest", func(t *testing.T) {
+		c, err := net.DialTimeout("tcp4", net.JoinHostPort(a1.String(), "80"), time.Second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+	})
+	t.Run("guest reaches guest, whether bridges call iptables or not", func(t *testing.T) {
+		for _, call := range []string{"0", "1"} {
+			host(t, "sh", "-c", "[ ! -e $1 ] || echo "+call+" > $1", "sh", "/proc/sys/net/bridge/bridge-nf-call-iptables")
+			if who, err := two.get(net.JoinHostPort(a1.String(), "80")); err != nil || who != a2.String() {
+				t.Errorf("guest 1 saw %q (%v), want %s", who, err, a2)
+			}
+		}
+	})
+	t.Run("guest reaches out behind the host's address", func(t *testing.T) {
+		if who, err := one.get(internetIP + ":80"); err != nil || who != hostOutside {
+			t.Errorf("the internet saw %q (%v), want %s", who, err, hostOutside)
+		}
+	})
+	t.Run("nothing outside reaches guests", func(t *testing.T) {
+		if _, err := internet.get(net.JoinHostPort(a1.String(), "80")); err == nil {
+			t.Errorf("the internet reached guest 1")
+		}
+		if !internet.cutOff(a1) {
+			t.Errorf("the internet pinged guest 1")
+		}
+	})
+}

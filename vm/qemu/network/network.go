@@ -1,0 +1,37 @@
+// Package network gives guests an address at which their host reaches them: it
+// keeps Linux bridges with DHCP and DNS by a dnsmasq of its own, a tap per
+// guest, and nftables tables of its own that lead guests out and keep others
+// from coming in.
+//
+// What it makes on the host is named osxb and a tag of the daemon's data
+// folder, so several daemons live side by side. It is set up when a guest first
+// needs it, outlives the daemon, and is found again by its names and by the
+// files in Config.Dir:
+//
+//	network.json        subnets, and the address of each guest
+//	nat/, hostonly/     dnsmasq.conf, leases, dnsmasq.log and dnsmasq.pid
+//
+// Other people's bridges, tables and dnsmasqs are never touched.
+package network
+
+import "log/slog"
+
+// Kind is what a guest's card is attached to, in VMware's words.
+type Kind string
+
+// The kinds of network.
+const (
+	NAT      Kind = "nat"      // own subnet; guests reach out behind the host's address
+	HostOnly Kind = "hostonly" // own subnet; guests reach the host and each other, no more
+	Bridged  Kind = "bridged"  // a bridge of the host's; addresses come from its LAN
+)
+
+// Config says which networks a Manager keeps.
+type Config struct {
+	Dir     string // absolute; the Manager owns all that is in it
+	Name    string // tells this daemon from others on the host: its data folder
+	Subnet  string // the nat network's, such as 10.20.30.0/24; empty: a free /24 is chosen
+	Isolate bool   // guests do not reach each other
+	Bridge  string // the host's bridge for Bridged; empty: there is none
+	Log     *slog.Logger
+}

@@ -1,0 +1,49 @@
+//go:build !linux
+
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+)
+
+// errPlatform is the answer of every verb that would change the host.
+var errPlatform = errors.New("managed networks need Linux; guests here get QEMU's user network")
+
+// Manager is what a host without Linux's bridges has instead of networks:
+// Available says why, and there is never anything to find or to remove.
+type Manager struct{}
+
+// Open returns a Manager that has no network to offer.
+func Open(Config) (*Manager, error) { return &Manager{}, nil }
+
+// Available says that managed networks need Linux.
+func (*Manager) Available(Kind) error { return errPlatform }
+
+// Warnings returns nothing.
+func (*Manager) Warnings() ([]string, error) { return nil, nil }
+
+// Attach says that managed networks need Linux.
+func (*Manager) Attach(context.Context, Kind, string, net.HardwareAddr) (string, error) {
+	return "", errPlatform
+}
+
+// Repair has nothing to put right.
+func (*Manager) Repair(context.Context) error { return nil }
+
+// Address returns the zero Addr.
+func (*Manager) Address(net.HardwareAddr) (netip.Addr, error) { return netip.Addr{}, nil }
+
+// Detach has nothing to remove.
+func (*Manager) Detach(context.Context, string) error { return nil }
+
+// Sweep has nothing to remove.
+func (*Manager) Sweep(context.Context, func(id string) bool) error { return nil }
+
+// Clean has nothing to remove.
+func (*Manager) Clean(context.Context) error { return nil }
+
+// Close has nothing to remove.
+func (*Manager) Close() error { return nil }

@@ -1,0 +1,147 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"syscall"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
+)
+
+// forget gives back the leases that guests which are gone hold on k. st no
+// longer has them, so their cards get no address again.
+func (m *Manager) forget(ctx context.Context, st *state, k Kind, gone []guest) error {
+	gone = slices.DeleteFunc(slices.Clone(gone), func(g guest) bool { return g.Kind != k })
+	if len(gone) == 0 {
+		return nil
+	}
+	if _, err := m.writeHosts(st, k); err != nil {
+		return err
+	}
+	ps, err := findProcesses(m.configArg(k))
+	if err != nil {
+		return err
+	}
+	defer closeAll(ps)
+	if err := signal(ps, unix.SIGHUP); err != nil {
+		return err
+	}
+	if len(ps) > 0 {
+		err := m.releaseAll(ctx, k, st.Gateways[k].Addr(), gone)
+		if err == nil || ctx.Err() != nil {
+			return err
+		}
+		m.log.Warn("dnsmasq does not take leases back; starting it anew", "bridge", m.bridgeName(k), "err", err)
+	}
+	return m.strike(ctx, st, k, gone)
+}
+
+// releaseAll releases the leases of gone from the dnsmasq that runs.
+func (m *Manager) releaseAll(ctx context.Context, k Kind, server netip.Addr, gone []guest) error {
+	for _, g := range gone {
+		if err := m.release(ctx, k, server, g); err != nil {
+			return fmt.Errorf("releasing the lease of %s: %w", g.MAC, err)
+		}
+	}
+	return nil
+}
+
+// strike takes the leases of gone out of the file of a dnsmasq that does not
+// run or does not listen, as after its bridge was deleted. It runs again
+// afterwards where there is a bridge for it.
+func (m *Manager) strike(ctx context.Context, st *state, k Kind, gone []guest) error {
+	if err := m.stopServer(ctx, k); err != nil {
+		return err
+	}
+	if err := m.strikeLeases(k, gone); err != nil {
+		return err
+	}
+	link, err := findLink(m.bridgeName(k))
+	if err != nil || link == nil {
+		return err
+	}
+	return m.ensureServer(ctx, st, k, link.Attrs().Index)
+}
+
+// release tells the dnsmasq of k in g's name that g gives its lease back, and
+// waits until the lease is gone. dnsmasq answers such a message by no word and
+// may lose it, so it is sent again until its file shows that it was heard.
+func (m *Manager) release(ctx context.Context, k Kind, server netip.Addr, g guest) error {
+	const (
+		again    = 100 * time.Millisecond
+		look     = 5 * time.Millisecond
+		patience = time.Second
+	)
+	ctx, cancel := context.WithTimeoutCause(ctx, patience, errors.New("dnsmasq does not give the lease up"))
+	defer cancel()
+	ticker := time.NewTicker(look)
+	defer ticker.Stop()
+	var sent time.Time
+	for {
+		held, err := m.holds(k, g.MAC)
+		if err != nil || !held.IsValid() {
+			return err
+		}
+		if time.Since(sent) >= again {
+			if err := sendRelease(ctx, m.bridgeName(k), server, held, g); err != nil {
+				return err
+			}
+			sent = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-ticker.C:
+		}
+	}
+}
+
+// holds returns the address that the lease file has for mac, ended or not.
+func (m *Manager) holds(k Kind, mac string) (netip.Addr, error) {
+	ls, err := m.leases(k, time.Now())
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	i := slices.IndexFunc(ls, func(l lease) bool { return l.mac == mac })
+	if i >= 0 {
+		return ls[i].address, nil
+	}
+	return m.leaseOf(k, mac) // reads again where the file is being written
+}
+
+// sendRelease sends a DHCPRELEASE (RFC 2131, 4.4.6) to server. The socket is
+// bound to the bridge, so that the packet counts as one of the bridge's for a
+// dnsmasq that heeds where it came in: what a host sends to itself takes lo.
+func sendRelease(ctx context.Context, bridge string, server, address netip.Addr, g guest) error {
+	mac, err := g.hardwareAddr()
+	if err != nil {
+		return err
+	}
+	p, err := dhcpv4.New(
+		dhcpv4.WithMessageType(dhcpv4.MessageTypeRelease),
+		dhcpv4.WithHwAddr(mac),
+		dhcpv4.WithClientIP(address.AsSlice()),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(server.AsSlice())),
+	)
+	if err != nil {
+		return err
+	}
+	d := net.Dialer{Control: func(_, _ string, c syscall.RawConn) error {
+		var bindErr error
+		err := c.Control(func(fd uintptr) { bindErr = unix.BindToDevice(int(fd), bridge) })
+		return errors.Join(err, bindErr)
+	}}
+	conn, err := d.DialContext(ctx, "udp4", netip.AddrPortFrom(server, dhcpv4.ServerPort).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write(p.ToBytes())
+	return err
+}

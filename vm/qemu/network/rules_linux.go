@@ -1,0 +1,206 @@
+package network
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+)
+
+// restoreChain is a chain without rules that stands in our table when the host
+// did not forward packets before us. Another daemon of ours that sees it knows
+// so too, and whichever goes last turns the forwarding off.
+const restoreChain = "ip_forward_was_off"
+
+// probeRules returns why the kernel has no nftables for us.
+func probeRules() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	_, err = conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	return err
+}
+
+// replaceRules writes both of our tables for st, in one transaction: there is
+// never a moment without rules, and never a rule twice.
+func (m *Manager) replaceRules(st *state) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	route := m.emptyTable(conn, nftables.TableFamilyIPv4)
+	addChain(conn, route, m.forwardChain(st))
+	addChain(conn, route, m.inputChain(st))
+	if st.Gateways[NAT].IsValid() {
+		addChain(conn, route, m.masqueradeChain(st))
+	}
+	if st.ForwardingOff != "" && st.ForwardingOff == bootID() {
+		conn.AddChain(&nftables.Chain{Name: restoreChain, Table: route})
+	}
+	if err := m.guard(conn, m.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
+		return err
+	}
+	return conn.Flush()
+}
+
+// emptyTable makes our table of a family empty, whether it is there or not.
+func (m *Manager) emptyTable(conn *nftables.Conn, f nftables.TableFamily) *nftables.Table {
+	t := &nftables.Table{Name: m.table(), Family: f}
+	conn.AddTable(t)
+	conn.DelTable(t)
+	return conn.AddTable(t)
+}
+
+// forwardChain lets guests of nat out and only replies in; hostonly has no way
+// in or out. Its first rule for each is for packets between two guests, which
+// pass here when the host routes them, or has bridges call iptables.
+func (m *Manager) forwardChain(st *state) chain {
+	c := chain{
+		name: "forward",
+		kind: nftables.ChainTypeFilter,
+		hook: nftables.ChainHookForward,
+		prio: nftables.ChainPriorityFilter,
+	}
+	between := accept()
+	if m.isolate {
+		between = drop()
+	}
+	if st.Gateways[HostOnly].IsValid() {
+		b := m.bridgeName(HostOnly)
+		c.rules = append(c.rules, from(b).with(to(b), between), from(b).with(drop()), to(b).with(drop()))
+	}
+	if st.Gateways[NAT].IsValid() {
+		b := m.bridgeName(NAT)
+		c.rules = append(c.rules, from(b).with(to(b), between), to(b).with(reply(), accept()), to(b).with(drop()))
+	}
+	return c
+}
+
+// inputChain keeps our gateways, and with them dnsmasq, for our own guests and
+// the host: the kernel takes packets to any of its addresses on every device.
+func (m *Manager) inputChain(st *state) chain {
+	c := chain{
+		name: "input",
+		kind: nftables.ChainTypeFilter,
+		hook: nftables.ChainHookInput,
+		prio: nftables.ChainPriorityFilter,
+	}
+	for _, k := range st.managed() {
+		c.rules = append(c.rules,
+			destination(st.Gateways[k].Addr()).with(notFrom(m.bridgeName(k)), notFrom("lo"), drop()))
+	}
+	return c
+}
+
+// masqueradeChain gives what guests of nat send out the host's own address.
+func (m *Manager) masqueradeChain(st *state) chain {
+	return chain{
+		name: "postrouting",
+		kind: nftables.ChainTypeNAT,
+		hook: nftables.ChainHookPostrouting,
+		prio: nftables.ChainPriorityNATSource,
+		rules: []rule{
+			sourceIn(st.Gateways[NAT]).with(notTo(m.bridgeName(NAT)), rule{&expr.Masq{}}),
+		},
+	}
+}
+
+// noteForwarding writes into st whether the host's forwarding is to be turned
+// off when the last of us goes: it is off now, or was before this or another
+// daemon of ours.
+func (m *Manager) noteForwarding(st *state) error {
+	on, err := forwarding()
+	if err != nil {
+		return err
+	}
+	if !on {
+		st.ForwardingOff = bootID()
+		return nil
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	if err != nil {
+		return err
+	}
+	for _, c := range chains {
+		if c.Name == restoreChain && strings.HasPrefix(c.Table.Name, prefix+"_") {
+			st.ForwardingOff = bootID()
+		}
+	}
+	return nil
+}
+
+// removeRules removes our tables. The host's forwarding becomes what it was
+// before us, unless another table translates addresses by then: whoever wrote
+// that needs the forwarding too.
+func (m *Manager) removeRules() error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
+	}
+	chains, err := conn.ListChains()
+	if err != nil {
+		return err
+	}
+	restore, needed, found := false, false, map[nftables.TableFamily]bool{}
+	for _, c := range chains {
+		switch {
+		case c.Table.Name == m.table():
+			found[c.Table.Family] = true
+			restore = restore || c.Name == restoreChain
+		case c.Type == nftables.ChainTypeNAT && hooked(c, nftables.ChainHookPostrouting):
+			needed = true
+		}
+	}
+	for f := range found {
+		conn.DelTable(&nftables.Table{Name: m.table(), Family: f})
+	}
+	if err := conn.Flush(); err != nil || !restore || needed {
+		return err
+	}
+	return setForwarding(false)
+}
+
+func hooked(c *nftables.Chain, h *nftables.ChainHook) bool {
+	return c.Hooknum != nil && *c.Hooknum == *h
+}
+
+// Warnings says which firewalls of this host may drop what guests send or get,
+// and what to do about each: a table of ours cannot let pass what another one
+// drops, and other people's tables are not ours to change.
+func (m *Manager) Warnings() ([]string, error) {
+	if !permitted() {
+		return nil, nil
+	}
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, err
+	}
+	chains, err := conn.ListChains()
+	if err != nil {
+		return nil, fmt.Errorf("listing nftables chains: %w", err)
+	}
+	var ws []string
+	for _, c := range chains {
+		ipv4 := c.Table.Family == nftables.TableFamilyIPv4 || c.Table.Family == nftables.TableFamilyINet
+		if !ipv4 || c.Policy == nil || *c.Policy != nftables.ChainPolicyDrop {
+			continue
+		}
+		where := fmt.Sprintf("chain %s of nftables table %s", c.Name, c.Table.Name)
+		switch b := m.bridgeName(NAT); {
+		case hooked(c, nftables.ChainHookForward):
+			ws = append(ws, fmt.Sprintf("%s drops what it does not know; unless it knows %s, nat guests reach neither out nor, where bridges call iptables, each other: "+
+				"accept what comes from %s, and replies to it (with Docker: iptables -I DOCKER-USER -i %s -j ACCEPT; "+
+				"iptables -I DOCKER-USER -o %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT)", where, b, b, b, b))
+		case hooked(c, nftables.ChainHookInput):
+			ws = append(ws, fmt.Sprintf("%s drops what it does not know; unless it knows %s, guests get no address: "+
+				"accept UDP ports 67 and 53 and TCP port 53 from %s* (with ufw: ufw allow in on %s)", where, b, m.tapPrefix(), b))
+		}
+	}
+	return ws, nil
+}

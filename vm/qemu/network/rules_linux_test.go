@@ -1,0 +1,314 @@
+package network_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"osx-builder/vm/qemu/network"
+)
+
+func TestHostOnlyHasNoWayOut(t *testing.T) {
+	internet := newInternet(t)
+	internet.listen(t, internetIP+":80")
+	l := newLab(t, nil)
+	lonely, a := l.boot(t, network.HostOnly, 1)
+	other, b := l.boot(t, network.HostOnly, 2)
+	natted, n := l.boot(t, network.NAT, 3)
+	gw := firstOf(a)
+
+	if !lonely.reaches(b) || !lonely.reaches(gw) {
+		t.Error("a hostonly guest does not reach another, or the host")
+	}
+	// With a default route the host's rules are all that stops it.
+	lonely.run(t, "ip", "route", "replace", "default", "via", gw.String())
+	if _, err := lonely.get(internetIP + ":80"); err == nil {
+		t.Error("a hostonly guest reached the internet")
+	}
+	if internet.hears(t, lonely.space, netip.MustParseAddr(internetIP)) {
+		t.Error("a packet of a hostonly guest reached the internet")
+	}
+	if lonely.hears(t, internet, a) {
+		t.Error("a packet of the internet reached a hostonly guest")
+	}
+	if !lonely.cutOff(n) || !natted.cutOff(a) {
+		t.Error("hostonly and nat guests reach each other")
+	}
+	if !natted.cutOff(gw) {
+		t.Error("a nat guest reaches the gateway of hostonly")
+	}
+	if out := other.run(t, "ip", "route"); strings.Contains(out, "default") {
+		t.Errorf("a hostonly guest was given a router: %s", out)
+	}
+}
+
+// hears reports whether a packet gets from one space to another, be there a way
+// back or not.
+func (s space) hears(t *testing.T, from space, at netip.Addr) bool {
+	t.Helper()
+	const port = 5353
+	listening, heard := make(chan struct{}), make(chan error, 1)
+	go func() { heard <- s.do(func() error { return receive(port, listening) }) }()
+	<-listening
+	if err := from.do(func() error { return send(port, netip.AddrPortFrom(at, port).String()) }); err != nil {
+		t.Error(err)
+	}
+	return <-heard == nil
+}
+
+// firstOf returns the first address of a's /24, which is the host's.
+func firstOf(a netip.Addr) netip.Addr {
+	b := a.As4()
+	b[3] = 1
+	return netip.AddrFrom4(b)
+}
+
+func TestGatewayIsForItsOwnGuests(t *testing.T) {
+	internet := newInternet(t)
+	l := newLab(t, nil)
+	own, a := l.boot(t, network.NAT, 1)
+	if !own.reaches(firstOf(a)) {
+		t.Error("a guest does not reach its gateway")
+	}
+	if !internet.cutOff(firstOf(a)) {
+		t.Error("the internet reaches the gateway, and so dnsmasq")
+	}
+	if c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(firstOf(a), 53).String(), time.Second); err != nil {
+		t.Errorf("the host does not reach its own gateway: %v", err)
+	} else {
+		c.Close()
+	}
+	// A guest asks who has an address before it takes it, from no address yet.
+	if out, _ := own.try("busybox", "arping", "-D", "-c", "1", "-w", "1", "-I", "eth0", firstOf(a).String()); !strings.Contains(out, "eply from") {
+		t.Errorf("a guest that asks whether the gateway's address is free is told: %s", out)
+	}
+}
+
+func TestNamesAreResolved(t *testing.T) {
+	internet := newInternet(t)
+	internet.serveDNS(t, "web.example", internetIP)
+	l := newLab(t, nil)
+	b, a := l.boot(t, network.NAT, 1)
+	out, err := b.try("busybox", "nslookup", "-type=a", "web.example", firstOf(a).String())
+	if err != nil || !strings.Contains(out, "Address: "+internetIP) {
+		t.Errorf("the guest was told %v: %s", err, out)
+	}
+}
+
+func TestSpoofingGuestIsCutOff(t *testing.T) {
+	l := newLab(t, nil)
+	bad, a1 := l.boot(t, network.NAT, 1)
+	good, a2 := l.boot(t, network.NAT, 2)
+	gw := firstOf(a1)
+	here := thisSpace(t)
+	if !here.hears(t, bad.space, gw) {
+		t.Error("the host does not hear a guest that is honest yet")
+	}
+	reset := func(t *testing.T) {
+		t.Cleanup(func() {
+			bad.run(t, "ip", "link", "set", "eth0", "address", mac(1).String())
+			bad.run(t, "ip", "addr", "flush", "dev", "eth0")
+			bad.run(t, "ip", "addr", "add", a1.String()+"/24", "dev", "eth0")
+			if !bad.reaches(gw) || !good.reaches(gw) {
+				t.Error("an honest guest is cut off")
+			}
+		})
+	}
+	t.Run("with another IP", func(t *testing.T) {
+		reset(t)
+		bad.run(t, "ip", "addr", "flush", "dev", "eth0")
+		bad.run(t, "ip", "addr", "add", a2.String()+"/24", "dev", "eth0")
+		bad.run(t, "ip", "neigh", "replace", gw.String(), "lladdr", bridgeMAC(t), "dev", "eth0")
+		if here.hears(t, bad.space, gw) {
+			t.Error("the host hears it")
+		}
+	})
+	t.Run("with another MAC", func(t *testing.T) {
+		reset(t)
+		bad.run(t, "ip", "link", "set", "eth0", "address", mac(2).String())
+		if here.hears(t, bad.space, gw) {
+			t.Error("the host hears it")
+		}
+		if !good.reaches(gw) {
+			t.Error("the owner of the MAC lost its frames")
+		}
+	})
+	t.Run("with the gateway's IP in ARP", func(t *testing.T) {
+		reset(t)
+		good.run(t, "sh", "-c", "echo 1 > /proc/sys/net/ipv4/conf/eth0/arp_accept") // of news that nobody asked for
+		bad.run(t, "ip", "addr", "add", gw.String()+"/24", "dev", "eth0")
+		fooled := func() bool {
+			good.run(t, "ip", "neigh", "flush", "dev", "eth0")
+			_, _ = bad.try("busybox", "arping", "-U", "-c", "1", "-w", "1", "-I", "eth0", "-s", gw.String(), gw.String())
+			return strings.Contains(good.run(t, "ip", "neigh"), mac(1).String())
+		}
+		if fooled() {
+			t.Error("the other guest believes it")
+		}
+		host(t, "nft", "delete", "table", "bridge", tableName(t))
+		if !fooled() {
+			t.Error("the other guest does not even believe it without our table")
+		}
+		good.run(t, "ip", "neigh", "flush", "dev", "eth0")
+		if err := l.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("as a DHCP server", func(t *testing.T) {
+		reset(t)
+		pinned := make(chan struct{})
+		got := make(chan error, 1)
+		go func() {
+			got <- good.do(func() error { return receive(68, pinned) })
+		}()
+		<-pinned
+		if err := bad.do(func() error { return send(67, net.JoinHostPort(a2.String(), "68")) }); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; err == nil {
+			t.Error("a guest was answered by another one's DHCP server")
+		}
+	})
+	t.Run("over IPv6", func(t *testing.T) {
+		reset(t)
+		to := good.linkLocal(t)
+		_ = bad.linkLocal(t)
+		dial := func(patience time.Duration) error {
+			return bad.do(func() error {
+				d := net.Dialer{Timeout: patience}
+				_, err := d.Dial("tcp6", net.JoinHostPort(to+"%eth0", "9"))
+				return err
+			})
+		}
+		if err := dial(400 * time.Millisecond); errors.Is(err, unix.ECONNREFUSED) {
+			t.Error("the other guest answers")
+		}
+		// Without our table it would.
+		host(t, "nft", "delete", "table", "bridge", tableName(t))
+		if err := dial(5 * time.Second); !errors.Is(err, unix.ECONNREFUSED) {
+			t.Errorf("guests cannot speak IPv6 at all: %v", err)
+		}
+		if err := l.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("with a flood of DHCP", func(t *testing.T) {
+		reset(t)
+		before := strings.Count(l.serverLog(network.NAT), "\n")
+		err := bad.do(func() error { return flood(net.JoinHostPort(gw.String(), "67"), discover(mac(1)), 500) })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !good.reaches(gw) {
+			t.Error("the other guest is cut off")
+		}
+		deadline := time.Now().Add(3 * time.Second)
+		for strings.Count(l.serverLog(network.NAT), "\n") == before && time.Now().Before(deadline) {
+			time.Sleep(10 * time.Millisecond)
+		}
+		good.dhcp(t) // dnsmasq has answered what came before
+		if more := strings.Count(l.serverLog(network.NAT), "\n") - before; more == 0 || more > 100 {
+			t.Errorf("500 messages made %d lines of log, want some and few", more)
+		}
+	})
+}
+
+// linkLocal gives the box an IPv6 address and returns it.
+func (b *box) linkLocal(t *testing.T) string {
+	t.Helper()
+	b.run(t, "ip", "link", "set", "eth0", "down")
+	b.run(t, "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad")
+	b.run(t, "ip", "link", "set", "eth0", "up")
+	address, _, _ := strings.Cut(strings.Fields(b.run(t, "ip", "-6", "-br", "addr", "show", "eth0"))[2], "/")
+	return address
+}
+
+func TestIsolationHolds(t *testing.T) {
+	// Where bridges call iptables, rules meant for routed packets would do it too.
+	host(t, "sh", "-c", "[ ! -e $1 ] || echo 0 > $1", "sh", "/proc/sys/net/bridge/bridge-nf-call-iptables")
+	for _, isolate := range []bool{false, true} {
+		l := newLab(t, func(c *network.Config) { c.Isolate = isolate })
+		one, a1 := l.boot(t, network.NAT, 1)
+		two, a2 := l.boot(t, network.NAT, 2)
+		if got := !one.cutOff(a2); got == isolate {
+			t.Errorf("with isolation %t: guest reaches guest: %t", isolate, got)
+		}
+		if !one.reaches(firstOf(a1)) {
+			t.Errorf("with isolation %t: guest does not reach the host", isolate)
+		}
+		// The way round the bridge: by the host, which routes it back.
+		one.run(t, "ip", "route", "add", a2.String()+"/32", "via", firstOf(a1).String())
+		two.run(t, "ip", "route", "add", a1.String()+"/32", "via", firstOf(a1).String())
+		if got := !one.cutOff(a2); got == isolate {
+			t.Errorf("with isolation %t: guest reaches guest through the host: %t", isolate, got)
+		}
+		if err := l.Clean(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func TestBridgedGuestGetsItsLeaseFromTheLAN(t *testing.T) {
+	host(t, "ip", "link", "add", "lan0", "type", "bridge")
+	t.Cleanup(func() { host(t, "ip", "link", "del", "lan0") })
+	host(t, "ip", "addr", "add", "203.0.113.1/24", "dev", "lan0")
+	host(t, "ip", "link", "set", "lan0", "up")
+	serveLAN(t, "lan0", "203.0.113.50")
+	host(t, "ip", "tuntap", "add", "nic0", "mode", "tap")
+	t.Cleanup(func() { host(t, "ip", "link", "del", "nic0") })
+	host(t, "ip", "link", "set", "nic0", "mtu", "9000", "master", "lan0")
+
+	l := newLab(t, func(c *network.Config) { c.Bridge = "lan0" })
+	before := traces(t, l)
+	b, a := l.boot(t, network.Bridged, 1)
+	if out := host(t, "ip", "link", "show", "lan0"); !strings.Contains(out, "mtu 9000") {
+		t.Errorf("the host's bridge shrank: %s", out)
+	}
+	if a.String() != "203.0.113.50" {
+		t.Fatalf("lease is %s, want 203.0.113.50", a)
+	}
+	if !b.reaches(netip.MustParseAddr("203.0.113.1")) {
+		t.Error("guest does not reach the LAN")
+	}
+	if got := l.address(t, 1); got != a {
+		t.Errorf("Address is %s, want %s", got, a)
+	}
+	b.run(t, "ip", "link", "set", "eth0", "address", mac(7).String())
+	if !b.cutOff(netip.MustParseAddr("203.0.113.1")) {
+		t.Error("guest reaches the LAN with another MAC")
+	}
+	if err := l.Detach(t.Context(), id(1)); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, traces(t, l), before)
+}
+
+func TestFirewallsOfOthersAreNamed(t *testing.T) {
+	l := newLab(t, nil)
+	if ws, err := l.Warnings(); err != nil || len(ws) != 0 {
+		t.Errorf("warnings without other tables: %q, %v", ws, err)
+	}
+	host(t, "nft", `table ip filter {
+		chain FORWARD { type filter hook forward priority 0; policy drop; }
+		chain INPUT { type filter hook input priority 0; policy drop; }
+		chain OUTPUT { type filter hook output priority 0; policy drop; }
+	}`)
+	t.Cleanup(func() { host(t, "nft", "delete", "table", "ip", "filter") })
+	ws, err := l.Warnings()
+	if err != nil || len(ws) != 2 {
+		t.Fatalf("warnings: %q, %v; want one for FORWARD and one for INPUT", ws, err)
+	}
+	for i, word := range []string{"DOCKER-USER", "ufw"} {
+		if !strings.Contains(ws[i], word) {
+			t.Errorf("warning %q does not say %s", ws[i], word)
+		}
+	}
+}

@@ -1,0 +1,115 @@
+package network_test
+
+import (
+	"errors"
+	"net"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
+
+// daemon runs a dnsmasq of the test's own until the test ends.
+func daemon(t *testing.T, do func(func() error) error, args ...string) {
+	t.Helper()
+	args = append([]string{"--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file=" + t.TempDir() + "/pid"}, args...)
+	cmd := exec.Command("dnsmasq", args...)
+	if err := do(cmd.Start); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}
+
+// serveDNS answers questions for name in the namespace.
+func (s space) serveDNS(t *testing.T, name, address string) {
+	t.Helper()
+	daemon(t, s.do, "--address=/"+name+"/"+address)
+	deadline := time.Now().Add(5 * time.Second)
+	for {
+		if _, err := s.try("busybox", "nslookup", "-type=a", name, "127.0.0.1"); err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("the DNS server of the internet does not answer")
+		}
+	}
+}
+
+// serveLAN gives the one address to whoever asks on the bridge.
+func serveLAN(t *testing.T, bridge, address string) {
+	t.Helper()
+	leases := t.TempDir() + "/leases"
+	daemon(t, func(f func() error) error { return f() },
+		"--port=0", "--interface="+bridge, "--bind-interfaces", "--no-ping", "--dhcp-authoritative",
+		"--dhcp-leasefile="+leases, "--dhcp-range="+address+","+address)
+}
+
+// receive waits a moment for a packet on a UDP port.
+func receive(port int, listening chan<- struct{}) error {
+	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+	close(listening)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	if err := c.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+		return err
+	}
+	_, _, err = c.ReadFrom(make([]byte, 1500))
+	return err
+}
+
+// send sends one packet from a UDP port.
+func send(port int, to string) error {
+	d := net.Dialer{LocalAddr: &net.UDPAddr{Port: port}}
+	c, err := d.Dial("udp4", to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	_, err = c.Write([]byte("offer"))
+	return err
+}
+
+// discover returns a message of a DHCP client that dnsmasq writes to its log.
+func discover(mac net.HardwareAddr) []byte {
+	p, err := dhcpv4.NewDiscovery(mac)
+	if err != nil {
+		return nil
+	}
+	return p.ToBytes()
+}
+
+// flood sends p often from the port of DHCP clients.
+func flood(to string, p []byte, times int) error {
+	d := net.Dialer{LocalAddr: &net.UDPAddr{Port: 68}}
+	c, err := d.Dial("udp4", to)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	for range times {
+		if _, err := c.Write(p); err != nil && !errors.Is(err, syscall.ECONNREFUSED) {
+			return err
+		}
+	}
+	return nil
+}
+
+// bridgeMAC returns the address of the only bridge of ours.
+func bridgeMAC(t *testing.T) string {
+	t.Helper()
+	for line := range strings.Lines(host(t, "ip", "-br", "link", "show", "type", "bridge")) {
+		if f := strings.Fields(line); strings.HasPrefix(f[0], "osxb") {
+			return f[2]
+		}
+	}
+	t.Fatal("there is no bridge of ours")
+	return ""
+}

@@ -1,0 +1,97 @@
+package network
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/google/renameio/v2"
+)
+
+// state is what network.json holds: which networks there shall be and who is
+// attached to them. All else is read from the kernel.
+type state struct {
+	Gateways map[Kind]netip.Prefix `json:"gateways"` // the host's own address on the bridge
+	Guests   []guest               `json:"guests"`
+
+	// ForwardingOff is the boot of the host during which it did not forward
+	// packets before us, so that its forwarding is turned off again in the end.
+	ForwardingOff string `json:"forwarding_off,omitempty"`
+}
+
+// guest is one card of a machine.
+type guest struct {
+	ID      string     `json:"id"`
+	MAC     string     `json:"mac"` // six lower-case hex pairs with colons
+	Kind    Kind       `json:"kind"`
+	Tap     string     `json:"tap"`
+	Address netip.Addr `json:"address,omitzero"` // zero where the LAN gives it
+}
+
+func (g guest) hardwareAddr() (net.HardwareAddr, error) { return net.ParseMAC(g.MAC) }
+
+// load reads the state; there is none before the first guest.
+func (m *Manager) load() (*state, error) {
+	st := &state{}
+	b, err := os.ReadFile(m.statePath())
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		if err := json.Unmarshal(b, st); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", m.statePath(), err)
+		}
+	}
+	if st.Gateways == nil {
+		st.Gateways = map[Kind]netip.Prefix{}
+	}
+	return st, nil
+}
+
+// save puts the state in place by one rename. The folder is not synced: what
+// the state speaks of is gone after a crash of the host.
+func (m *Manager) save(st *state) error {
+	b, err := json.MarshalIndent(st, "", "\t")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(m.dir, 0o700); err != nil {
+		return err
+	}
+	return renameio.WriteFile(m.statePath(), append(b, '\n'), 0o600)
+}
+
+func (m *Manager) statePath() string { return filepath.Join(m.dir, "network.json") }
+
+// find returns the guest with the card mac, or nil.
+func (st *state) find(mac string) *guest {
+	for i := range st.Guests {
+		if st.Guests[i].MAC == mac {
+			return &st.Guests[i]
+		}
+	}
+	return nil
+}
+
+// managed returns the networks of ours that there shall be.
+func (st *state) managed() []Kind {
+	var kinds []Kind
+	for _, k := range []Kind{NAT, HostOnly} {
+		if st.Gateways[k].IsValid() {
+			kinds = append(kinds, k)
+		}
+	}
+	return kinds
+}
+
+// attached returns the guests of k.
+func (st *state) attached(k Kind) []guest {
+	return slices.DeleteFunc(slices.Clone(st.Guests), func(g guest) bool { return g.Kind != k })
+}

@@ -1,0 +1,27 @@
+//go:build unix && !linux
+
+package qemu
+
+import (
+	"context"
+	"errors"
+	"os"
+
+	"golang.org/x/sys/unix"
+)
+
+// kill sends SIGKILL to the process pid if alive still says that it is the
+// right one.
+func kill(pid int, alive func() bool) error {
+	if !alive() {
+		return nil
+	}
+	if err := unix.Kill(pid, unix.SIGKILL); err != nil && !errors.Is(err, unix.ESRCH) {
+		return os.NewSyscallError("kill", err)
+	}
+	return nil
+}
+
+// haltStrays does nothing: only Linux shows the command lines of processes in
+// a file system.
+func haltStrays(context.Context, string) error { return nil }

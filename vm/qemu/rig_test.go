@@ -1,0 +1,235 @@
+package qemu_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"go.uber.org/goleak"
+
+	"osx-builder/vm"
+	"osx-builder/vm/qemu"
+)
+
+func TestMain(m *testing.M) {
+	if os.Getenv(startOnly) != "" {
+		os.Exit(startAndWait())
+	}
+	goleak.VerifyTestMain(m)
+}
+
+// Boot sectors: all a guest needs for tests of its host.
+var (
+	// idle writes OK to the first serial port and halts for ever.
+	idle = []byte{0xfa, 0xba, 0xf8, 0x03, 0xb0, 'O', 0xee, 0xb0, 'K', 0xee, 0xb0, '\n', 0xee, 0xfb, 0xf4, 0xeb, 0xfd}
+
+	// off tells the ACPI port of QEMU's pc to power the machine off.
+	off = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4}
+)
+
+// needQEMU skips the test on a host without QEMU, but never in CI.
+func needQEMU(t *testing.T) {
+	t.Helper()
+	for _, name := range []string{"qemu-system-x86_64", "qemu-img"} {
+		if _, err := exec.LookPath(name); err != nil {
+			if os.Getenv("CI") != "" {
+				t.Fatal(err)
+			}
+			t.Skipf("this test runs real machines: %v", err)
+		}
+	}
+}
+
+// rig is a driver with a data folder of its own.
+type rig struct {
+	*qemu.Driver
+	t    *testing.T
+	data string
+}
+
+func newRig(t *testing.T) *rig {
+	t.Helper()
+	needQEMU(t)
+	// Not t.TempDir: its paths are too long for the sockets in them.
+	data, err := os.MkdirTemp("/tmp", "osxb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(data) })
+	d, err := qemu.Open(options(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Errorf("closing the driver: %v", err)
+		}
+	})
+	return &rig{d, t, data}
+}
+
+func options(data string) qemu.Options {
+	return qemu.Options{Dir: data, MachinesDir: filepath.Join(data, "vms"), Network: "user", Forward: []int{80}}
+}
+
+// image makes an unpacked image that boots from code and returns its .vmx.
+// Each of lines is a further line of that.
+func (r *rig) image(code []byte, lines ...string) string {
+	r.t.Helper()
+	dir := filepath.Join(r.data, "gold "+uuid.NewString()[:8], "my, image")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	sector := append(bytes.Clone(code), make([]byte, 1<<20-len(code))...)
+	binary.LittleEndian.PutUint16(sector[510:], 0xaa55)
+	raw := filepath.Join(dir, "raw")
+	if err := os.WriteFile(raw, sector, 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	r.run("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, filepath.Join(dir, "disk.vmdk"))
+	if err := os.Remove(raw); err != nil {
+		r.t.Fatal(err)
+	}
+	text := strings.Join(append([]string{
+		`.encoding = "UTF-8"`, `config.version = "8"`, `virtualHW.version = "19"`, `guestOS = "debian12-64"`,
+	}, lines...), "\n") + "\n"
+	gold := filepath.Join(dir, "machine.vmx")
+	if err := os.WriteFile(gold, []byte(text), 0o600); err != nil {
+		r.t.Fatal(err)
+	}
+	return gold
+}
+
+// plain are the lines of a machine with one disk on pvscsi and a vmxnet3.
+var plain = []string{
+	`scsi0.present = "TRUE"`, `scsi0.virtualDev = "pvscsi"`,
+	`scsi0:0.present = "TRUE"`, `scsi0:0.fileName = "disk.vmdk"`,
+	`ethernet0.present = "TRUE"`, `ethernet0.virtualDev = "vmxnet3"`,
+}
+
+func (r *rig) run(name string, args ...string) {
+	r.t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		r.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+}
+
+// machine returns a machine that is destroyed with the test.
+func (r *rig) machine() vm.Machine {
+	r.t.Helper()
+	id := uuid.NewString()
+	m := vm.Machine{ID: id, Dir: filepath.Join(r.data, "vms", id), CPUs: 2, Memory: 64, Network: vm.NAT}
+	r.t.Cleanup(func() {
+		if err := r.Destroy(context.Background(), m); err != nil {
+			r.t.Errorf("destroying what the test left: %v", err)
+		}
+	})
+	return m
+}
+
+func (r *rig) clone(m vm.Machine, gold string) {
+	r.t.Helper()
+	if err := r.Clone(r.t.Context(), m, gold); err != nil {
+		r.t.Fatalf("Clone: %v", err)
+	}
+}
+
+func (r *rig) start(m vm.Machine) {
+	r.t.Helper()
+	if err := r.Start(r.t.Context(), m); err != nil {
+		r.t.Fatalf("Start: %v", err)
+	}
+}
+
+func (r *rig) inspect(m vm.Machine) vm.Status {
+	r.t.Helper()
+	st, err := r.Inspect(r.t.Context(), m)
+	if err != nil {
+		r.t.Fatalf("Inspect: %v", err)
+	}
+	return st
+}
+
+// running makes a machine that runs.
+func (r *rig) running(code []byte) vm.Machine {
+	r.t.Helper()
+	m := r.machine()
+	r.clone(m, r.image(code, plain...))
+	r.start(m)
+	return m
+}
+
+// until waits for done at most limit.
+func until(t *testing.T, limit time.Duration, what string, done func() bool) {
+	t.Helper()
+	deadline := time.After(limit)
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-deadline:
+			t.Fatalf("%v passed without %s", limit, what)
+		case <-tick.C:
+		}
+	}
+}
+
+// pidOf returns the number in the machine's pid file.
+func pidOf(t *testing.T, m vm.Machine) int {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(m.Dir, "pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pid
+}
+
+// processes counts those with the machine's id in their command line.
+func processes(t *testing.T, m vm.Machine) int {
+	t.Helper()
+	out, err := exec.Command("ps", "-A", "-ww", "-o", "args=").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.Count(string(out), "guest=osxb-"+m.ID)
+}
+
+// wantCode checks that err is an *vm.Error of the code whose message has each
+// of the words.
+func wantCode(t *testing.T, err error, code vm.Code, words ...string) {
+	t.Helper()
+	var e *vm.Error
+	if !errors.As(err, &e) {
+		t.Fatalf("got error %v, want an *vm.Error of code %s", err, code)
+	}
+	if e.Code != code {
+		t.Fatalf("got code %s (%v), want %s", e.Code, err, code)
+	}
+	for _, word := range words {
+		if !strings.Contains(e.Message, word) {
+			t.Errorf("got message %q, want %q in it", e.Message, word)
+		}
+	}
+}
+
+func serial(m vm.Machine) string {
+	text, err := os.ReadFile(filepath.Join(m.Dir, "serial.log"))
+	if err != nil {
+		return fmt.Sprint(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,120 @@
+package qemu
+
+import (
+	"context"
+	"crypto/sha256"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+
+	"osx-builder/vm"
+)
+
+// Command returns the program and the arguments with which Start would run the
+// cloned machine now, to be run in m.Dir. It starts nothing, but plugs the
+// machine into its network as Start does.
+func (d *Driver) Command(ctx context.Context, m vm.Machine) ([]string, error) {
+	clone, err := readMachine(m.Dir)
+	if err != nil {
+		return nil, unreadable(m, machineFile, err)
+	}
+	qemu, s, err := d.prepare(ctx, m, clone)
+	if err != nil {
+		return nil, err
+	}
+	return append([]string{qemu.path}, arguments(s)...), nil
+}
+
+// prepare makes ready what the machine needs at its start.
+func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone machine) (binary, setup, error) {
+	qemu, err := d.binaries.find(ctx)
+	if err != nil {
+		return qemu, setup{}, err
+	}
+	s := setup{
+		Machine: m,
+		machine: clone,
+		accel:   probeAcceleration().name,
+		display: d.display(ctx, m, qemu),
+		sandbox: qemu.sandbox,
+		runWith: qemu.major > 9 || qemu.major == 9 && qemu.minor >= 1,
+	}
+	if os.Geteuid() == 0 {
+		s.user = userOf(m.ID)
+	}
+	if clone.Firmware == "efi" {
+		f, err := findFirmware(qemu.path)
+		if err != nil {
+			return qemu, setup{}, err
+		}
+		s.efi = f.code
+	}
+	if clone.NIC != "" {
+		if s.netdev, err = d.plug(ctx, m); err != nil {
+			return qemu, setup{}, err
+		}
+	}
+	return qemu, s, nil
+}
+
+// plug returns QEMU's option for the network and writes it down for Inspect.
+func (d *Driver) plug(ctx context.Context, m vm.Machine) (netdev string, err error) {
+	l, err := d.wire.plug(ctx, m, readLink(m.Dir))
+	if err != nil {
+		return "", err
+	}
+	if err := writeJSON(filepath.Join(m.Dir, linkFile), l); err != nil {
+		return "", diskFull(err)
+	}
+	return l.netdev(), nil
+}
+
+// readLink returns what the machine was last plugged into, nothing if that
+// cannot be read.
+func readLink(dir string) link {
+	var l link
+	if err := readJSON(filepath.Join(dir, linkFile), &l); err != nil {
+		return link{}
+	}
+	return l
+}
+
+// userOf is the user and group number that the machine's QEMU takes where the
+// daemon is root. Each machine has its own, so that one whose guest broke out
+// cannot touch another. The 16 million numbers from 0x70000000 lie beyond all
+// that systems give to people, services or containers
+// (https://systemd.io/UIDS-GIDS).
+func userOf(id string) int {
+	sum := sha256.Sum256([]byte(id))
+	return 0x70000000 + int(sum[0])<<16 + int(sum[1])<<8 + int(sum[2])
+}
+
+// display is the kind of window that shows the machine's screen.
+func (d *Driver) display(ctx context.Context, m vm.Machine, qemu binary) string {
+	const none = "none"
+	if !m.LaunchGUI {
+		return none
+	}
+	kinds := []string{"gtk", "sdl"}
+	if runtime.GOOS == "darwin" {
+		kinds = []string{"cocoa"}
+	} else if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
+		d.log.Warn("the machine starts without a window: the daemon has neither DISPLAY nor WAYLAND_DISPLAY", "vm", m.ID)
+		return none
+	}
+	out, err := output(ctx, qemu.path, "-display", "help")
+	if err != nil {
+		d.log.Warn("the machine starts without a window", "vm", m.ID, "err", err)
+		return none
+	}
+	known := strings.Fields(out)
+	for _, kind := range kinds {
+		if slices.Contains(known, kind) {
+			return kind
+		}
+	}
+	d.log.Warn("the machine starts without a window: this QEMU can open none; on Debian install qemu-system-gui", "vm", m.ID, "wanted", kinds)
+	return none
+}

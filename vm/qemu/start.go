@@ -1,0 +1,232 @@
+package qemu
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"osx-builder/vm"
+)
+
+const (
+	// startTimeout is how long a QEMU may take until it answers. It takes 0.1
+	// seconds on an idle host, so this is for those that are overwhelmed.
+	startTimeout = 30 * time.Second
+
+	// startTries is how often ports are chosen anew when another program was
+	// quicker to take one.
+	startTries = 3
+
+	// complaint bounds how much of what QEMU says goes into an error.
+	complaint = 1 << 10
+)
+
+// launcher starts QEMU as nobody's child, so that it is not the daemon's to
+// reap and outlives it. QEMU's own -daemonize needs system calls that its
+// sandbox is to forbid. Descriptor 3 tells the daemon when QEMU ends.
+const launcher = `"$@" </dev/null >/dev/null 2>` + qemuLog + ` &`
+
+// Start runs the machine's QEMU and returns once its monitor answers.
+func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	defer d.markStarting(m.Dir)()
+	clone, err := readMachine(m.Dir)
+	if err != nil {
+		return unreadable(m, machineFile, err)
+	}
+	if runs, err := d.adopt(ctx, m); runs || err != nil {
+		return err
+	}
+	for try := 1; ; try++ {
+		err := d.launch(ctx, m, clone)
+		var failed *commandError
+		if err == nil || !errors.As(err, &failed) || ctx.Err() != nil {
+			return err
+		}
+		// A QEMU that an interrupted Start left behind can be quicker.
+		if runs, err := d.adopt(ctx, m); runs || err != nil {
+			return err
+		}
+		if try == startTries || !portTaken(failed.stderr) {
+			return startError(failed)
+		}
+	}
+}
+
+// markStarting notes a Start under way and returns what takes the note back.
+func (d *Driver) markStarting(dir string) (done func()) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.starting[dir]++
+	return func() {
+		d.mu.Lock()
+		defer d.mu.Unlock()
+		if d.starting[dir]--; d.starting[dir] == 0 {
+			delete(d.starting, dir)
+		}
+	}
+}
+
+func (d *Driver) isStarting(dir string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.starting[dir] > 0
+}
+
+// adopt waits for the answer of a QEMU that an earlier call started. It says
+// whether there is one.
+func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error) {
+	pid, err := holder(m.Dir)
+	if err != nil || pid == 0 {
+		return false, err
+	}
+	waiting, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	err = wait(waiting, "the monitor of QEMU", func() bool {
+		runs = d.answers(waiting, m.Dir)
+		return runs || !holds(m.Dir, pid)
+	})
+	if err != nil && ctx.Err() == nil {
+		return false, notAnswering(m, pid, err)
+	}
+	return runs, err
+}
+
+// answers says whether the machine's QEMU is up to its monitor.
+func (d *Driver) answers(ctx context.Context, dir string) bool {
+	return d.talk(ctx, dir, func(q monitor) error { return q.ask("query-status", nil) }) == nil
+}
+
+// launch starts QEMU once. A *commandError says that it ended, and what it
+// said.
+func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error {
+	qemu, s, err := d.prepare(ctx, m, clone)
+	if err != nil {
+		return err
+	}
+	ended, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer ended.Close()
+	err = spawn(m.Dir, append([]string{qemu.path}, arguments(s)...), w)
+	if err == nil {
+		err = d.awaitStart(ctx, m.Dir, ended)
+	}
+	if err != nil {
+		return errors.Join(diskFull(err), abandon(m.Dir, ended))
+	}
+	return nil
+}
+
+// spawn runs argv in dir as a process of its own session, which keeps w open
+// until it ends. The shell takes milliseconds; to cut it short would leave
+// open whether there is a process.
+func spawn(dir string, argv []string, w *os.File) error {
+	defer w.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
+	defer cancel()
+	var stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", launcher, "sh"}, argv...)...)
+	cmd.Dir = dir
+	cmd.Stderr = &stderr
+	cmd.ExtraFiles = []*os.File{w}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	cmd.WaitDelay = time.Second
+	if err := cmd.Run(); err != nil {
+		return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	return nil
+}
+
+// awaitStart returns once the monitor answers.
+func (d *Driver) awaitStart(ctx context.Context, dir string, ended *os.File) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("QEMU does not answer after %v: %w", startTimeout, context.DeadlineExceeded))
+	defer cancel()
+	for {
+		if over, err := hasEnded(ended); err != nil {
+			return err
+		} else if over {
+			return judge(lastWords(dir))
+		}
+		if d.answers(ctx, dir) {
+			return nil
+		}
+		if ctx.Err() != nil {
+			return fmt.Errorf("starting QEMU: %w", context.Cause(ctx))
+		}
+	}
+}
+
+// hasEnded waits for pollPause whether the process ends.
+func hasEnded(ended *os.File) (bool, error) {
+	if err := ended.SetReadDeadline(time.Now().Add(pollPause)); err != nil {
+		return false, err
+	}
+	_, err := ended.Read(make([]byte, 1))
+	switch {
+	case errors.Is(err, io.EOF):
+		return true, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return false, nil
+	default:
+		return false, err
+	}
+}
+
+// abandon ends a QEMU that did not come up, be it so early that it does not
+// hold its lock yet.
+func abandon(dir string, ended *os.File) error {
+	ctx, cancel := context.WithTimeout(context.Background(), deathTimeout)
+	defer cancel()
+	for {
+		if over, err := hasEnded(ended); over || err != nil {
+			return err
+		}
+		if err := halt(ctx, dir); err != nil {
+			return err
+		}
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("ending a QEMU that did not start: %w", err)
+		}
+	}
+}
+
+// lastWords is the end of what QEMU wrote to its standard error.
+func lastWords(dir string) string {
+	text, err := os.ReadFile(filepath.Join(dir, qemuLog))
+	if err != nil {
+		return err.Error()
+	}
+	words := strings.TrimSpace(string(text))
+	return strings.ToValidUTF8(words[max(0, len(words)-complaint):], "")
+}
+
+// judge tells a QEMU that could not start, which says why, from one whose
+// guest was done before the monitor was asked.
+func judge(words string) error {
+	if words == "" {
+		return nil
+	}
+	return &commandError{what: "starting QEMU", stderr: words, err: errors.New("it ended")}
+}
+
+// startError tells the client why QEMU could not start.
+func startError(failed *commandError) error {
+	err := diskFull(failed)
+	var full *vm.Error
+	if errors.As(err, &full) {
+		return err
+	}
+	return &vm.Error{Code: vm.CodeHypervisor, Message: "QEMU does not start: " + failed.stderr, Err: failed}
+}

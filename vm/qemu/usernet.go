@@ -1,0 +1,71 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"strings"
+
+	"osx-builder/vm"
+)
+
+// userNet is QEMU's own network stack: each guest is alone behind its QEMU,
+// reaches out as the daemon's user does, and is reached by forwarded ports.
+type userNet struct {
+	ports []int  // of the guest, to be forwarded
+	why   string // there is no bridge
+}
+
+func (*userNet) name() string { return "user" }
+
+func (u *userNet) offers(t vm.NetworkType) error {
+	if t == vm.NAT {
+		return nil
+	}
+	return &vm.Error{
+		Code:    vm.CodeNetworkUnavailable,
+		Message: fmt.Sprintf("network type %q is not to be had here, only %q is: machines are on QEMU's user network, because %s", t, vm.NAT, u.why),
+	}
+}
+
+// plug picks a free port of the host for each of the guest's, the last one
+// again where nobody took it.
+func (u *userNet) plug(ctx context.Context, _ vm.Machine, last link) (link, error) {
+	var l link
+	for _, guest := range u.ports {
+		listener, err := listenFree(ctx, last.host(guest))
+		if err != nil {
+			return link{}, fmt.Errorf("looking for a free port: %w", err)
+		}
+		// Open until all are found, lest one be found twice.
+		defer listener.Close()
+		l.Forwards = append(l.Forwards, vm.PortForward{Host: listener.Addr().(*net.TCPAddr).Port, Guest: guest})
+	}
+	return l, nil
+}
+
+// host returns the host's port that leads to the guest's, or 0.
+func (l link) host(guest int) int {
+	for _, f := range l.Forwards {
+		if f.Guest == guest {
+			return f.Host
+		}
+	}
+	return 0
+}
+
+// listenFree listens at the port if it is free, and else at any.
+func listenFree(ctx context.Context, port int) (net.Listener, error) {
+	var config net.ListenConfig
+	if listener, err := config.Listen(ctx, "tcp4", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err == nil {
+		return listener, nil
+	}
+	return config.Listen(ctx, "tcp4", "127.0.0.1:0")
+}
+
+// portTaken says whether QEMU's complaint is that another program took a port
+// after it was found free.
+func portTaken(complaint string) bool {
+	return strings.Contains(complaint, "Could not set up host forwarding rule")
+}
