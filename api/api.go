@@ -1,0 +1,135 @@
+// Package api is the HTTP face of vm.Manager: it decodes requests, makes one
+// call, and encodes the answer. It is the only package that knows HTTP
+// statuses.
+package api
+
+import (
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/julienschmidt/httprouter"
+
+	"osx-builder/vm"
+)
+
+// The bounds of requests.
+const (
+	maxBody = 1 << 20          // bytes
+	maxWait = 10 * time.Minute // of GET /vms/:id?wait=
+	maxKey  = 255              // characters of an Idempotency-Key
+
+	// answerTime is what an answer may take to write once it is known.
+	answerTime = 30 * time.Second
+)
+
+// Options is what New needs beside the Manager.
+type Options struct {
+	Log     *slog.Logger // one line a request
+	Version string       // shown by GET /healthz
+	Hosts   []string     // names by which clients may address the daemon, beside localhost, this host's name and IP addresses
+}
+
+// api has the handlers.
+type api struct {
+	vms *vm.Manager
+	Options
+}
+
+// New returns the handler of all routes.
+func New(vms *vm.Manager, o Options) http.Handler {
+	a := &api{vms: vms, Options: o}
+	r := httprouter.New()
+	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
+	r.POST("/vms", a.handle(a.create))
+	r.GET("/vms", a.handle(a.list))
+	r.HEAD("/vms", a.handle(a.list))
+	r.GET("/vms/:id", a.handle(a.get))
+	r.HEAD("/vms/:id", a.handle(a.get))
+	r.DELETE("/vms/:id", a.handle(a.destroy))
+	r.GET("/healthz", a.handle(a.health))
+	r.HEAD("/healthz", a.handle(a.health))
+	r.NotFound = http.HandlerFunc(a.notFound)
+	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
+	return a.log(a.survive(a.guard(r)))
+}
+
+// create is POST /vms.
+func (a *api) create(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return err
+	}
+	q, err := decode(w, r)
+	if err != nil {
+		return err
+	}
+	v, err := a.vms.Create(r.Context(), q, key)
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Location", "/vms/"+v.ID)
+	return encode(w, http.StatusAccepted, v)
+}
+
+// get is GET /vms/:id.
+func (a *api) get(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+	wait, err := waitTime(r)
+	if err != nil {
+		return err
+	}
+	if wait > 0 {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + answerTime))
+	}
+	v, err := a.vms.Wait(r.Context(), p.ByName("id"), wait)
+	if err != nil {
+		return err
+	}
+	return encode(w, http.StatusOK, v)
+}
+
+// list is GET /vms.
+func (a *api) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	f, err := filter(r)
+	if err != nil {
+		return err
+	}
+	vms, err := a.vms.List(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	return encode(w, http.StatusOK, struct {
+		VMs []vm.VM `json:"vms"`
+	}{vms})
+}
+
+// destroy is DELETE /vms/:id.
+func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+	if err := a.vms.Destroy(r.Context(), p.ByName("id")); err != nil {
+		return err
+	}
+	w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// health is GET /healthz.
+func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	body := struct {
+		Status  string `json:"status"` // "ok", or "unavailable" where no machine can be made
+		Version string `json:"version"`
+		vm.Health
+	}{"ok", a.Version, a.vms.Health(r.Context())}
+	if body.Error != nil {
+		body.Status = "unavailable"
+		return encode(w, http.StatusServiceUnavailable, body)
+	}
+	return encode(w, http.StatusOK, body)
+}
+
+func (a *api) notFound(w http.ResponseWriter, r *http.Request) {
+	a.fail(w, r, &vm.Error{Code: codePath, Message: "there is nothing at " + quote(r.URL.Path) + "; the machines are at /vms"})
+}
+
+func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
+	a.fail(w, r, &vm.Error{Code: codeMethod, Message: r.Method + " is not allowed at " + quote(r.URL.Path) + "; allowed are " + w.Header().Get("Allow")})
+}

@@ -1,0 +1,464 @@
+package api_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"osx-builder/api"
+	"osx-builder/callback"
+	"osx-builder/image"
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// service is the API over real HTTP, with the driver without a hypervisor.
+type service struct {
+	*httptest.Server
+	t      *testing.T
+	driver *vmtest.Driver
+	vms    *vm.Manager
+	image  vm.Image
+}
+
+// small is the driver of a host with 8 processors and 4 GiB.
+type small struct{ *vmtest.Driver }
+
+func (small) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 4096} }
+
+func (small) Network(t vm.NetworkType) error {
+	if t == vm.NAT {
+		return nil
+	}
+	return &vm.Error{Code: vm.CodeNetworkUnavailable, Message: "network_type " + string(t) + " needs a host with networks"}
+}
+
+func serve(t *testing.T, options ...func(*vm.Options)) *service {
+	t.Helper()
+	archive := archive(t)
+	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(archive) }))
+	t.Cleanup(web.Close)
+	images, err := image.Open(filepath.Join(t.TempDir(), "images"), image.Options{})
+	must(t, err)
+	sender := callback.New(callback.Options{})
+	s := &service{t: t, driver: &vmtest.Driver{}}
+	o := vm.Options{Dir: t.TempDir(), Driver: small{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
+	for _, change := range options {
+		change(&o)
+	}
+	s.vms, err = vm.Open(o)
+	must(t, err)
+	sum := sha1.Sum(archive)
+	s.image = vm.Image{URL: web.URL + "/i", Checksum: hex.EncodeToString(sum[:]), ChecksumType: "sha1"}
+	s.Server = httptest.NewServer(api.New(s.vms, api.Options{Log: slog.New(slog.DiscardHandler), Version: "test"}))
+	t.Cleanup(func() {
+		s.Server.Close()
+		s.vms.Close()
+		must(t, images.Close())
+		sender.Close()
+		http.DefaultClient.CloseIdleConnections()
+	})
+	return s
+}
+
+// seed is the body of the service's first description, word for word but for
+// the image, trailing comma and all.
+func (s *service) seed() string {
+	return fmt.Sprintf(`{
+"cpus": 2,
+"memory": "1gib",
+"network_type": "nat",
+"image": {
+"url": %q,
+"checksum": %q,
+"checksum_type": "sha1"
+},
+"launch_gui": true,
+}`, s.image.URL, s.image.Checksum)
+}
+
+// with is the seed's body with one field set to a JSON value.
+func (s *service) with(field, value string) string {
+	q := map[string]any{}
+	must(s.t, json.Unmarshal([]byte(strings.ReplaceAll(s.seed(), "true,\n}", "true}")), &q))
+	at := q
+	if rest, ok := strings.CutPrefix(field, "image."); ok {
+		at, field = q["image"].(map[string]any), rest
+	}
+	at[field] = json.RawMessage(value)
+	b, err := json.Marshal(q)
+	must(s.t, err)
+	return string(b)
+}
+
+type answer struct {
+	status int
+	header http.Header
+	body   string
+	vm.Error
+}
+
+// do sends a request; headers come in pairs.
+func (s *service) do(method, path, body string, headers ...string) answer {
+	s.t.Helper()
+	req, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
+	must(s.t, err)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+		if headers[i] == "Host" {
+			req.Host = headers[i+1]
+		}
+	}
+	res, err := http.DefaultClient.Do(req)
+	must(s.t, err)
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	must(s.t, err)
+	a := answer{status: res.StatusCode, header: res.Header, body: string(b)}
+	if a.status >= 400 && method != http.MethodHead {
+		must(s.t, json.Unmarshal(b, &a.Error))
+		if a.Code == "" || a.Message == "" {
+			s.t.Errorf("%s %s: error without code or message: %s", method, path, b)
+		}
+	}
+	if len(b) > 0 && (!bytes.HasSuffix(b, []byte("\n")) || res.Header.Get("Content-Type") != "application/json") {
+		s.t.Errorf("%s %s: got type %s and %q, want indented JSON with a final newline", method, path, res.Header.Get("Content-Type"), b)
+	}
+	if res.Header.Get("X-Request-Id") == "" {
+		s.t.Errorf("%s %s: no X-Request-Id", method, path)
+	}
+	return a
+}
+
+// The seed's example, sent as curl -d sends it, is answered with the seed's
+// fields in the seed's order, and later with the seed's GET answer.
+func TestSeedExample(t *testing.T) {
+	s := serve(t)
+	a := s.do("POST", "/vms", s.seed(), "Content-Type", "application/x-www-form-urlencoded")
+	if a.status != http.StatusAccepted {
+		t.Fatalf("got %d: %s", a.status, a.body)
+	}
+	const uuid = `[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`
+	want := regexp.MustCompile(`(?s)^\{
+  "id": "(` + uuid + `)",
+  "image": \{
+    "url": "` + regexp.QuoteMeta(s.image.URL) + `",
+    "checksum": "` + s.image.Checksum + `",
+    "checksum_type": "sha1"
+  \},
+  "cpus": 2,
+  "memory": "1gib",
+  "tools_init_timeout": 0,
+  "launch_gui": true,
+  "ip_address": "",
+  "status": "",
+  "guest_os": "",
+  "network_type": "nat",
+  "phase": "accepted",`)
+	m := want.FindStringSubmatch(a.body)
+	if m == nil {
+		t.Fatalf("got %s\nwant %s", a.body, want)
+	}
+	if got := a.header.Get("Location"); got != "/vms/"+m[1] {
+		t.Errorf("Location: got %q", got)
+	}
+	a = s.do("GET", "/vms/"+m[1]+"?wait=30s", "")
+	later := regexp.MustCompile(`(?s)"cpus": 2,
+  "memory": "1.0gib",
+  "tools_init_timeout": 0,
+  "launch_gui": true,
+  "ip_address": "192.0.2.1",
+  "status": "powered-on",
+  "guest_os": "other",
+  "network_type": "nat",
+  "phase": "ready",
+  "tools_status": "running",
+  "mac_address": "[0-9a-f:]{17}",
+  "hypervisor": "memory",
+  "created_at": "[0-9T:.-]+Z",
+  "updated_at": "[0-9T:.-]+Z"
+}
+$`)
+	if a.status != http.StatusOK || !later.MatchString(a.body) {
+		t.Errorf("GET: got %d %s\nwant %s", a.status, a.body, later)
+	}
+	if a = s.do("DELETE", "/vms/"+m[1], ""); a.status != http.StatusNoContent || a.body != "" {
+		t.Errorf("DELETE: got %d %q, want 204 and no body", a.status, a.body)
+	}
+	for _, method := range []string{"GET", "DELETE"} {
+		if a = s.do(method, "/vms/"+m[1], ""); a.status != http.StatusNotFound || a.Code != vm.CodeNotFound {
+			t.Errorf("%s once gone: got %d %s, want 404 %s", method, a.status, a.Code, vm.CodeNotFound)
+		}
+	}
+}
+
+func TestMediaTypes(t *testing.T) {
+	s := serve(t)
+	for _, ok := range []string{"application/json", "application/json; charset=utf-8", "Application/JSON", "application/x-www-form-urlencoded", ""} {
+		if a := s.do("POST", "/vms", s.seed(), "Content-Type", ok); a.status != http.StatusAccepted {
+			t.Errorf("type %q: got %d %s, want 202", ok, a.status, a.body)
+		}
+	}
+	for _, bad := range []string{"text/plain", "multipart/form-data; boundary=x", "application/xml", "json", ";"} {
+		if a := s.do("POST", "/vms", s.seed(), "Content-Type", bad); a.status != http.StatusUnsupportedMediaType || a.Code != "unsupported-media-type" {
+			t.Errorf("type %q: got %d %s, want 415 unsupported-media-type", bad, a.status, a.Code)
+		}
+	}
+}
+
+// Each wrong body has its status, its code and, where one is at fault, its
+// field, and makes no machine.
+func TestBadBodies(t *testing.T) {
+	s := serve(t)
+	for name, c := range map[string]struct {
+		body   string
+		status int
+		code   vm.Code
+		field  string
+	}{
+		"empty":               {"", 415, "invalid-json", ""},
+		"blank":               {" \n", 415, "invalid-json", ""},
+		"form":                {"cpus=2&memory=1gib", 415, "invalid-json", ""},
+		"cut off":             {`{"cpus": 2,`, 415, "invalid-json", ""},
+		"deep":                {strings.Repeat("[", 100_000), 415, "invalid-json", ""},
+		"two documents":       {s.seed() + "{}", 400, "trailing-data", ""},
+		"array":               {"[]", 400, vm.CodeInvalidField, ""},
+		"string":              {`"x"`, 400, vm.CodeInvalidField, ""},
+		"null":                {"null", 400, vm.CodeInvalidField, "image.url"},
+		"no fields":           {"{}", 400, vm.CodeInvalidField, "image.url"},
+		"unknown field":       {s.with("cpu", "2"), 400, vm.CodeUnknownField, "cpu"},
+		"large":               {`{"memory": "` + strings.Repeat("x", 1<<20) + `"}`, 413, "body-too-large", ""},
+		"cpus text":           {s.with("cpus", `"2"`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus fraction":       {s.with("cpus", `1.5`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus negative":       {s.with("cpus", `-1`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus many":           {s.with("cpus", `9`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus huge":           {s.with("cpus", `1e99`), 400, vm.CodeInvalidField, "cpus"},
+		"memory number":       {s.with("memory", `1024`), 400, vm.CodeInvalidField, "memory"},
+		"memory SI":           {s.with("memory", `"1gb"`), 400, vm.CodeInvalidField, "memory"},
+		"memory bare":         {s.with("memory", `"1024"`), 400, vm.CodeInvalidField, "memory"},
+		"memory little":       {s.with("memory", `"16mib"`), 400, vm.CodeInvalidField, "memory"},
+		"memory much":         {s.with("memory", `"1tib"`), 400, vm.CodeInvalidField, "memory"},
+		"network unknown":     {s.with("network_type", `"lan"`), 400, vm.CodeInvalidField, "network_type"},
+		"network missing":     {s.with("network_type", `"bridged"`), 400, vm.CodeNetworkUnavailable, ""},
+		"image text":          {s.with("image", `"http://x/"`), 400, vm.CodeInvalidField, "image"},
+		"url relative":        {s.with("image.url", `"x"`), 400, vm.CodeInvalidField, "image.url"},
+		"url ftp":             {s.with("image.url", `"ftp://x/y"`), 400, vm.CodeInvalidField, "image.url"},
+		"url with user":       {s.with("image.url", `"http://u:p@x/y"`), 400, vm.CodeInvalidField, "image.url"},
+		"url number":          {s.with("image.url", `1`), 400, vm.CodeInvalidField, "image.url"},
+		"checksum short":      {s.with("image.checksum", `"ab"`), 400, vm.CodeInvalidField, "image.checksum"},
+		"checksum not hex":    {s.with("image.checksum", `"`+strings.Repeat("z", 40)+`"`), 400, vm.CodeInvalidField, "image.checksum"},
+		"checksum type":       {s.with("image.checksum_type", `"crc"`), 400, vm.CodeInvalidField, "image.checksum_type"},
+		"unknown image field": {s.with("image.size", `1`), 400, vm.CodeUnknownField, "size"},
+		"gui text":            {s.with("launch_gui", `"yes"`), 400, vm.CodeInvalidField, "launch_gui"},
+		"callback relative":   {s.with("callback_url", `"/x"`), 400, vm.CodeInvalidField, "callback_url"},
+		"timeout text":        {s.with("tools_init_timeout", `"soon"`), 400, vm.CodeInvalidField, "tools_init_timeout"},
+		"timeout long":        {s.with("tools_init_timeout", `3601`), 400, vm.CodeInvalidField, "tools_init_timeout"},
+		"timeout negative":    {s.with("tools_init_timeout", `-1`), 400, vm.CodeInvalidField, "tools_init_timeout"},
+	} {
+		a := s.do("POST", "/vms", c.body)
+		if a.status != c.status || a.Code != c.code || a.Field != c.field {
+			t.Errorf("%s: got %d %s %q (%s), want %d %s %q", name, a.status, a.Code, a.Field, a.Message, c.status, c.code, c.field)
+		}
+	}
+	if a := s.do("GET", "/vms", ""); a.body != "{\n  \"vms\": []\n}\n" {
+		t.Errorf("after bad bodies: got %s, want no machine", a.body)
+	}
+}
+
+func TestPathsAndMethods(t *testing.T) {
+	s := serve(t)
+	for _, c := range []struct {
+		method, path string
+		status       int
+		code         vm.Code
+		allow        string
+	}{
+		{"GET", "/", 404, "not-found", ""},
+		{"GET", "/vms/", 404, "not-found", ""},
+		{"GET", "/VMS", 404, "not-found", ""},
+		{"GET", "/vms/a/b", 404, "not-found", ""},
+		{"GET", "/vms/x", 404, vm.CodeNotFound, ""},
+		{"GET", "/vms/..%2f..%2fetc%2fpasswd", 404, "not-found", ""},
+		{"DELETE", "/vms/%00", 404, vm.CodeNotFound, ""},
+		{"DELETE", "/vms/282ee68a-2e4d-4bd7-9c0e-7f37e12fc489", 404, vm.CodeNotFound, ""},
+		{"GET", "/vms/282EE68A-2E4D-4BD7-9C0E-7F37E12FC489", 404, vm.CodeNotFound, ""},
+		{"PUT", "/vms", 405, "method-not-allowed", "GET, HEAD, OPTIONS, POST"},
+		{"POST", "/vms/x", 405, "method-not-allowed", "DELETE, GET, HEAD, OPTIONS"},
+		{"DELETE", "/healthz", 405, "method-not-allowed", "GET, HEAD, OPTIONS"},
+		{"GET", "/vms?phase=asleep", 400, vm.CodeInvalidField, ""},
+		{"GET", "/vms?status=on", 400, vm.CodeInvalidField, ""},
+		{"GET", "/vms/x?wait=11m", 400, vm.CodeInvalidField, ""},
+		{"GET", "/vms/x?wait=-1s", 400, vm.CodeInvalidField, ""},
+		{"GET", "/vms/x?wait=long", 400, vm.CodeInvalidField, ""},
+	} {
+		a := s.do(c.method, c.path, "")
+		if a.status != c.status || a.Code != c.code || a.header.Get("Allow") != c.allow {
+			t.Errorf("%s %s: got %d %s, Allow %q, want %d %s, %q", c.method, c.path, a.status, a.Code, a.header.Get("Allow"), c.status, c.code, c.allow)
+		}
+	}
+	if a := s.do("HEAD", "/healthz", ""); a.status != http.StatusOK || a.body != "" {
+		t.Errorf("HEAD /healthz: got %d %q, want 200 and no body", a.status, a.body)
+	}
+}
+
+// What a foreign web page can make a browser send is refused; what curl and
+// scripts send is not.
+func TestForeignPages(t *testing.T) {
+	s := serve(t)
+	for _, c := range []struct {
+		headers []string
+		code    vm.Code
+	}{
+		{[]string{"Origin", "https://evil.example"}, "cross-origin-refused"},
+		{[]string{"Sec-Fetch-Site", "cross-site"}, "cross-origin-refused"},
+		{[]string{"Host", "evil.example:12345"}, "host-refused"},
+		{[]string{"Host", "localhost.evil.example"}, "host-refused"},
+		{[]string{"Host", "LOCALHOST:1"}, ""},
+		{[]string{"Host", "[::1]:1"}, ""},
+		{[]string{"Sec-Fetch-Site", "same-origin"}, ""},
+	} {
+		a := s.do("POST", "/vms", s.seed(), c.headers...)
+		if a.Code != c.code || (c.code == "") != (a.status == http.StatusAccepted) || (c.code != "" && a.status != http.StatusForbidden) {
+			t.Errorf("%v: got %d %s, want %q", c.headers, a.status, a.Code, c.code)
+		}
+	}
+}
+
+func TestRequestID(t *testing.T) {
+	s := serve(t)
+	if got := s.do("GET", "/healthz", "", "X-Request-Id", "job-7.2").header.Get("X-Request-Id"); got != "job-7.2" {
+		t.Errorf("a sane ID: got %q, want it back", got)
+	}
+	for _, bad := range []string{"a b", strings.Repeat("x", 129), "<script>"} {
+		if got := s.do("GET", "/healthz", "", "X-Request-Id", bad).header.Get("X-Request-Id"); got == bad || got == "" {
+			t.Errorf("ID %q: got %q, want a new one", bad, got)
+		}
+	}
+}
+
+func TestIdempotencyKey(t *testing.T) {
+	s := serve(t)
+	post := func(key, body string) answer { return s.do("POST", "/vms", body, "Idempotency-Key", key) }
+	first, second := post("k", s.seed()), post("k", s.seed())
+	if first.status != 202 || second.status != 202 || first.header.Get("Location") != second.header.Get("Location") {
+		t.Errorf("got %d %s, then %d %s, want one machine", first.status, first.header.Get("Location"), second.status, second.header.Get("Location"))
+	}
+	if a := post("k", s.with("cpus", "1")); a.status != http.StatusConflict || a.Code != vm.CodeIdempotencyConflict {
+		t.Errorf("another body: got %d %s, want 409 %s", a.status, a.Code, vm.CodeIdempotencyConflict)
+	}
+	for _, key := range []string{strings.Repeat("k", 256), "ä", "a\tb"} {
+		if a := post(key, s.seed()); a.status != 400 || a.Field != "Idempotency-Key" {
+			t.Errorf("key %.20q: got %d %q, want 400 for Idempotency-Key", key, a.status, a.Field)
+		}
+	}
+	if a := post("refused", s.with("cpus", "-1")); a.status != 400 {
+		t.Fatalf("got %d", a.status)
+	}
+	if a := post("refused", s.seed()); a.status != 202 {
+		t.Errorf("a key whose first request was refused: got %d %s, want 202", a.status, a.Code)
+	}
+}
+
+func TestBusy(t *testing.T) {
+	held := make(chan struct{})
+	s := serve(t, func(o *vm.Options) { o.Creations = 1 })
+	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
+		if step == vmtest.Clone {
+			select {
+			case <-held:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	}
+	if a := s.do("POST", "/vms", s.seed()); a.status != 202 {
+		t.Fatalf("got %d", a.status)
+	}
+	a := s.do("POST", "/vms", s.seed())
+	if a.status != http.StatusServiceUnavailable || a.Code != vm.CodeBusy || a.header.Get("Retry-After") == "" {
+		t.Errorf("got %d %s, Retry-After %q, want 503 %s", a.status, a.Code, a.header.Get("Retry-After"), vm.CodeBusy)
+	}
+	close(held)
+}
+
+func TestUnreadableMachine(t *testing.T) {
+	s := serve(t)
+	a := s.do("POST", "/vms", s.seed())
+	path := a.header.Get("Location")
+	s.do("GET", path+"?wait=1m", "")
+	s.driver.Hook = func(_ context.Context, step vmtest.Step, _ vm.Machine) error {
+		if step == vmtest.Inspect {
+			return errors.New("a stalled lock")
+		}
+		return nil
+	}
+	if a = s.do("GET", path, ""); a.status != http.StatusConflict || a.Code != vm.CodeOpen || !strings.Contains(a.Message, "a stalled lock") {
+		t.Errorf("GET: got %d %s %q, want 409 %s", a.status, a.Code, a.Message, vm.CodeOpen)
+	}
+	if a = s.do("GET", "/vms", ""); a.status != 200 || !strings.Contains(a.body, string(vm.CodeOpen)) {
+		t.Errorf("list: got %d %s, want 200 with the entry's error", a.status, a.body)
+	}
+	if a = s.do("DELETE", path, ""); a.status != http.StatusNoContent {
+		t.Errorf("DELETE: got %d %s, want 204", a.status, a.body)
+	}
+}
+
+// A handler's panic is an answer, and the daemon goes on.
+func TestPanic(t *testing.T) {
+	s := serve(t)
+	a := s.do("POST", "/vms", s.seed())
+	path := a.header.Get("Location")
+	s.do("GET", path+"?wait=1m", "")
+	s.driver.Hook = func(context.Context, vmtest.Step, vm.Machine) error { panic("out of order") }
+	if a = s.do("GET", path, ""); a.status != 500 || a.Code != vm.CodeInternal || strings.Contains(a.body, "out of order") {
+		t.Errorf("got %d %s, want 500 %s without the panic's text", a.status, a.body, vm.CodeInternal)
+	}
+	s.driver.Hook = nil
+	if a = s.do("GET", path, ""); a.status != 200 {
+		t.Errorf("afterwards: got %d, want 200", a.status)
+	}
+}
+
+func TestHealth(t *testing.T) {
+	s := serve(t)
+	a := s.do("GET", "/healthz", "")
+	if a.status != 200 || !strings.Contains(a.body, `"status": "ok"`) || !strings.Contains(a.body, `"hypervisor": "memory"`) {
+		t.Errorf("got %d %s", a.status, a.body)
+	}
+}
+
+func archive(t *testing.T) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	const vmx = "guestOS = \"other\"\n"
+	must(t, w.WriteHeader(&tar.Header{Name: "a.vmx", Mode: 0o644, Size: int64(len(vmx)), Typeflag: tar.TypeReg}))
+	_, err := io.WriteString(w, vmx)
+	must(t, err)
+	must(t, w.Close())
+	return b.Bytes()
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,193 @@
+package api
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"reflect"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/tailscale/hujson"
+
+	"osx-builder/vm"
+)
+
+// curlType is what curl -d sends where it is told no other type.
+const curlType = "application/x-www-form-urlencoded"
+
+// maxBrackets bounds how deep a document can nest, before it is parsed. A
+// request has two pairs.
+const maxBrackets = 1000
+
+// decode reads the body of POST /vms. Trailing commas and comments are taken;
+// unknown fields and a second document are not.
+func decode(w http.ResponseWriter, r *http.Request) (vm.Request, error) {
+	var q vm.Request
+	if err := mediaType(r.Header.Get("Content-Type")); err != nil {
+		return q, err
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if large := new(http.MaxBytesError); errors.As(err, &large) {
+		return q, &vm.Error{Code: codeBody, Message: fmt.Sprintf("the body is longer than %d bytes", large.Limit)}
+	}
+	if err != nil {
+		return q, &vm.Error{Code: codeJSON, Message: "the body could not be read: " + err.Error(), Err: err}
+	}
+	plain, err := standardize(body)
+	if err != nil {
+		return q, err
+	}
+	d := json.NewDecoder(bytes.NewReader(plain))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&q); err != nil {
+		return q, decodeError(err)
+	}
+	return q, nil
+}
+
+func mediaType(header string) error {
+	if header == "" {
+		return nil
+	}
+	t, _, err := mime.ParseMediaType(header)
+	if err == nil && (t == "application/json" || t == curlType) {
+		return nil
+	}
+	return &vm.Error{Code: codeMediaType, Message: fmt.Sprintf("the body's Content-Type is %s; it must be application/json", quote(header))}
+}
+
+// standardize makes strict JSON of a body with comments and trailing commas.
+func standardize(body []byte) ([]byte, error) {
+	if len(bytes.TrimSpace(body)) == 0 {
+		return nil, &vm.Error{Code: codeJSON, Message: "the body is empty; it must be a JSON object"}
+	}
+	if bytes.Count(body, []byte("["))+bytes.Count(body, []byte("{")) > maxBrackets {
+		return nil, &vm.Error{Code: codeJSON, Message: fmt.Sprintf("the body has more than %d brackets; it must be one flat JSON object", maxBrackets)}
+	}
+	plain, err := hujson.Standardize(body)
+	if err == nil {
+		return plain, nil
+	}
+	reason := strings.TrimPrefix(err.Error(), "hujson: ")
+	if strings.Contains(reason, "after top-level value") {
+		return nil, &vm.Error{Code: codeTrailing, Message: "the body must be one JSON object and nothing after it: " + reason, Err: err}
+	}
+	return nil, &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + reason, Err: err}
+}
+
+// decodeError says which field is at fault in the API's words.
+func decodeError(err error) error {
+	var known *vm.Error
+	if errors.As(err, &known) {
+		return known
+	}
+	var typ *json.UnmarshalTypeError
+	if errors.As(err, &typ) {
+		if typ.Field == "" {
+			return &vm.Error{Code: vm.CodeInvalidField, Message: fmt.Sprintf("the body is a JSON %s; it must be an object", typ.Value)}
+		}
+		return &vm.Error{
+			Code: vm.CodeInvalidField, Field: typ.Field,
+			Message: fmt.Sprintf("%s is a JSON %s; it must be %s", typ.Field, typ.Value, kind(typ.Type)),
+		}
+	}
+	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
+		if unquoted, err := strconv.Unquote(name); err == nil {
+			name = unquoted
+		}
+		return &vm.Error{
+			Code: vm.CodeUnknownField, Field: name,
+			Message: fmt.Sprintf("there is no field %s; the fields are %s", quote(name), strings.Join(fields(reflect.TypeFor[vm.Request](), ""), ", ")),
+		}
+	}
+	return &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + err.Error(), Err: err}
+}
+
+// kind names a Go type as JSON does.
+func kind(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Int:
+		return "a whole number"
+	case reflect.Bool:
+		return "true or false"
+	case reflect.Struct:
+		return "an object"
+	default:
+		return "a string"
+	}
+}
+
+// fields lists the JSON names of a request's fields.
+func fields(t reflect.Type, prefix string) []string {
+	var names []string
+	for i := range t.NumField() {
+		f := t.Field(i)
+		name := prefix + f.Tag.Get("json")
+		if f.Type.Kind() == reflect.Struct {
+			names = append(names, fields(f.Type, name+".")...)
+			continue
+		}
+		names = append(names, name)
+	}
+	return names
+}
+
+// idempotencyKey reads the header of that name: 1 to 255 printable characters.
+func idempotencyKey(h http.Header) (string, error) {
+	values := h.Values("Idempotency-Key")
+	if len(values) == 0 {
+		return "", nil
+	}
+	key := values[0]
+	printable := !strings.ContainsFunc(key, func(c rune) bool { return c < ' ' || c > '~' })
+	if len(values) > 1 || key == "" || len(key) > maxKey || !printable {
+		return "", &vm.Error{
+			Code: vm.CodeInvalidField, Field: "Idempotency-Key",
+			Message: fmt.Sprintf("Idempotency-Key is %s; it must be one header of 1 to %d printable ASCII characters", quote(strings.Join(values, ", ")), maxKey),
+		}
+	}
+	return key, nil
+}
+
+// waitTime reads ?wait=, a duration such as 30s or whole seconds.
+func waitTime(r *http.Request) (time.Duration, error) {
+	text := r.URL.Query().Get("wait")
+	if text == "" {
+		return 0, nil
+	}
+	d, err := time.ParseDuration(text)
+	if err != nil {
+		d, err = time.ParseDuration(text + "s")
+	}
+	if err != nil || d < 0 || d > maxWait {
+		return 0, &vm.Error{
+			Code: vm.CodeInvalidField, Field: "wait",
+			Message: fmt.Sprintf("wait is %s; it must be a duration such as 30s, at most 10m", quote(text)),
+		}
+	}
+	return d, nil
+}
+
+// filter reads ?phase= and ?status=.
+func filter(r *http.Request) (f vm.Filter, err error) {
+	q := r.URL.Query()
+	f = vm.Filter{Phase: vm.Phase(q.Get("phase")), Status: vm.Power(q.Get("status"))}
+	if f.Phase != "" && !slices.Contains(vm.Phases(), f.Phase) {
+		return f, filterError("phase", f.Phase, vm.Phases())
+	}
+	if f.Status != "" && !slices.Contains(vm.Powers(), f.Status) {
+		return f, filterError("status", f.Status, vm.Powers())
+	}
+	return f, nil
+}
+
+func filterError[T ~string](name string, got T, want []T) error {
+	return &vm.Error{Code: vm.CodeInvalidField, Field: name, Message: fmt.Sprintf("%s is %s; it must be one of %v", name, quote(string(got)), want)}
+}

@@ -1,0 +1,124 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+
+	"github.com/julienschmidt/httprouter"
+
+	"osx-builder/vm"
+)
+
+// The codes of failures that HTTP itself knows.
+const (
+	codePath        vm.Code = "not-found"
+	codeMethod      vm.Code = "method-not-allowed"
+	codeMediaType   vm.Code = "unsupported-media-type"
+	codeJSON        vm.Code = "invalid-json"
+	codeTrailing    vm.Code = "trailing-data"
+	codeBody        vm.Code = "body-too-large"
+	codeHost        vm.Code = "host-refused"
+	codeCrossOrigin vm.Code = "cross-origin-refused"
+)
+
+// statuses gives each code its HTTP status.
+var statuses = map[vm.Code]int{
+	codePath:        http.StatusNotFound,
+	codeMethod:      http.StatusMethodNotAllowed,
+	codeMediaType:   http.StatusUnsupportedMediaType,
+	codeJSON:        http.StatusUnsupportedMediaType,
+	codeTrailing:    http.StatusBadRequest,
+	codeBody:        http.StatusRequestEntityTooLarge,
+	codeHost:        http.StatusForbidden,
+	codeCrossOrigin: http.StatusForbidden,
+
+	vm.CodeInvalidField:          http.StatusBadRequest,
+	vm.CodeUnknownField:          http.StatusBadRequest,
+	vm.CodeNetworkUnavailable:    http.StatusBadRequest,
+	vm.CodeIdempotencyConflict:   http.StatusConflict,
+	vm.CodeBusy:                  http.StatusServiceUnavailable,
+	vm.CodeShuttingDown:          http.StatusServiceUnavailable,
+	vm.CodeNotFound:              http.StatusNotFound,
+	vm.CodeOpen:                  http.StatusConflict,
+	vm.CodeHypervisorUnavailable: http.StatusServiceUnavailable,
+	vm.CodeInternal:              http.StatusInternalServerError,
+
+	vm.CodeImageDownload: http.StatusBadGateway,
+	vm.CodeImageChecksum: http.StatusUnprocessableEntity,
+	vm.CodeImageUnsafe:   http.StatusUnprocessableEntity,
+	vm.CodeImageInvalid:  http.StatusUnprocessableEntity,
+	vm.CodeImageTooLarge: http.StatusUnprocessableEntity,
+	vm.CodeDiskFull:      http.StatusInsufficientStorage,
+	vm.CodeHypervisor:    http.StatusInternalServerError,
+	vm.CodeGuestStopped:  http.StatusInternalServerError,
+	vm.CodeAttempts:      http.StatusInternalServerError,
+	vm.CodeCancelled:     http.StatusConflict,
+}
+
+// Statuses returns the HTTP status of every code that the API answers with.
+func Statuses() map[vm.Code]int {
+	all := make(map[vm.Code]int, len(statuses))
+	for code, status := range statuses {
+		all[code] = status
+	}
+	return all
+}
+
+// retryAfter is what a client that comes too early is told, in seconds.
+const retryAfter = "5"
+
+// handler is an httprouter.Handle that returns its error.
+type handler func(http.ResponseWriter, *http.Request, httprouter.Params) error
+
+func (a *api) handle(h handler) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
+		if err := h(w, r, p); err != nil {
+			a.fail(w, r, err)
+		}
+	}
+}
+
+// fail answers with an error's code and message. What was not foreseen is an
+// internal error, and the log has the rest.
+func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
+	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
+		return // the client has left
+	}
+	var known *vm.Error
+	if !errors.As(err, &known) {
+		known = &vm.Error{Code: vm.CodeInternal, Message: "internal error; the daemon's log has the details under request " + requestID(r)}
+	}
+	status, ok := statuses[known.Code]
+	if !ok {
+		status = http.StatusInternalServerError
+	}
+	if status >= http.StatusInternalServerError {
+		a.Log.Error("request failed", "request_id", requestID(r), "code", known.Code, "err", err)
+	}
+	if status == http.StatusServiceUnavailable {
+		w.Header().Set("Retry-After", retryAfter)
+	}
+	if err := encode(w, status, known); err != nil {
+		a.Log.Debug("answer not written", "request_id", requestID(r), "err", err)
+	}
+}
+
+// encode writes a JSON answer, indented for people in a terminal.
+func encode(w http.ResponseWriter, status int, body any) error {
+	b, err := json.MarshalIndent(body, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the answer: %w", err)
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	w.Header().Set("Cache-Control", "no-store")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(b, '\n')) // a client that has left is no failure of ours
+	return nil
+}
+
+// quote shortens and quotes what a client sent, for messages.
+func quote(s string) string { return fmt.Sprintf("%.200q", s) }
