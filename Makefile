@@ -1,0 +1,87 @@
+# `make help` lists the targets.
+
+SHELL    := /bin/bash
+BUILD    := build
+BINARY   := $(BUILD)/osx-builder
+IMAGE    := $(BUILD)/tinyvm.tar.gz
+TINYVM   := vm/vmtest/tinyvm/build.sh
+VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
+SOURCES   = $(shell find . -name '*.go' -not -path './$(BUILD)/*') go.mod go.sum
+
+# What a Debian machine needs to run machines, and to test.
+PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
+TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping $(shell $(TINYVM) --packages)
+
+.DEFAULT_GOAL := build
+.PHONY: build run demo test check bench fuzz image deps test-deps clean help
+
+build: $(BINARY) ## build build/osx-builder (the default)
+
+$(BINARY): $(SOURCES)
+	@mkdir -p $(BUILD)
+	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ .
+
+run: deps build ## install what is missing and run the daemon
+	$(BINARY)
+
+demo: test-deps build image ## tell the whole story once: image, machine, address, callback, gone
+	@go build -o $(BUILD)/demo ./vm/vmtest/demo
+	@$(BUILD)/demo -binary $(BINARY) -image $(IMAGE)
+
+test: test-deps build ## install what is missing and run every test, on real QEMU too
+	$(TINYVM) $(BUILD) all
+	go vet ./... && go test -race -timeout 20m ./...
+
+check: test-deps ## gofumpt, vet and staticcheck
+	@unformatted=$$(go tool gofumpt -l .); if [ -n "$$unformatted" ]; then echo "run 'go tool gofumpt -w .' for:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	GOOS=darwin go vet ./...
+	go tool staticcheck ./...
+
+bench: test-deps build image ## measure against named baselines, as ratios in one run
+	go test -run '^$$' -bench . -benchtime 1x -timeout 30m . ./image
+
+FUZZTIME := 60s
+fuzz: ## run each fuzz target for FUZZTIME
+	@set -e; for pkg in $$(go list ./...); do \
+	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	  done; \
+	done
+
+image: test-deps $(IMAGE) ## build build/tinyvm.tar.gz, the small guest image
+
+$(IMAGE): $(wildcard vm/vmtest/tinyvm/*)
+	$(TINYVM) $(BUILD)
+
+# A package is installed only where it is missing, so that a prepared machine
+# needs neither network nor root.
+define install
+	@if command -v dpkg-query >/dev/null; then \
+	  missing=; for p in $(1); do \
+	    [ "$$(dpkg-query -W -f '$${db:Status-Status}' $$p 2>/dev/null)" = installed ] || missing="$$missing $$p"; \
+	  done; \
+	  if [ -n "$$missing" ]; then \
+	    echo "installing$$missing"; \
+	    $(SUDO) apt-get update -q && $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -qy --no-install-recommends $$missing; \
+	  fi; \
+	elif command -v brew >/dev/null; then \
+	  command -v qemu-system-x86_64 >/dev/null || brew install qemu; \
+	else \
+	  command -v qemu-system-x86_64 >/dev/null && command -v qemu-img >/dev/null || \
+	    { echo "install QEMU (qemu-system-x86_64, qemu-img) and dnsmasq with this system's package manager; their Debian packages are: $(1)"; exit 1; }; \
+	fi
+endef
+
+deps:
+	$(call install,$(PACKAGES))
+
+test-deps:
+	$(call install,$(PACKAGES) $(TEST_PACKAGES))
+
+clean: ## remove build/
+	rm -rf $(BUILD)
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,142 @@
+package main_test
+
+import (
+	"encoding/json"
+	"errors"
+	"go/parser"
+	"go/token"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"osx-builder/api"
+	"osx-builder/vm"
+)
+
+// arrows is the house: which package may import which of the others. What is
+// not here is not allowed; tests may import what they like.
+var arrows = map[string][]string{
+	"":                {"api", "callback", "config", "image", "vm", "vm/qemu", "vm/vix", "vm/vmx"},
+	"api":             {"vm"},
+	"callback":        nil,
+	"config":          nil,
+	"image":           nil,
+	"vm":              {"callback", "image"},
+	"vm/qemu":         {"vm", "vm/vmx", "vm/qemu/network"},
+	"vm/qemu/network": nil,
+	"vm/vix":          {"vm", "vm/vmx"},
+	"vm/vmtest":       {"vm"},
+	"vm/vmtest/demo":  {"vm", "vm/vmtest/e2e"},
+	"vm/vmtest/e2e":   {"vm"},
+	"vm/vmx":          nil,
+}
+
+type goPackage struct {
+	ImportPath, Doc, Dir string
+	Imports, GoFiles     []string
+}
+
+// packages lists the module's packages as the go command sees them.
+func packages(t *testing.T) map[string]goPackage {
+	t.Helper()
+	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Dir,Imports,GoFiles", "./...").Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	all := make(map[string]goPackage)
+	for d := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p goPackage
+		if err := d.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatalf("go list: %v", err)
+		}
+		all[strings.TrimPrefix(strings.TrimPrefix(p.ImportPath, "osx-builder"), "/")] = p
+	}
+}
+
+func TestArrows(t *testing.T) {
+	for name, p := range packages(t) {
+		allowed, known := arrows[name]
+		if !known {
+			t.Errorf("package %q is not in the house; is it to be?", name)
+		}
+		for _, path := range p.Imports {
+			if to, ok := strings.CutPrefix(path, "osx-builder/"); ok && !slices.Contains(allowed, to) {
+				t.Errorf("%q imports %q, which it must not know", name, to)
+			}
+		}
+		if name == "vm" && slices.Contains(p.Imports, "net/http") {
+			t.Error("vm imports net/http; only api knows HTTP")
+		}
+		if p.Doc == "" {
+			t.Errorf("package %q has no comment", name)
+		}
+	}
+}
+
+// Every exported declaration has a comment.
+func TestExportedNamesHaveComments(t *testing.T) {
+	for name, p := range packages(t) {
+		for _, file := range p.GoFiles {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.ParseComments)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, bare := range uncommented(f) {
+				t.Errorf("%s/%s: %s has no comment", name, file, bare)
+			}
+		}
+	}
+}
+
+// Every code that a client may see has a status and stands in README.
+func TestCodes(t *testing.T) {
+	readme := readFile(t, "README.md")
+	statuses := api.Statuses()
+	for _, code := range vm.Codes() {
+		if statuses[code] == 0 {
+			t.Errorf("code %s has no HTTP status", code)
+		}
+	}
+	for code := range statuses {
+		if !strings.Contains(readme, "`"+string(code)+"`") {
+			t.Errorf("README does not explain code %s", code)
+		}
+	}
+	source := readFile(t, "vm/error.go")
+	for _, m := range regexp.MustCompile(`(?m)^\s+Code\w+\s+Code = "([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
+		if !slices.Contains(vm.Codes(), vm.Code(m[1])) {
+			t.Errorf("code %s is not in vm.Codes", m[1])
+		}
+	}
+}
+
+// Every block of JSON in README is JSON, but for the comments and trailing
+// commas that the API takes.
+func TestReadmeJSON(t *testing.T) {
+	blocks := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(readFile(t, "README.md"), -1)
+	if len(blocks) == 0 {
+		t.Fatal("README has no JSON examples")
+	}
+	for _, b := range blocks {
+		var v any
+		if err := json.Unmarshal([]byte(b[1]), &v); err != nil {
+			t.Errorf("README: %v in\n%s", err, b[1])
+		}
+	}
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	b, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -1,0 +1,199 @@
+package main_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest/e2e"
+)
+
+// vmxText is a .vmx with one disk.
+func vmxText(disk string) string {
+	return fmt.Sprintf("config.version = \"8\"\nvirtualHW.version = \"19\"\nguestOS = \"other\"\nscsi0.present = \"TRUE\"\nscsi0.virtualDev = \"pvscsi\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"%s\"\n", disk)
+}
+
+// descriptor is a VMDK that says that its bytes are in another file.
+func descriptor(extent string) string {
+	return fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\n# Extent description\nRW 8 FLAT \"%s\" 0\n", extent)
+}
+
+// packed is an archive of these files: pairs of name and content.
+func packed(t *testing.T, files ...string) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	w := tar.NewWriter(z)
+	for i := 0; i < len(files); i += 2 {
+		h := &tar.Header{Name: files[i], Mode: 0o644, Size: int64(len(files[i+1])), Typeflag: tar.TypeReg}
+		if target, ok := strings.CutPrefix(files[i+1], "-> "); ok {
+			h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, target, 0
+		}
+		must(t, w.WriteHeader(h))
+		if h.Size > 0 {
+			_, err := w.Write([]byte(files[i+1]))
+			must(t, err)
+		}
+	}
+	must(t, w.Close())
+	must(t, z.Close())
+	return b.Bytes()
+}
+
+// Each image that cannot be one fails with its code, by GET and by callback,
+// and leaves nothing but the failed machine's record.
+func TestBadImages(t *testing.T) {
+	flat := strings.Repeat("\x00", 8*512)
+	cases := map[string]struct {
+		archive []byte
+		want    vm.Code
+		names   string // what the message must name
+	}{
+		"not an archive":           {[]byte("<html>login</html>"), vm.CodeImageInvalid, ""},
+		"no vmx":                   {packed(t, "readme", "hello"), vm.CodeImageInvalid, ".vmx"},
+		"two vmx":                  {packed(t, "a.vmx", vmxText("d.vmdk"), "b.vmx", vmxText("d.vmdk")), vm.CodeImageInvalid, "b.vmx"},
+		"disk missing":             {packed(t, "a.vmx", vmxText("gone.vmdk")), vm.CodeImageInvalid, "gone.vmdk"},
+		"extent missing":           {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("gone-flat.vmdk")), vm.CodeImageInvalid, "gone-flat.vmdk"},
+		"truncated":                {packed(t, "a.vmx", vmxText("d.vmdk"))[:40], vm.CodeImageInvalid, ""},
+		"traversal":                {packed(t, "../../evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
+		"absolute name":            {packed(t, "/tmp/evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
+		"link":                     {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", "-> /etc/passwd"), vm.CodeImageUnsafe, "d.vmdk"},
+		"disk of the host":         {packed(t, "a.vmx", vmxText("/dev/vda")), vm.CodeImageUnsafe, "/dev/vda"},
+		"disk by URL":              {packed(t, "a.vmx", vmxText("nbd:127.0.0.1:10809")), vm.CodeImageUnsafe, "nbd:"},
+		"extent of the host":       {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("/etc/shadow")), vm.CodeImageUnsafe, "/etc/shadow"},
+		"extent outside":           {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("../../x")), vm.CodeImageUnsafe, "../../x"},
+		"raw disk named vmdk":      {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", flat), vm.CodeImageUnsafe, "d.vmdk"},
+		"wrong checksum":           {nil, vm.CodeImageChecksum, strings.Repeat("0", 60)},
+		"absent":                   {nil, vm.CodeImageDownload, "404"},
+		"server stops half way":    {nil, vm.CodeImageDownload, "half"},
+		"connection refused":       {nil, vm.CodeImageDownload, "refused"},
+		"more than the limit says": {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("\x00", 2<<20)), vm.CodeImageTooLarge, ""},
+	}
+	s := newStage(t, "-image-max-bytes", "1mib", "-creations", "64")
+	s.site.Serve = func(w http.ResponseWriter, r *http.Request, file string) {
+		c := cases[strings.ReplaceAll(filepath.Base(file), "+", " ")]
+		switch {
+		case strings.Contains(file, "half"):
+			w.Header().Set("Content-Length", "1000")
+			_, _ = w.Write(make([]byte, 500))
+		case strings.Contains(file, "absent"):
+			w.WriteHeader(http.StatusNotFound)
+		default:
+			_, _ = w.Write(c.archive)
+		}
+	}
+	ids := make(map[string]string)
+	for name, c := range cases {
+		sum := sha256.Sum256(c.archive)
+		i := e2e.Image{URL: s.site.ImageURL(strings.ReplaceAll(name, " ", "+")), SHA256: hex.EncodeToString(sum[:])}
+		switch name {
+		case "wrong checksum", "absent", "server stops half way", "connection refused":
+			i.SHA256 = strings.Repeat("0", 62) + fmt.Sprintf("%02d", len(name)) // of no image, one for each
+		}
+		if name == "connection refused" {
+			i.URL = "http://127.0.0.1:1/" + name[:1]
+		}
+		ids[name] = s.create(i.Body(map[string]any{"callback_url": s.site.CallbackURL()})).ID
+	}
+	posted := make(map[string]vm.VM)
+	for range cases {
+		v := s.patientCallback()
+		posted[v.ID] = v
+	}
+	for name, c := range cases {
+		v := s.get(ids[name])
+		if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != c.want || v.Status != "" {
+			t.Errorf("%s: got phase %s, status %q, error %+v, want failed with %s", name, v.Phase, v.Status, v.Error, c.want)
+			continue
+		}
+		if !strings.Contains(v.Error.Message, c.names) {
+			t.Errorf("%s: the message does not name %q: %s", name, c.names, v.Error.Message)
+		}
+		if p := posted[v.ID]; p.Error == nil || p.Error.Code != c.want {
+			t.Errorf("%s: callback: got %+v, want %s", name, p.Error, c.want)
+		}
+		s.destroy(v.ID)
+	}
+	left, _ := filepath.Glob(filepath.Join(s.Data, "images", "gold", "*"))
+	if len(left) != 0 {
+		t.Errorf("bad images left gold ones: %v", left)
+	}
+}
+
+// patientCallback waits longer than a download that is tried again and again.
+func (s *stage) patientCallback() vm.VM {
+	s.t.Helper()
+	for deadline := time.Now().Add(3 * time.Minute); len(s.site.Callbacks) == 0 && time.Now().Before(deadline); {
+		time.Sleep(50 * time.Millisecond)
+	}
+	return s.callback()
+}
+
+// A host without QEMU says at start what is missing and how to get it, and
+// tells each client; told to use QEMU, the daemon does not start.
+func TestWithoutQEMU(t *testing.T) {
+	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PATH=") })
+	env = append(env, "PATH="+t.TempDir())
+	s := newStageEnv(t, env)
+	if !strings.Contains(s.Log(), "qemu-system-x86") {
+		t.Errorf("the log does not name the package: %s", s.Log())
+	}
+	i := e2e.Image{URL: s.site.ImageURL("x"), SHA256: strings.Repeat("a", 64)}
+	a, err := s.Do("POST", "/vms", "application/json", i.Body(nil))
+	must(t, err)
+	var e vm.Error
+	must(t, a.JSON(&e))
+	if a.Status != http.StatusServiceUnavailable || e.Code != vm.CodeHypervisorUnavailable || !strings.Contains(e.Message, "qemu-system-x86") {
+		t.Errorf("POST: got %d %s, want 503 %s that names the package", a.Status, a.Body, vm.CodeHypervisorUnavailable)
+	}
+	if a, err = s.Do("GET", "/healthz", "", nil); err != nil || a.Status != http.StatusServiceUnavailable {
+		t.Errorf("GET /healthz: got %d, %v, want 503", a.Status, err)
+	}
+	cmd := exec.Command(binary, "-driver", "qemu", "-data", t.TempDir(), "-listen", "127.0.0.1:0")
+	cmd.Env = env
+	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "qemu-system-x86") {
+		t.Errorf("-driver qemu: got %v, %s, want an error that names the package", err, out)
+	}
+}
+
+// A second daemon on the same data says who holds it.
+func TestSecondDaemon(t *testing.T) {
+	s := newStage(t)
+	out, err := exec.Command(binary, "-data", s.Data, "-listen", "127.0.0.1:0").CombinedOutput()
+	if err == nil || !strings.Contains(string(out), s.URL) || !strings.Contains(string(out), "-data") {
+		t.Errorf("got %v, %s, want an error that names %s and -data", err, out, s.URL)
+	}
+}
+
+// Settings that cannot be are refused at start, by name.
+func TestBadSettings(t *testing.T) {
+	deep := filepath.Join(t.TempDir(), strings.Repeat("deep/", 20))
+	for name, c := range map[string]struct {
+		args []string
+		want string
+	}{
+		"deep data folder":  {[]string{"-data", deep}, "-data"},
+		"open to all":       {[]string{"-listen", "0.0.0.0:0"}, "-insecure"},
+		"no such driver":    {[]string{"-driver", "xen"}, "xen"},
+		"no such flag":      {[]string{"-cpus", "2"}, "-cpus"},
+		"port out of range": {[]string{"-forward", "70000"}, "70000"},
+	} {
+		args := append([]string{"-listen", "127.0.0.1:0", "-data", t.TempDir()}, c.args...)
+		out, err := exec.Command(binary, args...).CombinedOutput()
+		if err == nil || !strings.Contains(string(out), c.want) {
+			t.Errorf("%s: got %v, %s, want an error that names %s", name, err, out, c.want)
+		}
+	}
+}

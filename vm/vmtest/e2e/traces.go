@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Traces lists what machines leave on a host: processes that name the data
+// folder, network devices of ours, and, below the data folder, files other
+// than gold images and the daemon's own.
+func Traces(data string) []string {
+	var found []string
+	found = append(found, processes(data)...)
+	devices, _ := net.Interfaces() // none to be had is none found
+	for _, d := range devices {
+		if strings.HasPrefix(d.Name, "osxb") {
+			found = append(found, "device "+d.Name)
+		}
+	}
+	files, _ := filepath.Glob(filepath.Join(data, "vms", "*"))
+	for _, f := range files {
+		found = append(found, "file "+f)
+	}
+	return append(found, leases(data)...)
+}
+
+// processes finds those of QEMU and dnsmasq that work in the data folder.
+func processes(data string) (found []string) {
+	dirs, _ := filepath.Glob("/proc/[0-9]*/cmdline")
+	for _, file := range dirs {
+		b, err := os.ReadFile(file)
+		args := strings.ReplaceAll(string(b), "\x00", " ")
+		if err != nil || !strings.Contains(args, data) {
+			continue
+		}
+		if name := filepath.Base(strings.Fields(args)[0]); strings.HasPrefix(name, "qemu") || name == "dnsmasq" {
+			found = append(found, "process "+filepath.Base(filepath.Dir(file))+" "+name)
+		}
+	}
+	return found
+}
+
+// leases lists the DHCP leases that are held.
+func leases(data string) (found []string) {
+	_ = filepath.WalkDir(filepath.Join(data, "net"), func(path string, e os.DirEntry, err error) error {
+		if err != nil || e.IsDir() || !strings.Contains(e.Name(), "lease") {
+			return nil
+		}
+		b, _ := os.ReadFile(path)
+		for line := range strings.Lines(string(b)) {
+			found = append(found, "lease "+strings.TrimSpace(line))
+		}
+		return nil
+	})
+	return found
+}
+
+// Diff lists what is in after and was not in before.
+func Diff(before, after []string) (added []string) {
+	for _, a := range after {
+		if !slices.Contains(before, a) {
+			added = append(added, a)
+		}
+	}
+	return added
+}
