@@ -1,6 +1,7 @@
 package callback_test
 
 import (
+	"bufio"
 	"bytes"
 	"net"
 	"net/http"
@@ -79,7 +80,11 @@ func TestPostReadsADateToRetryAfter(t *testing.T) {
 func TestPostSaysWhyNothingAnswered(t *testing.T) {
 	closed := serve(t, nil)
 	closed.Close()
-	garbage := raw(t, func(c net.Conn) { _, _ = c.Write(bytes.Repeat([]byte("spam"), 1000)) })
+	// The request is read first: what arrives before it is told in other words.
+	garbage := raw(t, func(c net.Conn) {
+		_, _ = http.ReadRequest(bufio.NewReader(c))
+		_, _ = c.Write(bytes.Repeat([]byte("spam"), 1000))
+	})
 	for name, tc := range map[string]struct{ url, text string }{
 		"refused":        {closed.URL + "/hook", "connection refused"},
 		"not HTTP":       {garbage + "/hook", "malformed HTTP"},
