@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"time"
 )
 
 // Config holds the settings, checked and ready to use.
@@ -14,17 +15,39 @@ type Config struct {
 	Listen        string     // host:port; the port may be 0 for a free one
 	Data          string     // absolute path of the folder with everything that is kept
 	Driver        string     // auto, qemu or vix
-	Network       string     // auto, user or bridge: what QEMU attaches nat machines to
+	Network       string     // auto, user or bridge: what QEMU attaches nat and hostonly machines to
 	Forward       []int      // TCP ports of the guest, beside 22, that user-mode networking forwards; each once
 	Creations     int        // unfinished creations at once, 1 to 1000
 	ImageMaxBytes int64      // bytes of the largest unpacked image, at least 1 MiB
 	LogFormat     string     // text or json
 	LogLevel      slog.Level // the least level that is logged
+	LogFile       string     // absolute path of the log file, "" for standard error
 	Insecure      bool       // listening beyond loopback without authentication is accepted
 	File          string     // absolute path of the configuration file, "" for none
 
-	Version     bool // print the version and exit; nothing else is set then
-	PrintConfig bool // print the configuration and exit
+	VMs           int           // machines in all, 1 to 100,000
+	MemoryReserve int64         // bytes of the host's memory that machines are not promised
+	MaxLifetime   time.Duration // of a machine, 1 s to a year; 0 for no bound
+	Connections   int           // of clients at once, 1 to 65,535
+	SecretFile    string        // absolute path of the file with the callbacks' secrets, "" for none
+
+	CacheSize        int64         // bytes of disk that unpacked images may take; 0 for no bound but the disk's
+	DiskReserve      int64         // bytes of the disk that images leave to the host
+	ImageMaxDownload int64         // bytes of the largest archive, at least 1 MiB
+	ImageMaxEntries  int           // files and folders of an archive, 1 to a million
+	ImageMaxRatio    int           // bytes written for each byte of an archive, 1 to 100,000
+	ImageStall       time.Duration // how long an image's server may send nothing, 1 s to an hour
+	AllowHosts       []string      // names, addresses and networks that URLs may lead to; none for all
+	DenyHosts        []string      // and may not
+
+	Bridge    string // the host's bridge of bridged machines, "" for none
+	NATSubnet string // IPv4 subnet of nat machines on a bridge, in CIDR form; "" for a free one
+	Isolate   bool   // machines on bridges do not reach each other
+
+	Version      bool   // print the version and exit; nothing else is set then
+	PrintConfig  bool   // print the configuration and exit
+	CleanNetwork bool   // remove the networks of Data and exit
+	PrintUnit    string // "systemd" or "launchd": print that one's unit and exit; nothing else is set then
 
 	from map[string]string // where the value of each setting was found
 }
@@ -53,6 +76,13 @@ func Load(args []string, getenv func(string) string) (Config, error) {
 	}
 	if on, err := strconv.ParseBool(flags["version"].value); err == nil && on {
 		return Config{Version: true}, nil
+	}
+	if unit, ok := flags["print-unit"]; ok {
+		err := unitKind(&c.PrintUnit).Set(unit.value)
+		if err != nil {
+			return Config{}, bad("print-unit", unit, err)
+		}
+		return Config{PrintUnit: c.PrintUnit}, nil
 	}
 	layers := []layer{flags, readEnv(table, getenv)}
 	if at := find("config", layers); at.value != "" {

@@ -22,10 +22,19 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 		for flag, variable := range map[string]string{
 			"  -listen HOST:PORT": "OSX_BUILDER_LISTEN. Default 127.0.0.1:12345.", "  -data DIR": "OSX_BUILDER_DATA. Default ~/.osx-builder.",
 			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -network KIND": "OSX_BUILDER_NETWORK. Default auto.",
+			"  -bridge NAME": "OSX_BUILDER_BRIDGE. Default none.", "  -nat-subnet CIDR": "OSX_BUILDER_NAT_SUBNET. Default none.",
+			"  -guest-isolation": "OSX_BUILDER_GUEST_ISOLATION. Default false.", "  -clean-network": "",
 			"  -forward PORTS": "OSX_BUILDER_FORWARD. Default none.", "  -creations N": "OSX_BUILDER_CREATIONS. Default 16.",
+			"  -image-max-download SIZE": "OSX_BUILDER_IMAGE_MAX_DOWNLOAD. Default 64GiB.", "  -image-max-entries N": "OSX_BUILDER_IMAGE_MAX_ENTRIES. Default 10000.",
+			"  -image-max-ratio N": "OSX_BUILDER_IMAGE_MAX_RATIO. Default 200.", "  -image-stall DURATION": "OSX_BUILDER_IMAGE_STALL. Default 60s.",
+			"  -cache-size SIZE": "OSX_BUILDER_CACHE_SIZE. Default 0.", "  -disk-reserve SIZE": "OSX_BUILDER_DISK_RESERVE. Default 1GiB.",
+			"  -allow-hosts HOSTS": "OSX_BUILDER_ALLOW_HOSTS. Default none.", "  -deny-hosts HOSTS": "OSX_BUILDER_DENY_HOSTS. Default none.",
 			"  -image-max-bytes SIZE": "OSX_BUILDER_IMAGE_MAX_BYTES. Default 256GiB.", "  -log-format FORMAT": "OSX_BUILDER_LOG_FORMAT. Default text.",
 			"  -log-level LEVEL": "OSX_BUILDER_LOG_LEVEL. Default info.", "  -insecure": "OSX_BUILDER_INSECURE. Default false.",
-			"  -config FILE": "OSX_BUILDER_CONFIG. Default none.", "  -print-config": "", "  -version": "", "  -help": "",
+			"  -vms N": "OSX_BUILDER_VMS. Default 1000.", "  -memory-reserve SIZE": "OSX_BUILDER_MEMORY_RESERVE. Default 512MiB.",
+			"  -max-lifetime DURATION": "OSX_BUILDER_MAX_LIFETIME. Default none.", "  -connections N": "OSX_BUILDER_CONNECTIONS. Default 1000.",
+			"  -callback-secret-file FILE": "OSX_BUILDER_CALLBACK_SECRET_FILE. Default none.", "  -log-file FILE": "OSX_BUILDER_LOG_FILE. Default none.",
+			"  -print-unit KIND": "", "  -config FILE": "OSX_BUILDER_CONFIG. Default none.", "  -print-config": "", "  -version": "", "  -help": "",
 		} {
 			if !slices.Contains(lines, flag) {
 				t.Errorf("help has no line %q", flag)
@@ -66,16 +75,50 @@ data = /home/ci/.osx-builder
 driver = auto
 # default
 network = auto
+# default
+bridge =
+# default
+nat-subnet =
+# default
+guest-isolation = false
 # flag
 forward = 80,443
 # default
 creations = 16
+# default
+vms = 1000
+# default
+memory-reserve = 512MiB
+# default
+max-lifetime =
+# default
+connections = 1000
+# default
+callback-secret-file =
 # variable OSX_BUILDER_IMAGE_MAX_BYTES
 image-max-bytes = 1.5GiB
+# default
+image-max-download = 64GiB
+# default
+image-max-entries = 10000
+# default
+image-max-ratio = 200
+# default
+image-stall = 1m0s
+# default
+cache-size = 0
+# default
+disk-reserve = 1GiB
+# default
+allow-hosts =
+# default
+deny-hosts =
 # default
 log-format = text
 # FILE, line 1
 log-level = warn
+# default
+log-file =
 # flag
 # config = FILE
 `, "FILE", name)

@@ -3,6 +3,7 @@ package config
 import (
 	"flag"
 	"strings"
+	"time"
 )
 
 // A setting is one row of the table that all else in this package works from.
@@ -53,7 +54,19 @@ func (c *Config) settings(home string) []setting {
 		},
 		{
 			name: "network", arg: "KIND", standard: "auto", value: choice{&c.Network, []string{"auto", "user", "bridge"}},
-			help: "How QEMU attaches nat machines: bridge (a managed bridge; Linux, as root), user (forwarded ports on 127.0.0.1), or auto for the bridge where the host allows it.",
+			help: "How QEMU attaches nat and hostonly machines: bridge (managed bridges; Linux, as root), user (forwarded ports on 127.0.0.1), or auto for bridges where the host allows them.",
+		},
+		{
+			name: "bridge", arg: "NAME", standard: "", value: device{&c.Bridge},
+			help: "Bridge of this host that bridged machines are plugged into, as in br0. Without one there are no bridged machines.",
+		},
+		{
+			name: "nat-subnet", arg: "CIDR", standard: "", value: subnet{&c.NATSubnet},
+			help: "Subnet of nat machines on a bridge, as in 10.20.30.0/24; none for a free one. It may not collide with a route of this host.",
+		},
+		{
+			name: "guest-isolation", standard: "false", value: toggle{&c.Isolate},
+			help: "Keep machines on bridges from reaching each other.",
 		},
 		{
 			name: "forward", arg: "PORTS", standard: "", value: ports{&c.Forward}, list: true,
@@ -64,8 +77,60 @@ func (c *Config) settings(home string) []setting {
 			help: "How many unfinished creations there may be at once, 1 to 1000. Requests beyond are answered with 503.",
 		},
 		{
-			name: "image-max-bytes", arg: "SIZE", standard: "256GiB", value: size{&c.ImageMaxBytes},
+			name: "vms", arg: "N", standard: "1000", value: number{&c.VMs, 1, 100_000},
+			help: "How many machines there may be in all, 1 to 100000. Requests beyond are answered with 503.",
+		},
+		{
+			name: "memory-reserve", arg: "SIZE", standard: "512MiB", value: size{&c.MemoryReserve, 0},
+			help: "Memory of the host that machines are not promised, as in 2GiB, or in bytes. Requests for more than is left are answered with 503.",
+		},
+		{
+			name: "max-lifetime", arg: "DURATION", standard: "", value: lifetime{&c.MaxLifetime},
+			help: "How long a machine may live at most, as in 12h, before the daemon destroys it by itself. It is also the lifetime of those that ask for none.",
+		},
+		{
+			name: "connections", arg: "N", standard: "1000", value: number{&c.Connections, 1, 65535},
+			help: "How many connections of clients there may be at once, 1 to 65535. Those beyond wait.",
+		},
+		{
+			name: "callback-secret-file", arg: "FILE", standard: "", value: path{at: &c.SecretFile, home: home, optional: true},
+			help: "File with the secrets that sign callbacks: whsec_ and 24 to 64 bytes in base64, one a line. With several each signs, so that one can replace another. SIGHUP reads it anew.",
+		},
+		{
+			name: "image-max-bytes", arg: "SIZE", standard: "256GiB", value: size{&c.ImageMaxBytes, minImage},
 			help: "Largest unpacked image, as in 256GiB, or in bytes; at least 1MiB.",
+		},
+		{
+			name: "image-max-download", arg: "SIZE", standard: "64GiB", value: size{&c.ImageMaxDownload, minImage},
+			help: "Largest image archive, as in 64GiB, or in bytes; at least 1MiB.",
+		},
+		{
+			name: "image-max-entries", arg: "N", standard: "10000", value: number{&c.ImageMaxEntries, 1, 1_000_000},
+			help: "How many files and folders an image's archive may hold, 1 to 1000000.",
+		},
+		{
+			name: "image-max-ratio", arg: "N", standard: "200", value: number{&c.ImageMaxRatio, 1, 100_000},
+			help: "How many bytes an image's archive may unpack to for each of its own, 1 to 100000. Runs of zeroes do not count.",
+		},
+		{
+			name: "image-stall", arg: "DURATION", standard: "60s", value: span{&c.ImageStall, time.Second, time.Hour},
+			help: "How long an image's server may send nothing before the download is tried again, 1s to 1h.",
+		},
+		{
+			name: "cache-size", arg: "SIZE", standard: "0", value: size{&c.CacheSize, 0},
+			help: "Disk that unpacked images may take, as in 100GiB, or in bytes; 0 for no bound but the disk's. Beyond it the least recently used ones that no machine needs are removed.",
+		},
+		{
+			name: "disk-reserve", arg: "SIZE", standard: "1GiB", value: size{&c.DiskReserve, 0},
+			help: "Free space of the data folder's disk that images leave to the host, as in 10GiB, or in bytes.",
+		},
+		{
+			name: "allow-hosts", arg: "HOSTS", standard: "", value: hosts{&c.AllowHosts}, list: true,
+			help: "Host names, IP addresses and networks that URLs of images and callbacks may lead to, separated by commas, as in images.example.com,.corp.example,10.0.0.0/8; none for all but link-local and metadata addresses. May be repeated.",
+		},
+		{
+			name: "deny-hosts", arg: "HOSTS", standard: "", value: hosts{&c.DenyHosts}, list: true,
+			help: "Those that they may not lead to. Addresses are held against the one that is really dialled. May be repeated.",
 		},
 		{
 			name: "log-format", arg: "FORMAT", standard: "text", value: choice{&c.LogFormat, []string{"text", "json"}},
@@ -76,12 +141,24 @@ func (c *Config) settings(home string) []setting {
 			help: "Least level that is logged: debug, info, warn or error.",
 		},
 		{
+			name: "log-file", arg: "FILE", standard: "", value: path{at: &c.LogFile, home: home, optional: true},
+			help: "File that the log is added to instead of standard error. SIGHUP opens it anew, for programs that rotate logs.",
+		},
+		{
 			name: "config", arg: "FILE", standard: "", value: path{at: &c.File, home: home, optional: true}, reach: notInFile,
 			help: "Configuration file: a line \"name = value\" for each setting, named as its flag without the dash. Lines that begin with # are comments.",
 		},
 		{
 			name: "print-config", standard: "false", value: toggle{&c.PrintConfig}, reach: flagOnly,
 			help: "Print every setting and where its value comes from, as a configuration file, and exit.",
+		},
+		{
+			name: "print-unit", arg: "KIND", standard: "", value: unitKind(&c.PrintUnit), reach: flagOnly,
+			help: "Print a unit for systemd, or a property list for launchd, that runs this program, and exit.",
+		},
+		{
+			name: "clean-network", standard: "false", value: toggle{&c.CleanNetwork}, reach: flagOnly,
+			help: "Remove every network device, firewall rule and DHCP server that daemons with this -data folder made, also under machines that run, and exit.",
 		},
 		{
 			name: "version", standard: "false", value: toggle{&c.Version}, reach: flagOnly,

@@ -8,12 +8,18 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/dustin/go-humanize"
 )
 
-// minImage catches a size that was meant in larger units.
-const minImage = 1 << 20
+const (
+	// minImage catches a size that was meant in larger units.
+	minImage = 1 << 20
+
+	// maxLifetime is the longest that a machine can be given.
+	maxLifetime = 365 * 24 * time.Hour
+)
 
 // The types of this file and of path.go and address.go are the kinds of
 // values that settings have. Each is a flag.Value: Set parses a value, checks
@@ -114,11 +120,14 @@ func (v ports) Set(s string) error {
 }
 
 // size is a number of bytes in IEC units.
-type size struct{ at *int64 }
+type size struct {
+	at    *int64
+	least int64
+}
 
 func (v size) String() string {
-	s := strings.ReplaceAll(humanize.IBytes(uint64(*v.at)), " ", "")
-	if n, err := humanize.ParseBytes(s); err == nil && n == uint64(*v.at) {
+	s := strings.NewReplacer(" ", "", ".0", "").Replace(humanize.IBytes(uint64(*v.at)))
+	if n, err := humanize.ParseBytes(s); err == nil && n == uint64(*v.at) && n >= 1<<10 {
 		return s
 	}
 	return strconv.FormatInt(*v.at, 10)
@@ -130,9 +139,35 @@ func (v size) Set(s string) error {
 	switch {
 	case err != nil || !slices.Contains([]string{"", "kib", "mib", "gib", "tib", "pib", "ki", "mi", "gi", "ti", "pi"}, unit):
 		return errors.New("must be a number of bytes, or a size in KiB, MiB, GiB, TiB or PiB, as in 256GiB")
-	case n < minImage || n > math.MaxInt64:
-		return errors.New("must be at least 1MiB and less than 8192PiB")
+	case n > math.MaxInt64 || int64(n) < v.least:
+		return fmt.Errorf("must be at least %s and less than 8192PiB", size{at: &v.least})
 	}
 	*v.at = int64(n)
 	return nil
 }
+
+// lifetime is a duration that may be missing.
+type lifetime struct{ at *time.Duration }
+
+func (v lifetime) String() string {
+	if *v.at == 0 {
+		return ""
+	}
+	return v.at.String()
+}
+
+func (v lifetime) Set(s string) error {
+	if s == "" {
+		*v.at = 0
+		return nil
+	}
+	d, err := time.ParseDuration(s)
+	if err != nil || d < time.Second || d > maxLifetime || d%time.Second != 0 {
+		return fmt.Errorf("must be a duration in whole seconds from 1s to %v, as in 90m or 12h, or empty for no bound", maxLifetime)
+	}
+	*v.at = d
+	return nil
+}
+
+// unitKind names a service manager.
+func unitKind(at *string) choice { return choice{at, []string{"", "systemd", "launchd"}} }

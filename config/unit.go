@@ -1,0 +1,124 @@
+package config
+
+import (
+	"encoding/xml"
+	"fmt"
+	"strings"
+)
+
+// Unit is the text that makes a service manager run the daemon, whose binary
+// is at program. kind is systemd or launchd.
+func Unit(kind, program string) (string, error) {
+	switch kind {
+	case "systemd":
+		quoted := `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`, "%", "%%", "$", "$$").Replace(program) + `"`
+		return strings.ReplaceAll(systemdUnit, "PROGRAM", quoted), nil
+	case "launchd":
+		var escaped strings.Builder
+		if err := xml.EscapeText(&escaped, []byte(program)); err != nil {
+			return "", err
+		}
+		return strings.ReplaceAll(launchdPlist, "PROGRAM", escaped.String()), nil
+	default:
+		return "", fmt.Errorf("there is no unit for %q; the kinds are systemd and launchd", kind)
+	}
+}
+
+// systemdUnit keeps machines running while the daemon is restarted
+// (KillMode) or one of them is killed for want of memory (OOMPolicy). QEMU's
+// emulation writes the code that it runs, machines take users of their own and
+// devices for networks, and IPv4 forwarding is switched on for those: whatever
+// stands in the way of that is not locked.
+const systemdUnit = `# osx-builder -print-unit systemd > /etc/systemd/system/osx-builder.service
+# systemctl daemon-reload && systemctl enable --now osx-builder
+#
+# Settings are variables, OSX_BUILDER_LISTEN=... and so on, a line each, in
+# /etc/osx-builder.env; osx-builder -help names them all.
+
+[Unit]
+Description=OSX Builder, virtual machines from image URLs
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=PROGRAM
+ExecReload=/bin/kill -HUP $MAINPID
+Environment=OSX_BUILDER_DATA=/var/lib/osx-builder
+EnvironmentFile=-/etc/osx-builder.env
+StateDirectory=osx-builder
+StateDirectoryMode=0700
+UMask=0077
+Restart=on-failure
+RestartSec=2
+TimeoutStartSec=5min
+TimeoutStopSec=15
+
+# Machines outlive the daemon.
+KillMode=process
+OOMPolicy=continue
+TasksMax=infinity
+LimitNOFILE=65536
+
+NoNewPrivileges=yes
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_KILL
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+DevicePolicy=closed
+DeviceAllow=/dev/kvm rw
+DeviceAllow=/dev/net/tun rw
+ProtectKernelModules=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectClock=yes
+ProtectHostname=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+RestrictNamespaces=yes
+RestrictRealtime=yes
+RestrictSUIDSGID=yes
+LockPersonality=yes
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+`
+
+// launchdPlist keeps machines running while the daemon is restarted
+// (AbandonProcessGroup).
+const launchdPlist = `<?xml version="1.0" encoding="UTF-8"?>
+<!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
+<!-- osx-builder -print-unit launchd > ~/Library/LaunchAgents/osx-builder.plist
+     launchctl bootstrap gui/$(id -u) ~/Library/LaunchAgents/osx-builder.plist -->
+<plist version="1.0">
+<dict>
+	<key>Label</key>
+	<string>osx-builder</string>
+	<key>ProgramArguments</key>
+	<array>
+		<string>PROGRAM</string>
+		<string>-log-file</string>
+		<string>~/Library/Logs/osx-builder.log</string>
+	</array>
+	<key>EnvironmentVariables</key>
+	<dict>
+		<key>PATH</key>
+		<string>/opt/homebrew/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin</string>
+	</dict>
+	<key>RunAtLoad</key>
+	<true/>
+	<key>KeepAlive</key>
+	<dict>
+		<key>SuccessfulExit</key>
+		<false/>
+	</dict>
+	<key>AbandonProcessGroup</key>
+	<true/>
+	<key>ExitTimeOut</key>
+	<integer>15</integer>
+	<key>Umask</key>
+	<integer>63</integer>
+</dict>
+</plist>
+`

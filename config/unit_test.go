@@ -1,0 +1,68 @@
+package config_test
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"osx-builder/config"
+)
+
+// The unit is one that systemd takes without a complaint.
+func TestSystemdUnit(t *testing.T) {
+	text, err := config.Unit("systemd", `/opt/100% "builder"/osx-builder`)
+	if err != nil || !strings.Contains(text, `ExecStart="/opt/100%% \"builder\"/osx-builder"`) {
+		t.Errorf("got %v and\n%s\nwant the program quoted", err, text)
+	}
+	verify, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed; only a host with systemd can judge a unit")
+	}
+	text, err = config.Unit("systemd", "/bin/true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "osx-builder.service")
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command(verify, "verify", "--recursive-errors=no", file).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "osx-builder.service") {
+		t.Errorf("systemd-analyze verify: %v: %s", err, out)
+	}
+}
+
+// The property list is XML, whatever the program's path.
+func TestLaunchdPlist(t *testing.T) {
+	text, err := config.Unit("launchd", "/opt/<a & b>/osx-builder")
+	if err != nil || !strings.Contains(text, "<key>AbandonProcessGroup</key>\n\t<true/>") {
+		t.Errorf("got %v and\n%s", err, text)
+	}
+	found := false
+	for d := xml.NewDecoder(strings.NewReader(text)); ; {
+		token, err := d.Token()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatalf("not XML: %v", err)
+		}
+		if chars, ok := token.(xml.CharData); ok && string(chars) == "/opt/<a & b>/osx-builder" {
+			found = true
+		}
+	}
+	if !found {
+		t.Error("the program's path is not in it")
+	}
+}
+
+func TestUnitOfAnotherKind(t *testing.T) {
+	if _, err := config.Unit("upstart", "/bin/true"); err == nil || !strings.Contains(err.Error(), "systemd and launchd") {
+		t.Errorf("got %v, want an error that names the kinds", err)
+	}
+}
