@@ -18,7 +18,9 @@ import (
 	"syscall"
 	"time"
 
+	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/gofrs/flock"
+	"golang.org/x/net/netutil"
 
 	"osx-builder/api"
 	"osx-builder/callback"
@@ -32,97 +34,202 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
-// drainTime is what requests under way get to end once the daemon is told to.
-const drainTime = 5 * time.Second
+const (
+	// drainTime is what requests under way get to end once the daemon is told to.
+	drainTime = 5 * time.Second
+
+	// stopTime is what the daemon gets in all. What then still holds it up is
+	// cut off as a crash would, and recovered as after one.
+	stopTime = 9 * time.Second
+)
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); err != nil {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	context.AfterFunc(ctx, func() {
+		stop() // a second signal ends the daemon at once
+		time.Sleep(stopTime)
+		fmt.Fprintf(os.Stderr, "osx-builder: not stopped within %v; the next start goes on where this one was\n", stopTime)
+		os.Exit(1)
+	})
+	if err := run(ctx, hangup, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "osx-builder:", err)
 		os.Exit(1)
 	}
 }
 
 // run is the daemon's life.
-func run(ctx context.Context, args []string, getenv func(string) string, stdout, stderr io.Writer) (err error) {
+func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) (err error) {
 	c, err := config.Load(args, getenv)
-	if help := new(config.HelpError); errors.As(err, &help) {
-		_, err = fmt.Fprint(stdout, help.Text)
-		return err
+	if err != nil || c.Version || c.PrintConfig || c.PrintUnit != "" {
+		return tell(stdout, c, err)
 	}
+	log, err := c.OpenLog(stderr)
 	if err != nil {
 		return err
 	}
-	if c.Version {
-		_, err = fmt.Fprintln(stdout, buildInfo())
-		return err
+	defer log.Close()
+	if c.CleanNetwork {
+		return cleanNetwork(ctx, c, log.Logger)
 	}
-	if c.PrintConfig {
-		return c.Print(stdout)
-	}
-	log := newLog(stderr, c)
 	listener, err := net.Listen("tcp", c.Listen)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w; choose another address with -listen", c.Listen, err)
 	}
 	defer listener.Close()
-	unlock, err := lock(c.Data, listener.Addr().String())
+	unlock, err := lock(c.Data, "http://"+listener.Addr().String())
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	driver, name, err := openDriver(ctx, c, log)
+	driver, name, err := openDriver(ctx, c, log.Logger)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
-	images, err := image.Open(filepath.Join(c.Data, "images"), image.Options{
-		Check: vmx.Check, Limits: image.Limits{UnpackedBytes: c.ImageMaxBytes}, Log: log,
-	})
+	hosts, err := vm.NewHosts(c.AllowHosts, c.DenyHosts)
+	if err != nil {
+		return err
+	}
+	images, err := image.Open(filepath.Join(c.Data, "images"), imageOptions(c, hosts, log.Logger))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, images.Close()) }()
-	callbacks := callback.New(callback.Options{})
+	signing, reload, err := secrets(c.SecretFile)
+	if err != nil {
+		return err
+	}
+	callbacks := callback.New(callback.Options{Secrets: signing, DialControl: hosts.Control})
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
-		Dir: filepath.Join(c.Data, machines), Driver: driver, Hypervisor: name, Images: images,
-		Callbacks: callbacks, Creations: c.Creations, Log: log,
+		Dir: filepath.Join(c.Data, machines), Driver: driver, Hypervisor: name, Images: images, Callbacks: callbacks,
+		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), MaxLifetime: c.MaxLifetime, Hosts: hosts, Log: log.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	defer vms.Close()
 	host, _, _ := net.SplitHostPort(c.Listen)
-	handler := api.New(vms, api.Options{Log: log, Version: version, Hosts: []string{host}})
-	return serve(ctx, listener, handler, vms, log)
+	d := &daemon{
+		log:    log,
+		vms:    vms,
+		http:   server(api.New(vms, api.Options{Log: log.Logger, Version: version, Hosts: []string{host}}), log.Logger),
+		reload: func() error { return errors.Join(log.Reopen(), reload()) },
+	}
+	return d.serve(ctx, hangup, netutil.LimitListener(listener, c.Connections))
 }
 
-// serve answers requests until ctx ends, then stops the jobs, so that those
-// who wait for one have their answer, and lets the requests under way end.
-func serve(ctx context.Context, l net.Listener, h http.Handler, vms *vm.Manager, log *slog.Logger) error {
-	s := &http.Server{
+// imageOptions are what the image cache is told. Machines are counted by their
+// records, which the image cache asks for when it is to remove an image.
+func imageOptions(c config.Config, hosts *vm.Hosts, log *slog.Logger) image.Options {
+	reserve := c.DiskReserve
+	if reserve == 0 {
+		reserve = -1 // to the cache, 0 is the default
+	}
+	return image.Options{
+		Check:       vmx.Check,
+		InUse:       func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, machines)) },
+		CacheBytes:  c.CacheSize,
+		DialControl: hosts.Control,
+		Limits: image.Limits{
+			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
+			Ratio: c.ImageMaxRatio, Stall: c.ImageStall, FreeBytes: reserve,
+		},
+		Log: log,
+	}
+}
+
+// tell answers the flags that ask for words instead of a daemon.
+func tell(w io.Writer, c config.Config, err error) error {
+	help := new(config.HelpError)
+	switch {
+	case errors.As(err, &help):
+		_, err = fmt.Fprint(w, help.Text)
+	case err != nil:
+	case c.Version:
+		_, err = fmt.Fprintln(w, buildInfo())
+	case c.PrintConfig:
+		err = c.Print(w)
+	default:
+		var program, unit string
+		if program, err = os.Executable(); err != nil {
+			return fmt.Errorf("finding this program: %w", err)
+		}
+		if unit, err = config.Unit(c.PrintUnit, program); err == nil {
+			_, err = fmt.Fprint(w, unit)
+		}
+	}
+	return err
+}
+
+// secrets returns the keys that sign callbacks, none without a file, and what
+// reads them anew.
+func secrets(file string) (keys func() [][]byte, reload func() error, err error) {
+	if file == "" {
+		return nil, func() error { return nil }, nil
+	}
+	f, err := callback.OpenSecretFile(file)
+	return f.Secrets, f.Reload, err
+}
+
+// server bounds what a client may cost: time, and the bytes of its header. GET
+// /vms/:id?wait= gives itself more time to answer.
+func server(h http.Handler, log *slog.Logger) *http.Server {
+	return &http.Server{
 		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
 		WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
-	s.RegisterOnShutdown(vms.Close)
-	log.Info("listening", "url", "http://"+l.Addr().String())
+}
+
+// daemon is what runs once all is open.
+type daemon struct {
+	log    *config.Log
+	vms    *vm.Manager
+	http   *http.Server
+	reload func() error // what SIGHUP asks for
+}
+
+// serve answers requests until ctx ends, then stops the jobs, so that those
+// who wait for one have their answer, and lets the requests under way end.
+func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal, l net.Listener) error {
+	d.http.RegisterOnShutdown(d.vms.Close)
+	d.log.Info("listening", "url", "http://"+l.Addr().String())
 	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(l) }()
-	select {
-	case err := <-failed:
-		return fmt.Errorf("serving HTTP: %w", err)
-	case <-ctx.Done():
+	go func() { failed <- d.http.Serve(l) }()
+	d.notify(systemd.SdNotifyReady)
+	for {
+		select {
+		case err := <-failed:
+			return fmt.Errorf("serving HTTP: %w", err)
+		case <-hangup:
+			if err := d.reload(); err != nil {
+				d.log.Error("not all was read anew; what was read before holds", "err", err)
+			} else {
+				d.log.Info("log file and secrets read anew")
+			}
+			continue
+		case <-ctx.Done():
+		}
+		break
 	}
-	log.Info("stopping; machines keep running")
+	d.log.Info("stopping; machines keep running")
+	d.notify(systemd.SdNotifyStopping)
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
 	defer cancel()
-	if err := s.Shutdown(ctx); err != nil {
-		return s.Close() // those that still have no answer are cut off
+	if err := d.http.Shutdown(ctx); err != nil {
+		return d.http.Close() // those that still have no answer are cut off
 	}
 	return nil
+}
+
+// notify tells systemd how far the daemon is, where it is systemd that runs it.
+func (d *daemon) notify(state string) {
+	if _, err := systemd.SdNotify(false, state); err != nil {
+		d.log.Warn("systemd not notified", "state", state, "err", err)
+	}
 }
 
 // closingDriver is a driver that main closes.
@@ -140,7 +247,9 @@ func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closi
 		return nil, "", errors.New("-driver vix: this build has no VIX support; use -driver qemu")
 	}
 	d, err = qemu.Open(qemu.Options{
-		Dir: c.Data, MachinesDir: filepath.Join(c.Data, machines), Forward: c.Forward, Network: c.Network, Log: log,
+		Dir: c.Data, MachinesDir: filepath.Join(c.Data, machines), Forward: c.Forward, Network: c.Network,
+		Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate,
+		Gold: filepath.Join(c.Data, "images", "gold"), DiskReserve: c.DiskReserve, Log: log,
 	})
 	if err != nil {
 		return nil, "", err
@@ -157,12 +266,27 @@ func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closi
 	return d, "qemu", nil
 }
 
+// cleanNetwork is what -clean-network does in place of a daemon, while there
+// is none: one that runs would set up again what its machines need.
+func cleanNetwork(ctx context.Context, c config.Config, log *slog.Logger) error {
+	unlock, err := lock(c.Data, "-clean-network")
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if err := qemu.CleanNetworks(ctx, qemu.Options{Dir: c.Data, Log: log}); err != nil {
+		return err
+	}
+	log.Info("networks removed", "data", c.Data)
+	return nil
+}
+
 // machines is the data folder's folder of machines.
 const machines = "vms"
 
 // lock makes the data folder this daemon's own for as long as it lives. What
 // it writes into the lock file is for whoever finds it taken.
-func lock(data, address string) (unlock func(), err error) {
+func lock(data, who string) (unlock func(), err error) {
 	if err := os.MkdirAll(data, 0o700); err != nil {
 		return nil, fmt.Errorf("making the data folder: %w; choose another with -data", err)
 	}
@@ -176,18 +300,10 @@ func lock(data, address string) (unlock func(), err error) {
 		holder, _ := os.ReadFile(path) // without it the message only says less
 		return nil, fmt.Errorf("the data folder %s is in use by another osx-builder (%s); stop that one or choose another folder with -data", data, strings.TrimSpace(string(holder)))
 	}
-	if err := os.WriteFile(path, fmt.Appendf(nil, "process %d, http://%s\n", os.Getpid(), address), 0o600); err != nil {
+	if err := os.WriteFile(path, fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), who), 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing %s: %w", path, err), f.Close())
 	}
 	return func() { _ = f.Close() }, nil
-}
-
-func newLog(w io.Writer, c config.Config) *slog.Logger {
-	o := &slog.HandlerOptions{Level: c.LogLevel}
-	if c.LogFormat == "json" {
-		return slog.New(slog.NewJSONHandler(w, o))
-	}
-	return slog.New(slog.NewTextHandler(w, o))
 }
 
 // buildInfo is what -version prints.

@@ -46,7 +46,11 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r.HEAD("/vms", a.handle(a.list))
 	r.GET("/vms/:id", a.handle(a.get))
 	r.HEAD("/vms/:id", a.handle(a.get))
+	r.PATCH("/vms/:id", a.handle(a.change))
 	r.DELETE("/vms/:id", a.handle(a.destroy))
+	r.GET("/images", a.handle(a.images))
+	r.HEAD("/images", a.handle(a.images))
+	r.DELETE("/images/:checksum", a.handle(a.removeImage))
 	r.GET("/healthz", a.handle(a.health))
 	r.HEAD("/healthz", a.handle(a.health))
 	r.NotFound = http.HandlerFunc(a.notFound)
@@ -60,8 +64,8 @@ func (a *api) create(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 	if err != nil {
 		return err
 	}
-	q, err := decode(w, r)
-	if err != nil {
+	var q vm.Request
+	if err := decode(w, r, &q); err != nil {
 		return err
 	}
 	v, err := a.vms.Create(r.Context(), q, key)
@@ -103,6 +107,19 @@ func (a *api) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) 
 	}{vms})
 }
 
+// change is PATCH /vms/:id.
+func (a *api) change(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+	var c vm.Change
+	if err := decode(w, r, &c); err != nil {
+		return err
+	}
+	v, err := a.vms.Change(r.Context(), p.ByName("id"), c)
+	if err != nil {
+		return err
+	}
+	return encode(w, http.StatusOK, v)
+}
+
 // destroy is DELETE /vms/:id.
 func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
 	if err := a.vms.Destroy(r.Context(), p.ByName("id")); err != nil {
@@ -114,11 +131,19 @@ func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Param
 
 // health is GET /healthz.
 func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	more, err := verbose(r)
+	if err != nil {
+		return err
+	}
 	body := struct {
 		Status  string `json:"status"` // "ok", or "unavailable" where no machine can be made
 		Version string `json:"version"`
 		vm.Health
-	}{"ok", a.Version, a.vms.Health(r.Context())}
+		Networks map[vm.NetworkType]vm.NetworkState `json:"networks,omitempty"`
+	}{Status: "ok", Version: a.Version, Health: a.vms.Health(r.Context())}
+	if more {
+		body.Networks = a.vms.Networks()
+	}
 	if body.Error != nil {
 		body.Status = "unavailable"
 		return encode(w, http.StatusServiceUnavailable, body)

@@ -38,10 +38,10 @@ type service struct {
 	image  vm.Image
 }
 
-// small is the driver of a host with 8 processors and 4 GiB.
+// small is the driver of a host with 8 processors and 8 GiB.
 type small struct{ *vmtest.Driver }
 
-func (small) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 4096} }
+func (small) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 8192} }
 
 func (small) Network(t vm.NetworkType) error {
 	if t == vm.NAT {
@@ -55,11 +55,14 @@ func serve(t *testing.T, options ...func(*vm.Options)) *service {
 	archive := archive(t)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(archive) }))
 	t.Cleanup(web.Close)
-	images, err := image.Open(filepath.Join(t.TempDir(), "images"), image.Options{})
+	dir := t.TempDir()
+	images, err := image.Open(filepath.Join(t.TempDir(), "images"), image.Options{
+		InUse: func() (map[image.Sum]int, error) { return vm.ImagesInUse(dir) },
+	})
 	must(t, err)
 	sender := callback.New(callback.Options{})
 	s := &service{t: t, driver: &vmtest.Driver{}}
-	o := vm.Options{Dir: t.TempDir(), Driver: small{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
+	o := vm.Options{Dir: dir, Driver: small{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
 	for _, change := range options {
 		change(&o)
 	}
@@ -300,7 +303,7 @@ func TestPathsAndMethods(t *testing.T) {
 		{"DELETE", "/vms/282ee68a-2e4d-4bd7-9c0e-7f37e12fc489", 404, vm.CodeNotFound, ""},
 		{"GET", "/vms/282EE68A-2E4D-4BD7-9C0E-7F37E12FC489", 404, vm.CodeNotFound, ""},
 		{"PUT", "/vms", 405, "method-not-allowed", "GET, HEAD, OPTIONS, POST"},
-		{"POST", "/vms/x", 405, "method-not-allowed", "DELETE, GET, HEAD, OPTIONS"},
+		{"POST", "/vms/x", 405, "method-not-allowed", "DELETE, GET, HEAD, OPTIONS, PATCH"},
 		{"DELETE", "/healthz", 405, "method-not-allowed", "GET, HEAD, OPTIONS"},
 		{"GET", "/vms?phase=asleep", 400, vm.CodeInvalidField, ""},
 		{"GET", "/vms?status=on", 400, vm.CodeInvalidField, ""},

@@ -26,30 +26,29 @@ const curlType = "application/x-www-form-urlencoded"
 // request has two pairs.
 const maxBrackets = 1000
 
-// decode reads the body of POST /vms. Trailing commas and comments are taken;
-// unknown fields and a second document are not.
-func decode(w http.ResponseWriter, r *http.Request) (vm.Request, error) {
-	var q vm.Request
+// decode reads a request's body into v, a pointer to a struct. Trailing commas
+// and comments are taken; unknown fields and a second document are not.
+func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	if err := mediaType(r.Header.Get("Content-Type")); err != nil {
-		return q, err
+		return err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 	if large := new(http.MaxBytesError); errors.As(err, &large) {
-		return q, &vm.Error{Code: codeBody, Message: fmt.Sprintf("the body is longer than %d bytes", large.Limit)}
+		return &vm.Error{Code: codeBody, Message: fmt.Sprintf("the body is longer than %d bytes", large.Limit)}
 	}
 	if err != nil {
-		return q, &vm.Error{Code: codeJSON, Message: "the body could not be read: " + err.Error(), Err: err}
+		return &vm.Error{Code: codeJSON, Message: "the body could not be read: " + err.Error(), Err: err}
 	}
 	plain, err := standardize(body)
 	if err != nil {
-		return q, err
+		return err
 	}
 	d := json.NewDecoder(bytes.NewReader(plain))
 	d.DisallowUnknownFields()
-	if err := d.Decode(&q); err != nil {
-		return q, decodeError(err)
+	if err := d.Decode(v); err != nil {
+		return decodeError(err, reflect.TypeOf(v).Elem())
 	}
-	return q, nil
+	return nil
 }
 
 func mediaType(header string) error {
@@ -82,8 +81,9 @@ func standardize(body []byte) ([]byte, error) {
 	return nil, &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + reason, Err: err}
 }
 
-// decodeError says which field is at fault in the API's words.
-func decodeError(err error) error {
+// decodeError says which field is at fault in the API's words. t is what was
+// to be decoded.
+func decodeError(err error, t reflect.Type) error {
 	var known *vm.Error
 	if errors.As(err, &known) {
 		return known
@@ -104,7 +104,7 @@ func decodeError(err error) error {
 		}
 		return &vm.Error{
 			Code: vm.CodeUnknownField, Field: name,
-			Message: fmt.Sprintf("there is no field %s; the fields are %s", quote(name), strings.Join(fields(reflect.TypeFor[vm.Request](), ""), ", ")),
+			Message: fmt.Sprintf("there is no field %s; the fields are %s", quote(name), strings.Join(fields(t, ""), ", ")),
 		}
 	}
 	return &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + err.Error(), Err: err}
@@ -119,6 +119,8 @@ func kind(t reflect.Type) string {
 		return "true or false"
 	case reflect.Struct:
 		return "an object"
+	case reflect.Slice:
+		return "a list"
 	default:
 		return "a string"
 	}
@@ -173,6 +175,19 @@ func waitTime(r *http.Request) (time.Duration, error) {
 		}
 	}
 	return d, nil
+}
+
+// verbose reads ?verbose=1.
+func verbose(r *http.Request) (bool, error) {
+	text := r.URL.Query().Get("verbose")
+	if text == "" {
+		return false, nil
+	}
+	on, err := strconv.ParseBool(text)
+	if err != nil {
+		return false, &vm.Error{Code: vm.CodeInvalidField, Field: "verbose", Message: fmt.Sprintf("verbose is %s; it must be 0 or 1", quote(text))}
+	}
+	return on, nil
 }
 
 // filter reads ?phase= and ?status=.

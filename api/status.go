@@ -40,9 +40,11 @@ var statuses = map[vm.Code]int{
 	vm.CodeNetworkUnavailable:    http.StatusBadRequest,
 	vm.CodeIdempotencyConflict:   http.StatusConflict,
 	vm.CodeBusy:                  http.StatusServiceUnavailable,
+	vm.CodeNoCapacity:            http.StatusServiceUnavailable,
 	vm.CodeShuttingDown:          http.StatusServiceUnavailable,
 	vm.CodeNotFound:              http.StatusNotFound,
 	vm.CodeOpen:                  http.StatusConflict,
+	vm.CodeDestroying:            http.StatusConflict,
 	vm.CodeHypervisorUnavailable: http.StatusServiceUnavailable,
 	vm.CodeInternal:              http.StatusInternalServerError,
 
@@ -52,10 +54,14 @@ var statuses = map[vm.Code]int{
 	vm.CodeImageInvalid:  http.StatusUnprocessableEntity,
 	vm.CodeImageTooLarge: http.StatusUnprocessableEntity,
 	vm.CodeDiskFull:      http.StatusInsufficientStorage,
+	vm.CodeHostDenied:    http.StatusForbidden,
+	vm.CodeImageNotFound: http.StatusNotFound,
+	vm.CodeImageInUse:    http.StatusConflict,
 	vm.CodeHypervisor:    http.StatusInternalServerError,
 	vm.CodeGuestStopped:  http.StatusInternalServerError,
 	vm.CodeAttempts:      http.StatusInternalServerError,
 	vm.CodeCancelled:     http.StatusConflict,
+	vm.CodeExpired:       http.StatusConflict,
 }
 
 // Statuses returns the HTTP status of every code that the API answers with.

@@ -3,6 +3,7 @@ package vm
 import (
 	"context"
 	"fmt"
+	"reflect"
 )
 
 // claim is an Idempotency-Key in use. The index is in memory alone and is
@@ -48,13 +49,6 @@ func (m *Manager) freeKey(key string, c *claim) {
 	}
 }
 
-// dropKey frees the key of a machine that is gone.
-func (m *Manager) dropKey(key string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.keys, key)
-}
-
 // repeated answers a key that was used before: the machine of then, where the
 // request is the same and the machine still there.
 func (m *Manager) repeated(ctx context.Context, id string, s spec) (v VM, found bool, err error) {
@@ -69,7 +63,7 @@ func (m *Manager) repeated(ctx context.Context, id string, s spec) (v VM, found 
 		}
 		return VM{}, false, nil
 	}
-	if r.Spec != s {
+	if !reflect.DeepEqual(r.Spec, s) {
 		return VM{}, true, &Error{
 			Code:    CodeIdempotencyConflict,
 			Message: fmt.Sprintf("this Idempotency-Key made machine %s from another request; use a new key", id),

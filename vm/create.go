@@ -35,6 +35,7 @@ func (m *Manager) create(ctx context.Context, j *job, r *record) {
 		r.Phase, r.Error = Failed, clientError(err)
 		log.Error("creation failed", "code", r.Error.Code, "err", err)
 		m.discard(ctx, r)
+		m.promise(r.ID, 0)
 	} else {
 		r.Phase, r.Error = Ready, nil
 		log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
@@ -60,6 +61,9 @@ func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 	src, err := r.Spec.source()
 	if err != nil {
 		return err
+	}
+	if err := m.Hosts.checkURL("image.url", r.Spec.Image.URL); err != nil {
+		return err // the settings are others than when it was asked for
 	}
 	vm := m.machine(r)
 	j.enter(Downloading)
@@ -110,7 +114,7 @@ func (m *Manager) await(ctx context.Context, vm Machine, limit time.Duration) er
 // uncount takes back the attempt that an orderly stop interrupted.
 func (m *Manager) uncount(r *record) {
 	r.Attempts--
-	if err := m.store.write(r); err != nil {
+	if err := m.store.keep(r); err != nil {
 		m.Log.Warn("attempt not taken back", "vm", r.ID, "err", err)
 	}
 }
@@ -127,9 +131,10 @@ func (m *Manager) discard(ctx context.Context, r *record) {
 func (m *Manager) settle(ctx context.Context, r *record) bool {
 	r.UpdatedAt = time.Now().UTC()
 	r.Attempts = 0
+	m.store.refresh(r)
 	m.fill(ctx, r)
 	for wait := pollEvery; ; wait = min(2*wait, time.Minute) {
-		err := m.store.write(r)
+		err := m.store.keep(r)
 		if err == nil {
 			return true
 		}

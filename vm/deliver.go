@@ -13,45 +13,52 @@ import (
 // since a destruction waits for it.
 const graceTime = 500 * time.Millisecond
 
-// fill puts the machine's document, as a GET would answer it now, into the
-// outbox and makes it due. The document stays the same over all tries.
+// fill makes the messages due that wait for a body, and gives them the
+// machine's document as a GET would answer it now. It stays the same over all
+// tries.
 func (m *Manager) fill(ctx context.Context, r *record) {
-	o := r.Outbox
-	if o == nil || o.State != CallbackWaiting {
-		return
+	for _, o := range r.Messages {
+		if o.State != CallbackWaiting {
+			continue
+		}
+		now := time.Now().UTC()
+		o.State, o.DueSince, o.NextAt = CallbackPending, now, now
+		v, _ := m.describe(ctx, r, nil) // a state that cannot be read is told by v.Error
+		body, err := json.Marshal(v)
+		if err != nil {
+			m.Log.Error("callback has no body", "vm", r.ID, "err", err)
+			o.State, o.LastError = CallbackGivenUp, err.Error()
+			continue
+		}
+		o.Body = body
 	}
-	now := time.Now().UTC()
-	o.State, o.DueSince, o.NextAt = CallbackPending, now, now
-	v, _ := m.describe(ctx, r, nil) // a state that cannot be read is told by v.Error
-	body, err := json.Marshal(v)
-	if err != nil {
-		m.Log.Error("callback has no body", "vm", r.ID, "err", err)
-		o.State, o.LastError = CallbackGivenUp, err.Error()
-		return
-	}
-	o.Body = body
 }
 
-// deliver sends the callback until it is taken, given up or interrupted, and
+// deliver sends the messages until each is taken, given up or interrupted, and
 // keeps the record at each try.
 func (m *Manager) deliver(ctx context.Context, r *record) {
-	for r.due() {
-		o := r.Outbox
-		if !pause(ctx, time.Until(o.NextAt)) {
+	for o := r.next(); o != nil; o = r.next() {
+		if !pause(ctx, time.Until(o.NextAt)) || !m.try(ctx, r, o) {
 			return
-		}
-		try, cancel := linger(ctx, graceTime)
-		res := m.Callbacks.Post(try, callback.Message{ID: o.MessageID, URL: o.URL, Body: o.Body})
-		cancel()
-		if ctx.Err() != nil && !res.Delivered {
-			return
-		}
-		o.take(res, time.Now().UTC())
-		m.Log.Info("callback", "vm", r.ID, "state", o.State, "attempts", o.Attempts, "err", o.LastError)
-		if err := m.store.write(r); err != nil {
-			m.Log.Error("callback's state not written", "vm", r.ID, "err", err)
 		}
 	}
+}
+
+// try sends a message once and notes what became of it. It tells whether the
+// try came to an end before ctx did.
+func (m *Manager) try(ctx context.Context, r *record, o *message) bool {
+	post, cancel := linger(ctx, graceTime)
+	res := m.Callbacks.Post(post, callback.Message{ID: o.MessageID, URL: o.URL, Body: o.Body})
+	cancel()
+	if ctx.Err() != nil && !res.Delivered {
+		return false
+	}
+	o.take(res, time.Now().UTC())
+	m.Log.Info("callback", "vm", r.ID, "message", o.MessageID, "state", o.State, "attempts", o.Attempts, "err", o.LastError)
+	if err := m.store.keep(r); err != nil {
+		m.Log.Error("callback's state not written", "vm", r.ID, "err", err)
+	}
+	return true
 }
 
 // linger returns a context that ends d after ctx does.
@@ -66,7 +73,7 @@ func linger(ctx context.Context, d time.Duration) (context.Context, context.Canc
 }
 
 // take notes what became of one try.
-func (o *outbox) take(res callback.Result, now time.Time) {
+func (o *message) take(res callback.Result, now time.Time) {
 	o.Attempts++
 	o.LastError = ""
 	if res.Delivered {

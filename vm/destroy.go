@@ -7,12 +7,40 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
+
+	"osx-builder/callback"
 )
+
+// takeAway destroys a machine, and returns when nothing of it is left but,
+// where a callback is owed, a record that nobody sees. why is set where the
+// daemon does so by itself.
+func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
+	for {
+		j, mine := m.start(id, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, id, why) })
+		if j == nil {
+			return shuttingDown()
+		}
+		ended, err := j.over()
+		switch {
+		case mine, j.destroys && !ended:
+			return j.destroyed(ctx)
+		case j.destroys && err == nil:
+			return notFound(id)
+		}
+		j.cancel(errDestroying) // a creation; a destruction that failed is at its end
+		select {
+		case <-j.done:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
 
 // destroy is the job that takes a machine away. The intent is on disk first,
 // so that a crash does not bring the machine back; the record goes last.
-func (m *Manager) destroy(ctx context.Context, j *job, id string) {
+func (m *Manager) destroy(ctx context.Context, j *job, id string, why *Error) {
 	r, err := m.store.read(id)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.Gone) {
 		j.endDestruction(notFound(id))
@@ -21,9 +49,11 @@ func (m *Manager) destroy(ctx context.Context, j *job, id string) {
 	log := m.Log.With("vm", id)
 	if err != nil {
 		log.Warn("destroying a machine whose record cannot be read", "err", err)
-		r = &record{Version: recordVersion, ID: id}
+		r = &record{Version: recordVersion, ID: id, Phase: Destroying}
+	} else {
+		m.intend(ctx, r, why)
+		m.tell(ctx, r)
 	}
-	m.intend(ctx, r)
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		log.Error("destruction failed", "err", err)
 		j.endDestruction(destroyError(ctx, id, err))
@@ -31,7 +61,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id string) {
 	}
 	if err := m.bury(r); err != nil {
 		log.Error("destruction failed", "err", err)
-		j.endDestruction(err)
+		j.endDestruction(storeError(id, err))
 		return
 	}
 	log.Info("destroyed")
@@ -43,18 +73,38 @@ func (m *Manager) destroy(ctx context.Context, j *job, id string) {
 }
 
 // intend writes down that the machine is to go. A creation that this cancels
-// owes its callback the news. A record that cannot be written, for want of
-// space perhaps, does not stop the destruction, which makes room.
-func (m *Manager) intend(ctx context.Context, r *record) {
-	cancelled := !r.settled()
+// owes its callback the news, and so does a machine whose time is up. A record
+// that cannot be written, for want of space perhaps, does not stop the
+// destruction, which makes room.
+func (m *Manager) intend(ctx context.Context, r *record, why *Error) {
+	if r.Phase == Destroying {
+		return // what it owes was written down before
+	}
+	if !r.settled() && why == nil {
+		why = &Error{Code: CodeCancelled, Message: "the machine was destroyed before it was ready"}
+	} else if r.settled() && why != nil {
+		r.announce()
+	}
 	r.Phase, r.UpdatedAt = Destroying, time.Now().UTC()
-	if cancelled {
-		r.Error = &Error{Code: CodeCancelled, Message: "the machine was destroyed before it was ready"}
+	if why != nil {
+		r.Error = why
 		m.fill(ctx, r)
 	}
-	if err := m.store.write(r); err != nil {
+	if err := m.store.keep(r); err != nil {
 		m.Log.Warn("destroying without a record of it", "vm", r.ID, "err", err)
 	}
+}
+
+// tell lets the callback of a machine whose time is up know before it goes:
+// one try, which holds the destruction up no longer than a receiver may.
+func (m *Manager) tell(ctx context.Context, r *record) {
+	o := r.next()
+	if o == nil || o.Attempts > 0 || r.Error == nil || r.Error.Code != CodeExpired {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, callback.Timeout)
+	defer cancel()
+	m.try(ctx, r, o)
 }
 
 // bury removes the machine's folder, and its record or, where a callback is
@@ -63,12 +113,17 @@ func (m *Manager) bury(r *record) error {
 	if err := os.RemoveAll(filepath.Join(m.Dir, r.ID)); err != nil {
 		return fmt.Errorf("removing the machine's folder: %w", err)
 	}
-	m.dropKey(r.Key)
-	if !r.due() {
-		return m.store.remove(r.ID)
+	var err error
+	if r.due() {
+		r.Gone = true
+		err = m.store.keep(r)
+	} else {
+		err = m.store.remove(r.ID)
 	}
-	r.Gone = true
-	return m.store.write(r)
+	if err == nil {
+		m.unlist(r.ID, r.Key)
+	}
+	return err
 }
 
 // forget removes a tombstone whose callback is done with. Where the daemon
@@ -91,4 +146,17 @@ func destroyError(ctx context.Context, id string, err error) error {
 		return known
 	}
 	return &Error{Code: CodeHypervisor, Message: fmt.Sprintf("machine %s could not be destroyed: %v; try again", id, err), Err: err}
+}
+
+// storeError makes of a record that could not be written what a client may see
+// of it.
+func storeError(id string, err error) error {
+	var known *Error
+	if errors.As(err, &known) {
+		return known
+	}
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full; make room and try again", Err: err}
+	}
+	return &Error{Code: CodeInternal, Message: fmt.Sprintf("the record of machine %s could not be written; the daemon's log has the details; try again", id), Err: err}
 }

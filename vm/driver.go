@@ -46,6 +46,7 @@ type Machine struct {
 	CPUs       int         // virtual processors, at least 1
 	Memory     int         // MiB, a multiple of 4
 	Network    NetworkType // what the first NIC is attached to
+	Forward    []int       // TCP ports of the guest that the host is to reach, each once
 	LaunchGUI  bool        // show the machine's screen where there is a display
 	Annotation string      // one printable line that says where the machine comes from
 }
@@ -60,6 +61,10 @@ type Status struct {
 	CPUs    int
 	Memory  int    // MiB
 	MAC     string // of the first NIC: six lower-case hex pairs with colons, or ""
+
+	// Addresses are all that the guest is known to have, on any NIC, without
+	// those that are valid on one link alone.
+	Addresses []string
 
 	// Forwards says which host ports lead to which guest ports, where the
 	// host reaches the guest in no other way.
@@ -140,6 +145,20 @@ type (
 	// to get it.
 	Readier interface {
 		Ready(ctx context.Context) error
+	}
+
+	// Sweeper removes what the host holds of machines of the data folder that
+	// are not known, and of which no folder is left: processes, network
+	// devices, leases. It is called before any other method, and changes
+	// nothing of machines that are known or of another data folder.
+	Sweeper interface {
+		Sweep(ctx context.Context, known func(id string) bool) error
+	}
+
+	// ImageSweeper removes what the driver keeps of images whose unpacked copy
+	// is gone. It may be called at any time, and changes nothing of others.
+	ImageSweeper interface {
+		SweepImages(ctx context.Context) error
 	}
 
 	// Describer tells facts about the hypervisor that an operator wants to

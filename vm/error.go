@@ -11,9 +11,11 @@ const (
 	CodeNetworkUnavailable    Code = "network-unavailable"
 	CodeIdempotencyConflict   Code = "idempotency-conflict"
 	CodeBusy                  Code = "busy"
+	CodeNoCapacity            Code = "no-capacity"
 	CodeShuttingDown          Code = "shutting-down"
 	CodeNotFound              Code = "vm-not-found"
 	CodeOpen                  Code = "vm-open-error"
+	CodeDestroying            Code = "vm-destroying"
 	CodeHypervisorUnavailable Code = "hypervisor-unavailable"
 	CodeInternal              Code = "internal-error"
 
@@ -24,9 +26,13 @@ const (
 	CodeImageTooLarge Code = "image-too-large"
 	CodeDiskFull      Code = "disk-full"
 	CodeHypervisor    Code = "hypervisor-error"
+	CodeHostDenied    Code = "host-denied"
+	CodeImageNotFound Code = "image-not-found"
+	CodeImageInUse    Code = "image-in-use"
 	CodeGuestStopped  Code = "guest-stopped"
 	CodeAttempts      Code = "too-many-attempts"
 	CodeCancelled     Code = "creation-cancelled"
+	CodeExpired       Code = "expired"
 )
 
 // Codes lists every Code, for the tests that hold each to a status and to an
@@ -34,9 +40,10 @@ const (
 func Codes() []Code {
 	return []Code{
 		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict,
-		CodeBusy, CodeShuttingDown, CodeNotFound, CodeOpen, CodeHypervisorUnavailable, CodeInternal,
+		CodeBusy, CodeNoCapacity, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
+		CodeHostDenied, CodeImageNotFound, CodeImageInUse,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
-		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeAttempts, CodeCancelled,
+		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeAttempts, CodeCancelled, CodeExpired,
 	}
 }
 

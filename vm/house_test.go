@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +32,8 @@ type house struct {
 	dir     string
 	driver  *vmtest.Driver
 	options func(*vm.Options)
+	reserve int64 // bytes of the disk that images leave free; 0 is their own default
+	control func(network, address string, c syscall.RawConn) error
 
 	images    *image.Cache
 	callbacks *callback.Sender
@@ -86,9 +89,12 @@ func (h *house) open() *house {
 	h.t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{h.t}, nil))
 	var err error
-	h.images, err = image.Open(filepath.Join(h.dir, "images"), image.Options{Log: log})
+	h.images, err = image.Open(filepath.Join(h.dir, "images"), image.Options{
+		Log: log, DialControl: h.control, Limits: image.Limits{FreeBytes: h.reserve},
+		InUse: func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(h.dir, "vms")) },
+	})
 	must(h.t, err)
-	h.callbacks = callback.New(callback.Options{})
+	h.callbacks = callback.New(callback.Options{DialControl: h.control})
 	o := vm.Options{
 		Dir: filepath.Join(h.dir, "vms"), Driver: h.driver, Hypervisor: "memory",
 		Images: h.images, Callbacks: h.callbacks, Log: log,

@@ -86,13 +86,14 @@ func (j *job) endDestruction(err error) {
 	})
 }
 
-// over tells whether the machine is gone and only its callback is left.
-func (j *job) over() bool {
+// over tells whether the destruction has ended, and how. After one that
+// succeeded only callbacks are left.
+func (j *job) over() (ended bool, err error) {
 	select {
 	case <-j.gone:
-		return j.err == nil
+		return true, j.err
 	default:
-		return false
+		return false, nil
 	}
 }
 

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"sync"
-	"syscall"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -33,27 +32,34 @@ const (
 	inspectsAtOnce = 16
 )
 
-// Options is what a Manager is built from. Every field but Creations and Log
-// is required.
+// Options is what a Manager is built from. The fields down to Callbacks are
+// required.
 type Options struct {
 	Dir        string // the records and the machines' folders; made if absent
 	Driver     Driver
 	Hypervisor string // the driver's name, as the API shows it
 	Images     *image.Cache
 	Callbacks  *callback.Sender
-	Creations  int // unfinished creations at once; 0 means 16
-	Log        *slog.Logger
+
+	Creations     int           // unfinished creations at once; 0 means 16
+	VMs           int           // machines in all; 0 means any number
+	MemoryReserve int           // MiB of the host's memory that are not promised to machines
+	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
+	Hosts         *Hosts        // where URLs may lead; nil means anywhere
+	Log           *slog.Logger
 }
 
 // Manager keeps the machines. Its methods may be called at once from many
 // goroutines.
 type Manager struct {
 	Options
-	store store
+	store *store
 
 	mu       sync.Mutex // guards what follows; never held across I/O
 	jobs     map[string]*job
 	keys     map[string]*claim
+	promised map[string]int         // MiB of memory, by machine; 0 where its making failed
+	timers   map[string]*time.Timer // of the machines that have an end
 	creating int
 	stopping bool
 
@@ -64,7 +70,8 @@ type Manager struct {
 
 // Open takes over the machines that an earlier Manager left in o.Dir: it gives
 // every unsettled record its job again, and sweeps what has no record. A
-// record that cannot be read is logged, listed with its error and left alone.
+// record that cannot be read is logged and listed with its error; a corrupt
+// one is set aside, one of a newer daemon left as it is.
 // Only one Manager may be open on a folder.
 func Open(o Options) (*Manager, error) {
 	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
@@ -73,8 +80,9 @@ func Open(o Options) (*Manager, error) {
 	o.Creations = cmp.Or(o.Creations, 16)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	m := &Manager{
-		Options: o, store: store{o.Dir},
+		Options: o, store: &store{dir: o.Dir},
 		jobs: make(map[string]*job), keys: make(map[string]*claim),
+		promised: make(map[string]int), timers: make(map[string]*time.Timer),
 	}
 	m.ctx, m.stop = context.WithCancelCause(context.Background())
 	if err := m.recover(); err != nil {
@@ -89,6 +97,9 @@ func Open(o Options) (*Manager, error) {
 func (m *Manager) Close() {
 	m.mu.Lock()
 	m.stopping = true
+	for _, t := range m.timers {
+		t.Stop()
+	}
 	m.mu.Unlock()
 	m.stop(errStopping)
 	m.wg.Wait()
@@ -127,14 +138,18 @@ func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error)
 
 // check makes a spec of a request that this host can fulfil.
 func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
-	limits := Limits{CPUs: 1 << 10, Memory: 1 << 30}
-	if l, ok := m.Driver.(Limiter); ok {
-		limits = l.Limits()
-	}
-	s, err := normalize(q, limits)
+	s, err := normalize(q, m.limits())
 	if err != nil {
 		return s, err
 	}
+	if err := m.Hosts.check(s); err != nil {
+		return s, err
+	}
+	d, err := m.lifetime(q.ExpiresIn)
+	if err != nil {
+		return s, err
+	}
+	s.ExpiresIn = int(d / time.Second)
 	if n, ok := m.Driver.(Networker); ok {
 		if err := n.Network(s.Network); err != nil {
 			return s, err
@@ -151,43 +166,23 @@ func (m *Manager) ready(ctx context.Context) error {
 }
 
 func (m *Manager) accept(s spec, key string) (VM, error) {
-	r := newRecord(s, key, time.Now().UTC())
-	if err := m.admit(); err != nil {
+	now := time.Now().UTC()
+	r := newRecord(s, key, now)
+	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.MaxLifetime), now)
+	if err := m.admit(r); err != nil {
 		return VM{}, err
 	}
 	if err := m.store.write(r); err != nil {
 		m.release()
-		if errors.Is(err, syscall.ENOSPC) {
-			return VM{}, &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full; make room and try again", Err: err}
-		}
-		return VM{}, err
+		m.unlist(r.ID, "")
+		return VM{}, storeError(r.ID, errors.Join(err, m.store.remove(r.ID)))
 	}
 	v := r.resource(m.Hypervisor, Status{})
+	m.arm(r.ID, r.Expiry)
 	if _, ok := m.start(r.ID, false, func(ctx context.Context, j *job) { m.create(ctx, j, r) }); !ok {
 		m.release() // stopping: the next Open takes the record over
 	}
 	return v, nil
-}
-
-// admit takes a place among the unfinished creations.
-func (m *Manager) admit() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.stopping {
-		return shuttingDown()
-	}
-	if m.creating >= m.Creations {
-		return &Error{Code: CodeBusy, Message: fmt.Sprintf("%d machines are being created, which is the limit set by -creations; try again in a while", m.creating)}
-	}
-	m.creating++
-	return nil
-}
-
-// release gives the place of a creation back.
-func (m *Manager) release() {
-	m.mu.Lock()
-	m.creating--
-	m.mu.Unlock()
 }
 
 // Get reads a machine's record and its live state.
@@ -316,23 +311,7 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 	if !ValidID(id) {
 		return notFound(id)
 	}
-	for {
-		j, mine := m.start(id, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, id) })
-		switch {
-		case j == nil:
-			return shuttingDown()
-		case !mine && j.destroys && j.over():
-			return notFound(id)
-		case mine || j.destroys:
-			return j.destroyed(ctx)
-		}
-		j.cancel(errDestroying)
-		select {
-		case <-j.done:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
+	return m.takeAway(ctx, id, nil)
 }
 
 // Health is what an operator wants to know of the Manager.
@@ -362,7 +341,7 @@ func (m *Manager) Health(ctx context.Context) Health {
 func (m *Manager) machine(r *record) Machine {
 	return Machine{
 		ID: r.ID, Dir: filepath.Join(m.Dir, r.ID),
-		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, LaunchGUI: r.Spec.LaunchGUI,
+		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, Forward: r.Spec.Forward, LaunchGUI: r.Spec.LaunchGUI,
 		Annotation: fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum),
 	}
 }

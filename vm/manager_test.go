@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -235,9 +236,11 @@ func TestFailures(t *testing.T) {
 			if posted := h.callback(); posted.Error == nil || posted.Error.Code != c.want || posted.Phase != vm.Failed {
 				t.Errorf("callback: got %+v, want %s", posted.Error, c.want)
 			}
+			h.close() // what becomes of the callback is written by then
 			if names := h.files(); !slices.Equal(names, []string{v.ID + ".json"}) {
 				t.Errorf("left: %v, want the record alone", names)
 			}
+			h.open()
 			must(t, h.vms.Destroy(t.Context(), v.ID))
 		})
 	}
@@ -302,30 +305,6 @@ func TestUnreadableMachine(t *testing.T) {
 	}
 }
 
-// A record that cannot be read stops neither the start nor the list, and its
-// machine can be destroyed.
-func TestCorruptRecord(t *testing.T) {
-	h := newHouse(t).open()
-	good := h.wait(h.create(h.request()).ID)
-	bad := h.wait(h.create(h.request()).ID)
-	h.close()
-	must(t, os.WriteFile(filepath.Join(h.dir, "vms", bad.ID+".json"), []byte("{"), 0o600))
-	h.open()
-	if _, err := h.vms.Get(t.Context(), bad.ID); codeOf(err) != vm.CodeOpen {
-		t.Errorf("Get: got %v, want %s", err, vm.CodeOpen)
-	}
-	list, err := h.vms.List(t.Context(), vm.Filter{})
-	must(t, err)
-	if len(list) != 2 || list[0].ID != bad.ID || list[0].Error == nil || list[1].ID != good.ID {
-		t.Errorf("List: got %+v", list)
-	}
-	must(t, h.vms.Destroy(t.Context(), bad.ID))
-	must(t, h.vms.Destroy(t.Context(), good.ID))
-	if names := h.files(); len(names) != 0 {
-		t.Errorf("left: %v", names)
-	}
-}
-
 // What has no record is litter.
 func TestLitterIsSwept(t *testing.T) {
 	h := newHouse(t)
@@ -341,7 +320,7 @@ func TestLitterIsSwept(t *testing.T) {
 		return nil
 	}
 	h.open()
-	if got := <-destroyed; got != m {
+	if got := <-destroyed; !reflect.DeepEqual(got, m) {
 		t.Errorf("destroyed %+v, want %+v", got, m)
 	}
 	if names := h.files(); len(names) != 0 {

@@ -4,38 +4,43 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
+	"slices"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
 )
 
-// recordVersion is the version of the record's form on disk.
-const recordVersion = 1
+// recordVersion is the version of the record's form on disk. Version 1 had one
+// message, under "outbox", and no expiry.
+const recordVersion = 2
+
+// Why a record cannot be used.
+var (
+	errCorrupt = errors.New("it is corrupt")
+	errNewer   = errors.New("a newer osx-builder wrote it")
+)
 
 // record is what the disk knows of a machine: what was asked, and how far it
 // has come for good. The phases between Accepted and Ready are not written:
 // they belong to the job at work, and a new one finds its place by itself.
 type record struct {
-	Version   int       `json:"version"`
-	ID        string    `json:"id"`
-	Spec      spec      `json:"spec"`
-	Phase     Phase     `json:"phase"` // Accepted, Ready, Failed or Destroying
-	Attempts  int       `json:"attempts"`
-	Error     *Error    `json:"error,omitempty"`
-	Key       string    `json:"idempotency_key,omitempty"`
-	Outbox    *outbox   `json:"outbox,omitempty"`
-	Gone      bool      `json:"gone,omitempty"` // a tombstone: only the callback is left
-	CreatedAt time.Time `json:"created_at"`
-	UpdatedAt time.Time `json:"updated_at"`
+	Version   int        `json:"version"`
+	ID        string     `json:"id"`
+	Spec      spec       `json:"spec"`
+	Phase     Phase      `json:"phase"` // Accepted, Ready, Failed or Destroying
+	Attempts  int        `json:"attempts"`
+	Error     *Error     `json:"error,omitempty"`
+	Key       string     `json:"idempotency_key,omitempty"`
+	Expiry    expiry     `json:"expiry,omitzero"`
+	Messages  []*message `json:"messages,omitempty"` // to the callback, in the order in which they fell due
+	Gone      bool       `json:"gone,omitempty"`     // a tombstone: only messages are left
+	CreatedAt time.Time  `json:"created_at"`
+	UpdatedAt time.Time  `json:"updated_at"`
 }
 
-// outbox is the machine's callback. Body stays as it was when it fell due.
-type outbox struct {
+// message is one document for the machine's callback. Body stays as it was
+// when it fell due.
+type message struct {
 	MessageID   string          `json:"message_id"`
 	URL         string          `json:"url"`
 	State       CallbackState   `json:"state"`
@@ -52,103 +57,86 @@ func newRecord(s spec, key string, now time.Time) *record {
 		Version: recordVersion, ID: uuid.NewString(), Spec: s, Phase: Accepted,
 		Attempts: 1, Key: key, CreatedAt: now, UpdatedAt: now,
 	}
-	if s.CallbackURL != "" {
-		r.Outbox = &outbox{MessageID: "msg_" + r.ID, URL: s.CallbackURL, State: CallbackWaiting}
-	}
+	r.announce()
 	return r
+}
+
+// announce adds a message, of which the body is not known yet. Its ID is
+// numbered from the second on.
+func (r *record) announce() {
+	if r.Spec.CallbackURL == "" {
+		return
+	}
+	id := "msg_" + r.ID
+	if n := len(r.Messages); n > 0 {
+		id = fmt.Sprintf("%s_%d", id, n+1)
+	}
+	r.Messages = append(r.Messages, &message{MessageID: id, URL: r.Spec.CallbackURL, State: CallbackWaiting})
 }
 
 // settled tells whether the machine's making has ended.
 func (r *record) settled() bool { return r.Phase != Accepted }
 
-// due tells whether the callback is to be sent.
-func (r *record) due() bool { return r.Outbox != nil && r.Outbox.State == CallbackPending }
+// next returns the message that is to be sent first, nil where none is due.
+func (r *record) next() *message {
+	var first *message
+	for _, o := range r.Messages {
+		if o.State == CallbackPending && (first == nil || o.NextAt.Before(first.NextAt)) {
+			first = o
+		}
+	}
+	return first
+}
 
-// store keeps the records: dir/<id>.json.
-type store struct{ dir string }
+// due tells whether a message is to be sent.
+func (r *record) due() bool { return r.next() != nil }
 
-func (s store) path(id string) string { return filepath.Join(s.dir, id+".json") }
+// rewind corrects the times that lie further ahead than they can, which is
+// what a clock that was set back leaves. It tells whether there were any.
+func (r *record) rewind(now time.Time) (changed bool) {
+	for _, o := range r.Messages {
+		if o.State == CallbackPending && o.DueSince.After(now) {
+			o.DueSince, o.NextAt, changed = now, now, true
+		}
+	}
+	if left := r.Expiry.left(now); !r.Expiry.At.IsZero() && r.Expiry.At.Sub(now) > left {
+		r.Expiry.At, changed = now.Add(left), true
+	}
+	return changed
+}
 
-// read returns an error that wraps fs.ErrNotExist where there is no record,
-// and an *Error of CodeOpen where there is one that cannot be read.
-func (s store) read(id string) (*record, error) {
-	b, err := os.ReadFile(s.path(id))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+// decode reads the record of a machine, of this version or an older one.
+// Errors wrap errCorrupt or errNewer.
+func decode(b []byte, id string) (*record, error) {
+	var head struct {
+		Version int      `json:"version"`
+		Outbox  *message `json:"outbox"` // of version 1
+	}
+	if err := json.Unmarshal(b, &head); err != nil {
+		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
+	}
+	if head.Version > recordVersion {
+		return nil, fmt.Errorf("%w: its version is %d, and this one reads versions up to %d", errNewer, head.Version, recordVersion)
 	}
 	r := &record{}
-	if err == nil {
-		err = json.Unmarshal(b, r)
+	if err := json.Unmarshal(b, r); err != nil {
+		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
 	}
-	if err == nil && r.Version != recordVersion {
-		err = fmt.Errorf("its version is %d, and this daemon reads version %d", r.Version, recordVersion)
+	if head.Version == 1 && head.Outbox != nil {
+		r.Messages = []*message{head.Outbox}
 	}
-	if err == nil && r.ID != id {
-		err = fmt.Errorf("it is of machine %q", r.ID)
-	}
-	if err != nil {
-		return nil, &Error{
-			Code:    CodeOpen,
-			Message: fmt.Sprintf("the record %s cannot be read (%v); DELETE /vms/%s removes the machine", s.path(id), err, id),
-			Err:     err,
-		}
+	r.Version = recordVersion
+	switch {
+	case head.Version < 1:
+		return nil, fmt.Errorf("%w: there is no version %d", errCorrupt, head.Version)
+	case r.ID != id:
+		return nil, fmt.Errorf("%w: it is of machine %.64q", errCorrupt, r.ID)
+	case !slices.Contains([]Phase{Accepted, Ready, Failed, Destroying}, r.Phase):
+		return nil, fmt.Errorf("%w: its phase is %.64q", errCorrupt, r.Phase)
+	case slices.Contains(r.Messages, nil):
+		return nil, fmt.Errorf("%w: a message is null", errCorrupt)
 	}
 	return r, nil
-}
-
-// write puts the record in its place whole or not at all, also when the power
-// fails: a temporary file, fsync, rename, fsync of the folder.
-func (s store) write(r *record) error {
-	b, err := json.MarshalIndent(r, "", "  ")
-	if err != nil {
-		return err
-	}
-	if err := renameio.WriteFile(s.path(r.ID), b, 0o600); err != nil {
-		return fmt.Errorf("writing the record of %s: %w", r.ID, err)
-	}
-	return s.sync()
-}
-
-// remove takes the record away for good. It is a no-op where there is none.
-func (s store) remove(id string) error {
-	if err := os.Remove(s.path(id)); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("removing the record of %s: %w", id, err)
-	}
-	return s.sync()
-}
-
-func (s store) sync() error {
-	d, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", s.dir, err)
-	}
-	return nil
-}
-
-// ids returns the machines that have a record, and the names of folders and
-// files that belong to none: what a crash left.
-func (s store) ids() (ids, litter []string, err error) {
-	entries, err := os.ReadDir(s.dir)
-	if err != nil {
-		return nil, nil, err
-	}
-	records := make(map[string]bool)
-	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), ".json"); ok && ValidID(id) && !e.IsDir() {
-			records[id] = true
-			ids = append(ids, id)
-		}
-	}
-	for _, e := range entries {
-		if id := strings.TrimSuffix(e.Name(), ".json"); !records[id] {
-			litter = append(litter, e.Name())
-		}
-	}
-	return ids, litter, nil
 }
 
 // ValidID tells whether id has the form of a machine's ID: a UUID in canonical

@@ -2,9 +2,12 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -20,15 +23,41 @@ func (m *Manager) recover() error {
 			m.Log.Error("litter not removed", "path", filepath.Join(m.Dir, name), "err", err)
 		}
 	}
+	m.sweepHost(ids)
 	for _, id := range ids {
 		r, err := m.store.read(id)
 		if err != nil {
-			m.Log.Error("record set aside", "vm", id, "err", err)
+			m.refuse(id, err)
 			continue
 		}
 		m.resume(r)
 	}
 	return nil
+}
+
+// refuse deals with a record that cannot be read. Its machine counts.
+func (m *Manager) refuse(id string, err error) {
+	m.promise(id, 0)
+	if errors.Is(err, errCorrupt) {
+		if moveErr := m.store.setAside(id); moveErr != nil && !errors.Is(moveErr, fs.ErrNotExist) {
+			err = errors.Join(err, moveErr)
+		}
+	}
+	m.Log.Error("record cannot be read", "vm", id, "err", err)
+}
+
+// sweepHost lets the driver remove what the host holds of machines that have
+// no record and no folder.
+func (m *Manager) sweepHost(ids []string) {
+	s, ok := m.Driver.(Sweeper)
+	if !ok {
+		return
+	}
+	ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
+	defer cancel()
+	if err := s.Sweep(ctx, func(id string) bool { return slices.Contains(ids, id) }); err != nil {
+		m.Log.Error("what unknown machines left on the host was not removed", "err", err)
+	}
 }
 
 // sweep removes a file or folder that belongs to no record, with the machine
@@ -48,10 +77,12 @@ func (m *Manager) sweep(name string) error {
 
 // resume starts the job that the record asks for.
 func (m *Manager) resume(r *record) {
-	if r.Key != "" && !r.Gone {
-		m.mu.Lock()
-		m.keys[r.Key] = settledClaim(r.ID)
-		m.mu.Unlock()
+	if r.rewind(time.Now().UTC()) {
+		m.Log.Warn("the clock was set back; the machine's times are counted from now", "vm", r.ID)
+		m.rewrite(r)
+	}
+	if !r.Gone {
+		m.relist(r)
 	}
 	switch {
 	case r.Gone:
@@ -61,12 +92,10 @@ func (m *Manager) resume(r *record) {
 			m.forget(r)
 		})
 	case r.Phase == Destroying:
-		m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID) })
+		m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, nil) })
 	case !r.settled():
 		r.Attempts++
-		if err := m.store.write(r); err != nil {
-			m.Log.Error("attempt not counted", "vm", r.ID, "err", err)
-		}
+		m.rewrite(r)
 		m.mu.Lock()
 		m.creating++
 		m.mu.Unlock()
@@ -76,5 +105,27 @@ func (m *Manager) resume(r *record) {
 			j.settle()
 			m.deliver(ctx, r)
 		})
+	}
+}
+
+// relist puts a machine among those that exist.
+func (m *Manager) relist(r *record) {
+	if r.Phase != Failed {
+		m.promise(r.ID, r.Spec.Memory)
+	} else {
+		m.promise(r.ID, 0)
+	}
+	if r.Key != "" {
+		m.mu.Lock()
+		m.keys[r.Key] = settledClaim(r.ID)
+		m.mu.Unlock()
+	}
+	m.arm(r.ID, r.Expiry)
+}
+
+// rewrite writes a record before its job begins.
+func (m *Manager) rewrite(r *record) {
+	if err := m.store.write(r); err != nil {
+		m.Log.Error("record not written", "vm", r.ID, "err", err)
 	}
 }

@@ -33,10 +33,12 @@ type Request struct {
 	CPUs             int         `json:"cpus"`
 	Memory           string      `json:"memory"`
 	NetworkType      NetworkType `json:"network_type"`
+	Forward          []int       `json:"forward"` // TCP ports of the guest
 	Image            Image       `json:"image"`
 	LaunchGUI        bool        `json:"launch_gui"`
 	CallbackURL      string      `json:"callback_url"`
 	ToolsInitTimeout Timeout     `json:"tools_init_timeout"`
+	ExpiresIn        Lifetime    `json:"expires_in"`
 }
 
 // Image names an image archive and the checksum that proves it.
@@ -50,24 +52,11 @@ type Image struct {
 // Go's notation ("1m30s"). Zero stands for the default.
 type Timeout time.Duration
 
-// UnmarshalJSON reads either form. Its errors are *Error without a Field,
-// which the decoder's caller knows.
+// UnmarshalJSON reads either form. Its errors are *Error.
 func (t *Timeout) UnmarshalJSON(b []byte) error {
-	var seconds float64
-	if json.Unmarshal(b, &seconds) == nil {
-		if seconds != math.Trunc(seconds) || math.Abs(seconds) > math.MaxInt32 {
-			return timeoutError(string(b))
-		}
-		*t = Timeout(time.Duration(seconds) * time.Second)
-		return nil
-	}
-	var text string
-	if json.Unmarshal(b, &text) != nil {
+	d, ok := parseDuration(b)
+	if !ok {
 		return timeoutError(string(b))
-	}
-	d, err := time.ParseDuration(text)
-	if err != nil {
-		return timeoutError(fmt.Sprintf("%q", text))
 	}
 	*t = Timeout(d)
 	return nil
@@ -78,6 +67,39 @@ func timeoutError(value string) error {
 		`a whole number of seconds or a duration such as "30s", at most 1h`)
 }
 
+// Lifetime is a duration in the same forms. Zero stands for none.
+type Lifetime time.Duration
+
+// UnmarshalJSON reads either form. Its errors are *Error.
+func (l *Lifetime) UnmarshalJSON(b []byte) error {
+	d, ok := parseDuration(b)
+	if !ok {
+		return lifetimeError(string(b), MaxLifetime)
+	}
+	*l = Lifetime(d)
+	return nil
+}
+
+func lifetimeError(value string, most time.Duration) error {
+	return fieldError("expires_in", value, fmt.Sprintf(`a whole number of seconds or a duration such as "90m", from 1s to %v`, most))
+}
+
+// parseDuration reads JSON's null, a whole number of seconds or a string in
+// Go's notation.
+func parseDuration(b []byte) (time.Duration, bool) {
+	var seconds float64
+	if json.Unmarshal(b, &seconds) == nil {
+		whole := seconds == math.Trunc(seconds) && math.Abs(seconds) <= math.MaxInt32
+		return time.Duration(seconds) * time.Second, whole
+	}
+	var text string
+	if json.Unmarshal(b, &text) != nil {
+		return 0, false
+	}
+	d, err := time.ParseDuration(text)
+	return d, err == nil
+}
+
 // spec is a Request that holds: what passed normalize is usable as it is. It
 // is part of the record on disk.
 type spec struct {
@@ -86,9 +108,11 @@ type spec struct {
 	Memory       int         `json:"memory"`      // MiB, a multiple of 4
 	MemoryText   string      `json:"memory_text"` // as asked, lower case
 	Network      NetworkType `json:"network_type"`
+	Forward      []int       `json:"forward,omitempty"` // as asked
 	LaunchGUI    bool        `json:"launch_gui"`
 	CallbackURL  string      `json:"callback_url,omitempty"`
-	ToolsSeconds int         `json:"tools_init_timeout"` // as asked, 0 where not given
+	ToolsSeconds int         `json:"tools_init_timeout"`   // as asked, 0 where not given
+	ExpiresIn    int         `json:"expires_in,omitempty"` // seconds, 0 where not given
 }
 
 func (s spec) toolsTimeout() time.Duration {
@@ -122,6 +146,9 @@ func normalize(q Request, limits Limits) (spec, error) {
 	}
 	if !slices.Contains([]NetworkType{Bridged, NAT, HostOnly}, s.Network) {
 		return s, fieldError("network_type", fmt.Sprintf("%q", s.Network), "bridged, nat or hostonly")
+	}
+	if s.Forward, err = parseForward(q.Forward); err != nil {
+		return s, err
 	}
 	if s.Image, err = parseImage(q.Image); err != nil {
 		return s, err

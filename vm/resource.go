@@ -56,7 +56,9 @@ type VM struct {
 	MACAddress   string        `json:"mac_address"`
 	Hypervisor   string        `json:"hypervisor"`
 	PortForwards []PortForward `json:"port_forwards,omitempty"`
+	Addresses    []string      `json:"addresses,omitempty"`
 	Callback     *Callback     `json:"callback,omitempty"`
+	ExpiresAt    *time.Time    `json:"expires_at,omitempty"` // when the daemon destroys it by itself
 	CreatedAt    time.Time     `json:"created_at,omitzero"`
 	UpdatedAt    time.Time     `json:"updated_at,omitzero"`
 }
@@ -67,7 +69,8 @@ type Progress struct {
 	Total *int64 `json:"total"` // nil where the server did not say
 }
 
-// Callback tells what became of the machine's callback.
+// Callback tells what became of the machine's callback: the latest, where its
+// end was told after its making.
 type Callback struct {
 	URL         string        `json:"url"`
 	State       CallbackState `json:"state"`
@@ -94,7 +97,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		ToolsInitTimeout: r.Spec.ToolsSeconds, LaunchGUI: r.Spec.LaunchGUI,
 		IPAddress: st.IP, Status: st.Power, GuestOS: st.GuestOS,
 		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
-		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards,
+		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
 	}
 	if st.CPUs > 0 {
@@ -106,7 +109,11 @@ func (r *record) resource(hypervisor string, st Status) VM {
 	if v.ToolsStatus == "" {
 		v.ToolsStatus = ToolsUnknown
 	}
-	if o := r.Outbox; o != nil {
+	if !r.Expiry.At.IsZero() {
+		v.ExpiresAt = &r.Expiry.At
+	}
+	if n := len(r.Messages); n > 0 {
+		o := r.Messages[n-1]
 		v.Callback = &Callback{URL: redacted(o.URL), State: o.State, Attempts: o.Attempts, LastError: o.LastError}
 		if o.State == CallbackDelivered {
 			v.Callback.DeliveredAt = &o.DeliveredAt

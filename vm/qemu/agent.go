@@ -7,9 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -95,28 +93,4 @@ func syncAgent(w io.Writer, r *bufio.Reader) error {
 			return nil
 		}
 	}
-}
-
-// guestAddress picks the address at which the host reaches the interface with
-// the given MAC, or the zero Addr. IPv4 goes first, as in VMware.
-func guestAddress(interfaces []agentInterface, mac string) netip.Addr {
-	var best netip.Addr
-	for _, i := range interfaces {
-		if !strings.EqualFold(i.MAC, mac) {
-			continue
-		}
-		for _, a := range i.Addresses {
-			ip, err := netip.ParseAddr(a.IP)
-			if err != nil || !ip.IsGlobalUnicast() {
-				continue
-			}
-			if ip.Is4() {
-				return ip
-			}
-			if !best.IsValid() {
-				best = ip.WithZone("")
-			}
-		}
-	}
-	return best
 }

@@ -68,12 +68,12 @@ func TestAskAgent(t *testing.T) {
 		answer func(net.Conn, string)
 		want   string
 	}{
-		"healthy":             {greets("", oneLine), "10.1.2.3"},
-		"late answers first":  {greets("{\"return\": []}\n\xff{\"return\": 1}\n", oneLine), "10.1.2.3"},
-		"much before":         {greets(strings.Repeat("x", 1<<16), oneLine), "10.1.2.3"},
-		"no address":          {greets("", `{"return": [{"name": "eth0"}]}`+"\n"), "invalid IP"},
+		"healthy":             {greets("", oneLine), "[10.1.2.3 2001:db8::1]"},
+		"late answers first":  {greets("{\"return\": []}\n\xff{\"return\": 1}\n", oneLine), "[10.1.2.3 2001:db8::1]"},
+		"much before":         {greets(strings.Repeat("x", 1<<16), oneLine), "[10.1.2.3 2001:db8::1]"},
+		"no address":          {greets("", `{"return": [{"name": "eth0"}]}`+"\n"), "[]"},
 		"address is no text":  {greets("", `{"return": [{"ip-addresses": 5}]}`+"\n"), ""},
-		"error":               {greets("", `{"error": {"class": "CommandNotFound"}}`+"\n"), "invalid IP"},
+		"error":               {greets("", `{"error": {"class": "CommandNotFound"}}`+"\n"), "[]"},
 		"silent":              {func(net.Conn, string) {}, ""},
 		"floods":              {func(c net.Conn, _ string) { fmt.Fprint(c, strings.Repeat("x", 2<<20)) }, ""},
 		"hangs up":            {func(c net.Conn, _ string) { c.Close() }, ""},
@@ -92,20 +92,9 @@ func TestAskAgent(t *testing.T) {
 			if (err == nil) != (test.want != "") {
 				t.Fatalf("got error %v, want an answer: %t", err, test.want != "")
 			}
-			if ip := guestAddress(got, "52:ab:00:00:00:01"); err == nil && ip.String() != test.want {
-				t.Errorf("got address %v, want %s", ip, test.want)
+			if all := fmt.Sprint(cardAddresses(got, "52:ab:00:00:00:01")); err == nil && all != test.want {
+				t.Errorf("got addresses %v, want %s", all, test.want)
 			}
 		})
-	}
-}
-
-func TestGuestAddressIPv6(t *testing.T) {
-	var i agentInterface
-	i.MAC = "52:ab:00:00:00:01"
-	i.Addresses = append(i.Addresses, struct {
-		IP string `json:"ip-address"`
-	}{"2001:db8::1"})
-	if got := guestAddress([]agentInterface{i}, i.MAC); got.String() != "2001:db8::1" {
-		t.Errorf("got %v, want the one global address", got)
 	}
 }

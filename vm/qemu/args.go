@@ -175,16 +175,28 @@ func diskDevice(d disk) string {
 // overlay describes a disk down to its last layer, so that QEMU goes by no
 // format or file name that it finds in a file.
 func overlay(node string, d disk) map[string]any {
-	var below any // nothing
-	for _, path := range slices.Backward(d.Backing) {
-		below = map[string]any{
-			"driver": "vmdk", "read-only": true, "backing": below,
-			"file": map[string]any{"driver": "file", "filename": path},
-		}
+	below := vmdkChain(d.Backing)
+	if d.Base != "" {
+		below = layer("qcow2", d.Base, nil)
 	}
 	return map[string]any{
 		"node-name": node, "driver": "qcow2", "discard": "unmap", "backing": below,
 		"file": map[string]any{"driver": "file", "filename": d.Overlay, "discard": "unmap"},
+	}
+}
+
+// vmdkChain describes VMDK files, of which the first is the uppermost.
+func vmdkChain(files []string) (below any) {
+	for _, path := range slices.Backward(files) {
+		below = layer("vmdk", path, below)
+	}
+	return below
+}
+
+func layer(format, path string, below any) map[string]any {
+	return map[string]any{
+		"driver": format, "read-only": true, "backing": below,
+		"file": map[string]any{"driver": "file", "filename": path},
 	}
 }
 

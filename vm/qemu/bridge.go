@@ -14,23 +14,14 @@ type bridge struct{ manager *network.Manager }
 func (bridge) name() string { return "bridge" }
 
 func (b bridge) offers(t vm.NetworkType) error {
-	why := fmt.Errorf("machines are attached to %q alone", vm.NAT)
-	if t == vm.NAT {
-		why = b.manager.Available(network.NAT)
+	if why := b.manager.Available(network.Kind(t)); why != nil {
+		return unavailable(t, why.Error())
 	}
-	if why == nil {
-		return nil
-	}
-	return &vm.Error{
-		Code:    vm.CodeNetworkUnavailable,
-		Message: fmt.Sprintf("network type %q is not to be had here: %v", t, why),
-	}
+	return nil
 }
 
+// plug forwards no ports: the host reaches the guest at its own address.
 func (b bridge) plug(ctx context.Context, m vm.Machine, _ link) (link, error) {
-	if err := b.offers(m.Network); err != nil {
-		return link{}, err
-	}
 	tap, err := b.manager.Attach(ctx, network.Kind(m.Network), m.ID, macAddress(m.ID))
 	if err != nil {
 		return link{}, fmt.Errorf("plugging the machine into its network: %w", err)

@@ -1,78 +1,322 @@
 package qemu_test
 
 import (
+	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
 
-	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
 )
 
-const ownNamespace = "OSXB_TEST_OWN_NAMESPACE"
+// The LAN that bridged machines are plugged into, with a DHCP server on it.
+const (
+	lanBridge = "br0"
+	lanHost   = "192.0.2.1"
+	lanLease  = "192.0.2.77"
+)
 
-// A real guest on the bridge: its address answers, and nothing of it is left.
-// The test runs itself anew in a network namespace of its own, so that the
-// host's network stays as it is.
-func TestGuestOnBridge(t *testing.T) {
+// hall is a host with machines on all of its networks, in a network namespace
+// of its own.
+type hall struct {
+	*rig
+	options  qemu.Options
+	internet space
+	bare     string // what the host's network was before
+	guests   []guest
+}
+
+// guest is a machine that runs.
+type guest struct {
+	vm.Machine
+	status vm.Status
+	ip     netip.Addr
+}
+
+// Six real guests on three networks: what they reach and who reaches them,
+// what becomes of them under damage, and that nothing is left of them.
+func TestGuestsOnBridges(t *testing.T) {
 	needQEMU(t)
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" {
-			t.Fatal("this test needs root")
-		}
-		t.Skip("this test makes a network namespace and needs root")
-	}
-	if os.Getenv(ownNamespace) == "" {
-		again := exec.Command(os.Args[0], "-test.run=^TestGuestOnBridge$", "-test.v")
-		again.Env = append(os.Environ(), ownNamespace+"=1")
-		again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-		out, err := again.CombinedOutput()
-		if err != nil {
-			t.Fatalf("%v\n%s", err, out)
-		}
-		if strings.Contains(string(out), "--- SKIP") {
-			t.Skipf("%s", out)
-		}
+	if !inNamespace(t) {
 		return
 	}
-	loopback, err := netlink.LinkByName("lo")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := netlink.LinkSetUp(loopback); err != nil {
-		t.Fatal(err)
-	}
+	h := newHall(t)
+	h.boot(vm.NAT, vm.NAT, vm.NAT, vm.NAT, vm.HostOnly, vm.Bridged)
+	nat, hostOnly, bridged := h.guests[:4], h.guests[4], h.guests[5]
+	host := serveNames(t, func(f func() error) error { return f() }, ":8081")
 
-	r := newRig(t)
-	o := options(r.data)
-	o.Network = "bridge"
-	if r.Driver, err = qemu.Open(o); err != nil {
-		t.Fatal(err)
+	t.Run("each has an address of its own that answers", func(t *testing.T) {
+		seen := map[netip.Addr]bool{}
+		for _, g := range h.guests {
+			if seen[g.ip] || g.status.Forwards != nil || !slices.Contains(g.status.Addresses, g.ip.String()) {
+				t.Errorf("got %+v, want an address that no other has, among its addresses, and no forwards", g.status)
+			}
+			seen[g.ip] = true
+			h.answers(t, g)
+		}
+		if bridged.ip.String() != lanLease {
+			t.Errorf("got %s on the LAN, want its DHCP server's %s", bridged.ip, lanLease)
+		}
+	})
+	t.Run("nat guests reach each other, the host and the internet", func(t *testing.T) {
+		if page, _ := guestGet(t, nat[0].Machine, nat[3].ip.String()+":80"); !strings.Contains(page, nat[3].status.MAC) {
+			t.Errorf("got %q, want the other guest's page", page)
+		}
+		if who, _ := guestGet(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
+			t.Errorf("the internet saw %q, want the host's %s", who, hostOutside)
+		}
+		if who, _ := guestGet(t, nat[2].Machine, h.gateway(t, nat[2])+host); who != nat[2].ip.String() {
+			t.Errorf("the host saw %q, want %s", who, nat[2].ip)
+		}
+	})
+	t.Run("the internet reaches no guest", func(t *testing.T) {
+		for _, g := range h.guests {
+			if h.internet.connects(g.ip) {
+				t.Errorf("the internet reached the %s guest at %s", g.Network, g.ip)
+			}
+		}
+	})
+	t.Run("hostonly reaches the host and no more", func(t *testing.T) {
+		if who, _ := guestGet(t, hostOnly.Machine, h.gateway(t, hostOnly)+host); who != hostOnly.ip.String() {
+			t.Errorf("the host saw %q, want %s", who, hostOnly.ip)
+		}
+		for _, address := range []string{internetIP, nat[0].ip.String(), bridged.ip.String()} {
+			if page, ok := guestGet(t, hostOnly.Machine, address+":80"); ok {
+				t.Errorf("got %q from %s, want nothing", page, address)
+			}
+		}
+		if page, ok := guestGet(t, nat[0].Machine, hostOnly.ip.String()+":80"); ok {
+			t.Errorf("a nat guest got %q from the hostonly guest", page)
+		}
+	})
+	t.Run("a guest that takes another's address is cut off", func(t *testing.T) {
+		thief, victim := nat[3], nat[0]
+		home := h.gateway(t, thief) + host
+		guestRun(t, thief.Machine, "/bin/ifconfig", "eth0", victim.ip.String(), "netmask", "255.255.255.0")
+		if who, ok := guestGet(t, thief.Machine, home); ok {
+			t.Errorf("the host spoke to the thief and saw %q", who)
+		}
+		h.answers(t, victim)
+		guestRun(t, thief.Machine, "/bin/ifconfig", "eth0", thief.ip.String(), "netmask", "255.255.255.0")
+		if who, _ := guestGet(t, thief.Machine, home); who != thief.ip.String() {
+			t.Errorf("with its own address again: the host saw %q, want %s", who, thief.ip)
+		}
+	})
+	t.Run("damage is put right at the next start", func(t *testing.T) {
+		rules := h.rules(t)
+		killServer(t, h.data, "nat")
+		h.run("ip", "link", "del", h.bridgeOf(t, nat[0]))
+		h.run("nft", "flush", "ruleset")
+		h.reopen(t, false)
+		for _, g := range h.guests {
+			h.answers(t, g)
+		}
+		if got := h.rules(t); got != rules {
+			t.Errorf("got rules\n%s\nwant those of before\n%s", got, rules)
+		}
+		if who, _ := guestGet(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
+			t.Errorf("the internet saw %q, want the host's %s", who, hostOutside)
+		}
+	})
+	t.Run("damage is put right while the daemon runs", func(t *testing.T) {
+		h.run("ip", "link", "del", h.bridgeOf(t, hostOnly))
+		until(t, 20*time.Second, "the guest's page", func() bool { return pageOf(hostOnly.ip) != "" })
+	})
+	t.Run("isolation cuts guests from each other and not from the host", func(t *testing.T) {
+		h.reopen(t, true)
+		if page, ok := guestGet(t, nat[0].Machine, nat[1].ip.String()+":80"); ok {
+			t.Errorf("got %q from another guest", page)
+		}
+		h.answers(t, nat[1])
+	})
+	t.Run("cleaning leaves nothing, though guests run", func(t *testing.T) {
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.network(t); !strings.Contains(got, "osxb") {
+			t.Errorf("got network\n%s\nwithout a device of ours, though guests are attached", got)
+		}
+		if err := qemu.CleanNetworks(t.Context(), h.options); err != nil {
+			t.Fatal(err)
+		}
+		if got := h.network(t); got != h.bare {
+			t.Errorf("got network\n%s\nwant that of before\n%s", got, h.bare)
+		}
+	})
+}
+
+// newHall makes the LAN and the internet, and a driver that uses them.
+func newHall(t *testing.T) *hall {
+	t.Helper()
+	h := &hall{rig: newRig(t), internet: newInternet(t)}
+	h.run("ip", "link", "add", lanBridge, "type", "bridge", "stp_state", "0")
+	h.run("ip", "addr", "add", lanHost+"/24", "dev", lanBridge)
+	h.run("ip", "link", "set", lanBridge, "up")
+	serveDNSMasq(t, "--port=0", "--interface="+lanBridge, "--bind-interfaces", "--no-ping", "--dhcp-authoritative",
+		"--dhcp-leasefile="+filepath.Join(h.data, "lan"), "--dhcp-range="+lanLease+","+lanLease)
+	h.options = options(h.data)
+	h.options.Network, h.options.Bridge = "bridge", lanBridge
+	h.bare = h.network(t)
+	h.reopen(t, false)
+	return h
+}
+
+// reopen is a restart of the daemon: the driver of before is forgotten as it
+// stands, with its machines running.
+func (h *hall) reopen(t *testing.T, isolate bool) {
+	t.Helper()
+	if h.guests != nil {
+		if err := h.Close(); err != nil {
+			t.Fatal(err)
+		}
 	}
-	m := r.machine()
-	m.Memory = 256
-	st, page := r.boots(m, func(st vm.Status) string { return "http://" + st.IP + "/" })
-	if !strings.Contains(page, st.MAC) || st.Forwards != nil {
-		t.Errorf("got %+v and page %q, want no forwards and the MAC address on the page", st, page)
-	}
-	if err := r.Destroy(t.Context(), m); err != nil {
-		t.Fatal(err)
-	}
-	if err := r.Close(); err != nil {
-		t.Fatal(err)
-	}
-	left, err := net.Interfaces()
+	h.options.Isolate = isolate
+	d, err := qemu.Open(h.options)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, i := range left {
-		if i.Name != "lo" {
-			t.Errorf("network device %s is left", i.Name)
+	t.Cleanup(func() { _ = d.Close() })
+	h.Driver = d
+	if err := d.Sweep(t.Context(), func(string) bool { return true }); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// boot starts a small machine on each of the networks and waits until all are
+// up.
+func (h *hall) boot(networks ...vm.NetworkType) {
+	h.t.Helper()
+	gold := h.tinyvm()
+	for _, n := range networks {
+		m := h.machine()
+		m.CPUs, m.Memory, m.Network, m.Forward = 1, 128, n, []int{8080}
+		h.clone(m, gold)
+		h.guests = append(h.guests, guest{Machine: m})
+	}
+	var starts sync.WaitGroup
+	for _, g := range h.guests {
+		starts.Go(func() {
+			if err := h.Start(h.t.Context(), g.Machine); err != nil {
+				h.t.Errorf("starting on %s: %v", g.Network, err)
+			}
+		})
+	}
+	starts.Wait()
+	for i := range h.guests {
+		g := &h.guests[i]
+		until(h.t, 90*time.Second, "the guest's agent and address", func() bool {
+			g.status = h.inspect(g.Machine)
+			return g.status.Tools == vm.ToolsRunning && g.status.IP != ""
+		})
+		g.ip = netip.MustParseAddr(g.status.IP)
+	}
+}
+
+// answers checks that the guest has the address that it got and that the page
+// there is its own.
+func (h *hall) answers(t *testing.T, g guest) {
+	t.Helper()
+	if got := h.inspect(g.Machine).IP; got != g.ip.String() {
+		t.Errorf("got address %q, want %s", got, g.ip)
+	}
+	page := ""
+	until(t, 20*time.Second, "the guest's page", func() bool { page = pageOf(g.ip); return page != "" })
+	if !strings.Contains(page, g.status.MAC) {
+		t.Errorf("got %q at %s, want the page of %s", page, g.ip, g.status.MAC)
+	}
+}
+
+// gateway is the host's address on the guest's network.
+func (h *hall) gateway(t *testing.T, g guest) string {
+	t.Helper()
+	addresses, err := net.InterfaceAddrs()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, a := range addresses {
+		if p := netip.MustParsePrefix(a.String()); p.Contains(g.ip) {
+			return p.Addr().String()
+		}
+	}
+	t.Fatalf("the host has no address beside %s in %v", g.ip, addresses)
+	return ""
+}
+
+// bridgeOf is the device that has the gateway of the guest's network.
+func (h *hall) bridgeOf(t *testing.T, g guest) string {
+	t.Helper()
+	out, err := exec.Command("ip", "-o", "route", "get", g.ip.String()).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	fields := strings.Fields(string(out))
+	return fields[slices.Index(fields, "dev")+1]
+}
+
+// network is what the host's network consists of: devices, rules and servers.
+func (h *hall) network(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("sh", "-c", "ip -br link | grep -v '^br0' | sort; nft list ruleset; ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*"+h.data+"/net' || true").CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return string(out)
+}
+
+// rules are those of nftables, in an order that does not change.
+func (h *hall) rules(t *testing.T) string {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "ruleset").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	words := strings.FieldsFunc(string(out), func(c rune) bool { return c == ' ' || c == '\n' || c == '\t' || c == ',' })
+	slices.Sort(words)
+	return strings.Join(words, "\n")
+}
+
+// killServer ends the dnsmasq of a network as an accident does.
+func killServer(t *testing.T, data, network string) {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(data, "net", network, "dnsmasq.pid"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(pid, syscall.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// pageOf fetches the guest's page, "" where there is none.
+func pageOf(ip netip.Addr) string {
+	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(ip, 80).String(), time.Second)
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+	fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
+	page := make([]byte, 4096)
+	for n := 0; ; {
+		more, err := c.Read(page[n:])
+		if n += more; err != nil || n == len(page) {
+			return string(page[:n])
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -42,6 +43,9 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	}
 	qemu, err := d.binaries.find(ctx)
 	if err != nil {
+		return err
+	}
+	if err := d.stable.prepare(ctx, gold, clone.Disks); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
@@ -111,6 +115,7 @@ func layers(root *os.Root, name string, into *disk) error {
 		}
 		into.Backing = append(into.Backing, filepath.Join(root.Name(), filepath.FromSlash(name)))
 		into.Size = max(into.Size, layer.Capacity)
+		into.slow = into.slow || slices.ContainsFunc(layer.Extents, func(e vmx.Extent) bool { return e.Type == "SPARSE" })
 		if layer.Parent == "" {
 			return nil
 		}
@@ -123,8 +128,12 @@ func layers(root *os.Root, name string, into *disk) error {
 func createOverlay(ctx context.Context, dir string, d disk) error {
 	ctx, cancel := context.WithTimeout(ctx, overlayTimeout)
 	defer cancel()
+	format, below := "vmdk", d.Backing[0]
+	if d.Base != "" {
+		format, below = "qcow2", d.Base
+	}
 	cmd := exec.CommandContext(ctx, imageTool, "create", "-q", "-u", "-f", "qcow2",
-		"-F", "vmdk", "-b", d.Backing[0], d.Overlay, strconv.FormatInt(d.Size, 10))
+		"-F", format, "-b", below, d.Overlay, strconv.FormatInt(d.Size, 10))
 	cmd.Dir = dir
 	cmd.WaitDelay = time.Second
 	if out, err := cmd.CombinedOutput(); err != nil {

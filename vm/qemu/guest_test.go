@@ -44,7 +44,13 @@ func (r *rig) tinyvm() string {
 // page at url(state).
 func (r *rig) boots(m vm.Machine, url func(vm.Status) string) (st vm.Status, page string) {
 	r.t.Helper()
-	r.clone(m, r.tinyvm())
+	return r.bootsFrom(m, r.tinyvm(), url)
+}
+
+// bootsFrom is boots of an image that is unpacked already.
+func (r *rig) bootsFrom(m vm.Machine, gold string, url func(vm.Status) string) (st vm.Status, page string) {
+	r.t.Helper()
+	r.clone(m, gold)
 	r.start(m)
 	defer func() {
 		if r.t.Failed() {

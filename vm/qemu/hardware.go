@@ -22,9 +22,12 @@ type disk struct {
 	Unit       int    `json:"unit"`
 	Adapter    string `json:"adapter"` // the SCSI controller's model, or ""
 
-	Overlay string   `json:"overlay"` // qcow2 file in Machine.Dir
-	Backing []string `json:"backing"` // absolute paths of the VMDK files under it, the uppermost first
-	Size    int64    `json:"size"`    // bytes
+	Overlay string   `json:"overlay"`        // qcow2 file in Machine.Dir
+	Backing []string `json:"backing"`        // absolute paths of the VMDK files under it, the uppermost first
+	Base    string   `json:"base,omitempty"` // absolute path of the qcow2 file made of those, which is then under it alone
+	Size    int64    `json:"size"`           // bytes
+
+	slow bool // a layer is sparse or compressed
 }
 
 // slot is the disk's place in the .vmx, for instance "scsi0:1".

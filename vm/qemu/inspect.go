@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"path/filepath"
+	"slices"
 
 	"osx-builder/vm"
 )
@@ -143,7 +145,7 @@ func powerOf(state string) vm.Power {
 	}
 }
 
-// reach fills in what concerns the guest itself: its agent, its address.
+// reach fills in what concerns the guest itself: its agent, its addresses.
 func (d *Driver) reach(ctx context.Context, m vm.Machine, pid int, live liveState, st *vm.Status) error {
 	st.Tools = vm.ToolsUnknown
 	var interfaces []agentInterface
@@ -153,6 +155,7 @@ func (d *Driver) reach(ctx context.Context, m vm.Machine, pid int, live liveStat
 			interfaces, st.Tools, st.Up = answer, vm.ToolsRunning, true
 		}
 	}
+	st.Addresses = texts(allAddresses(interfaces))
 	if st.MAC == "" || live.power != vm.PoweredOn {
 		return nil
 	}
@@ -162,15 +165,30 @@ func (d *Driver) reach(ctx context.Context, m vm.Machine, pid int, live liveStat
 		st.Up = st.Up || d.hasPulse(ctx, m.Dir, pid, l)
 		return nil
 	}
-	ip, err := d.networks.Address(macAddress(m.ID))
-	if err != nil {
-		return fmt.Errorf("looking up the machine's lease: %w", err)
+	ip, err := d.address(m, cardAddresses(interfaces, st.MAC))
+	if err != nil || !ip.IsValid() {
+		return err
 	}
-	if !ip.IsValid() {
-		ip = guestAddress(interfaces, st.MAC)
-	}
-	if ip.IsValid() {
-		st.IP, st.Up = ip.String(), true
+	st.IP, st.Up = ip.String(), true
+	if st.Addresses == nil {
+		st.Addresses = []string{st.IP}
 	}
 	return nil
+}
+
+// address finds where the host reaches a guest on a bridge. told is what its
+// agent says.
+func (d *Driver) address(m vm.Machine, told []netip.Addr) (netip.Addr, error) {
+	lease, err := d.networks.Address(macAddress(m.ID))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("looking up the machine's lease: %w", err)
+	}
+	if len(told) == 0 || slices.Contains(told, lease) {
+		return lease, nil
+	}
+	host, err := hostAddresses()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("listing the host's addresses: %w", err)
+	}
+	return chooseAddress(m.Network, told, lease, host), nil
 }

@@ -29,6 +29,7 @@ type wire interface {
 type link struct {
 	Tap      string           `json:"tap,omitempty"`      // name of the host's device, or "" on the user network
 	Forwards []vm.PortForward `json:"forwards,omitempty"` // of the user network
+	Restrict bool             `json:"restrict,omitempty"` // the user network leads nowhere but to Forwards
 }
 
 // netdev is QEMU's option for the link.
@@ -37,6 +38,9 @@ func (l link) netdev() string {
 		return "tap,id=net0,ifname=" + l.Tap + ",script=no,downscript=no"
 	}
 	option := "user,id=net0"
+	if l.Restrict {
+		option += ",restrict=on"
+	}
 	for _, f := range l.Forwards {
 		option += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 	}

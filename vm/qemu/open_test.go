@@ -124,12 +124,13 @@ func TestDescribe(t *testing.T) {
 	if limits := r.Limits(); limits.CPUs != 255 || limits.Memory < 256 {
 		t.Errorf("got limits %+v, want 255 processors and the host's memory", limits)
 	}
-	if err := r.Network(vm.NAT); err != nil {
-		t.Errorf("network nat: %v", err)
+	for _, kind := range []vm.NetworkType{vm.NAT, vm.HostOnly} {
+		if err := r.Network(kind); err != nil {
+			t.Errorf("network %s: %v", kind, err)
+		}
 	}
-	for _, kind := range []vm.NetworkType{vm.Bridged, vm.HostOnly} {
-		wantCode(t, r.Network(kind), vm.CodeNetworkUnavailable, string(kind), "nat")
-	}
+	wantCode(t, r.Network(vm.Bridged), vm.CodeNetworkUnavailable, "bridged", "-network user", "-bridge NAME")
+	wantCode(t, r.Network("lan"), vm.CodeNetworkUnavailable, "lan", "nat")
 }
 
 // A machine that wants a window where there can be none starts without.

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,6 +61,26 @@ func haltStrays(ctx context.Context, id string) error {
 		}
 	}
 	return nil
+}
+
+// strays returns the ids of the machines whose QEMU works in a folder of dir,
+// be it one that was removed meanwhile.
+func strays(dir string) (ids []string) {
+	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
+		dir = resolved
+	}
+	procs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, proc := range procs {
+		cwd, err := os.Readlink(filepath.Join(proc, "cwd"))
+		if err != nil {
+			continue
+		}
+		cwd = strings.TrimSuffix(cwd, " (deleted)")
+		if id := filepath.Base(cwd); filepath.Dir(cwd) == dir && isMachine(proc, id) {
+			ids = append(ids, id)
+		}
+	}
+	return ids
 }
 
 // isMachine says whether the process at dir in /proc has the command line of

@@ -17,6 +17,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -36,6 +37,11 @@ type Options struct {
 	MachinesDir string       // absolute path of the folder that holds each Machine.Dir, by machine id
 	Forward     []int        // guest ports to forward beside 22, where machines are on the user network
 	Network     string       // "bridge", "user", or "auto" (or ""): bridge where it is to be had
+	Bridge      string       // the host's bridge that bridged machines are plugged into; "": there is none
+	NATSubnet   string       // of the nat network's bridge, such as 10.20.30.0/24; "": a free one is chosen
+	Isolate     bool         // machines on bridges of ours do not reach each other
+	Gold        string       // absolute path of the folder with gold images; the driver owns "prepared" beside it. "" for images that are used as they are
+	DiskReserve int64        // bytes of the disk that prepared images leave to the host
 	QEMU        string       // name or path of QEMU; "" is qemu-system-x86_64
 	Log         *slog.Logger // nil: nothing is logged
 }
@@ -43,9 +49,13 @@ type Options struct {
 // Driver is the vm.Driver for QEMU. Its methods may be called at once.
 type Driver struct {
 	log      *slog.Logger
+	machines string // folder that holds each Machine.Dir
 	binaries binaries
 	networks *network.Manager
-	wire     wire
+	wires    wires
+	rest     func() // ends what keeps the networks right, and waits for it
+
+	stable *stable
 
 	monitors turns              // by Machine.Dir
 	agents   singleflight.Group // by Machine.Dir and process
@@ -61,6 +71,8 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
+
+	_ vm.ImageSweeper = (*Driver)(nil)
 )
 
 const (
@@ -85,64 +97,37 @@ func Open(o Options) (*Driver, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	networks, err := network.Open(network.Config{Dir: filepath.Join(o.Dir, "net"), Name: o.Dir, Log: log})
-	if err != nil {
-		return nil, fmt.Errorf("opening the networks: %w", err)
-	}
-	wire, err := chooseWire(o, networks)
+	networks, err := openNetworks(o, log)
 	if err != nil {
 		return nil, err
 	}
-	name := o.QEMU
-	if name == "" {
-		name = defaultBinary
+	wires, err := chooseWires(o, networks)
+	if err != nil {
+		return nil, err
 	}
-	return &Driver{
+	prepared, err := openStable(o.Gold, o.DiskReserve, log)
+	if err != nil {
+		return nil, err
+	}
+	d := &Driver{
 		log:      log,
-		binaries: binaries{name: name},
+		machines: o.MachinesDir,
+		binaries: binaries{name: cmp.Or(o.QEMU, defaultBinary)},
 		networks: networks,
-		wire:     wire,
+		wires:    wires,
+		stable:   prepared,
+		rest:     func() {},
 		starting: map[string]int{},
-	}, nil
-}
-
-func chooseWire(o Options, networks *network.Manager) (wire, error) {
-	user := &userNet{ports: []int{22}}
-	for _, port := range o.Forward {
-		if port != 22 {
-			user.ports = append(user.ports, port)
-		}
 	}
-	why := networks.Available(network.NAT)
-	switch o.Network {
-	case "user":
-		user.why = "the daemon was told so"
-		return user, nil
-	case "", "auto":
-		if why == nil {
-			return bridge{networks}, nil
-		}
-		user.why = why.Error()
-		return user, nil
-	case "bridge":
-		if why != nil {
-			return nil, fmt.Errorf("there can be no bridge for machines: %w", why)
-		}
-		return bridge{networks}, nil
-	default:
-		return nil, fmt.Errorf("network %q is not one of auto, user and bridge", o.Network)
+	d.announce()
+	if wires.bridges() {
+		d.keepNetworks()
 	}
+	return d, nil
 }
-
-// Close removes the driver's bridges where no machine is plugged in. Machines
-// go on running.
-func (d *Driver) Close() error { return d.networks.Close() }
 
 // Limits are those of QEMU's pc and of the host's memory.
 func (d *Driver) Limits() vm.Limits { return vm.Limits{CPUs: 255, Memory: hostMemory()} }
-
-// Network says whether machines can be attached to networks of type t.
-func (d *Driver) Network(t vm.NetworkType) error { return d.wire.offers(t) }
 
 // Ready looks for QEMU anew, so that it may be installed while the daemon runs.
 func (d *Driver) Ready(ctx context.Context) error {
@@ -151,8 +136,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 }
 
 // Describe tells what machines run on: QEMU's "version" and "path" or, under
-// "missing", why there is none; "acceleration" and "network", each with its
-// reason.
+// "missing", why there is none; "acceleration" and "network", what nat machines
+// are plugged into, each with its reason.
 func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts := map[string]string{}
 	var lack *vm.Error
@@ -166,8 +151,9 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	}
 	accel := probeAcceleration()
 	facts["acceleration"] = accel.name + ": " + accel.why
-	facts["network"] = d.wire.name()
-	if user, is := d.wire.(*userNet); is {
+	nat := d.wires[vm.NAT]
+	facts["network"] = nat.name()
+	if user, is := nat.(*userNet); is {
 		facts["network"] += ": " + user.why
 	}
 	return facts

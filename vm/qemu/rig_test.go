@@ -70,12 +70,13 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r := &rig{d, t, data}
 	t.Cleanup(func() {
-		if err := d.Close(); err != nil {
+		if err := r.Close(); err != nil {
 			t.Errorf("closing the driver: %v", err)
 		}
 	})
-	return &rig{d, t, data}
+	return r
 }
 
 func options(data string) qemu.Options {

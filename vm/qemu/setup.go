@@ -61,7 +61,11 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone machine) (bina
 
 // plug returns QEMU's option for the network and writes it down for Inspect.
 func (d *Driver) plug(ctx context.Context, m vm.Machine) (netdev string, err error) {
-	l, err := d.wire.plug(ctx, m, readLink(m.Dir))
+	w, err := d.wires.of(m.Network)
+	if err != nil {
+		return "", err
+	}
+	l, err := w.plug(ctx, m, readLink(m.Dir))
 	if err != nil {
 		return "", err
 	}

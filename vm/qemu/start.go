@@ -124,7 +124,7 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error 
 		err = d.awaitStart(ctx, m.Dir, ended)
 	}
 	if err != nil {
-		return errors.Join(diskFull(err), abandon(m.Dir, ended))
+		return errors.Join(diskFull(err), abandon(m, ended))
 	}
 	return nil
 }
@@ -186,14 +186,14 @@ func hasEnded(ended *os.File) (bool, error) {
 
 // abandon ends a QEMU that did not come up, be it so early that it does not
 // hold its lock yet.
-func abandon(dir string, ended *os.File) error {
+func abandon(m vm.Machine, ended *os.File) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deathTimeout)
 	defer cancel()
 	for {
 		if over, err := hasEnded(ended); over || err != nil {
 			return err
 		}
-		if err := halt(ctx, dir); err != nil {
+		if err := errors.Join(halt(ctx, m.Dir), haltStrays(ctx, m.ID)); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {

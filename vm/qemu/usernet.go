@@ -4,36 +4,40 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strconv"
 	"strings"
 
 	"osx-builder/vm"
 )
 
+// sshPort is forwarded to every guest on the user network.
+const sshPort = 22
+
 // userNet is QEMU's own network stack: each guest is alone behind its QEMU,
-// reaches out as the daemon's user does, and is reached by forwarded ports.
+// reaches out as the daemon's user does, and is reached by forwarded ports. On
+// hostonly it reaches nothing: not the world, and not what listens on the
+// host's loopback, which QEMU otherwise leads to at 10.0.2.2.
 type userNet struct {
-	ports []int  // of the guest, to be forwarded
+	ports []int  // of every guest, to be forwarded beside sshPort
 	why   string // there is no bridge
 }
 
 func (*userNet) name() string { return "user" }
 
 func (u *userNet) offers(t vm.NetworkType) error {
-	if t == vm.NAT {
+	if t != vm.Bridged {
 		return nil
 	}
-	return &vm.Error{
-		Code:    vm.CodeNetworkUnavailable,
-		Message: fmt.Sprintf("network type %q is not to be had here, only %q is: machines are on QEMU's user network, because %s", t, vm.NAT, u.why),
-	}
+	return unavailable(t, fmt.Sprintf("machines are on QEMU's user network, because %s. Bridged machines need a Linux host, "+
+		"a daemon that may set up networks, and -bridge NAME with a bridge of that host; nat and hostonly are to be had", u.why))
 }
 
 // plug picks a free port of the host for each of the guest's, the last one
 // again where nobody took it.
-func (u *userNet) plug(ctx context.Context, _ vm.Machine, last link) (link, error) {
-	var l link
-	for _, guest := range u.ports {
+func (u *userNet) plug(ctx context.Context, m vm.Machine, last link) (link, error) {
+	l := link{Restrict: m.Network == vm.HostOnly}
+	for _, guest := range u.wanted(m) {
 		listener, err := listenFree(ctx, last.host(guest))
 		if err != nil {
 			return link{}, fmt.Errorf("looking for a free port: %w", err)
@@ -43,6 +47,17 @@ func (u *userNet) plug(ctx context.Context, _ vm.Machine, last link) (link, erro
 		l.Forwards = append(l.Forwards, vm.PortForward{Host: listener.Addr().(*net.TCPAddr).Port, Guest: guest})
 	}
 	return l, nil
+}
+
+// wanted lists the guest's ports that are to be forwarded, each once.
+func (u *userNet) wanted(m vm.Machine) []int {
+	ports := []int{sshPort}
+	for _, p := range slices.Concat(u.ports, m.Forward) {
+		if !slices.Contains(ports, p) {
+			ports = append(ports, p)
+		}
+	}
+	return ports
 }
 
 // host returns the host's port that leads to the guest's, or 0.

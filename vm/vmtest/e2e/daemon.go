@@ -72,12 +72,23 @@ func Start(o Options) (*Daemon, error) {
 
 // Stop asks the daemon to end, as service managers do, and waits for it.
 func (d *Daemon) Stop() error {
-	_ = d.cmd.Process.Signal(syscall.SIGTERM) // it may have ended
+	if err := d.end(syscall.SIGTERM); err != nil {
+		return err
+	}
+	return d.err
+}
+
+// Quit ends the daemon by SIGQUIT, after which its log tells of each goroutine.
+func (d *Daemon) Quit() error { return d.end(syscall.SIGQUIT) }
+
+// end sends a signal and waits for the daemon's end.
+func (d *Daemon) end(s syscall.Signal) error {
+	_ = d.cmd.Process.Signal(s) // it may have ended
 	select {
 	case <-d.done:
-		return d.err
+		return nil
 	case <-time.After(startTime):
-		return errors.Join(fmt.Errorf("the daemon did not end within %v of SIGTERM", startTime), d.Kill())
+		return errors.Join(fmt.Errorf("the daemon did not end within %v of %v", startTime, s), d.Kill())
 	}
 }
 

@@ -1,0 +1,66 @@
+package vm_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
+)
+
+// Memory is promised once, less what the host keeps, and is free again when a
+// machine fails or is destroyed, also across restarts.
+func TestMemoryIsPromisedOnce(t *testing.T) {
+	h := newHouse(t)
+	h.options = func(o *vm.Options) { o.Driver, o.MemoryReserve = limited{h.driver}, 1024 }
+	h.open()
+	q := h.request()
+	q.Memory = "2gib"
+	first := h.create(q)
+	if _, err := h.vms.Create(t.Context(), q, "key"); codeOf(err) != vm.CodeNoCapacity ||
+		!strings.Contains(err.Error(), "2048mib of the 3072mib") {
+		t.Errorf("the second: got %v, want %s with its numbers", err, vm.CodeNoCapacity)
+	}
+	q.Memory = "4gib"
+	if _, err := h.vms.Create(t.Context(), q, ""); codeOf(err) != vm.CodeInvalidField {
+		t.Errorf("more than can ever be: got %v, want %s", err, vm.CodeInvalidField)
+	}
+	h.wait(first.ID)
+	h.close()
+	h.open()
+	q.Memory = "2gib"
+	if _, err := h.vms.Create(t.Context(), q, "key"); codeOf(err) != vm.CodeNoCapacity {
+		t.Errorf("after the restart: got %v, want %s", err, vm.CodeNoCapacity)
+	}
+	must(t, h.vms.Destroy(t.Context(), first.ID))
+	h.fail(vmtest.Clone, errors.New("no"))
+	failed, err := h.vms.Create(t.Context(), q, "key")
+	must(t, err)
+	h.wait(failed.ID)
+	h.driver.Hook = nil
+	h.wait(h.create(q).ID)
+}
+
+func TestMachinesAreBounded(t *testing.T) {
+	h := newHouse(t)
+	h.options = func(o *vm.Options) { o.VMs = 2 }
+	h.open()
+	first, err := h.vms.Create(t.Context(), h.request(), "first")
+	must(t, err)
+	h.wait(first.ID)
+	h.wait(h.create(h.request()).ID)
+	if _, err := h.vms.Create(t.Context(), h.request(), ""); codeOf(err) != vm.CodeNoCapacity || !strings.Contains(err.Error(), "-vms") {
+		t.Errorf("the third: got %v, want %s that names -vms", err, vm.CodeNoCapacity)
+	}
+	if again, err := h.vms.Create(t.Context(), h.request(), "first"); err != nil || again.ID != first.ID {
+		t.Errorf("a repetition: got %s, %v, want %s", again.ID, err, first.ID)
+	}
+	h.close()
+	h.open()
+	if _, err := h.vms.Create(t.Context(), h.request(), ""); codeOf(err) != vm.CodeNoCapacity {
+		t.Errorf("after the restart: got %v, want %s", err, vm.CodeNoCapacity)
+	}
+	must(t, h.vms.Destroy(t.Context(), first.ID))
+	h.wait(h.create(h.request()).ID)
+}

@@ -1,0 +1,219 @@
+package vm_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
+)
+
+// A machine whose time is up tells its callback, while it still runs, and goes
+// by itself.
+func TestExpiry(t *testing.T) {
+	h := newHouse(t).open()
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(2 * time.Second)
+	v := h.create(q)
+	if v.ExpiresAt == nil || v.ExpiresAt.Sub(v.CreatedAt) != 2*time.Second {
+		t.Errorf("expires_at: got %v, want 2 s after %v", v.ExpiresAt, v.CreatedAt)
+	}
+	if first := h.callback(); first.Phase != vm.Ready || first.ExpiresAt == nil {
+		t.Errorf("first callback: got %+v, want ready with its end", first)
+	}
+	second := h.callback()
+	if second.Phase != vm.Destroying || second.Error == nil || second.Error.Code != vm.CodeExpired || second.Status != vm.PoweredOn {
+		t.Errorf("second callback: got %+v, want a machine that still runs, with %s", second, vm.CodeExpired)
+	}
+	if time.Now().Before(*v.ExpiresAt) {
+		t.Errorf("told before %v", v.ExpiresAt)
+	}
+	h.gone(v.ID)
+	h.close()
+	if names := h.files(); len(names) != 0 {
+		t.Errorf("left: %v", names)
+	}
+}
+
+// gone waits until the machine is gone.
+func (h *house) gone(id string) {
+	h.t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if _, err := h.vms.Get(h.t.Context(), id); codeOf(err) == vm.CodeNotFound {
+			return
+		}
+	}
+	h.t.Fatalf("machine %s is still there", id)
+}
+
+// A creation whose time is up is cancelled, and one callback says so.
+func TestExpiryDuringCreation(t *testing.T) {
+	h := newHouse(t)
+	h.hold(vmtest.Clone)
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(time.Second)
+	v := h.open().create(q)
+	if got := h.callback(); got.ID != v.ID || got.Error == nil || got.Error.Code != vm.CodeExpired {
+		t.Errorf("callback: got %+v, want %s", got, vm.CodeExpired)
+	}
+	h.gone(v.ID)
+	h.close()
+	if n := h.received(); n != 1 || len(h.files()) != 0 {
+		t.Errorf("got %d callbacks and files %v, want 1 and none", n, h.files())
+	}
+}
+
+// The end of a machine survives restarts, also one that came while the daemon
+// was away, and with a receiver that refuses.
+func TestExpirySurvivesRestart(t *testing.T) {
+	h := newHouse(t).open()
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(2 * time.Second)
+	v := h.wait(h.create(q).ID)
+	h.callback()
+	h.close()
+	for time.Now().Before(*v.ExpiresAt) {
+		time.Sleep(50 * time.Millisecond)
+	}
+	h.refuse.Store(1)
+	h.open()
+	h.gone(v.ID)
+	if got := h.callback(); got.Error == nil || got.Error.Code != vm.CodeExpired {
+		t.Errorf("callback: got %+v, want %s", got, vm.CodeExpired)
+	}
+}
+
+// A machine that cannot be destroyed when its time is up is not forgotten.
+func TestExpiryFailsAndIsSeen(t *testing.T) {
+	h := newHouse(t).open()
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(time.Second)
+	v := h.wait(h.create(q).ID)
+	h.fail(vmtest.Destroy, errors.New("the file is already in use"))
+	h.callback()
+	h.callback()
+	got, err := h.vms.Get(t.Context(), v.ID)
+	if err != nil || got.Phase != vm.Destroying || got.Error == nil || got.Error.Code != vm.CodeExpired {
+		t.Errorf("got %+v, %v, want destroying with %s", got, err, vm.CodeExpired)
+	}
+	if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(time.Hour)}); codeOf(err) != vm.CodeDestroying {
+		t.Errorf("Change: got %v, want %s", err, vm.CodeDestroying)
+	}
+	h.close()
+	h.driver.Hook = nil
+	h.open()
+	h.gone(v.ID)
+	if n := h.received(); n != 2 {
+		t.Errorf("got %d callbacks, want 2", n)
+	}
+}
+
+// A lifetime can be extended, also while the creation is under way, and the
+// job that writes the record later does not undo it.
+func TestChange(t *testing.T) {
+	h := newHouse(t)
+	reached, release := make(chan struct{}), make(chan struct{})
+	h.driver.Hook = func(_ context.Context, s vmtest.Step, _ vm.Machine) error {
+		if s == vmtest.Clone {
+			close(reached)
+			<-release
+		}
+		return nil
+	}
+	h.options = func(o *vm.Options) { o.MaxLifetime = time.Hour }
+	h.open()
+	q := h.request()
+	v := h.create(q)
+	if v.ExpiresAt == nil || v.ExpiresAt.Sub(v.CreatedAt) != time.Hour {
+		t.Errorf("by -max-lifetime: got %v, want 1 h after %v", v.ExpiresAt, v.CreatedAt)
+	}
+	<-reached
+	_, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(30 * time.Minute)})
+	must(t, err)
+	close(release)
+	v = h.wait(v.ID)
+	if left := time.Until(*v.ExpiresAt); left > 30*time.Minute || left < 29*time.Minute {
+		t.Errorf("after Change: %v are left, want 30 minutes", left)
+	}
+	h.close()
+	h.open()
+	again, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(1500 * time.Millisecond)})
+	if err != nil || time.Until(*again.ExpiresAt) > 2*time.Second {
+		t.Errorf("after the restart: got %v, %v, want an end in 2 s", again.ExpiresAt, err)
+	}
+	for name, d := range map[string]time.Duration{"none": 0, "negative": -1, "beyond the host's bound": time.Hour} {
+		if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(d)}); codeOf(err) != vm.CodeInvalidField {
+			t.Errorf("%s: got %v, want %s", name, err, vm.CodeInvalidField)
+		}
+	}
+	q.ExpiresIn = vm.Lifetime(2 * time.Hour)
+	if _, err := h.vms.Create(t.Context(), q, ""); codeOf(err) != vm.CodeInvalidField {
+		t.Errorf("Create beyond the bound: got %v, want %s", err, vm.CodeInvalidField)
+	}
+	h.gone(v.ID)
+	if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: 1}); codeOf(err) != vm.CodeNotFound {
+		t.Errorf("once gone: got %v, want %s", err, vm.CodeNotFound)
+	}
+}
+
+// A clock that was set back gives no machine more time than it was given, and
+// holds up no callback.
+func TestClockSetBack(t *testing.T) {
+	h := newHouse(t)
+	h.refuse.Store(1000)
+	h.open()
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(time.Minute)
+	v := h.wait(h.create(q).ID)
+	h.close()
+	h.edit(v.ID, func(r map[string]any) {
+		ahead := time.Now().Add(10000 * time.Hour).UTC()
+		r["expiry"].(map[string]any)["at"] = ahead
+		r["messages"].([]any)[0].(map[string]any)["due_since"] = ahead
+		r["messages"].([]any)[0].(map[string]any)["next_at"] = ahead
+		r["created_at"], r["updated_at"] = ahead, ahead
+	})
+	h.refuse.Store(0)
+	h.open()
+	if got := h.callback(); got.ID != v.ID {
+		t.Errorf("callback: got %+v", got)
+	}
+	got, err := h.vms.Get(t.Context(), v.ID)
+	must(t, err)
+	if left := time.Until(*got.ExpiresAt); left > time.Minute {
+		t.Errorf("%v are left, want at most a minute", left)
+	}
+}
+
+// edit changes a record behind the Manager's back.
+func (h *house) edit(id string, change func(map[string]any)) {
+	h.t.Helper()
+	path := filepath.Join(h.dir, "vms", id+".json")
+	b, err := os.ReadFile(path)
+	must(h.t, err)
+	r := make(map[string]any)
+	must(h.t, json.Unmarshal(b, &r))
+	change(r)
+	b, err = json.Marshal(r)
+	must(h.t, err)
+	must(h.t, os.WriteFile(path, b, 0o600))
+}
+
+func TestLifetimeForms(t *testing.T) {
+	for text, want := range map[string]time.Duration{`0`: 0, `null`: 0, `90`: 90 * time.Second, `"90m"`: 90 * time.Minute} {
+		var got vm.Lifetime
+		if err := json.Unmarshal([]byte(text), &got); err != nil || time.Duration(got) != want {
+			t.Errorf("%s: got %v, %v, want %v", text, time.Duration(got), err, want)
+		}
+	}
+	var got vm.Lifetime
+	if err := json.Unmarshal([]byte(`"soon"`), &got); codeOf(err) != vm.CodeInvalidField || !strings.Contains(err.Error(), "expires_in") {
+		t.Errorf("soon: got %v, want %s that names expires_in", err, vm.CodeInvalidField)
+	}
+}

@@ -1,0 +1,36 @@
+package vm
+
+import (
+	"fmt"
+	"math"
+)
+
+// maxForward is how many ports of a guest a request may list: each costs the
+// host a port of its own where guests are reached in no other way.
+const maxForward = 64
+
+// parseForward checks the TCP ports of the guest that are to be reached. An
+// empty list is none.
+func parseForward(ports []int) ([]int, error) {
+	if len(ports) == 0 {
+		return nil, nil
+	}
+	if len(ports) > maxForward {
+		return nil, forwardError(fmt.Sprintf("a list of %d ports", len(ports)))
+	}
+	seen := make(map[int]bool, len(ports))
+	for _, p := range ports {
+		switch {
+		case p < 1 || p > math.MaxUint16:
+			return nil, forwardError(fmt.Sprintf("a list with port %d", p))
+		case seen[p]:
+			return nil, forwardError(fmt.Sprintf("a list with port %d twice", p))
+		}
+		seen[p] = true
+	}
+	return ports, nil
+}
+
+func forwardError(value string) error {
+	return fieldError("forward", value, fmt.Sprintf("a list of at most %d TCP ports of the guest, each from 1 to 65535 and there once", maxForward))
+}

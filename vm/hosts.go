@@ -1,0 +1,197 @@
+package vm
+
+import (
+	"fmt"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+	"syscall"
+
+	"code.dny.dev/ssrf"
+)
+
+// Hosts says which hosts the URLs of images and callbacks may lead to. Names
+// are matched with the URL's host, addresses with the one that is really
+// dialled, so that a name which resolves elsewhere later gains nothing.
+//
+// Link-local addresses, those of clouds' metadata services, and those that are
+// no host's at all (multicast, reserved) are denied unless the allowed ones
+// name them, or a network within theirs. The nil Hosts allows everything.
+type Hosts struct {
+	allow, deny hostList
+	special     *ssrf.Guardian
+}
+
+// hostList is what a setting lists.
+type hostList struct {
+	names []string // lower case; one that begins with a dot stands for all below it
+	nets  []netip.Prefix
+}
+
+func (l hostList) empty() bool { return len(l.names) == 0 && len(l.nets) == 0 }
+
+// NewHosts makes Hosts of two lists of host names, IP addresses and networks
+// in CIDR form. A name that begins with a dot stands for all names that end in
+// it. What is denied is denied even where it is allowed, too. Where allow has
+// anything, only that is allowed: as soon as it has a name, a URL's host must
+// be one of its names, or an address of its networks; where it has none, the
+// dialled address must be of its networks.
+func NewHosts(allow, deny []string) (*Hosts, error) {
+	h := &Hosts{}
+	var err error
+	if h.allow, err = parseHosts(allow); err != nil {
+		return nil, err
+	}
+	if h.deny, err = parseHosts(deny); err != nil {
+		return nil, err
+	}
+	v4, v6 := privateNets()
+	for _, n := range h.allow.nets {
+		switch {
+		case n.Addr().Is4() && within(n, ssrf.IPv4DeniedPrefixes):
+			v4 = append(v4, n)
+		case n.Addr().Is6() && !ssrf.IPv6GlobalUnicast.Overlaps(n) || within(n, ssrf.IPv6DeniedPrefixes):
+			v6 = append(v6, n)
+		}
+	}
+	h.special = ssrf.New(ssrf.WithAnyNetwork(), ssrf.WithAnyPort(), ssrf.WithAllowedV4Prefixes(v4...), ssrf.WithAllowedV6Prefixes(v6...))
+	return h, nil
+}
+
+// privateNets are those that no Internet host has, but those of a build farm do.
+func privateNets() (v4, v6 []netip.Prefix) {
+	for _, n := range []string{"127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15"} {
+		v4 = append(v4, netip.MustParsePrefix(n))
+	}
+	for _, n := range []string{"::1/128", "fc00::/7"} {
+		v6 = append(v6, netip.MustParsePrefix(n))
+	}
+	return v4, v6
+}
+
+// metadata lists the services of clouds that tell secrets and have no link-local
+// address: those of Amazon over IPv6, of Google over IPv6, of Alibaba, of Oracle
+// and of Azure.
+func metadata() []netip.Prefix {
+	return []netip.Prefix{
+		netip.MustParsePrefix("fd00:ec2::254/128"), netip.MustParsePrefix("fd20:ce::254/128"),
+		netip.MustParsePrefix("100.100.100.200/32"), netip.MustParsePrefix("192.0.0.192/32"),
+		netip.MustParsePrefix("168.63.129.16/32"),
+	}
+}
+
+func within(n netip.Prefix, nets []netip.Prefix) bool {
+	return slices.ContainsFunc(nets, func(o netip.Prefix) bool { return o.Bits() <= n.Bits() && o.Contains(n.Addr()) })
+}
+
+func parseHosts(words []string) (l hostList, err error) {
+	for _, word := range words {
+		if n, err := netip.ParsePrefix(word); err == nil {
+			l.nets = append(l.nets, n.Masked())
+		} else if ip, err := netip.ParseAddr(word); err == nil {
+			ip = ip.Unmap().WithZone("")
+			l.nets = append(l.nets, netip.PrefixFrom(ip, ip.BitLen()))
+		} else if name := plainName(strings.TrimPrefix(word, "*")); name != "" && !strings.ContainsAny(name, "/:@ *") {
+			l.names = append(l.names, name)
+		} else {
+			return l, fmt.Errorf("%q is no host name, IP address or network", word)
+		}
+	}
+	return l, nil
+}
+
+func plainName(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
+
+func (l hostList) hasName(name string) bool {
+	return slices.ContainsFunc(l.names, func(n string) bool {
+		return n == name || n[0] == '.' && strings.HasSuffix(name, n)
+	})
+}
+
+func (l hostList) hasAddr(ip netip.Addr) bool {
+	return slices.ContainsFunc(l.nets, func(n netip.Prefix) bool { return n.Contains(ip) })
+}
+
+// check holds the URLs of a spec against the lists.
+func (h *Hosts) check(s spec) error {
+	if err := h.checkURL("image.url", s.Image.URL); err != nil || s.CallbackURL == "" {
+		return err
+	}
+	return h.checkURL("callback_url", s.CallbackURL)
+}
+
+// checkURL refuses what is known before anything is resolved: a host's name,
+// or an address that stands in the URL itself.
+func (h *Hosts) checkURL(field, raw string) error {
+	if h == nil {
+		return nil
+	}
+	u, err := url.Parse(raw)
+	if err != nil {
+		return fieldError(field, fmt.Sprintf("%q", raw), "an absolute http or https URL")
+	}
+	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if len(h.allow.names) > 0 && !h.allow.hasAddr(mapped(ip)) {
+			return denied(field, u.Hostname(), "it is not among -allow-hosts")
+		}
+		return h.checkAddr(field, ip)
+	}
+	name := plainName(u.Hostname())
+	switch {
+	case h.deny.hasName(name):
+		return denied(field, name, "it is among -deny-hosts")
+	case len(h.allow.names) > 0 && !h.allow.hasName(name):
+		return denied(field, name, "it is not among -allow-hosts")
+	}
+	return nil
+}
+
+// Control is for net.Dialer: it sees each address that is about to be
+// connected to, after its name was resolved. Its errors are *Error of
+// CodeHostDenied.
+func (h *Hosts) Control(_, address string, _ syscall.RawConn) error {
+	if h == nil {
+		return nil
+	}
+	at, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return denied("", address, "it is no IP address")
+	}
+	return h.checkAddr("", at.Addr())
+}
+
+func (h *Hosts) checkAddr(field string, ip netip.Addr) error {
+	shown := ip.String()
+	ip = mapped(ip)
+	named := func(n netip.Prefix) bool { return n.Contains(ip) }
+	switch {
+	case h.deny.hasAddr(ip):
+		return denied(field, shown, "it is among -deny-hosts")
+	case slices.ContainsFunc(metadata(), named) && !slices.Contains(h.allow.nets, netip.PrefixFrom(ip, ip.BitLen())):
+		return denied(field, shown, "it is the metadata service of a cloud")
+	case h.special.SafeAddr(ip) != nil:
+		return denied(field, shown, "it is link-local or reserved, and -allow-hosts does not name it")
+	case !h.allow.empty() && len(h.allow.names) == 0 && !h.allow.hasAddr(ip):
+		return denied(field, shown, "it is not among -allow-hosts")
+	}
+	return nil
+}
+
+// mapped returns the IPv4 address that an IPv6 address stands for, also where
+// a NAT64 of RFC 6052 translates it.
+func mapped(ip netip.Addr) netip.Addr {
+	ip = ip.Unmap().WithZone("")
+	if b := ip.As16(); netip.MustParsePrefix("64:ff9b::/96").Contains(ip) {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return ip
+}
+
+func denied(field, host, why string) *Error {
+	message := fmt.Sprintf("the address %s is denied: %s", host, why)
+	if field != "" {
+		message = fmt.Sprintf("%s leads to %.200q, which is denied: %s", field, host, why)
+	}
+	return &Error{Code: CodeHostDenied, Field: field, Message: message + "; the daemon's operator can change that"}
+}

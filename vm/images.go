@@ -1,0 +1,145 @@
+package vm
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"osx-builder/image"
+)
+
+// CachedImage is an unpacked image that further machines are cloned from, as
+// the API shows it.
+type CachedImage struct {
+	Checksum     string    `json:"checksum"`
+	ChecksumType string    `json:"checksum_type"`
+	URL          string    `json:"url"`          // where it came from, without query
+	Bytes        int64     `json:"bytes"`        // of its files, holes included
+	DiskBytes    int64     `json:"disk_bytes"`   // what they take on disk
+	CreatedAt    time.Time `json:"created_at"`   // UTC
+	LastUsedAt   time.Time `json:"last_used_at"` // UTC
+	VMs          int       `json:"vms"`          // machines that need it
+}
+
+// CachedImages lists the unpacked images, the least recently used first.
+func (m *Manager) CachedImages() ([]CachedImage, error) {
+	entries, err := m.Images.List()
+	if err != nil {
+		return nil, err
+	}
+	list := make([]CachedImage, 0, len(entries))
+	for _, e := range entries {
+		list = append(list, CachedImage{
+			Checksum: e.Sum.Hex, ChecksumType: e.Sum.Type, URL: e.URL, Bytes: e.Bytes, DiskBytes: e.DiskBytes,
+			CreatedAt: e.CreatedAt, LastUsedAt: e.UsedAt, VMs: e.InUse,
+		})
+	}
+	return list, nil
+}
+
+// RemoveImage removes an unpacked image, named by its checksum in hex or as
+// "<type>-<hex>". While a machine is cloned from it, or waits for it, it fails
+// with CodeImageInUse.
+func (m *Manager) RemoveImage(ctx context.Context, name string) error {
+	sum, err := image.FindSum(name)
+	if err != nil {
+		return &Error{Code: CodeInvalidField, Field: "checksum", Message: fmt.Sprintf("%.200v", err)}
+	}
+	err = m.Images.Remove(sum)
+	switch {
+	case errors.Is(err, image.ErrInUse):
+		return &Error{Code: CodeImageInUse, Message: err.Error(), Err: err}
+	case errors.Is(err, image.ErrNotFound):
+		return &Error{Code: CodeImageNotFound, Message: err.Error() + "; GET /images lists those there are", Err: err}
+	case err != nil:
+		return err
+	}
+	if s, ok := m.Driver.(ImageSweeper); ok {
+		if err := s.SweepImages(ctx); err != nil {
+			m.Log.Warn("what was made from a removed image is left for the next start", "image", sum, "err", err)
+		}
+	}
+	return nil
+}
+
+// ImagesInUse counts the machines that need each image: those cloned from it
+// and those under creation. It reads the records in dir, the Manager's folder,
+// each time, so that it holds whatever happens beside it. It needs no Manager
+// and takes no lock of one.
+//
+// A record that does not tell its image is an *Error of CodeOpen: none of the
+// images may go then.
+func ImagesInUse(dir string) (map[image.Sum]int, error) {
+	s := &store{dir: dir}
+	ids, _, err := s.ids()
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the records: %w", err)
+	}
+	used := make(map[image.Sum]int)
+	for _, id := range ids {
+		needed, sum, err := s.imageOf(id)
+		if err != nil {
+			return nil, err
+		}
+		if needed {
+			used[sum]++
+		}
+	}
+	return used, nil
+}
+
+// imageOf returns the image of a record's machine, and whether the machine
+// needs it. One that failed needs none once its folder is gone, nor does a
+// tombstone.
+func (s *store) imageOf(id string) (needed bool, sum image.Sum, err error) {
+	r, unread := s.read(id)
+	switch {
+	case errors.Is(unread, fs.ErrNotExist):
+		return false, sum, nil
+	case unread != nil:
+		if r = s.salvage(id); r == nil {
+			return false, sum, unread
+		}
+	case r.Gone:
+		return false, sum, nil
+	case r.Phase == Failed:
+		_, err := os.Lstat(filepath.Join(s.dir, id))
+		if errors.Is(err, fs.ErrNotExist) {
+			return false, sum, nil
+		}
+	}
+	src, err := r.Spec.source()
+	if err != nil && unread != nil {
+		return false, sum, unread
+	}
+	return err == nil, src.Sum, nil
+}
+
+// salvage reads of a record that cannot be used what it says of its image: one
+// of a newer daemon says it in the same place. It returns nil where there is
+// nothing to be read.
+func (s *store) salvage(id string) *record {
+	for _, path := range []string{s.path(id), s.path(id) + corruptSuffix} {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		var r struct {
+			Spec struct {
+				Image Image `json:"image"`
+			} `json:"spec"`
+		}
+		if json.Unmarshal(b, &r) == nil {
+			return &record{Spec: spec{Image: r.Spec.Image}}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,23 @@
+package vm
+
+// NetworkState says whether machines can be attached to networks of a type.
+type NetworkState struct {
+	Available bool   `json:"available"`
+	Reason    string `json:"reason,omitempty"` // why not, and the way out
+}
+
+// Networks says which network types this host offers. It does not block.
+func (m *Manager) Networks() map[NetworkType]NetworkState {
+	n, chooses := m.Driver.(Networker)
+	states := make(map[NetworkType]NetworkState)
+	for _, t := range []NetworkType{Bridged, NAT, HostOnly} {
+		states[t] = NetworkState{Available: true}
+		if !chooses {
+			continue
+		}
+		if err := n.Network(t); err != nil {
+			states[t] = NetworkState{Reason: clientError(err).Message}
+		}
+	}
+	return states
+}

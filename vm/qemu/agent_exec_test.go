@@ -1,0 +1,82 @@
+package qemu_test
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+)
+
+// guestRun runs a command in a guest, by its agent, and returns what it wrote
+// and whether it ended well.
+func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) {
+	t.Helper()
+	conn, err := net.Dial("unix", filepath.Join(m.Dir, "qga"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	replies := bufio.NewReader(conn)
+	ask := func(command string, arguments, answer any) {
+		t.Helper()
+		request, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := fmt.Fprintf(conn, "%s\n", request); err != nil {
+			t.Fatal(err)
+		}
+		line, err := replies.ReadString('\n')
+		if err != nil {
+			t.Fatalf("waiting for the agent's answer to %s: %v", command, err)
+		}
+		var reply struct {
+			Return json.RawMessage
+			Error  *struct{ Desc string }
+		}
+		if err := json.Unmarshal([]byte(line), &reply); err != nil || reply.Error != nil {
+			t.Fatalf("asking the agent to %s: %v: %s", command, err, line)
+		}
+		if err := json.Unmarshal(reply.Return, answer); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var synced int
+	for synced != 4711 { // an answer to an earlier client may come first
+		ask("guest-sync", map[string]any{"id": 4711}, &synced)
+	}
+	var started struct{ PID int }
+	ask("guest-exec", map[string]any{"path": argv[0], "arg": argv[1:], "capture-output": true}, &started)
+	var status struct {
+		Exited   bool
+		ExitCode int
+		OutData  []byte `json:"out-data"`
+	}
+	until(t, 20*time.Second, "the end of "+strings.Join(argv, " "), func() bool {
+		ask("guest-exec-status", map[string]any{"pid": started.PID}, &status)
+		return status.Exited
+	})
+	return string(status.OutData), status.ExitCode == 0
+}
+
+// guestGet fetches a page from within the guest, and says whether there was an
+// answer.
+func guestGet(t *testing.T, m vm.Machine, address string) (page string, ok bool) {
+	t.Helper()
+	host, port, err := net.SplitHostPort(address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The wget of a static busybox does not work without the C library's files.
+	page, _ = guestRun(t, m, "/bin/sh", "-c", `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 "$0" "$1"`, host, port)
+	return page, page != ""
+}

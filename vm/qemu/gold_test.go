@@ -1,0 +1,280 @@
+package qemu_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/qemu"
+)
+
+// newCache is a rig whose images are gold: their disks are prepared.
+func newCache(t *testing.T) *rig {
+	t.Helper()
+	r := newRig(t)
+	r.reopen(nil)
+	return r
+}
+
+// reopen is a new daemon's driver on the same folder.
+func (r *rig) reopen(change func(*qemu.Options)) {
+	r.t.Helper()
+	o := options(r.data)
+	o.Gold = filepath.Join(r.data, "images", "gold")
+	if change != nil {
+		change(&o)
+	}
+	d, err := qemu.Open(o)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := r.Close(); err != nil {
+		r.t.Errorf("closing the driver: %v", err)
+	}
+	r.Driver = d
+}
+
+// gold moves an image to where gold images are, and returns its .vmx.
+func (r *rig) gold(name string, lines ...string) string {
+	r.t.Helper()
+	vmx := r.image(idle, append(append([]string{}, plain...), lines...)...)
+	folder := filepath.Join(r.data, "images", "gold", name)
+	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Rename(filepath.Dir(filepath.Dir(vmx)), folder); err != nil {
+		r.t.Fatal(err)
+	}
+	return filepath.Join(folder, "my, image", "machine.vmx")
+}
+
+// prepared lists the files that were made of images.
+func (r *rig) prepared() []string {
+	r.t.Helper()
+	files, err := filepath.Glob(filepath.Join(r.data, "images", "prepared", "*", "*"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return files
+}
+
+// backing is the file below a machine's first disk, as its overlay names it.
+func backing(t *testing.T, m vm.Machine) string {
+	t.Helper()
+	out, err := exec.Command("qemu-img", "info", "-U", "-f", "qcow2", filepath.Join(m.Dir, "disk0.qcow2")).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	for line := range strings.Lines(string(out)) {
+		if file, ok := strings.CutPrefix(line, "backing file: "); ok {
+			return strings.TrimSpace(file)
+		}
+	}
+	t.Fatalf("no backing file in\n%s", out)
+	return ""
+}
+
+// However many machines are made of an image at once, its disk is prepared
+// once, holds the same bytes, is read by all of them, and boots.
+func TestPreparedOnce(t *testing.T) {
+	r := newCache(t)
+	vmx := r.gold("sha256-aa")
+	machines := []vm.Machine{r.machine(), r.machine(), r.machine()}
+	var wg sync.WaitGroup
+	for _, m := range machines {
+		wg.Go(func() {
+			if err := r.Clone(t.Context(), m, vmx); err != nil {
+				t.Errorf("Clone: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	files := r.prepared()
+	if len(files) != 1 {
+		t.Fatalf("got %v, want one file", files)
+	}
+	info, err := os.Stat(files[0])
+	if err != nil || info.Mode().Perm() != 0o444 {
+		t.Errorf("got mode %v, %v, want read-only", info.Mode(), err)
+	}
+	r.run("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", filepath.Join(filepath.Dir(vmx), "disk.vmdk"), files[0])
+	for _, m := range machines {
+		if got := backing(t, m); got != files[0] {
+			t.Errorf("a machine reads %s, want %s", got, files[0])
+		}
+	}
+	r.start(machines[0])
+	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(machines[0]), "OK") })
+	later := r.machine()
+	r.reopen(nil)
+	r.clone(later, vmx)
+	if again, err := os.Stat(files[0]); err != nil || !again.ModTime().Equal(info.ModTime()) {
+		t.Errorf("after a restart the disk was prepared again: %v", err)
+	}
+	r.start(later)
+	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(later), "OK") })
+}
+
+// What was made from an image goes with it, and with nothing else.
+func TestPreparedGoesWithItsImage(t *testing.T) {
+	r := newCache(t)
+	for _, name := range []string{"sha256-aa", "sha256-bb", "sha256-cc"} {
+		r.clone(r.machine(), r.gold(name))
+	}
+	if n := len(r.prepared()); n != 3 {
+		t.Fatalf("got %d files, want 3", n)
+	}
+	remove := func(name string) {
+		t.Helper()
+		if err := os.RemoveAll(filepath.Join(r.data, "images", "gold", name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	remove("sha256-aa")
+	if err := r.SweepImages(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if files := r.prepared(); len(files) != 2 || strings.Contains(fmt.Sprint(files), "sha256-aa") {
+		t.Errorf("after a removal: got %v, want those of bb and cc", files)
+	}
+	remove("sha256-bb")
+	r.clone(r.machine(), r.gold("sha256-dd"))
+	if files := r.prepared(); len(files) != 2 || strings.Contains(fmt.Sprint(files), "sha256-bb") {
+		t.Errorf("after the next preparation: got %v, want those of cc and dd", files)
+	}
+	remove("sha256-cc")
+	r.reopen(nil)
+	if files := r.prepared(); len(files) != 1 || !strings.Contains(files[0], "sha256-dd") {
+		t.Errorf("after a restart: got %v, want that of dd", files)
+	}
+}
+
+// A preparation that was interrupted leaves nothing that counts, and is made
+// anew.
+func TestInterruptedPreparation(t *testing.T) {
+	r := newCache(t)
+	vmx := r.gold("sha256-aa")
+	begun := r.slowTool()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	stop := errors.New("stop")
+	m := r.machine()
+	ended := make(chan error, 1)
+	go func() { ended <- r.Clone(ctx, m, vmx) }()
+	until(t, time.Minute, "a conversion", func() bool { _, err := os.Stat(begun); return err == nil })
+	second, give := context.WithTimeoutCause(t.Context(), time.Millisecond, stop)
+	defer give()
+	if err := r.Clone(second, r.machine(), vmx); !errors.Is(err, stop) {
+		t.Errorf("one who waits for it and gives up: got %v, want %v", err, stop)
+	}
+	cancel(stop)
+	if err := <-ended; !errors.Is(err, stop) {
+		t.Errorf("got %v, want the context's cause", err)
+	}
+	if files := r.prepared(); len(files) != 0 {
+		t.Errorf("got %v, want nothing", files)
+	}
+	litter := filepath.Join(r.data, "images", "prepared", "sha256-aa", ".new-1")
+	if err := os.WriteFile(litter, nil, 0o600); err != nil { // as a killed daemon leaves it
+		t.Fatal(err)
+	}
+	if err := os.Remove(begun + ".on"); err != nil {
+		t.Fatal(err)
+	}
+	r.reopen(nil)
+	if _, err := os.Stat(litter); err == nil {
+		t.Error("the unfinished file is still there")
+	}
+	r.clone(m, vmx)
+	if files := r.prepared(); len(files) != 1 || backing(t, m) != files[0] {
+		t.Errorf("got %v, want one file, which the machine reads", files)
+	}
+}
+
+// slowTool makes qemu-img's conversions last, once begun, while the file
+// begun.on is there.
+func (r *rig) slowTool() (begun string) {
+	r.t.Helper()
+	dir := r.t.TempDir()
+	begun = filepath.Join(dir, "begun")
+	real, err := exec.LookPath("qemu-img")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	script := fmt.Sprintf("#!/bin/sh\ncase $1 in convert) touch %[1]s; [ -e %[1]s.on ] && exec sleep 60;; esac\nexec %[2]s \"$@\"\n", begun, real)
+	for name, text := range map[string]string{"qemu-img": script, "begun.on": ""} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			r.t.Fatal(err)
+		}
+	}
+	r.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return begun
+}
+
+// Where a disk cannot be prepared, the machine reads the image's own file: the
+// disk is short, qemu-img is stopped by its limits or crashes, the disk is flat
+// or the image is none of the cache's.
+func TestUnprepared(t *testing.T) {
+	r := newCache(t)
+	check := func(what, vmx string) {
+		t.Helper()
+		m := r.machine()
+		r.clone(m, vmx)
+		if got, want := backing(t, m), filepath.Join(filepath.Dir(vmx), "disk.vmdk"); got != want {
+			t.Errorf("%s: the machine reads %s, want %s", what, got, want)
+		}
+		if files := r.prepared(); len(files) > 0 {
+			t.Errorf("%s: got %v, want nothing prepared", what, files)
+		}
+	}
+	check("not gold", r.image(idle, plain...))
+
+	flat := r.gold("sha256-ff")
+	disk := filepath.Join(filepath.Dir(flat), "disk.vmdk")
+	r.run("qemu-img", "convert", "-f", "vmdk", "-O", "vmdk", "-o", "subformat=monolithicFlat", disk, disk+"2")
+	r.run("sh", "-c", `cd "$1" && mv disk.vmdk2 disk.vmdk`, "sh", filepath.Dir(flat))
+	check("flat", flat)
+
+	r.reopen(func(o *qemu.Options) { o.DiskReserve = 1 << 62 })
+	check("no room", r.gold("sha256-aa"))
+
+	r.reopen(nil)
+	dir, log := t.TempDir(), filepath.Join(t.TempDir(), "calls")
+	real, _ := exec.LookPath("qemu-img")
+	script := fmt.Sprintf("#!/bin/sh\necho $1 >>%s\ncase $1 in convert) ulimit -t >>%[1]s; ulimit -f >>%[1]s; kill -SEGV $$;; esac\nexec %s \"$@\"\n", log, real)
+	if err := os.WriteFile(filepath.Join(dir, "qemu-img"), []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	crashing := r.gold("sha256-bb")
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	check("qemu-img crashes", crashing)
+	check("it crashed before", crashing)
+	calls, err := os.ReadFile(log)
+	if err != nil || strings.Count(string(calls), "convert") != 1 || !strings.Contains(string(calls), "\n60\n") || strings.Contains(string(calls), "unlimited") {
+		t.Errorf("got calls %q, %v, want one conversion, under limits", calls, err)
+	}
+}
+
+// A chain of VMDK files becomes one qcow2 file.
+func TestPreparedChain(t *testing.T) {
+	r := newCache(t)
+	vmx := r.gold("sha256-aa")
+	dir := filepath.Dir(vmx)
+	r.run("sh", "-c", `cd "$1" && qemu-img convert -f vmdk -O vmdk disk.vmdk base.vmdk && rm disk.vmdk && qemu-img create -q -f vmdk -F vmdk -b base.vmdk disk.vmdk`, "sh", dir)
+	m := r.machine()
+	r.clone(m, vmx)
+	files := r.prepared()
+	if len(files) != 1 || backing(t, m) != files[0] {
+		t.Fatalf("got %v, want one file, which the machine reads", files)
+	}
+	r.run("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", filepath.Join(dir, "disk.vmdk"), files[0])
+	r.start(m)
+	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(m), "OK") })
+}

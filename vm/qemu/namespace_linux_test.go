@@ -1,0 +1,183 @@
+package qemu_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netns"
+)
+
+const ownNamespace = "OSXB_TEST_OWN_NAMESPACE"
+
+// The link between the host and the namespace that stands for the internet.
+const (
+	hostOutside = "198.51.100.1"
+	internetIP  = "198.51.100.2"
+)
+
+// inNamespace runs the test anew in a network namespace of its own, so that
+// the host's network stays as it is, and says whether this is that run.
+func inNamespace(t *testing.T) bool {
+	t.Helper()
+	if os.Getenv(ownNamespace) != "" {
+		loopback, err := netlink.LinkByName("lo")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := netlink.LinkSetUp(loopback); err != nil {
+			t.Fatal(err)
+		}
+		return true
+	}
+	for _, tool := range []string{"dnsmasq", "nft", "ip"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			without(t, "this test needs "+tool)
+		}
+	}
+	if os.Geteuid() != 0 {
+		without(t, "this test makes a network namespace and needs root")
+	}
+	again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
+	again.Env = append(os.Environ(), ownNamespace+"=1")
+	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
+	out, err := again.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if strings.Contains(string(out), "--- SKIP") {
+		t.Skipf("%s", out)
+	}
+	return false
+}
+
+// without skips the test for want of something, but never in CI.
+func without(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// space is a further network namespace.
+type space struct{ ns netns.NsHandle }
+
+// newInternet makes a namespace beyond the host's default route, with a web
+// server that tells each who it is. It knows a way into private networks
+// through the host, as an attacker nearby would.
+func newInternet(t *testing.T) space {
+	t.Helper()
+	made := make(chan netns.NsHandle)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		ns, err := netns.New()
+		if err != nil {
+			t.Error(err)
+		}
+		made <- ns
+	}()
+	s := space{<-made}
+	t.Cleanup(func() { s.ns.Close() })
+	out := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "eth0", PeerNamespace: netlink.NsFd(s.ns)}
+	out.Name = "outside"
+	if err := netlink.LinkAdd(out); err != nil {
+		t.Fatal(err)
+	}
+	here := func(f func() error) error { return f() }
+	for _, c := range []struct {
+		in   func(func() error) error
+		args string
+	}{
+		{here, "addr add " + hostOutside + "/24 dev outside"},
+		{here, "link set outside up"},
+		{here, "route add default via " + internetIP},
+		{s.do, "addr add " + internetIP + "/24 dev eth0"},
+		{s.do, "link set eth0 up"},
+		{s.do, "route add 10.0.0.0/8 via " + hostOutside},
+		{s.do, "route add 192.0.2.0/24 via " + hostOutside},
+	} {
+		if err := c.in(exec.Command("ip", strings.Fields(c.args)...).Run); err != nil {
+			t.Fatalf("ip %s: %v", c.args, err)
+		}
+	}
+	serveNames(t, s.do, ":80")
+	return s
+}
+
+// do calls f on a thread that is in the namespace.
+func (s space) do(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := netns.Set(s.ns); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
+
+// connects says whether a connection to the guest's page can be had.
+func (s space) connects(to netip.Addr) bool {
+	return s.do(func() error {
+		c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(to, 80).String(), 400*time.Millisecond)
+		if err == nil {
+			c.Close()
+		}
+		return err
+	}) == nil
+}
+
+// serveNames tells each who connects to the port how it is seen, and returns
+// the port.
+func serveNames(t *testing.T, in func(func() error) error, port string) string {
+	t.Helper()
+	var l net.Listener
+	if err := in(func() (err error) { l, err = net.Listen("tcp4", port); return err }); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			host, _, _ := net.SplitHostPort(c.RemoteAddr().String())
+			_ = c.SetDeadline(time.Now().Add(time.Second))
+			_, _ = c.Read(make([]byte, 1024)) // the request, lest the end of it reset the answer
+			fmt.Fprint(c, host)
+			_ = c.(*net.TCPConn).CloseWrite()
+			_, _ = io.Copy(io.Discard, c)
+			c.Close()
+		}
+	}()
+	t.Cleanup(func() { l.Close(); <-done })
+	return port
+}
+
+// serveDNSMasq runs a dnsmasq of the test's own.
+func serveDNSMasq(t *testing.T, args ...string) {
+	t.Helper()
+	args = append([]string{"--keep-in-foreground", "--conf-file=/dev/null", "--no-resolv", "--no-hosts", "--pid-file=" + t.TempDir() + "/pid"}, args...)
+	cmd := exec.Command("dnsmasq", args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+	})
+}

@@ -1,0 +1,158 @@
+package vm
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"github.com/google/renameio/v2"
+)
+
+// corruptSuffix is added to the name of a record that is set aside.
+const corruptSuffix = ".corrupt"
+
+// store keeps the records: dir/<id>.json, and dir/<id>.json.corrupt those that
+// cannot be read.
+//
+// A machine's job alone changes its record, but for the expiry, which a client
+// may change beside it. So that neither undoes what the other wrote, whoever
+// changes a record that exists does so in its turn.
+type store struct {
+	dir   string
+	turns [256]sync.Mutex // each for one in 256 of the records, while one is replaced
+}
+
+func (s *store) turn(id string) (over func()) {
+	t := &s.turns[crc32.ChecksumIEEE([]byte(id))%uint32(len(s.turns))]
+	t.Lock()
+	return t.Unlock
+}
+
+func (s *store) path(id string) string { return filepath.Join(s.dir, id+".json") }
+
+// read returns an error that wraps fs.ErrNotExist where there is no record,
+// and an *Error of CodeOpen where there is one that cannot be read.
+func (s *store) read(id string) (*record, error) {
+	path := s.path(id)
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		if _, aside := os.Lstat(path + corruptSuffix); aside != nil {
+			return nil, err
+		}
+		path, err = path+corruptSuffix, errCorrupt
+	}
+	var r *record
+	if err == nil {
+		r, err = decode(b, id)
+	}
+	if err != nil {
+		return nil, &Error{
+			Code:    CodeOpen,
+			Message: fmt.Sprintf("the record %s cannot be read: %v; DELETE /vms/%s removes the machine", path, err, id),
+			Err:     err,
+		}
+	}
+	return r, nil
+}
+
+// setAside takes a corrupt record out of the way, where it is kept for whoever
+// wants to see what became of it.
+func (s *store) setAside(id string) error {
+	if err := os.Rename(s.path(id), s.path(id)+corruptSuffix); err != nil {
+		return err
+	}
+	return s.sync()
+}
+
+// keep writes a record for the machine's job.
+func (s *store) keep(r *record) error {
+	defer s.turn(r.ID)()
+	s.refresh(r)
+	return s.write(r)
+}
+
+// refresh takes over what others than the job may have changed.
+func (s *store) refresh(r *record) {
+	if now, err := s.read(r.ID); err == nil {
+		r.Expiry = now.Expiry
+	}
+}
+
+// change lets edit change a record beside its job.
+func (s *store) change(id string, edit func(*record) error) (*record, error) {
+	defer s.turn(id)()
+	r, err := s.read(id)
+	if err != nil {
+		return nil, err
+	}
+	if err := edit(r); err != nil {
+		return nil, err
+	}
+	return r, s.write(r)
+}
+
+// write puts the record in its place whole or not at all, also when the power
+// fails: a temporary file, fsync, rename, fsync of the folder.
+func (s *store) write(r *record) error {
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := renameio.WriteFile(s.path(r.ID), b, 0o600); err != nil {
+		return fmt.Errorf("writing the record of %s: %w", r.ID, err)
+	}
+	return s.sync()
+}
+
+// remove takes the record away for good. It is a no-op where there is none.
+func (s *store) remove(id string) error {
+	defer s.turn(id)()
+	for _, path := range []string{s.path(id) + corruptSuffix, s.path(id)} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return fmt.Errorf("removing the record of %s: %w", id, err)
+		}
+	}
+	return s.sync()
+}
+
+func (s *store) sync() error {
+	d, err := os.Open(s.dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	if err := d.Sync(); err != nil {
+		return fmt.Errorf("syncing %s: %w", s.dir, err)
+	}
+	return nil
+}
+
+// ids returns the machines that have a record, be it one set aside, and the
+// names of folders and files that belong to none: what a crash left.
+func (s *store) ids() (ids, litter []string, err error) {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	records := make(map[string]bool)
+	for _, e := range entries {
+		id, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), corruptSuffix), ".json")
+		if ok && ValidID(id) && !e.IsDir() && !records[id] {
+			records[id] = true
+			ids = append(ids, id)
+		}
+	}
+	for _, e := range entries {
+		id := strings.TrimSuffix(strings.TrimSuffix(e.Name(), corruptSuffix), ".json")
+		if !records[id] {
+			litter = append(litter, e.Name())
+		}
+	}
+	return ids, litter, nil
+}

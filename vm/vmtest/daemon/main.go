@@ -1,0 +1,96 @@
+// Command daemon is the daemon with the driver that has no hypervisor, for
+// tests that start and kill it hundreds of times. All but the driver is as in
+// the real one; each of the driver's steps takes a random while, so that a
+// kill meets it anywhere.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"osx-builder/api"
+	"osx-builder/callback"
+	"osx-builder/config"
+	"osx-builder/image"
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
+)
+
+// longestStep is what a step of the driver takes at most.
+const longestStep = 40 * time.Millisecond
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context) (err error) {
+	c, err := config.Load(os.Args[1:], os.Getenv)
+	if err != nil {
+		return err
+	}
+	log, err := c.OpenLog(os.Stderr)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	defer listener.Close()
+	images, err := image.Open(filepath.Join(c.Data, "images"), image.Options{Log: log.Logger})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, images.Close()) }()
+	callbacks := callback.New(callback.Options{})
+	defer callbacks.Close()
+	vms, err := vm.Open(vm.Options{
+		Dir: filepath.Join(c.Data, "vms"), Driver: &vmtest.Driver{Hook: dawdle}, Hypervisor: "memory", Images: images, Callbacks: callbacks,
+		Creations: c.Creations, VMs: c.VMs, MaxLifetime: c.MaxLifetime, Log: log.Logger,
+	})
+	if err != nil {
+		return err
+	}
+	defer vms.Close()
+	s := &http.Server{Handler: api.New(vms, api.Options{Log: log.Logger}), ReadHeaderTimeout: time.Minute}
+	s.RegisterOnShutdown(vms.Close)
+	log.Info("listening", "url", "http://"+listener.Addr().String())
+	failed := make(chan error, 1)
+	go func() { failed <- s.Serve(listener) }()
+	select {
+	case err := <-failed:
+		return err
+	case <-ctx.Done():
+		return s.Shutdown(context.WithoutCancel(ctx))
+	}
+}
+
+// dawdle holds a step up for a random while. Readers are not held up.
+func dawdle(ctx context.Context, s vmtest.Step, _ vm.Machine) error {
+	if s == vmtest.Inspect {
+		return nil
+	}
+	t := time.NewTimer(rand.N(longestStep))
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
