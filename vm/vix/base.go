@@ -1,0 +1,160 @@
+//go:build vix && cgo && !windows
+
+package vix
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"osx-builder/vm"
+)
+
+// snapshotName is the snapshot of a base that its clones start from.
+const snapshotName = "osx-builder"
+
+// base is the machine that the clones of one image are clones of. Its folder:
+//
+//	base.json      written last: all else is there
+//	machine/       the machine, with the name and the disks of the image
+//	clones/<id>    an empty file for each machine that is a clone of it
+type base struct {
+	dir  string
+	gold string // the image's .vmx
+}
+
+// baseState is base.json.
+type baseState struct {
+	Gold   string // the image's .vmx
+	Shared bool   // disks are other names of the image's read-only files
+}
+
+func (d *Driver) base(gold string) base {
+	key := sha256.Sum256([]byte(gold))
+	return base{dir: filepath.Join(d.Dir, hex.EncodeToString(key[:16])), gold: gold}
+}
+
+// vmx keeps the image's name for its .vmx, which is the name of its list of
+// snapshots too.
+func (b base) vmx() string { return filepath.Join(b.dir, "machine", filepath.Base(b.gold)) }
+
+func (b base) stateFile() string { return filepath.Join(b.dir, "base.json") }
+
+// mark is the file that says that the machine of the given ID is a clone.
+func (b base) mark(id string) string { return filepath.Join(b.dir, "clones", id) }
+
+func (b base) state() (s baseState, err error) {
+	data, err := os.ReadFile(b.stateFile())
+	if err != nil {
+		return s, err
+	}
+	return s, json.Unmarshal(data, &s)
+}
+
+// ensure makes the base unless it is there already. Whoever calls it holds the
+// machine. Its disks are copies if it cannot be shared or copies are asked for.
+func (d *Driver) ensureBase(ctx context.Context, b base, copies bool) error {
+	_, err := b.state()
+	if err == nil && !copies {
+		return nil
+	}
+	if err := b.clear(); err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Join(b.dir, "clones"), 0o700); err != nil {
+		return err
+	}
+	shared, err := shareTree(ctx, filepath.Dir(b.gold), filepath.Join(b.dir, "machine"), copies)
+	if err != nil {
+		return err
+	}
+	if err := d.prepareBase(b); err != nil {
+		return err
+	}
+	data, err := json.Marshal(baseState{Gold: b.gold, Shared: shared})
+	if err != nil {
+		return err
+	}
+	return writeFile(b.stateFile(), data)
+}
+
+// clear removes a half-made base. The marks of its clones stay.
+func (b base) clear() error {
+	for _, path := range []string{b.stateFile(), filepath.Join(b.dir, "machine")} {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("removing a half-made base: %w", err)
+		}
+	}
+	return nil
+}
+
+// leave takes the machine's mark from the base of its image, whichever it is.
+func (d *Driver) leave(id string) error {
+	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", "clones", globQuote(id)))
+	if err != nil {
+		return err
+	}
+	for _, mark := range marks {
+		if err := os.Remove(mark); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// sweep removes the bases whose image is gone and that have no clones.
+func (d *Driver) sweep(ctx context.Context) {
+	entries, err := os.ReadDir(d.Dir)
+	if err != nil {
+		d.Log.Warn("bases of clones not swept", "err", err)
+	}
+	for _, e := range entries {
+		b := base{dir: filepath.Join(d.Dir, e.Name())}
+		s, err := b.state()
+		if err != nil {
+			continue // being made; or half-made, and made anew by the next clone
+		}
+		b.gold = s.Gold
+		if b.idle() {
+			if err := d.removeBase(ctx, b); err != nil {
+				d.Log.Warn("base of clones not removed", "image", b.gold, "err", err)
+			}
+		}
+	}
+}
+
+// idle reports whether the base is of no more use.
+func (b base) idle() bool {
+	if _, err := os.Stat(b.gold); !errors.Is(err, fs.ErrNotExist) {
+		return false
+	}
+	clones, err := os.ReadDir(filepath.Join(b.dir, "clones"))
+	return err == nil && len(clones) == 0
+}
+
+func (d *Driver) removeBase(ctx context.Context, b base) error {
+	h, err := d.take(ctx, b.vmx(), d.Deadlines.Look)
+	if err != nil {
+		return err
+	}
+	defer h.drop()
+	if !b.idle() {
+		return nil
+	}
+	if err := b.clear(); err != nil {
+		return err
+	}
+	d.Log.Info("base of clones removed with its image", "image", b.gold)
+	return os.RemoveAll(b.dir)
+}
+
+// missingImage is the error for a gold image that cannot be read.
+func missingImage(err error) error {
+	return &vm.Error{Code: vm.CodeImageInvalid, Message: fmt.Sprintf("the image cannot be read: %v", err), Err: err}
+}

@@ -1,0 +1,232 @@
+//go:build vix && cgo && !windows
+
+package vix_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vix"
+)
+
+// want is the code that a client sees for an error of VIX.
+func want(code int, inspecting bool) vm.Code {
+	switch {
+	case code == 15 || code == 4002:
+		return vm.CodeOpen
+	case code == 8:
+		return vm.CodeDiskFull
+	case code == 32 || code == 22002:
+		return vm.CodeHypervisorUnavailable
+	case inspecting:
+		return vm.CodeOpen
+	}
+	return vm.CodeHypervisor
+}
+
+// Every function that the driver calls fails with every code, all through a
+// machine's life. Errors name the code, and the machine can be destroyed after.
+func TestErrors(t *testing.T) {
+	b := newBench(t)
+	b.set("unlock.ms", 0)
+	d := b.open()
+	must(t, d.Destroy(t.Context(), b.running(d))) // the base is made
+	for _, function := range []string{
+		"VixHost_OpenVM", "VixVM_GetNamedSnapshot", "VixVM_Clone", "VixVM_PowerOn",
+		"Vix_GetProperties", "VixVM_ReadVariable", "VixVM_WaitForToolsInGuest", "VixVM_PowerOff", "VixVM_Delete",
+	} {
+		for _, code := range []int{
+			3, 8, 10, 11, 13, 15, 32, 1000, 3000, 3006, 3007, 3008, 3009, 3014, 3016, 3028, 3041, 3043, 4000, 4002, 13004, 13010, 22002,
+		} {
+			t.Run(fmt.Sprintf("%s/%d", function, code), func(t *testing.T) { b.fail(t, d, function, code) })
+		}
+	}
+}
+
+// fail leads a machine through its life with a function that fails.
+func (b *bench) fail(t *testing.T, d *vix.Driver, function string, code int) {
+	m := b.machine()
+	failed := false
+	step := func(name string, err error) {
+		t.Helper()
+		if err == nil {
+			return
+		}
+		failed = true
+		var e *vm.Error
+		if !errors.As(err, &e) {
+			t.Fatalf("%s: got %v, want an *vm.Error", name, err)
+		}
+		if w := want(code, name == "Inspect"); e.Code != w {
+			t.Errorf("%s: got code %s, want %s: %v", name, e.Code, w, err)
+		}
+		if !strings.Contains(e.Message, fmt.Sprintf("(VIX error %d)", code)) {
+			t.Errorf("%s: got %q, want VIX's number %d in it", name, e.Message, code)
+		}
+	}
+	each := func() {
+		_, err := d.Inspect(t.Context(), m)
+		step("Inspect", err)
+	}
+	b.set("error."+function, code)
+	step("Clone", d.Clone(t.Context(), m, b.gold))
+	if failed {
+		b.clear()
+		must(t, d.Clone(t.Context(), m, b.gold))
+		b.set("error."+function, code)
+	}
+	each()
+	step("Start", d.Start(t.Context(), m))
+	b.clear()
+	must(t, d.Start(t.Context(), m))
+	b.set("error."+function, code)
+	each()
+	step("Destroy", d.Destroy(t.Context(), m))
+	b.clear()
+	swallowed := map[string]bool{"VixVM_ReadVariable": true, "VixVM_WaitForToolsInGuest": true, "VixVM_Delete": true}
+	ignored := function == "VixVM_PowerOn" && code == 3007 || function == "VixVM_PowerOff" && code == 3006
+	if !failed && !swallowed[function] && !ignored && !(function == "VixVM_PowerOff" && code == 4000) {
+		t.Error("no step failed")
+	}
+	if st, err := d.Inspect(t.Context(), m); err != nil || st.Power == vm.PoweredOn && function != "VixVM_PowerOff" && function != "VixHost_OpenVM" && function != "Vix_GetProperties" && function != "VixVM_Delete" {
+		t.Errorf("Inspect at the end: got %+v, %v", st, err)
+	}
+	must(t, d.Destroy(t.Context(), m))
+	b.gone(d, m)
+}
+
+// Errors that only the first clone of an image can meet.
+func TestSnapshotErrors(t *testing.T) {
+	for _, code := range []int{8, 11, 13, 15, 32, 13019, 13021} {
+		t.Run(fmt.Sprint(code), func(t *testing.T) {
+			b := newBench(t)
+			d := b.open()
+			m := b.machine()
+			b.set("error.VixVM_CreateSnapshot", code)
+			err := d.Clone(t.Context(), m, b.gold)
+			var e *vm.Error
+			if !errors.As(err, &e) || e.Code != want(code, false) {
+				t.Errorf("got %v, want code %s", err, want(code, false))
+			}
+			b.clear()
+			must(t, d.Clone(t.Context(), m, b.gold))
+			must(t, d.Destroy(t.Context(), m))
+		})
+	}
+}
+
+// Where there is no display the machine starts without.
+func TestHeadless(t *testing.T) {
+	b := newBench(t)
+	b.set("error.VixVM_PowerOn.gui", 3043)
+	b.set("dialog", "")
+	d := b.open()
+	m := b.machine()
+	m.LaunchGUI = true
+	must(t, d.Clone(t.Context(), m, b.gold))
+	must(t, d.Start(t.Context(), m))
+	if !strings.Contains(b.log.String(), "no display") {
+		t.Error("the log does not say that the machine has no window")
+	}
+	must(t, d.Destroy(t.Context(), m))
+}
+
+// A call that never ends costs its caller no more than the deadline, and other
+// machines nothing. When it ends after all, the machine is of use again.
+func TestHangs(t *testing.T) {
+	b := newBench(t)
+	b.options.Deadlines = vix.Deadlines{
+		Connect: 5 * time.Second, Look: 300 * time.Millisecond, Clone: 300 * time.Millisecond, Start: 300 * time.Millisecond,
+		Stop: 300 * time.Millisecond, Locks: 300 * time.Millisecond, Tools: time.Second,
+	}
+	d := b.open()
+	other := b.running(d)
+	for _, function := range []string{
+		"VixHost_OpenVM", "VixVM_Clone", "VixVM_Clone.inside", "VixVM_PowerOn", "Vix_GetProperties", "VixVM_ReadVariable",
+		"VixVM_PowerOff", "VixVM_Delete", "VixVM_WaitForToolsInGuest",
+	} {
+		t.Run(function, func(t *testing.T) { b.hang(t, d, function, other) })
+	}
+	must(t, d.Destroy(t.Context(), other))
+}
+
+func (b *bench) hang(t *testing.T, d *vix.Driver, function string, other vm.Machine) {
+	m := b.machine()
+	part := m.ID
+	if strings.HasPrefix(function, "VixVM_Clone") {
+		part = "" // the base's
+	}
+	b.set("hang."+function, part)
+	failed := false
+	timed := func(name string, call func(ctx context.Context) error) {
+		t.Helper()
+		start := time.Now()
+		err := call(t.Context())
+		if took := time.Since(start); took > 2*time.Second {
+			t.Errorf("%s took %v", name, took)
+		}
+		var e *vm.Error
+		if err == nil {
+			return
+		}
+		failed = true
+		if !errors.As(err, &e) || !strings.Contains(e.Message, "VMware did not") || name == "Inspect" && e.Code != vm.CodeOpen {
+			t.Errorf("%s: got %v, want an *vm.Error that says what VMware did not do", name, err)
+		}
+		if st, err := d.Inspect(t.Context(), other); err != nil || st.Power != vm.PoweredOn {
+			t.Errorf("another machine: got %+v, %v, want powered-on", st, err)
+		}
+	}
+	all := func() {
+		timed("Clone", func(ctx context.Context) error { return d.Clone(ctx, m, b.gold) })
+		timed("Inspect", func(ctx context.Context) error { _, err := d.Inspect(ctx, m); return err })
+		if !strings.HasPrefix(function, "VixVM_Clone") {
+			timed("Start", func(ctx context.Context) error { return d.Start(ctx, m) })
+			timed("Inspect", func(ctx context.Context) error { _, err := d.Inspect(ctx, m); return err })
+		}
+		timed("Destroy", func(ctx context.Context) error { return d.Destroy(ctx, m) })
+	}
+	all()
+	if function == "VixVM_WaitForToolsInGuest" {
+		if failed {
+			t.Error("a wait for tools that hangs got in the way")
+		}
+	} else if !failed {
+		t.Error("nothing failed")
+	}
+	b.clear()
+	until(t, "all calls ended", func() bool { return b.stats()["calls"] == 0 })
+	until(t, "destroyed", func() bool { return d.Destroy(t.Context(), m) == nil })
+	b.gone(d, m)
+}
+
+// A driver whose calls hang says so, and closes all the same.
+func TestCloseWithCallsUnderWay(t *testing.T) {
+	b := newBench(t)
+	b.options.Deadlines.Look, b.options.Deadlines.Tools = 100*time.Millisecond, time.Second
+	d, err := vix.Open(b.options)
+	must(t, err)
+	m := b.running(d)
+	before := b.stats()
+	b.set("hang.Vix_GetProperties", m.ID)
+	if _, err := d.Inspect(t.Context(), m); err == nil {
+		t.Error("Inspect: got no error")
+	}
+	start := time.Now()
+	must(t, d.Close())
+	if took := time.Since(start); took > 3*time.Second {
+		t.Errorf("Close took %v", took)
+	}
+	b.clear()
+	until(t, "all calls ended", func() bool { return b.stats()["calls"] == 0 })
+	if n := b.stats()["dead_call"] - before["dead_call"]; n != 0 {
+		t.Errorf("got %d calls with handles that are gone, want none", n)
+	}
+	other := b.open()
+	must(t, other.Destroy(t.Context(), m))
+}

@@ -1,0 +1,128 @@
+//go:build vix && cgo && !windows
+
+package vix_test
+
+import (
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	govix "github.com/hooklift/govix"
+
+	"osx-builder/vm"
+)
+
+// After many machines, and garbage collected at all times, nothing is held, no
+// handle was used or given back once it was gone, and the image's base has one
+// snapshot.
+func TestNoLeaks(t *testing.T) {
+	const rounds = 200
+	b := newBench(t)
+	b.set("unlock.ms", 0)
+	b.set("tools.ms", 5)
+	b.set("ip.ms", 5)
+	d := b.open()
+	before, image := b.stats(), tree(t, filepath.Dir(b.gold))
+	stop := collectGarbage(t)
+	var wg sync.WaitGroup
+	machines := make(chan vm.Machine)
+	for range 4 {
+		wg.Go(func() {
+			for m := range machines {
+				b.round(t, d, m)
+			}
+		})
+	}
+	for range rounds {
+		machines <- b.machine()
+	}
+	close(machines)
+	wg.Wait()
+	stop()
+
+	after := b.stats()
+	until(t, "all waits for tools ended", func() bool {
+		after = b.stats()
+		return after["job"] == before["job"] && after["vm"] == before["vm"]
+	})
+	t.Logf("%d rounds, %d jobs; live handles %v", rounds, after["jobs"]-before["jobs"], after)
+	for _, name := range []string{"host", "vm", "job", "snapshot", "proplist", "dead_release", "dead_call", "endless", "bad_delete"} {
+		if after[name] != before[name] {
+			t.Errorf("%s: %d before, %d after", name, before[name], after[name])
+		}
+	}
+	snapshots := read(t, filepath.Join(b.options.Dir, "*", "machine", "*.vmsd"))
+	if !strings.Contains(snapshots, `snapshot.numSnapshots = "1"`) {
+		t.Errorf("got snapshots\n%s\nwant one", snapshots)
+	}
+	if diff := cmp.Diff(image, tree(t, filepath.Dir(b.gold))); diff != "" {
+		t.Errorf("the image changed (-before +after):\n%s", diff)
+	}
+}
+
+// round is a machine's life.
+func (b *bench) round(t *testing.T, d vm.Driver, m vm.Machine) {
+	if err := d.Clone(t.Context(), m, b.gold); err != nil {
+		t.Errorf("Clone: %v", err)
+		return
+	}
+	if err := d.Start(t.Context(), m); err != nil {
+		t.Errorf("Start: %v", err)
+	}
+	for range 3 {
+		if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOn {
+			t.Errorf("Inspect: got %+v, %v, want powered-on", st, err)
+		}
+	}
+	if err := d.Destroy(t.Context(), m); err != nil {
+		t.Errorf("Destroy: %v", err)
+	}
+}
+
+func collectGarbage(t *testing.T) (stop func()) {
+	t.Helper()
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			runtime.GC()
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Millisecond):
+			}
+		}
+	})
+	return func() { close(done); wg.Wait() }
+}
+
+// Why the driver calls VIX for itself where it clones and opens: each of
+// govix's clones adds a snapshot to the machine that it is made of, and each
+// of its OpenVM keeps a job.
+func TestGovixGrowsWhatItClones(t *testing.T) {
+	const clones = 5
+	b := newBench(t)
+	b.open()
+	gold := b.image("grows", "guestOS = \"other\"\n")
+	host, err := govix.Connect(govix.ConnectConfig{Provider: govix.VMWARE_WORKSTATION})
+	must(t, err)
+	defer host.Disconnect()
+	before := b.stats()["job"]
+	for range clones {
+		v, err := host.OpenVM(gold, "")
+		must(t, err)
+		_, err = v.Clone(govix.CLONETYPE_LINKED, filepath.Join(b.dir, b.machine().ID, "clone.vmx"))
+		must(t, err)
+	}
+	list := read(t, strings.TrimSuffix(gold, "vmx")+"vmsd")
+	if !strings.Contains(list, `snapshot.numSnapshots = "5"`) {
+		t.Errorf("got\n%s\nafter %d clones by govix, want as many snapshots", list, clones)
+	}
+	if n := b.stats()["job"] - before; n != clones {
+		t.Errorf("got %d jobs left after %d times OpenVM, want as many", n, clones)
+	}
+}

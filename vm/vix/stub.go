@@ -1,0 +1,27 @@
+//go:build !vix || !cgo || windows
+
+package vix
+
+import (
+	"context"
+	"errors"
+
+	"osx-builder/vm"
+)
+
+// Supported reports whether this binary can drive VMware at all.
+func Supported() bool { return false }
+
+// Driver drives VMware in binaries that are built with VIX support.
+type Driver struct{ vm.Driver }
+
+var errNotBuilt = errors.New("built without VIX support: build with make, on Linux or macOS with a C compiler")
+
+// Open fails: this binary was built without VIX support.
+func Open(Options) (*Driver, error) { return nil, errNotBuilt }
+
+// Ready returns the error that Open returns.
+func (d *Driver) Ready(context.Context) error { return errNotBuilt }
+
+// Close does nothing.
+func (d *Driver) Close() error { return nil }

@@ -1,0 +1,104 @@
+/* The control folder. */
+#include "double.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static char folder[PATH_SIZE];
+
+void control_open(void)
+{
+	const char *dir = getenv("OSXB_VIX_DOUBLE");
+
+	pthread_mutex_lock(&lock);
+	snprintf(folder, sizeof folder, "%s", dir == NULL ? "" : dir);
+	pthread_mutex_unlock(&lock);
+}
+
+const char *control_dir(void) { return folder[0] == 0 ? NULL : folder; }
+
+int control_text(const char *name, char *text, size_t size)
+{
+	char path[PATH_SIZE], *data;
+
+	if (control_dir() == NULL)
+		return 0;
+	path_join(path, control_dir(), name);
+	if (file_read(path, &data) != 0)
+		return 0;
+	data[strcspn(data, "\n")] = 0;
+	snprintf(text, size, "%s", data);
+	free(data);
+	return 1;
+}
+
+int control_has(const char *name)
+{
+	char text[8];
+	return control_text(name, text, sizeof text);
+}
+
+long control_number(const char *name, long standard)
+{
+	char text[64];
+	return control_text(name, text, sizeof text) ? strtol(text, NULL, 0) : standard;
+}
+
+/* The code that a call of the function fails with now, or 0. */
+int control_error(const char *function, const char *path)
+{
+	char name[128], text[512], part[PATH_SIZE] = "", file[PATH_SIZE];
+	int code = 0, times = -1;
+
+	snprintf(name, sizeof name, "error.%s", function);
+	pthread_mutex_lock(&lock);
+	if (control_text(name, text, sizeof text)) {
+		if (sscanf(text, "%d %d %400s", &code, &times, part) < 1 || times == 0 ||
+		    strstr(path == NULL ? "" : path, part) == NULL)
+			code = 0;
+		if (code != 0 && times > 0) {
+			path_join(file, control_dir(), name);
+			snprintf(text, sizeof text, "%d %d %.400s", code, times - 1, part);
+			file_write(file, text);
+		}
+	}
+	pthread_mutex_unlock(&lock);
+	return code;
+}
+
+static int hangs(const char *function, const char *path)
+{
+	char name[128], part[PATH_SIZE];
+
+	snprintf(name, sizeof name, "hang.%s", function);
+	return control_text(name, part, sizeof part) && strstr(path == NULL ? "" : path, part) != NULL;
+}
+
+/* Takes as long as the control folder says, which may be for ever. */
+void control_delay(const char *function, const char *path)
+{
+	char name[128];
+	struct timespec tick = {0, 20 * 1000 * 1000};
+	long ms;
+
+	snprintf(name, sizeof name, "delay.%s", function);
+	ms = control_number(name, 0);
+	if (ms > 0) {
+		struct timespec t = {ms / 1000, ms % 1000 * 1000000};
+		nanosleep(&t, NULL);
+	}
+	if (!hangs(function, path))
+		return;
+	pthread_mutex_lock(&big_lock);
+	count("calls", 1);
+	pthread_mutex_unlock(&big_lock);
+	while (hangs(function, path))
+		nanosleep(&tick, NULL);
+	pthread_mutex_lock(&big_lock);
+	count("calls", -1);
+	pthread_mutex_unlock(&big_lock);
+}

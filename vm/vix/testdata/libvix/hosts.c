@@ -1,0 +1,119 @@
+/* Hosts: connecting, opening and finding machines. */
+#include "double.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int connect_host(struct work *w)
+{
+	long needed = control_number("connect.options", 0);
+
+	if ((w->number & needed) != needed)
+		return E_LICENSE;
+	pthread_mutex_lock(&big_lock);
+	job_result(w, object_new(HOST));
+	pthread_mutex_unlock(&big_lock);
+	return 0;
+}
+
+EXPORT VixHandle VixHost_Connect(int version, VixServiceProvider type, const char *host, int port,
+		const char *user, const char *password, VixHostOptions options, VixHandle list,
+		VixEventProc *callback, void *data)
+{
+	struct work w = {.run = connect_host, .number = options, .callback = callback, .data = data};
+
+	(void)version, (void)type, (void)host, (void)port, (void)user, (void)password, (void)list;
+	control_open();
+	return job_start("VixHost_Connect", 0, NULL, w);
+}
+
+static int open_vm(struct work *w)
+{
+	char real[PATH_SIZE];
+	int code = vmx_check(w->path);
+
+	if (code != 0)
+		return code;
+	/* The same machine has the same handle under any of its names. */
+	if (realpath(w->path, real) == NULL)
+		return E_VM_NOT_FOUND;
+	pthread_mutex_lock(&big_lock);
+	job_result(w, object_vm(real));
+	pthread_mutex_unlock(&big_lock);
+	return 0;
+}
+
+EXPORT VixHandle VixHost_OpenVM(VixHandle host, const char *path, VixVMOpenOptions options,
+		VixHandle list, VixEventProc *callback, void *data)
+{
+	struct work w = {.run = open_vm, .callback = callback, .data = data};
+	VixError err;
+
+	(void)options, (void)list;
+	pthread_mutex_lock(&big_lock);
+	if (object_find(host, HOST, &err) == NULL)
+		w.run = NULL;
+	pthread_mutex_unlock(&big_lock);
+	return job_start("VixHost_OpenVM", 0, path, w);
+}
+
+/* The running ones of the open machines, told from this job's own thread. */
+static int find_items(struct work *w)
+{
+	char paths[64][PATH_SIZE];
+	int n = 0;
+	long since;
+
+	if (w->number != VIX_FIND_RUNNING_VMS)
+		return E_NOT_SUPPORTED;
+	pthread_mutex_lock(&big_lock);
+	for (struct object *o = object_next(NULL); o != NULL && n < 64; o = o->next)
+		if (o->kind == VM && state_power(o->path, &since) == ON)
+			memcpy(paths[n++], o->path, PATH_SIZE);
+	pthread_mutex_unlock(&big_lock);
+	for (int i = 0; i < n && w->callback != NULL; i++) {
+		pthread_mutex_lock(&big_lock);
+		struct object *list = object_new(PROPLIST);
+		memcpy(list->path, paths[i], PATH_SIZE);
+		pthread_mutex_unlock(&big_lock);
+		w->callback(w->job->handle, VIX_EVENTTYPE_FIND_ITEM, list->handle, w->data);
+		Vix_ReleaseHandle(list->handle);
+	}
+	return 0;
+}
+
+EXPORT VixHandle VixHost_FindItems(VixHandle host, VixFindItemType type, VixHandle criteria,
+		int32 timeout, VixEventProc *callback, void *data)
+{
+	struct work w = {.run = find_items, .number = type, .callback = callback, .data = data};
+
+	(void)host, (void)criteria, (void)timeout;
+	return job_start("VixHost_FindItems", 0, NULL, w);
+}
+
+EXPORT VixHandle VixHost_RegisterVM(VixHandle host, const char *path, VixEventProc *callback, void *data)
+{
+	struct work w = {.callback = callback, .data = data};
+
+	(void)host;
+	return job_start("VixHost_RegisterVM", 0, path, w);
+}
+
+EXPORT VixHandle VixHost_UnregisterVM(VixHandle host, const char *path, VixEventProc *callback, void *data)
+{
+	struct work w = {.callback = callback, .data = data};
+
+	(void)host;
+	return job_start("VixHost_UnregisterVM", 0, path, w);
+}
+
+EXPORT VixError VixPropertyList_AllocPropertyList(VixHandle host, VixHandle *list, int first, ...)
+{
+	(void)host, (void)first;
+	pthread_mutex_lock(&big_lock);
+	*list = object_new(PROPLIST)->handle;
+	pthread_mutex_unlock(&big_lock);
+	return VIX_OK;
+}

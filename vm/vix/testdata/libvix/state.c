@@ -1,0 +1,103 @@
+/* What a machine's power and locks are, in files beside its .vmx. */
+#include "double.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void state_file(const char *path, char *file) { snprintf(file, PATH_SIZE, "%.4000s.power", path); }
+
+enum power state_power(const char *path, long *since)
+{
+	char file[PATH_SIZE], *data, word[16] = "";
+	enum power power = OFF;
+
+	*since = 0;
+	state_file(path, file);
+	if (file_read(file, &data) != 0)
+		return OFF;
+	if (sscanf(data, "%15s %ld", word, since) == 2)
+		power = strcmp(word, "on") == 0 ? ON : SUSPENDED;
+	free(data);
+	return power;
+}
+
+int state_set(const char *path, enum power power)
+{
+	char file[PATH_SIZE], text[64];
+
+	state_file(path, file);
+	if (power == OFF)
+		return unlink(file) == 0 || errno == ENOENT ? 0 : -1;
+	snprintf(text, sizeof text, "%s %ld\n", power == ON ? "on" : "suspended", now_ms());
+	return file_write(file, text);
+}
+
+static int passed(const char *path, const char *name, long standard)
+{
+	long since, after = control_number(name, standard);
+	return state_power(path, &since) == ON && after >= 0 && now_ms() >= since + after;
+}
+
+int tools_running(const char *path) { return passed(path, "tools.ms", 50); }
+
+int guest_ip(const char *path, char *ip, size_t size)
+{
+	unsigned char n = 0;
+
+	ip[0] = 0;
+	if (!passed(path, "ip.ms", 100) || control_text("ip", ip, size))
+		return 0;
+	for (const char *p = path; *p != 0; p++)
+		n = (unsigned char)(n * 31 + (unsigned char)*p);
+	snprintf(ip, size, "192.168.99.%d", 2 + n % 250);
+	return 0;
+}
+
+/*
+ * VMware's lock: the folder X.lck with a file that names the process. The
+ * double runs no process for a machine; process 1 stands for it.
+ */
+int lock_take(const char *path, int pid)
+{
+	char dir[PATH_SIZE + 8], file[PATH_SIZE + 32], text[128];
+
+	snprintf(dir, sizeof dir, "%s.lck", path);
+	if (mkdir(dir, 0755) != 0 && errno != EEXIST)
+		return -1;
+	snprintf(file, sizeof file, "%s/M00001.lck", dir);
+	snprintf(text, sizeof text, "host %d-1(vmware-vmx) 1 X [ lc=1\n", pid);
+	return file_write(file, text);
+}
+
+void lock_drop(const char *path)
+{
+	char file[PATH_SIZE + 32];
+
+	snprintf(file, sizeof file, "%s.lck/M00001.lck", path);
+	unlink(file);
+	snprintf(file, sizeof file, "%s.lck", path);
+	rmdir(file);
+}
+
+/* As in VMware, a lock without a claim is none; a claim of the dead is one. */
+int lock_held(const char *path)
+{
+	char dir[PATH_SIZE + 8];
+	struct dirent *e;
+	int held = 0;
+
+	snprintf(dir, sizeof dir, "%s.lck", path);
+	DIR *d = opendir(dir);
+	if (d == NULL)
+		return 0;
+	while ((e = readdir(d)) != NULL)
+		held = held || e->d_name[0] != '.';
+	closedir(d);
+	return held;
+}
