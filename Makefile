@@ -14,7 +14,7 @@ PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
 TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping $(shell $(TINYVM) --packages)
 
 .DEFAULT_GOAL := build
-.PHONY: build run demo test check bench fuzz image deps test-deps clean help
+.PHONY: build run demo test check bench crash soak fuzz image deps test-deps clean help
 
 build: $(BINARY) ## build build/osx-builder (the default)
 
@@ -41,6 +41,12 @@ check: test-deps ## gofumpt, vet and staticcheck
 
 bench: test-deps build image ## measure against named baselines, as ratios in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m . ./image
+
+crash: test-deps build image ## kill the daemon 200 times at random moments and look for what is lost or left
+	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 go test -race -count=1 -timeout 60m -run '^TestCrash$$' -v .
+
+soak: test-deps build image ## make and destroy real machines for 10 minutes and look for what grows
+	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v .
 
 FUZZTIME := 60s
 fuzz: ## run each fuzz target for FUZZTIME

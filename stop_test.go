@@ -1,0 +1,190 @@
+package main_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
+
+	"osx-builder/vm"
+)
+
+// longestStop is what the daemon may take from SIGTERM to its end.
+const longestStop = 10 * time.Second
+
+// verifySignature lets the specification's own library judge.
+func verifySignature(secret string, h http.Header, body []byte) error {
+	w, err := standardwebhooks.NewWebhook(secret)
+	if err != nil {
+		return err
+	}
+	return w.Verify(body, h)
+}
+
+// dial opens a connection that the daemon serves.
+func (s *stage) dial() net.Conn {
+	s.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	must(s.t, err)
+	_, err = c.Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+	must(s.t, err)
+	_, err = c.Read(make([]byte, 1))
+	must(s.t, err)
+	return c
+}
+
+// newPlainDaemon runs the daemon without reading its log.
+func newPlainDaemon(t *testing.T, args ...string) *exec.Cmd {
+	t.Helper()
+	data, err := os.MkdirTemp("", "osxb")
+	must(t, err)
+	d := exec.Command(binary, append([]string{"-data", data, "-listen", "127.0.0.1:0"}, args...)...)
+	must(t, d.Start())
+	t.Cleanup(func() {
+		_ = d.Process.Kill() // it has ended, unless the test failed
+		must(t, os.RemoveAll(data))
+	})
+	for i, a := range args {
+		if a == "-log-file" {
+			waitForText(t, args[i+1], "listening")
+		}
+	}
+	return d
+}
+
+// waitForText waits until a file has a text.
+func waitForText(t *testing.T, path, text string) {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), text) {
+			return
+		}
+	}
+	b, _ := os.ReadFile(path)
+	t.Fatalf("%s does not get %q: %s", path, text, b)
+}
+
+// stopped sends SIGTERM and checks the time that the end takes, and that
+// nothing half-written is left.
+func (s *stage) stopped() {
+	s.t.Helper()
+	started := time.Now()
+	must(s.t, s.Stop())
+	if took := time.Since(started); took > longestStop {
+		s.t.Errorf("the daemon took %v to stop, want at most %v", took, longestStop)
+	}
+	half, _ := filepath.Glob(filepath.Join(s.Data, "vms", ".*"))
+	if len(half) > 0 {
+		s.t.Errorf("half-written files are left: %v", half)
+	}
+}
+
+// SIGTERM ends the daemon soon whatever its jobs are at, those who wait get an
+// answer, and the next daemon goes on where this one was.
+func TestStopInEachPhase(t *testing.T) {
+	for _, phase := range []vm.Phase{vm.Downloading, vm.Cloning, vm.Starting, vm.Waiting} {
+		t.Run(string(phase), func(t *testing.T) {
+			dir := t.TempDir()
+			open := []func(){gate(t, dir, "qemu-img"), gate(t, dir, "qemu-system-x86_64")}
+			if phase != vm.Cloning {
+				open[0]()
+			}
+			if phase == vm.Waiting {
+				open[1]()
+			}
+			s := newStageEnv(t, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
+			i := s.image(tinyvm)
+			if phase == vm.Downloading {
+				s.site.Serve = func(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }
+			}
+			v := s.create(i.Body(small(nil)))
+			s.until(v.ID, string(phase), func(v vm.VM) bool { return v.Phase == phase })
+			waited := make(chan string, 1)
+			go func() {
+				a, err := s.Do("GET", "/vms/"+v.ID+"?wait=1m", "", nil)
+				if err != nil || a.Status != http.StatusOK {
+					waited <- string(a.Body)
+					return
+				}
+				waited <- ""
+			}()
+			time.Sleep(50 * time.Millisecond) // so that the waiter is likely to wait; either way it has its answer
+			s.stopped()
+			if said := <-waited; said != "" {
+				t.Errorf("?wait= got no document: %s", said)
+			}
+			s.site.Serve = nil
+			open[0]()
+			open[1]()
+			s.start()
+			s.ready(v.ID)
+		})
+	}
+}
+
+// SIGTERM during a destruction that hangs, and while a receiver does.
+func TestStopWhileOthersHang(t *testing.T) {
+	s := newStage(t)
+	hung := make(chan struct{})
+	receiver := hangingReceiver(t, hung)
+	i := s.image(tinyvm)
+	v := s.ready(s.create(i.Body(small(map[string]any{"callback_url": receiver}))).ID)
+	<-hung
+	must(t, syscall.Kill(s.process(v.ID), syscall.SIGSTOP))
+	first := s.Daemon
+	go func() { _, _ = first.Do("GET", "/vms/"+v.ID, "", nil) }() // hangs with the machine
+	s.stopped()
+	s.start()
+	s.destroy(v.ID)
+}
+
+// hangingReceiver takes callbacks and does not answer the first of them.
+func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	var once sync.Once
+	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		once.Do(func() {
+			close(hung)
+			_, _ = io.Copy(io.Discard, r.Body) // until then the server does not see the client leave
+			<-r.Context().Done()
+		})
+	})}
+	go func() { _ = server.Serve(l) }() // ends with Close
+	t.Cleanup(func() { must(t, server.Close()) })
+	return "http://" + l.Addr().String() + "/"
+}
+
+// The unit tells systemd when the daemon is ready, and when it stops.
+func TestSystemdIsNotified(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "notify")
+	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
+	must(t, err)
+	defer l.Close()
+	s := newStageEnv(t, append(os.Environ(), "NOTIFY_SOCKET="+socket))
+	next := func() string {
+		t.Helper()
+		must(t, l.SetReadDeadline(time.Now().Add(10*time.Second)))
+		b := make([]byte, 1000)
+		n, err := l.Read(b)
+		must(t, err)
+		return string(b[:n])
+	}
+	if got := next(); got != "READY=1" {
+		t.Errorf("at the start: got %q, want READY=1", got)
+	}
+	s.stopped()
+	if got := next(); got != "STOPPING=1" {
+		t.Errorf("at the end: got %q, want STOPPING=1", got)
+	}
+}
