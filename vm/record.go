@@ -100,9 +100,9 @@ func (r *record) rewind(now time.Time) (changed bool) {
 			o.DueSince, o.NextAt, changed = now, now, true
 		}
 	}
-	if left := r.Expiry.left(now); !r.Expiry.At.IsZero() && r.Expiry.At.Sub(now) > left {
-		r.Expiry.At, changed = now.Add(left), true
-	}
+	e := r.Expiry.rewound(now)
+	changed = changed || e != r.Expiry
+	r.Expiry = e
 	return changed
 }
 
