@@ -43,6 +43,9 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
+
+	_ vm.Sweeper      = (*Driver)(nil)
+	_ vm.ImageSweeper = (*Driver)(nil)
 )
 
 // Open opens VMware's library and connects to VMware. Where either is not to
@@ -55,10 +58,8 @@ func Open(o Options) (*Driver, error) {
 	if o.Leases == nil {
 		o.Leases = leaseFiles()
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder of the clones' bases: %w", err)
-	}
-	path, err := load(o.Library)
+	o.goos = cmp.Or(o.goos, runtime.GOOS)
+	path, err := load(o.Library, o.goos)
 	if err != nil {
 		return nil, &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: err.Error()}
 	}
@@ -70,6 +71,9 @@ func Open(o Options) (*Driver, error) {
 	if err := d.connect(); err != nil {
 		return nil, err
 	}
+	if err := errors.Join(os.MkdirAll(o.Dir, 0o700), d.clearHalfMade()); err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing the folder of the clones' bases: %w", err), d.Close())
+	}
 	d.sweep(context.Background())
 	return d, nil
 }
@@ -78,7 +82,7 @@ func Open(o Options) (*Driver, error) {
 // limit on connections to a host.
 func (d *Driver) connect() error {
 	err := d.connectWith(d.HostOptions)
-	if isCode(err, codeLicence) && d.HostOptions == 0 && runtime.GOOS == "darwin" {
+	if isCode(err, codeLicence) && d.HostOptions == 0 && d.goos == "darwin" {
 		if d.connectWith(hostOptionVmrun) == nil {
 			return nil
 		}
