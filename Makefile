@@ -7,20 +7,35 @@ IMAGE    := $(BUILD)/tinyvm.tar.gz
 TINYVM   := vm/vmtest/tinyvm/build.sh
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
-SOURCES   = $(shell find . -name '*.go' -not -path './$(BUILD)/*') go.mod go.sum
+SOURCES   = $(shell find . \( -name '*.go' -o -name '*.[ch]' \) -not -path './$(BUILD)/*') go.mod go.sum
+
+# VMware is driven where cgo works: for Linux or macOS, with a C compiler. Its
+# header is ours, and its library is opened at run time. The flags are the same
+# with and without the tag, so that what the tag does not change is built once.
+VIX_INCLUDE := $(CURDIR)/vm/vix/include
+export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) "-I$(VIX_INCLUDE)"
+PROBE     = [ "$$(go env CGO_ENABLED)" = 1 ] && case "$$(go env GOOS)" in linux|darwin) ;; *) false ;; esac && \
+            echo | $$(go env CC) -include dlfcn.h -fsyntax-only -x c - 2>/dev/null
+TAGS      = $(shell if $(PROBE); then echo vix; fi)
 
 # What a Debian machine needs to run machines, and to test.
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
 TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping $(shell $(TINYVM) --packages)
 
 .DEFAULT_GOAL := build
-.PHONY: build run demo test check bench crash soak fuzz image deps test-deps clean help
+.PHONY: build run demo test test-vix check check-c bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default)
 
-$(BINARY): $(SOURCES)
+$(BINARY): $(SOURCES) $(BUILD)/tags
+	go build -trimpath -tags "$$(cat $(BUILD)/tags)" -ldflags '-X main.version=$(VERSION)' -o $@ .
+
+# The build tags, written when they change: with the first C compiler, the
+# binary is built anew.
+$(BUILD)/tags: always
 	@mkdir -p $(BUILD)
-	go build -trimpath -ldflags '-X main.version=$(VERSION)' -o $@ .
+	@tags='$(TAGS)'; [ -n "$$tags" ] || echo 'building without VMware support: it needs cgo, and a C compiler such as gcc'; \
+	[ -e $@ ] && [ "$$tags" = "$$(cat $@)" ] || echo "$$tags" >$@
 
 run: deps build ## install what is missing and run the daemon
 	$(BINARY)
@@ -29,15 +44,31 @@ demo: test-deps build image ## tell the whole story once: image, machine, addres
 	@go build -o $(BUILD)/demo ./vm/vmtest/demo
 	@$(BUILD)/demo -binary $(BINARY) -image $(IMAGE)
 
-test: test-deps build ## install what is missing and run every test, on real QEMU too
+test: test-deps build test-vix ## install what is missing and run every test, on real QEMU too
 	$(TINYVM) $(BUILD) all
 	go vet ./... && go test -race -timeout 20m ./...
 
-check: test-deps ## gofumpt, vet and staticcheck
+test-vix: ## vet and test what drives VMware, over a double of VMware's library
+	@[ -n "$(TAGS)" ] || { echo 'VMware support is not tested: it needs cgo, and a C compiler such as gcc'; [ -z "$$CI" ]; }
+	go vet -tags '$(TAGS)' ./... && go test -race -timeout 10m -tags '$(TAGS)' ./vm/vix
+
+check: test-deps check-c ## gofumpt, vet and staticcheck, with VMware support and without
 	@unformatted=$$(go tool gofumpt -l .); if [ -n "$$unformatted" ]; then echo "run 'go tool gofumpt -w .' for:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
+	go vet -tags vix ./...
 	GOOS=darwin go vet ./...
 	go tool staticcheck ./...
+	go tool staticcheck -tags vix ./...
+
+# clang is what macOS has. Its Debian package is too large to be asked for here.
+check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
+	@set -e; for cc in gcc clang; do \
+	  command -v $$cc >/dev/null || { echo "the C of vm/vix is not compiled with $$cc, which is not installed"; continue; }; \
+	  echo "compiling the C of vm/vix with $$cc"; \
+	  flags='-Wall -Wextra -Werror -fsyntax-only -Ivm/vix/include'; \
+	  for std in c99 gnu17; do echo '#include "vix.h"' | $$cc -std=$$std -Wpedantic $$flags -x c -; done; \
+	  for file in vm/vix/loader.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
+	done
 
 bench: test-deps build image ## measure against named baselines, as ratios in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 30m . ./image

@@ -232,40 +232,6 @@ func (d *daemon) notify(state string) {
 	}
 }
 
-// closingDriver is a driver that main closes.
-type closingDriver interface {
-	vm.Driver
-	vm.Readier
-	io.Closer
-}
-
-// openDriver chooses the hypervisor, and says which and why. One that was
-// asked for by name must be ready; else the daemon starts without, and says
-// what is missing here and to each client.
-func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closingDriver, name string, err error) {
-	if c.Driver == "vix" {
-		return nil, "", errors.New("-driver vix: this build has no VIX support; use -driver qemu")
-	}
-	d, err = qemu.Open(qemu.Options{
-		Dir: c.Data, MachinesDir: filepath.Join(c.Data, machines), Forward: c.Forward, Network: c.Network,
-		Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate,
-		Gold: filepath.Join(c.Data, "images", "gold"), DiskReserve: c.DiskReserve, Log: log,
-	})
-	if err != nil {
-		return nil, "", err
-	}
-	err = d.Ready(ctx)
-	switch {
-	case err != nil && c.Driver != "auto":
-		return nil, "", errors.Join(fmt.Errorf("-driver %s: %w", c.Driver, err), d.Close())
-	case err != nil:
-		log.Warn("no machine can be made", "driver", "qemu", "err", err)
-	default:
-		log.Info("driver chosen", "driver", "qemu", "asked", c.Driver)
-	}
-	return d, "qemu", nil
-}
-
 // cleanNetwork is what -clean-network does in place of a daemon, while there
 // is none: one that runs would set up again what its machines need.
 func cleanNetwork(ctx context.Context, c config.Config, log *slog.Logger) error {
@@ -308,5 +274,5 @@ func lock(data, who string) (unlock func(), err error) {
 
 // buildInfo is what -version prints.
 func buildInfo() string {
-	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: qemu", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: %s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, drivers())
 }

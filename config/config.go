@@ -40,6 +40,9 @@ type Config struct {
 	AllowHosts       []string      // names, addresses and networks that URLs may lead to; none for all
 	DenyHosts        []string      // and may not
 
+	VIXLibrary     string // absolute path of VMware's VIX library, "" for where its installers put it
+	VIXHostOptions int    // bits to connect to VMware with
+
 	Bridge    string // the host's bridge of bridged machines, "" for none
 	NATSubnet string // IPv4 subnet of nat machines on a bridge, in CIDR form; "" for a free one
 	Isolate   bool   // machines on bridges do not reach each other

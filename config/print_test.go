@@ -21,7 +21,8 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 		lines := strings.Split(help.Text, "\n")
 		for flag, variable := range map[string]string{
 			"  -listen HOST:PORT": "OSX_BUILDER_LISTEN. Default 127.0.0.1:12345.", "  -data DIR": "OSX_BUILDER_DATA. Default ~/.osx-builder.",
-			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -network KIND": "OSX_BUILDER_NETWORK. Default auto.",
+			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -vix-library FILE": "OSX_BUILDER_VIX_LIBRARY. Default none.",
+			"  -vix-host-options BITS": "OSX_BUILDER_VIX_HOST_OPTIONS. Default 0.", "  -network KIND": "OSX_BUILDER_NETWORK. Default auto.",
 			"  -bridge NAME": "OSX_BUILDER_BRIDGE. Default none.", "  -nat-subnet CIDR": "OSX_BUILDER_NAT_SUBNET. Default none.",
 			"  -guest-isolation": "OSX_BUILDER_GUEST_ISOLATION. Default false.", "  -clean-network": "",
 			"  -forward PORTS": "OSX_BUILDER_FORWARD. Default none.", "  -creations N": "OSX_BUILDER_CREATIONS. Default 16.",
@@ -57,7 +58,7 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 func TestPrintTellsValuesAndSources(t *testing.T) {
 	name := file(t, "log-level = warn\n")
 	c, err := config.Load([]string{"-print-config", "-forward", "80", "-forward", "443", "-config", name},
-		env{"PORT": "8080", "OSX_BUILDER_IMAGE_MAX_BYTES": "1536MiB"}.get)
+		env{"PORT": "8080", "OSX_BUILDER_IMAGE_MAX_BYTES": "1536MiB", "OSX_BUILDER_VIX_HOST_OPTIONS": "512"}.get)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +74,10 @@ insecure = false
 data = /home/ci/.osx-builder
 # default
 driver = auto
+# default
+vix-library =
+# variable OSX_BUILDER_VIX_HOST_OPTIONS
+vix-host-options = 0x200
 # default
 network = auto
 # default

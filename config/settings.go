@@ -50,7 +50,15 @@ func (c *Config) settings(home string) []setting {
 		},
 		{
 			name: "driver", arg: "NAME", standard: "auto", value: choice{&c.Driver, []string{"auto", "qemu", "vix"}},
-			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it is installed and else QEMU.",
+			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it answers and else QEMU.",
+		},
+		{
+			name: "vix-library", arg: "FILE", standard: "", value: path{at: &c.VIXLibrary, home: home, optional: true},
+			help: "VMware's VIX library, libvixAllProducts; none for where the installers of Fusion and Workstation put it.",
+		},
+		{
+			name: "vix-host-options", arg: "BITS", standard: "0", value: bits{&c.VIXHostOptions},
+			help: "Options to connect to VMware with, as in 0x200. On macOS, where VMware answers that there is no licence, 0x200 is tried by itself.",
 		},
 		{
 			name: "network", arg: "KIND", standard: "auto", value: choice{&c.Network, []string{"auto", "user", "bridge"}},
