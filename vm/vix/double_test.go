@@ -144,11 +144,6 @@ func (b *bench) set(name string, content any) {
 	must(b.t, os.Rename(path+".new", path))
 }
 
-func (b *bench) unset(name string) {
-	b.t.Helper()
-	must(b.t, os.Remove(filepath.Join(b.control, name)))
-}
-
 // clear removes all errors and hangs.
 func (b *bench) clear() {
 	b.t.Helper()

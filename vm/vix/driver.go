@@ -52,14 +52,15 @@ var (
 // be had the error says what was tried, and is an *vm.Error of
 // CodeHypervisorUnavailable. Whoever opens a Driver closes it. A process can
 // open one library only; several Drivers may share it.
-func Open(o Options) (*Driver, error) {
+func Open(o Options) (*Driver, error) { return openOn(runtime.GOOS, o) }
+
+func openOn(goos string, o Options) (*Driver, error) {
 	o.Deadlines = o.Deadlines.withDefaults()
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Leases == nil {
 		o.Leases = leaseFiles()
 	}
-	o.goos = cmp.Or(o.goos, runtime.GOOS)
-	path, err := load(o.Library, o.goos)
+	path, err := load(o.Library, goos)
 	if err != nil {
 		return nil, &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: err.Error()}
 	}
@@ -68,7 +69,7 @@ func Open(o Options) (*Driver, error) {
 		calls: make(chan struct{}, callsAtOnce), waits: make(chan struct{}, waitsAtOnce),
 		machines: make(map[string]*machine),
 	}
-	if err := d.connect(); err != nil {
+	if err := d.connect(goos); err != nil {
 		return nil, err
 	}
 	if err := errors.Join(os.MkdirAll(o.Dir, 0o700), d.clearHalfMade()); err != nil {
@@ -80,9 +81,9 @@ func Open(o Options) (*Driver, error) {
 
 // connect makes the one connection. More of them would add up to VMware's
 // limit on connections to a host.
-func (d *Driver) connect() error {
+func (d *Driver) connect(goos string) error {
 	err := d.connectWith(d.HostOptions)
-	if isCode(err, codeLicence) && d.HostOptions == 0 && d.goos == "darwin" {
+	if isCode(err, codeLicence) && d.HostOptions == 0 && goos == "darwin" {
 		if d.connectWith(hostOptionVmrun) == nil {
 			return nil
 		}

@@ -2,8 +2,8 @@
 
 package vix
 
-// On makes the driver go the ways of another system.
-func (o *Options) On(goos string) { o.goos = goos }
+// OpenOn is Open as it is on a system.
+func OpenOn(goos string, o Options) (*Driver, error) { return openOn(goos, o) }
 
 // LibraryPlaces is where the library is looked for on a system.
 func LibraryPlaces(goos string) []string { return libraryPlaces(goos) }

@@ -160,10 +160,9 @@ func TestConnect(t *testing.T) {
 				b.set(file, content)
 			}
 			t.Cleanup(b.clear)
-			b.options.On(c.goos)
 			b.options.HostOptions = c.options
 			b.options.Deadlines.Connect = 300e6
-			d, err := vix.Open(b.options)
+			d, err := vix.OpenOn(c.goos, b.options)
 			if c.want == "" {
 				must(t, err)
 				must(t, d.Close())

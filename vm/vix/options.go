@@ -32,8 +32,6 @@ type Options struct {
 	Leases map[vm.NetworkType]string
 
 	Deadlines Deadlines
-
-	goos string // the system whose ways are gone; "" is this one's
 }
 
 // Deadlines bound what one call of VMware's library may take. A call that takes
