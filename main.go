@@ -9,7 +9,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
@@ -18,11 +17,10 @@ import (
 	"syscall"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/gofrs/flock"
-	"golang.org/x/net/netutil"
 
 	"osx-builder/api"
+	"osx-builder/api/server"
 	"osx-builder/callback"
 	"osx-builder/config"
 	"osx-builder/image"
@@ -34,14 +32,9 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
-const (
-	// drainTime is what requests under way get to end once the daemon is told to.
-	drainTime = 5 * time.Second
-
-	// stopTime is what the daemon gets in all. What then still holds it up is
-	// cut off as a crash would, and recovered as after one.
-	stopTime = 9 * time.Second
-)
+// stopTime is what the daemon gets to stop. What then still holds it up is cut
+// off as a crash would, and recovered as after one.
+const stopTime = 9 * time.Second
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -73,12 +66,14 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	if c.CleanNetwork {
 		return cleanNetwork(ctx, c, log.Logger)
 	}
-	listener, err := net.Listen("tcp", c.Listen)
+	front, err := server.Listen(server.Options{
+		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Debug: c.DebugListen, Log: log.Logger,
+	})
 	if err != nil {
-		return fmt.Errorf("listening on %s: %w; choose another address with -listen", c.Listen, err)
+		return err
 	}
-	defer listener.Close()
-	unlock, err := lock(c.Data, "http://"+listener.Addr().String())
+	defer front.Close()
+	unlock, err := lock(c.Data, front.URL())
 	if err != nil {
 		return err
 	}
@@ -92,7 +87,8 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	if err != nil {
 		return err
 	}
-	images, err := image.Open(filepath.Join(c.Data, "images"), imageOptions(c, hosts, log.Logger))
+	metrics := api.NewMetrics(version)
+	images, err := image.Open(filepath.Join(c.Data, "images"), imageOptions(c, hosts, metrics, log.Logger))
 	if err != nil {
 		return err
 	}
@@ -105,25 +101,26 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
 		Dir: filepath.Join(c.Data, machines), Driver: driver, Hypervisor: name, Images: images, Callbacks: callbacks,
-		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), MaxLifetime: c.MaxLifetime, Hosts: hosts, Log: log.Logger,
+		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), MaxLifetime: c.MaxLifetime, Hosts: hosts,
+		Hooks: metrics.Hooks(), Log: log.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	defer vms.Close()
 	host, _, _ := net.SplitHostPort(c.Listen)
-	d := &daemon{
-		log:    log,
-		vms:    vms,
-		http:   server(api.New(vms, api.Options{Log: log.Logger, Version: version, Hosts: []string{host}}), log.Logger),
-		reload: func() error { return errors.Join(log.Reopen(), reload()) },
-	}
-	return d.serve(ctx, hangup, netutil.LimitListener(listener, c.Connections))
+	return front.Serve(ctx, hangup, server.Service{
+		Handler: api.New(vms, api.Options{
+			Log: log.Logger, Version: version, Hosts: []string{host}, Metrics: metrics, Authorized: front.Authorized(),
+		}),
+		Reload: func() error { return errors.Join(log.Reopen(), reload()) },
+		Stop:   vms.Close,
+	})
 }
 
 // imageOptions are what the image cache is told. Machines are counted by their
 // records, which the image cache asks for when it is to remove an image.
-func imageOptions(c config.Config, hosts *vm.Hosts, log *slog.Logger) image.Options {
+func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *slog.Logger) image.Options {
 	reserve := c.DiskReserve
 	if reserve == 0 {
 		reserve = -1 // to the cache, 0 is the default
@@ -133,6 +130,7 @@ func imageOptions(c config.Config, hosts *vm.Hosts, log *slog.Logger) image.Opti
 		InUse:       func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, machines)) },
 		CacheBytes:  c.CacheSize,
 		DialControl: hosts.Control,
+		Downloaded:  metrics.Downloaded,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
 			Ratio: c.ImageMaxRatio, Stall: c.ImageStall, FreeBytes: reserve,
@@ -172,64 +170,6 @@ func secrets(file string) (keys func() [][]byte, reload func() error, err error)
 	}
 	f, err := callback.OpenSecretFile(file)
 	return f.Secrets, f.Reload, err
-}
-
-// server bounds what a client may cost: time, and the bytes of its header. GET
-// /vms/:id?wait= gives itself more time to answer.
-func server(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-// daemon is what runs once all is open.
-type daemon struct {
-	log    *config.Log
-	vms    *vm.Manager
-	http   *http.Server
-	reload func() error // what SIGHUP asks for
-}
-
-// serve answers requests until ctx ends, then stops the jobs, so that those
-// who wait for one have their answer, and lets the requests under way end.
-func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal, l net.Listener) error {
-	d.http.RegisterOnShutdown(d.vms.Close)
-	d.log.Info("listening", "url", "http://"+l.Addr().String())
-	failed := make(chan error, 1)
-	go func() { failed <- d.http.Serve(l) }()
-	d.notify(systemd.SdNotifyReady)
-	for {
-		select {
-		case err := <-failed:
-			return fmt.Errorf("serving HTTP: %w", err)
-		case <-hangup:
-			if err := d.reload(); err != nil {
-				d.log.Error("not all was read anew; what was read before holds", "err", err)
-			} else {
-				d.log.Info("log file and secrets read anew")
-			}
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	d.log.Info("stopping; machines keep running")
-	d.notify(systemd.SdNotifyStopping)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer cancel()
-	if err := d.http.Shutdown(ctx); err != nil {
-		return d.http.Close() // those that still have no answer are cut off
-	}
-	return nil
-}
-
-// notify tells systemd how far the daemon is, where it is systemd that runs it.
-func (d *daemon) notify(state string) {
-	if _, err := systemd.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd not notified", "state", state, "err", err)
-	}
 }
 
 // closingDriver is a driver that main closes.
