@@ -52,35 +52,38 @@ type Server struct {
 
 // Listen opens the sockets and reads the files. Nothing is answered before
 // Serve. What Listen opened, Close closes.
-func Listen(o Options) (s *Server, err error) {
-	s = &Server{Options: o}
-	defer func() {
-		if err != nil {
-			s.Close()
-		}
-	}()
-	if o.TokenFile != "" {
-		if s.tokens, err = openTokens(o.TokenFile, o.Log); err != nil {
-			return nil, err
-		}
-	}
-	if o.TLSCert != "" {
-		if s.cert, err = openCertificate(o.TLSCert, o.TLSKey); err != nil {
-			return nil, err
-		}
-	}
-	l, err := listen(o.Listen)
-	if err != nil {
-		return nil, fmt.Errorf("listening on %s: %w; choose another address with -listen", o.Listen, err)
-	}
-	s.api = newLimiter(l, o.Connections)
-	s.url = address(l, s.cert != nil)
-	if o.Debug != "" {
-		if s.debug, err = net.Listen("tcp", o.Debug); err != nil {
-			return nil, fmt.Errorf("listening on %s: %w; choose another address with -debug-listen", o.Debug, err)
-		}
+func Listen(o Options) (*Server, error) {
+	s := &Server{Options: o}
+	if err := s.open(); err != nil {
+		s.Close()
+		return nil, err
 	}
 	return s, nil
+}
+
+func (s *Server) open() (err error) {
+	if s.TokenFile != "" {
+		if s.tokens, err = openTokens(s.TokenFile, s.Log); err != nil {
+			return err
+		}
+	}
+	if s.TLSCert != "" {
+		if s.cert, err = openCertificate(s.TLSCert, s.TLSKey); err != nil {
+			return err
+		}
+	}
+	l, err := listen(s.Options.Listen)
+	if err != nil {
+		return fmt.Errorf("listening on %s: %w; choose another address with -listen", s.Options.Listen, err)
+	}
+	s.api = newLimiter(l, s.Connections)
+	s.url = address(l, s.cert != nil)
+	if s.Debug != "" {
+		if s.debug, err = net.Listen("tcp", s.Debug); err != nil {
+			return fmt.Errorf("listening on %s: %w; choose another address with -debug-listen", s.Debug, err)
+		}
+	}
+	return nil
 }
 
 // URL is where the API is: http://, https:// or unix:.
