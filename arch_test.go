@@ -32,7 +32,7 @@ var arrows = map[string][]string{
 	"vm/qemu/network":  nil,
 	"vm/vix":           {"vm", "vm/vmx"},
 	"vm/vmtest":        {"vm"},
-	"vm/vmtest/daemon": {"api", "callback", "config", "image", "vm", "vm/vmtest"},
+	"vm/vmtest/daemon": {"api", "api/server", "callback", "config", "image", "vm", "vm/vmtest"},
 	"vm/vmtest/demo":   {"vm", "vm/vmtest/e2e"},
 	"vm/vmtest/e2e":    {"vm"},
 	"vm/vmx":           nil,

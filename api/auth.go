@@ -33,7 +33,8 @@ func open(r *http.Request) bool {
 	case r.URL.Path == "/healthz":
 		return !r.URL.Query().Has("verbose")
 	default:
-		return r.URL.Path == "/" && strings.Contains(r.Header.Get("Accept"), "text/html")
+		html := strings.Contains(r.Header.Get("Accept"), "text/html")
+		return (r.URL.Path == "/" && html) || strings.HasPrefix(r.URL.Path, "/page/")
 	}
 }
 

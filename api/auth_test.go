@@ -80,7 +80,15 @@ func TestTwoTokens(t *testing.T) {
 
 // A browser gets the page without a token, if there is one.
 func TestPageNeedsNoToken(t *testing.T) {
-	if a := guarded(t).do("GET", "/", "", "Accept", "text/html,*/*"); a.status == http.StatusUnauthorized {
-		t.Errorf("got %d, want it let through", a.status)
+	s := guarded(t)
+	for _, path := range []string{"/", "/page/app.js"} {
+		if status, _ := s.text(path, "Accept", "text/html,*/*"); status == http.StatusUnauthorized {
+			t.Errorf("%s: got %d, want it let through", path, status)
+		}
+	}
+	for _, path := range []string{"/page", "/pages/x", "/page/../vms", "/page/%2e%2e/vms"} {
+		if status, body := s.text(path, "Accept", "text/html"); status == http.StatusOK {
+			t.Errorf("%s: got %d %s, want nothing of the API", path, status, body)
+		}
 	}
 }

@@ -65,9 +65,14 @@ func (s *service) scrape() string {
 }
 
 // text gets a document, whatever its form.
-func (s *service) text(path string) (status int, body string) {
+func (s *service) text(path string, header ...string) (status int, body string) {
 	s.t.Helper()
-	res, err := http.Get(s.URL + path)
+	req, err := http.NewRequest("GET", s.URL+path, nil)
+	must(s.t, err)
+	if len(header) > 0 {
+		req.Header.Set(header[0], header[1])
+	}
+	res, err := http.DefaultClient.Do(req)
 	must(s.t, err)
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)

@@ -2,6 +2,8 @@ package server
 
 import (
 	"container/list"
+	"context"
+	"io"
 	"net"
 	"net/http"
 	"sync"
@@ -9,9 +11,9 @@ import (
 
 // limiter bounds the connections at once. Where there is no place for one
 // more, the one that has waited longest for its client to send a request is
-// closed: clients that connect and send nothing, or a header byte by byte, so
-// do not keep out those that ask. While a request is answered on each, a new
-// connection waits.
+// closed: clients that connect and send nothing, or a header or a body byte by
+// byte, so do not keep out those that ask. While a request is answered on each,
+// a new connection waits.
 type limiter struct {
 	net.Listener
 	most int
@@ -30,6 +32,9 @@ type conn struct {
 	once  sync.Once
 	quiet *list.Element // guarded by limiter.mu; nil while a request is answered
 }
+
+// connKey is where a request's context has its *conn.
+type connKey struct{}
 
 func newLimiter(l net.Listener, most int) *limiter {
 	m := &limiter{Listener: l, most: most, quiet: list.New()}
@@ -84,16 +89,55 @@ func (l *limiter) hush(c *conn, quiet bool) {
 
 // state is http.Server.ConnState.
 func (l *limiter) state(nc net.Conn, s http.ConnState) {
+	if c := placed(nc); c != nil {
+		l.mark(c, s == http.StateNew || s == http.StateIdle)
+	}
+}
+
+func (l *limiter) mark(c *conn, quiet bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.hush(c, quiet)
+}
+
+// placed is a server's connection as the limiter knows it.
+func placed(nc net.Conn) *conn {
 	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
 		nc = t.NetConn() // of TLS
 	}
-	c, ok := nc.(*conn)
-	if !ok {
-		return
+	c, _ := nc.(*conn)
+	return c
+}
+
+// context is http.Server.ConnContext.
+func (l *limiter) context(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, placed(nc))
+}
+
+// owing lets a connection give way for as long as its client owes the rest of
+// a request's body.
+func (l *limiter) owing(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if c, _ := r.Context().Value(connKey{}).(*conn); c != nil && r.ContentLength != 0 {
+			l.mark(c, true)
+			r.Body = &owed{r.Body, func() { l.mark(c, false) }}
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// owed is a body that tells when it is whole.
+type owed struct {
+	io.ReadCloser
+	whole func()
+}
+
+func (o *owed) Read(b []byte) (int, error) {
+	n, err := o.ReadCloser.Read(b)
+	if err != nil {
+		o.whole()
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.hush(c, s == http.StateNew || s == http.StateIdle)
+	return n, err
 }
 
 // Close gives the place back.

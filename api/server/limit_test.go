@@ -60,6 +60,10 @@ func (c client) cutOff() {
 func gate() (h http.HandlerFunc, entered, let chan struct{}) {
 	entered, let = make(chan struct{}, 100), make(chan struct{})
 	return func(w http.ResponseWriter, r *http.Request) {
+		if r.Method == http.MethodPost {
+			entered <- struct{}{}
+			_, _ = io.Copy(io.Discard, r.Body)
+		}
 		if r.URL.Path == "/held" {
 			entered <- struct{}{}
 			<-let
@@ -69,7 +73,8 @@ func gate() (h http.HandlerFunc, entered, let chan struct{}) {
 }
 
 // The connection that has waited longest for a request gives way, be it one
-// that never sent any or one that is kept alive; one that is answered stays.
+// that is kept alive, or one whose header or body does not come; one that is
+// answered stays.
 func TestQuietConnectionsGiveWay(t *testing.T) {
 	h, entered, let := gate()
 	r := run(t, server.Options{Connections: 3}, h)
@@ -84,6 +89,13 @@ func TestQuietConnectionsGiveWay(t *testing.T) {
 	kept.cutOff()
 	r.dial().send("/").answer()
 	slow.cutOff()
+	body := r.dial()
+	_, err = io.WriteString(body, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+	must(t, err)
+	<-entered
+	r.dial().send("/").answer()
+	r.dial().send("/").answer()
+	body.cutOff()
 	close(let)
 	asks.answer()
 }

@@ -174,7 +174,7 @@ func (s *Server) web(h http.Handler) *http.Server {
 	one := new(http.Protocols)
 	one.SetHTTP1(true)
 	web := &http.Server{
-		Handler: h, Protocols: one, ConnState: s.api.state,
+		Handler: s.api.owing(h), Protocols: one, ConnState: s.api.state, ConnContext: s.api.context,
 		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
