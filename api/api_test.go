@@ -32,7 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // service is the API over real HTTP, with the driver without a hypervisor.
 type service struct {
 	*httptest.Server
-	t      *testing.T
+	t      testing.TB
 	driver *vmtest.Driver
 	vms    *vm.Manager
 	image  vm.Image
@@ -57,12 +57,12 @@ func (small) Network(t vm.NetworkType) error {
 	return &vm.Error{Code: vm.CodeNetworkUnavailable, Message: "network_type " + string(t) + " needs a host with networks"}
 }
 
-func serve(t *testing.T, options ...func(*vm.Options)) *service {
+func serve(t testing.TB, options ...func(*vm.Options)) *service {
 	t.Helper()
 	return rig{vm: options}.serve(t)
 }
 
-func (r rig) serve(t *testing.T) *service {
+func (r rig) serve(t testing.TB) *service {
 	t.Helper()
 	archive := archive(t)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(archive) }))
@@ -462,7 +462,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-func archive(t *testing.T) []byte {
+func archive(t testing.TB) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -474,7 +474,7 @@ func archive(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
