@@ -135,7 +135,8 @@ func imageOptions(c config.Config, hosts *vm.Hosts, log *slog.Logger) image.Opti
 		DialControl: hosts.Control,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
-			Ratio: c.ImageMaxRatio, Stall: c.ImageStall, FreeBytes: reserve,
+			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,
+			Stall: c.ImageStall, Idle: c.ImageMaxIdle, FreeBytes: reserve,
 		},
 		Log: log,
 	}

@@ -50,8 +50,8 @@ func TestHostileArchives(t *testing.T) {
 		"other device name":         {name("COM¹"), image.ErrUnsafe, "device"},
 		"trailing dot":              {name("a./b"), image.ErrUnsafe, "dot"},
 		"alternate stream":          {name("a.vmdk:stream"), image.ErrUnsafe, "stream"},
-		"long element":              {name(strings.Repeat("x", 99) + strings.Repeat("y", 200)), image.ErrTooLarge, "longer"},
-		"deep path":                 {name("a/b/c/d/e"), image.ErrTooLarge, "4 elements"},
+		"long element":              {name(strings.Repeat("x", 99) + strings.Repeat("y", 200)), image.ErrPathTooLong, "100 bytes"},
+		"deep path":                 {name("a/b/c/d/e"), image.ErrPathTooDeep, "4 elements"},
 		"letter case":               {both("disk.vmdk", "DISK.vmdk"), image.ErrUnsafe, "DISK.vmdk"},
 		"letter case of a folder":   {both("Dir/x", "dir/y"), image.ErrUnsafe, "Dir"},
 		"letter case beyond ASCII":  {both("straße", "STRASSE"), image.ErrUnsafe, "STRASSE"},
@@ -66,10 +66,10 @@ func TestHostileArchives(t *testing.T) {
 		"character device":          {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeChar, "")}}, image.ErrUnsafe, "device"},
 		"block device":              {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeBlock, "")}}, image.ErrUnsafe, "device"},
 		"pipe":                      {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeFifo, "")}}, image.ErrUnsafe, "pipe"},
-		"too many entries":          {many(11), image.ErrTooLarge, "10 entries"},
+		"too many entries":          {many(11), image.ErrTooManyEntries, "10 entries"},
 		"too many bytes":            {[]file{vmx("a.vmx"), {name: "d", body: make([]byte, 1<<20+1)}}, image.ErrTooLarge, "1.0 MiB"},
 		"too many bytes in all":     {[]file{vmx("a.vmx"), {name: "d", body: make([]byte, 600_000)}, {name: "e", body: make([]byte, 600_000)}}, image.ErrTooLarge, "1.0 MiB"},
-		"too many bytes to fetch":   {[]file{vmx("a.vmx"), {name: "d", body: noise(400_000, 1)}}, image.ErrTooLarge, "293 KiB"},
+		"too many bytes to fetch":   {[]file{vmx("a.vmx"), {name: "d", body: noise(400_000, 1)}}, image.ErrArchiveTooLarge, "293 KiB"},
 	} {
 		t.Run(title, func(t *testing.T) {
 			for form, b := range archivesOf(t, tt.files) {
@@ -121,16 +121,16 @@ func TestBombsAndLies(t *testing.T) {
 		want error
 		text string
 	}{
-		"tar.gz bomb":           {gzipOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrTooLarge, "200 bytes"},
-		"tar.zst bomb":          {zstdOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrTooLarge, "200 bytes"},
-		"zip bomb":              {zipOf(t, vmx("a.vmx"), file{name: "d", body: as}), image.ErrTooLarge, "200 bytes"},
+		"tar.gz bomb":           {gzipOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrRatioTooHigh, "200 bytes"},
+		"tar.zst bomb":          {zstdOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrRatioTooHigh, "200 bytes"},
+		"zip bomb":              {zipOf(t, vmx("a.vmx"), file{name: "d", body: as}), image.ErrRatioTooHigh, "200 bytes"},
 		"sparse tar of 1 EiB":   {sparseTar(t, "1152921504606846976"), image.ErrTooLarge, "64 GiB"},
 		"zip with a link":       {zipWith(t, func(h *zip.FileHeader) { h.SetMode(fs.ModeSymlink | 0o777) }), image.ErrUnsafe, "link"},
 		"zip with a device":     {zipWith(t, func(h *zip.FileHeader) { h.SetMode(fs.ModeDevice | 0o777) }), image.ErrUnsafe, "device"},
 		"encrypted zip":         {zipWith(t, func(h *zip.FileHeader) { h.Flags |= 1 }), image.ErrInvalid, "encrypted"},
 		"zip of unknown method": {zipWith(t, func(h *zip.FileHeader) { h.Method = 95 }), image.ErrInvalid, "method 95"},
 		"zip that lies on size": {zipWith(t, func(h *zip.FileHeader) { h.UncompressedSize64 = 3 }), image.ErrInvalid, ""},
-		"huge zip directory":    {hugeZip(t), image.ErrTooLarge, "directory"},
+		"huge zip directory":    {hugeZip(t), image.ErrTooManyEntries, "directory"},
 		"zstd window":           {bigWindow(t), image.ErrInvalid, ""},
 	} {
 		t.Run(title, func(t *testing.T) {

@@ -157,6 +157,12 @@ func clientError(err error) *Error {
 	}{
 		{image.ErrDiskFull, CodeDiskFull},
 		{image.ErrTooLarge, CodeImageTooLarge},
+		{image.ErrArchiveTooLarge, CodeImageArchive},
+		{image.ErrTooManyEntries, CodeImageEntries},
+		{image.ErrPathTooDeep, CodeImageDepth},
+		{image.ErrPathTooLong, CodeImagePath},
+		{image.ErrRatioTooHigh, CodeImageRatio},
+		{image.ErrStalled, CodeImageStalled},
 		{image.ErrUnsafe, CodeImageUnsafe},
 		{image.ErrInvalid, CodeImageInvalid},
 		{image.ErrChecksum, CodeImageChecksum},
