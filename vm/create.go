@@ -67,7 +67,7 @@ func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 	}
 	vm := m.machine(r)
 	j.enter(Downloading)
-	gold, err := m.Images.Ensure(ctx, src, j.report)
+	gold, err := m.Images.Ensure(ctx, src, m.reporter(r.ID, j))
 	if err != nil {
 		return err
 	}
