@@ -132,6 +132,7 @@ func imageOptions(c config.Config, hosts *vm.Hosts, log *slog.Logger) image.Opti
 		Check:       vmx.Check,
 		InUse:       func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, machines)) },
 		CacheBytes:  c.CacheSize,
+		Derived:     qemu.PreparedFolder,
 		DialControl: hosts.Control,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
