@@ -29,31 +29,37 @@ func TestPublishedAttacks(t *testing.T) {
 		// OpenStack: a flat VMDK whose extent is a file of the host.
 		"CVE-2022-47951": {
 			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor(secret)),
-			vm.CodeImageUnsafe, []string{"d.vmdk", "extent", secret},
+			vm.CodeImageUnsafe,
+			[]string{"d.vmdk", "extent", secret},
 		},
 		// OpenStack: a QCOW2 image whose data is a file of the host.
 		"CVE-2024-32498": {
 			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", outsideData(t, secret)),
-			vm.CodeImageUnsafe, []string{"a.vmx", "scsi0:0.fileName", "d.vmdk", "QCOW"},
+			vm.CodeImageUnsafe,
+			[]string{"a.vmx", "scsi0:0.fileName", "d.vmdk", "QCOW"},
 		},
 		// QEMU: the same, with a json: name that qemu-img info follows.
 		"CVE-2024-4467": {
 			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", outsideData(t, json)),
-			vm.CodeImageUnsafe, []string{"scsi0:0.fileName", "d.vmdk", "QCOW"},
+			vm.CodeImageUnsafe,
+			[]string{"scsi0:0.fileName", "d.vmdk", "QCOW"},
 		},
 		"CVE-2024-4467 in the .vmx": {
 			packed(t, "a.vmx", vmxText(strings.ReplaceAll(json, `"`, "|22"))),
-			vm.CodeImageUnsafe, []string{"a.vmx", "scsi0:0.fileName", "json:"},
+			vm.CodeImageUnsafe,
+			[]string{"a.vmx", "scsi0:0.fileName", "json:"},
 		},
 		// Nomad: a decompression bomb.
 		"CVE-2023-0821": {
 			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("A", 64<<20)),
-			vm.CodeImageRatio, []string{"200 bytes"},
+			vm.CodeImageRatio,
+			[]string{"200 bytes"},
 		},
 		// Incus: a link at the top that leads outside, and a file below it.
 		"GHSA-vxp5-584q-c479": {
 			packed(t, "a.vmx", vmxText("d.vmdk"), "templates", "-> "+outside, "templates/gotcha", "x"),
-			vm.CodeImageUnsafe, []string{"templates", outside},
+			vm.CodeImageUnsafe,
+			[]string{"templates", outside},
 		},
 	}
 	archives := map[string][]byte{}
