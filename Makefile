@@ -71,7 +71,7 @@ check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
 	done
 
 bench: test-deps build image ## measure against named baselines, as ratios in one run
-	go test -run '^$$' -bench . -benchtime 1x -timeout 30m . ./image
+	go test -run '^$$' -bench . -benchtime 1x -timeout 60m . ./image ./vm/qemu
 
 crash: test-deps build image ## kill the daemon 200 times at random moments and look for what is lost or left
 	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 go test -race -count=1 -timeout 60m -run '^TestCrash$$' -v .
@@ -79,11 +79,12 @@ crash: test-deps build image ## kill the daemon 200 times at random moments and 
 soak: test-deps build image ## make and destroy real machines for 10 minutes and look for what grows
 	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v .
 
+# Left to itself, Go spends most of the time on making its first findings smaller.
 FUZZTIME := 60s
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \
 	  for f in $$(go test -list '^Fuzz' $$pkg | grep '^Fuzz' || true); do \
-	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) $$pkg; \
+	    echo "$$pkg $$f"; go test -run '^$$' -fuzz "^$$f$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x $$pkg; \
 	  done; \
 	done
 

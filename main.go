@@ -130,11 +130,13 @@ func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *s
 		Check:       vmx.Check,
 		InUse:       func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, machines)) },
 		CacheBytes:  c.CacheSize,
+		Derived:     qemu.PreparedFolder,
 		DialControl: hosts.Control,
 		Downloaded:  metrics.Downloaded,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
-			Ratio: c.ImageMaxRatio, Stall: c.ImageStall, FreeBytes: reserve,
+			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,
+			Stall: c.ImageStall, Idle: c.ImageMaxIdle, FreeBytes: reserve,
 		},
 		Log: log,
 	}

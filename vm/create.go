@@ -72,7 +72,7 @@ func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 	}
 	vm := m.machine(r)
 	j.enter(Downloading)
-	gold, err := m.Images.Ensure(ctx, src, j.report)
+	gold, err := m.Images.Ensure(ctx, src, m.reporter(r.ID, j))
 	if err != nil {
 		return err
 	}
@@ -163,6 +163,12 @@ func clientError(err error) *Error {
 	}{
 		{image.ErrDiskFull, CodeDiskFull},
 		{image.ErrTooLarge, CodeImageTooLarge},
+		{image.ErrArchiveTooLarge, CodeImageArchive},
+		{image.ErrTooManyEntries, CodeImageEntries},
+		{image.ErrPathTooDeep, CodeImageDepth},
+		{image.ErrPathTooLong, CodeImagePath},
+		{image.ErrRatioTooHigh, CodeImageRatio},
+		{image.ErrStalled, CodeImageStalled},
 		{image.ErrUnsafe, CodeImageUnsafe},
 		{image.ErrInvalid, CodeImageInvalid},
 		{image.ErrChecksum, CodeImageChecksum},
