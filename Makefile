@@ -73,8 +73,8 @@ check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
 bench: test-deps build image ## measure against named baselines, as ratios in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m . ./image ./vm/qemu
 
-crash: test-deps build image ## kill the daemon 200 times at random moments and look for what is lost or left
-	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 go test -race -count=1 -timeout 60m -run '^TestCrash$$' -v .
+crash: test-deps build image ## kill the daemon 200 times, fail each change of a file, and look for what is lost or left
+	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|FailingDisk)$$' -v .
 
 soak: test-deps build image ## make and destroy real machines for 10 minutes and look for what grows
 	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v .

@@ -21,6 +21,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	e2e.Launch()
 	flag.Parse()
 	if _, err := e2e.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
