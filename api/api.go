@@ -10,6 +10,7 @@ import (
 
 	"github.com/julienschmidt/httprouter"
 
+	"osx-builder/api/page"
 	"osx-builder/vm"
 )
 
@@ -55,7 +56,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r.HEAD("/healthz", a.handle(a.health))
 	r.NotFound = http.HandlerFunc(a.notFound)
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
-	return a.log(a.survive(a.guard(r)))
+	return a.log(a.survive(a.guard(page.Before(r))))
 }
 
 // create is POST /vms.
