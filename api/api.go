@@ -43,6 +43,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.POST("/vms", a.handle(a.create))
+	r.GET("/events", a.handle(a.events))
 	r.GET("/vms", a.handle(a.list))
 	r.HEAD("/vms", a.handle(a.list))
 	r.GET("/vms/:id", a.handle(a.get))

@@ -52,6 +52,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id string, why *Error) {
 		r = &record{Version: recordVersion, ID: id, Phase: Destroying}
 	} else {
 		m.intend(ctx, r, why)
+		m.feed.enter(id, Destroying, nil)
 		m.tell(ctx, r)
 	}
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
@@ -65,6 +66,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id string, why *Error) {
 		return
 	}
 	log.Info("destroyed")
+	m.feed.gone(id)
 	j.endDestruction(nil)
 	if r.due() {
 		m.deliver(ctx, r)

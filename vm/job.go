@@ -19,6 +19,7 @@ var (
 // job is the one goroutine that changes a machine.
 type job struct {
 	destroys bool // it takes the machine away; else it makes it
+	tell     func(Phase, *Progress)
 	cancel   context.CancelCauseFunc
 	settled  chan struct{} // closed once the record says how the making ended, or the job has ended
 	gone     chan struct{} // closed once a destruction has succeeded or failed with err
@@ -43,6 +44,7 @@ func (m *Manager) start(id string, destroys bool, run func(context.Context, *job
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	j = &job{
 		destroys: destroys, cancel: cancel, phase: Accepted,
+		tell:    func(p Phase, done *Progress) { m.feed.enter(id, p, done) },
 		settled: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{}),
 	}
 	m.jobs[id] = j
@@ -112,6 +114,7 @@ func (j *job) enter(p Phase) {
 	j.mu.Lock()
 	j.phase, j.progress = p, nil
 	j.mu.Unlock()
+	j.tell(p, nil)
 }
 
 // report takes the image cache's word for the step and how far it is.
@@ -127,6 +130,7 @@ func (j *job) report(p image.Progress) {
 	j.mu.Lock()
 	j.phase, j.progress = phase, seen
 	j.mu.Unlock()
+	j.tell(phase, seen)
 }
 
 func (j *job) seen() (Phase, *Progress) {

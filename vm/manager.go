@@ -63,6 +63,9 @@ type Manager struct {
 	creating int
 	stopping bool
 
+	feed    *feed
+	unwatch context.CancelFunc // ends the watch for power states; guarded by feed.mu
+
 	ctx  context.Context // of all jobs
 	stop context.CancelCauseFunc
 	wg   sync.WaitGroup
@@ -82,7 +85,7 @@ func Open(o Options) (*Manager, error) {
 	m := &Manager{
 		Options: o, store: &store{dir: o.Dir},
 		jobs: make(map[string]*job), keys: make(map[string]*claim),
-		promised: make(map[string]int), timers: make(map[string]*time.Timer),
+		promised: make(map[string]int), timers: make(map[string]*time.Timer), feed: newFeed(),
 	}
 	m.ctx, m.stop = context.WithCancelCause(context.Background())
 	if err := m.recover(); err != nil {
@@ -179,6 +182,7 @@ func (m *Manager) accept(s spec, key string) (VM, error) {
 	}
 	v := r.resource(m.Hypervisor, Status{})
 	m.arm(r.ID, r.Expiry)
+	m.feed.enter(r.ID, Accepted, nil)
 	if _, ok := m.start(r.ID, false, func(ctx context.Context, j *job) { m.create(ctx, j, r) }); !ok {
 		m.release() // stopping: the next Open takes the record over
 	}
