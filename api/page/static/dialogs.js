@@ -3,17 +3,21 @@
 import { $, clock, pause, text } from './dom.js';
 import { request, token, vm } from './api.js';
 
+let answer = () => {};
+
 // confirm asks before what cannot be undone, and returns whether to go on.
-// Enter and Escape both mean no.
+// Escape means no, and so does Enter until another button has the focus.
 export function confirm({ title, words, yes }) {
   const dialog = $('confirm');
   text($('confirm-title'), title);
   text($('confirm-text'), words);
   text($('confirm-yes'), yes);
-  dialog.returnValue = 'no';
-  dialog.showModal();
+  answer(false); // who was asked before this, and has no answer yet
   return new Promise((resolve) => {
-    dialog.addEventListener('close', () => resolve(dialog.returnValue === 'yes'), { once: true });
+    answer = resolve;
+    dialog.querySelector('form').onsubmit = (event) => resolve(event.submitter?.value === 'yes');
+    dialog.onclose = () => { if (!dialog.open) resolve(false); }; // else it is an earlier closing that is told late
+    dialog.showModal();
   });
 }
 
