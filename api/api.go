@@ -50,6 +50,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r.HEAD("/vms/:id", a.handle(a.get))
 	r.PATCH("/vms/:id", a.handle(a.change))
 	r.DELETE("/vms/:id", a.handle(a.destroy))
+	r.GET("/vms/:id/console", a.handle(a.console))
 	r.GET("/images", a.handle(a.images))
 	r.HEAD("/images", a.handle(a.images))
 	r.DELETE("/images/:checksum", a.handle(a.removeImage))
@@ -133,7 +134,7 @@ func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Param
 
 // health is GET /healthz.
 func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	more, err := verbose(r)
+	more, err := flag(r, "verbose")
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ type service struct {
 	driver *vmtest.Driver
 	vms    *vm.Manager
 	image  vm.Image
+	dir    string // of the machines
 }
 
 // small is the driver of a host with 8 processors and 8 GiB.
@@ -61,7 +62,7 @@ func serve(t *testing.T, options ...func(*vm.Options)) *service {
 	})
 	must(t, err)
 	sender := callback.New(callback.Options{})
-	s := &service{t: t, driver: &vmtest.Driver{}}
+	s := &service{t: t, driver: &vmtest.Driver{}, dir: dir}
 	o := vm.Options{Dir: dir, Driver: small{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
 	for _, change := range options {
 		change(&o)

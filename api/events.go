@@ -18,9 +18,6 @@ const (
 	// the daemon whether its client is.
 	keepAliveEvery = 15 * time.Second
 
-	// streamStall is how long a client may take none of a stream's bytes.
-	streamStall = 30 * time.Second
-
 	// reconnectMillis is what an EventSource waits before it comes again.
 	reconnectMillis = 2000
 )
@@ -91,33 +88,4 @@ func sse(name, id string, data any) string {
 		panic(fmt.Sprintf("writing %v as JSON: %v", data, err)) // strings, numbers and times always are
 	}
 	return fmt.Sprintf("id: %s\nevent: %s\ndata: %s\n\n", id, name, b)
-}
-
-// stream is an answer that goes on for as long as its client takes it.
-type stream struct {
-	w    http.ResponseWriter
-	conn *http.ResponseController
-}
-
-// newStream begins an answer of the type.
-func newStream(w http.ResponseWriter, contentType string) *stream {
-	h := w.Header()
-	h.Set("Content-Type", contentType)
-	h.Set("X-Content-Type-Options", "nosniff")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold it back
-	w.WriteHeader(http.StatusOK)
-	return &stream{w, http.NewResponseController(w)}
-}
-
-// send writes text at once. The server's own deadline, which is for whole
-// answers, gives way to one for each piece.
-func (s *stream) send(text string) error {
-	if err := s.conn.SetWriteDeadline(time.Now().Add(streamStall)); err != nil {
-		return err
-	}
-	if _, err := s.w.Write([]byte(text)); err != nil {
-		return err
-	}
-	return s.conn.Flush()
 }

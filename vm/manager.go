@@ -66,6 +66,8 @@ type Manager struct {
 	feed    *feed
 	unwatch context.CancelFunc // ends the watch for power states; guarded by feed.mu
 
+	followers chan struct{} // a place for each who follows a console
+
 	ctx  context.Context // of all jobs
 	stop context.CancelCauseFunc
 	wg   sync.WaitGroup
@@ -86,6 +88,7 @@ func Open(o Options) (*Manager, error) {
 		Options: o, store: &store{dir: o.Dir},
 		jobs: make(map[string]*job), keys: make(map[string]*claim),
 		promised: make(map[string]int), timers: make(map[string]*time.Timer), feed: newFeed(),
+		followers: make(chan struct{}, followersAtOnce),
 	}
 	m.ctx, m.stop = context.WithCancelCause(context.Background())
 	if err := m.recover(); err != nil {
