@@ -22,7 +22,8 @@ import (
 // not here is not allowed; tests may import what they like.
 var arrows = map[string][]string{
 	"":                 {"api", "api/server", "callback", "config", "image", "vm", "vm/qemu", "vm/vix", "vm/vmx"},
-	"api":              {"vm"},
+	"api":              {"api/page", "vm"},
+	"api/page":         nil,
 	"api/server":       nil,
 	"callback":         nil,
 	"config":           nil,

@@ -11,6 +11,7 @@ import (
 
 	"github.com/julienschmidt/httprouter"
 
+	"osx-builder/api/page"
 	"osx-builder/vm"
 )
 
@@ -69,7 +70,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r.HEAD("/metrics", a.metrics())
 	r.NotFound = http.HandlerFunc(a.notFound)
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
-	return a.log(a.survive(a.guard(a.authenticate(r))))
+	return a.log(a.survive(a.guard(page.Before(a.authenticate(r)))))
 }
 
 // create is POST /vms.
