@@ -49,10 +49,11 @@ func run(m *testing.M) int {
 // checked at the test's end.
 type stage struct {
 	*e2e.Daemon
-	t    *testing.T
-	site *e2e.Site
-	args []string
-	env  []string
+	t      *testing.T
+	site   *e2e.Site
+	binary string // what is run in place of the daemon itself
+	args   []string
+	env    []string
 }
 
 // newStage starts a daemon with these flags.
@@ -63,9 +64,17 @@ func newStage(t *testing.T, args ...string) *stage {
 
 func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 	t.Helper()
+	s := bareStage(t, env, args...)
+	s.start()
+	return s
+}
+
+// bareStage is a stage whose daemon does not run yet.
+func bareStage(t *testing.T, env []string, args ...string) *stage {
+	t.Helper()
 	data, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
 	must(t, err)
-	s := &stage{t: t, site: e2e.NewSite("build"), args: args, env: env}
+	s := &stage{t: t, site: e2e.NewSite("build"), binary: binary, args: args, env: env}
 	t.Cleanup(func() {
 		s.clear()
 		if left := e2e.Traces(data); len(left) > 0 {
@@ -78,13 +87,12 @@ func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 		must(t, os.RemoveAll(data))
 	})
 	s.Daemon = &e2e.Daemon{Data: data}
-	s.start()
 	return s
 }
 
 func (s *stage) start() {
 	s.t.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: binary, Data: s.Data, Args: s.args, Env: s.env})
+	d, err := e2e.Start(e2e.Options{Binary: s.binary, Data: s.Data, Args: s.args, Env: s.env})
 	must(s.t, err)
 	s.Daemon = d
 }
