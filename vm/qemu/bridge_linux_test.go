@@ -146,7 +146,13 @@ func TestGuestsOnBridges(t *testing.T) {
 		h.become(t, g, g.ip)
 	})
 	t.Run("where another firewall drops what it forwards, its way out helps", func(t *testing.T) {
+		if said := h.Describe(t.Context())["firewall"]; said != "" {
+			t.Errorf("of a firewall that lets pass: got %q", said)
+		}
 		h.run("nft", "chain", "ip", "filter", "FORWARD", "{ policy drop; }")
+		if said := h.Describe(t.Context())["firewall"]; !strings.Contains(said, "DOCKER-USER -i "+h.bridgeOf(t, nat[1])) {
+			t.Errorf("of a firewall that drops: got %q, want the way out", said)
+		}
 		if who, ok := guestGet(t, nat[1].Machine, internetIP+":80"); ok {
 			t.Errorf("the internet saw %q through a firewall that drops", who)
 		}
