@@ -32,6 +32,7 @@ type record struct {
 	Attempts  int        `json:"attempts"`
 	Error     *Error     `json:"error,omitempty"`
 	Key       string     `json:"idempotency_key,omitempty"`
+	RequestID string     `json:"request_id,omitempty"` // of the request that asked for it, for the log
 	Expiry    expiry     `json:"expiry,omitzero"`
 	Messages  []*message `json:"messages,omitempty"` // to the callback, in the order in which they fell due
 	Gone      bool       `json:"gone,omitempty"`     // a tombstone: only messages are left

@@ -92,7 +92,7 @@ func (m *Manager) resume(r *record) {
 			m.forget(r)
 		})
 	case r.Phase == Destroying:
-		m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, nil) })
+		m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, "", nil) })
 	case !r.settled():
 		r.Attempts++
 		m.rewrite(r)
@@ -110,6 +110,7 @@ func (m *Manager) resume(r *record) {
 
 // relist puts a machine among those that exist.
 func (m *Manager) relist(r *record) {
+	m.feed.know(r.ID, r.Phase)
 	if r.Phase != Failed {
 		m.promise(r.ID, r.Spec.Memory)
 	} else {
