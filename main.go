@@ -27,6 +27,7 @@ import (
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vix"
 	"osx-builder/vm/vmx"
 )
 
@@ -138,11 +139,13 @@ func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *s
 		Check:       vmx.Check,
 		InUse:       func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, machines)) },
 		CacheBytes:  c.CacheSize,
+		Derived:     qemu.PreparedFolder,
 		DialControl: hosts.Control,
 		Downloaded:  metrics.Downloaded,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
-			Ratio: c.ImageMaxRatio, Stall: c.ImageStall, FreeBytes: reserve,
+			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,
+			Stall: c.ImageStall, Idle: c.ImageMaxIdle, FreeBytes: reserve,
 		},
 		Log: log,
 	}
@@ -188,31 +191,91 @@ type closingDriver interface {
 	io.Closer
 }
 
-// openDriver chooses the hypervisor, and says which and why. One that was
-// asked for by name must be ready; else the daemon starts without, and says
-// what is missing here and to each client.
-func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closingDriver, name string, err error) {
-	if c.Driver == "vix" {
-		return nil, "", errors.New("-driver vix: this build has no VIX support; use -driver qemu")
+// drivers names those that this program has, for -version.
+func drivers() string {
+	if vix.Supported() {
+		return "vix, qemu"
 	}
-	d, err = qemu.Open(qemu.Options{
+	return "qemu"
+}
+
+// openDriver chooses the hypervisor, and says which and why. One that was
+// asked for by name must be ready. Else it is VMware where that answers, and
+// QEMU otherwise; where QEMU is missing too the daemon starts without, and
+// says what is missing here and to each client.
+//
+// Machines stay on the hypervisor that they were made on: another one would
+// neither find them running nor end them.
+func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closingDriver, name string, err error) {
+	dir := filepath.Join(c.Data, machines)
+	onVMware, onQEMU := count(dir, vix.Made), count(dir, qemu.Made)
+	switch {
+	case c.Driver == "vix" && onQEMU > 0:
+		return nil, "", others(c, onQEMU, "QEMU", "qemu")
+	case c.Driver == "qemu" && onVMware > 0:
+		return nil, "", others(c, onVMware, "VMware", "vix")
+	}
+	why := "asked for"
+	if c.Driver == "auto" && onQEMU > 0 {
+		why = "the machines of the data folder run on it"
+	} else if c.Driver != "qemu" {
+		v, err := openVIX(c, log)
+		if err == nil {
+			log.Info("driver chosen", "driver", "vix", "asked", c.Driver, "why", "VMware answers")
+			return v, "vix", nil
+		}
+		missing := new(vm.Error)
+		if c.Driver == "vix" || onVMware > 0 || !errors.As(err, &missing) {
+			return nil, "", fmt.Errorf("-driver %s: %w", c.Driver, err)
+		}
+		why = missing.Message
+	}
+	d, err = openQEMU(ctx, c, log, why)
+	return d, "qemu", err
+}
+
+func openVIX(c config.Config, log *slog.Logger) (*vix.Driver, error) {
+	return vix.Open(vix.Options{
+		Dir: filepath.Join(c.Data, "vix"), Library: c.VIXLibrary, HostOptions: c.VIXHostOptions, Log: log,
+	})
+}
+
+func openQEMU(ctx context.Context, c config.Config, log *slog.Logger, why string) (closingDriver, error) {
+	d, err := qemu.Open(qemu.Options{
 		Dir: c.Data, MachinesDir: filepath.Join(c.Data, machines), Forward: c.Forward, Network: c.Network,
 		Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate,
 		Gold: filepath.Join(c.Data, "images", "gold"), DiskReserve: c.DiskReserve, Log: log,
 	})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	err = d.Ready(ctx)
 	switch {
 	case err != nil && c.Driver != "auto":
-		return nil, "", errors.Join(fmt.Errorf("-driver %s: %w", c.Driver, err), d.Close())
+		return nil, errors.Join(fmt.Errorf("-driver %s: %w", c.Driver, err), d.Close())
 	case err != nil:
-		log.Warn("no machine can be made", "driver", "qemu", "err", err)
+		log.Warn("no machine can be made", "driver", "qemu", "err", err, "why not vix", why)
 	default:
-		log.Info("driver chosen", "driver", "qemu", "asked", c.Driver)
+		log.Info("driver chosen", "driver", "qemu", "asked", c.Driver, "why", why)
 	}
-	return d, "qemu", nil
+	return d, nil
+}
+
+// count counts the machines that one driver made.
+func count(dir string, made func(dir string) bool) (n int) {
+	entries, _ := os.ReadDir(dir) // without the folder there is none
+	for _, e := range entries {
+		if e.IsDir() && made(filepath.Join(dir, e.Name())) {
+			n++
+		}
+	}
+	return n
+}
+
+// others is the error for a data folder whose machines run elsewhere.
+func others(c config.Config, n int, hypervisor, driver string) error {
+	return fmt.Errorf("-driver %s: %d machines of the data folder %s run on %s; start with -driver %s, or choose another folder with -data",
+		c.Driver, n, c.Data, hypervisor, driver)
 }
 
 // cleanNetwork is what -clean-network does in place of a daemon, while there
@@ -257,5 +320,5 @@ func lock(data, who string) (unlock func(), err error) {
 
 // buildInfo is what -version prints.
 func buildInfo() string {
-	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: qemu", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: %s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, drivers())
 }

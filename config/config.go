@@ -39,10 +39,16 @@ type Config struct {
 	DiskReserve      int64         // bytes of the disk that images leave to the host
 	ImageMaxDownload int64         // bytes of the largest archive, at least 1 MiB
 	ImageMaxEntries  int           // files and folders of an archive, 1 to a million
+	ImageMaxDepth    int           // elements of a path in an archive, 1 to 255
+	ImageMaxPath     int           // bytes of a path in an archive, 1 to 4,096
 	ImageMaxRatio    int           // bytes written for each byte of an archive, 1 to 100,000
 	ImageStall       time.Duration // how long an image's server may send nothing, 1 s to an hour
+	ImageMaxIdle     time.Duration // how long a download may bring no byte over all its tries, 1 s to a day
 	AllowHosts       []string      // names, addresses and networks that URLs may lead to; none for all
 	DenyHosts        []string      // and may not
+
+	VIXLibrary     string // absolute path of VMware's VIX library, "" for where its installers put it
+	VIXHostOptions int    // bits to connect to VMware with
 
 	Bridge    string // the host's bridge of bridged machines, "" for none
 	NATSubnet string // IPv4 subnet of nat machines on a bridge, in CIDR form; "" for a free one

@@ -66,7 +66,15 @@ func (c *Config) settings(home string) []setting {
 		},
 		{
 			name: "driver", arg: "NAME", standard: "auto", value: choice{&c.Driver, []string{"auto", "qemu", "vix"}},
-			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it is installed and else QEMU.",
+			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it answers and else QEMU.",
+		},
+		{
+			name: "vix-library", arg: "FILE", standard: "", value: path{at: &c.VIXLibrary, home: home, optional: true},
+			help: "VMware's VIX library, libvixAllProducts; none for where the installers of Fusion and Workstation put it.",
+		},
+		{
+			name: "vix-host-options", arg: "BITS", standard: "0", value: bits{&c.VIXHostOptions},
+			help: "Options to connect to VMware with, as in 0x200. On macOS, where VMware answers that there is no licence, 0x200 is tried by itself.",
 		},
 		{
 			name: "network", arg: "KIND", standard: "auto", value: choice{&c.Network, []string{"auto", "user", "bridge"}},
@@ -125,12 +133,24 @@ func (c *Config) settings(home string) []setting {
 			help: "How many files and folders an image's archive may hold, 1 to 1000000.",
 		},
 		{
+			name: "image-max-depth", arg: "N", standard: "16", value: number{&c.ImageMaxDepth, 1, 255},
+			help: "How many folders deep a path in an image's archive may be, its file counted too, 1 to 255.",
+		},
+		{
+			name: "image-max-path", arg: "N", standard: "1024", value: number{&c.ImageMaxPath, 1, 4096},
+			help: "How many bytes long a path in an image's archive may be, 1 to 4096.",
+		},
+		{
 			name: "image-max-ratio", arg: "N", standard: "200", value: number{&c.ImageMaxRatio, 1, 100_000},
 			help: "How many bytes an image's archive may unpack to for each of its own, 1 to 100000. Runs of zeroes do not count.",
 		},
 		{
 			name: "image-stall", arg: "DURATION", standard: "60s", value: span{&c.ImageStall, time.Second, time.Hour},
 			help: "How long an image's server may send nothing before the download is tried again, 1s to 1h.",
+		},
+		{
+			name: "image-max-idle", arg: "DURATION", standard: "5m", value: span{&c.ImageMaxIdle, time.Second, 24 * time.Hour},
+			help: "How long a download may bring no byte at all, over all its tries and pauses, before the creation fails, 1s to 24h.",
 		},
 		{
 			name: "cache-size", arg: "SIZE", standard: "0", value: size{&c.CacheSize, 0},

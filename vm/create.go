@@ -48,6 +48,7 @@ func (m *Manager) create(ctx context.Context, j *job, r *record) {
 	if !m.settle(ctx, r) {
 		return
 	}
+	m.feed.enter(r.ID, r.Phase, nil)
 	j.settle()
 	m.deliver(ctx, r)
 }
@@ -73,7 +74,7 @@ func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 	vm := m.machine(r)
 	vm.Annotation = fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum)
 	j.enter(Downloading)
-	gold, err := m.Images.Ensure(ctx, src, j.report)
+	gold, err := m.Images.Ensure(ctx, src, m.reporter(r.ID, j))
 	if err != nil {
 		return err
 	}
@@ -98,6 +99,9 @@ func (m *Manager) await(ctx context.Context, r *record, vm Machine) error {
 	defer cancel()
 	for {
 		st, err := m.Driver.Inspect(limited, vm)
+		if err == nil {
+			m.feed.saw(vm.ID, st.Power)
+		}
 		switch {
 		case err == nil && st.Up && st.IP != "":
 			return nil
@@ -164,6 +168,12 @@ func clientError(err error) *Error {
 	}{
 		{image.ErrDiskFull, CodeDiskFull},
 		{image.ErrTooLarge, CodeImageTooLarge},
+		{image.ErrArchiveTooLarge, CodeImageArchive},
+		{image.ErrTooManyEntries, CodeImageEntries},
+		{image.ErrPathTooDeep, CodeImageDepth},
+		{image.ErrPathTooLong, CodeImagePath},
+		{image.ErrRatioTooHigh, CodeImageRatio},
+		{image.ErrStalled, CodeImageStalled},
 		{image.ErrUnsafe, CodeImageUnsafe},
 		{image.ErrInvalid, CodeImageInvalid},
 		{image.ErrChecksum, CodeImageChecksum},

@@ -16,6 +16,8 @@ const (
 	CodeNotFound              Code = "vm-not-found"
 	CodeOpen                  Code = "vm-open-error"
 	CodeDestroying            Code = "vm-destroying"
+	CodePower                 Code = "vm-power-state"
+	CodeNotSupported          Code = "not-supported"
 	CodeHypervisorUnavailable Code = "hypervisor-unavailable"
 	CodeInternal              Code = "internal-error"
 
@@ -24,6 +26,12 @@ const (
 	CodeImageUnsafe   Code = "image-unsafe"
 	CodeImageInvalid  Code = "image-invalid"
 	CodeImageTooLarge Code = "image-too-large"
+	CodeImageArchive  Code = "image-archive-too-large"
+	CodeImageEntries  Code = "image-too-many-entries"
+	CodeImageDepth    Code = "image-path-too-deep"
+	CodeImagePath     Code = "image-path-too-long"
+	CodeImageRatio    Code = "image-ratio-too-high"
+	CodeImageStalled  Code = "image-stalled"
 	CodeDiskFull      Code = "disk-full"
 	CodeHypervisor    Code = "hypervisor-error"
 	CodeHostDenied    Code = "host-denied"
@@ -41,8 +49,10 @@ func Codes() []Code {
 	return []Code{
 		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict,
 		CodeBusy, CodeNoCapacity, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
+		CodePower, CodeNotSupported,
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
+		CodeImageArchive, CodeImageEntries, CodeImageDepth, CodeImagePath, CodeImageRatio, CodeImageStalled,
 		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeAttempts, CodeCancelled, CodeExpired,
 	}
 }

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -100,9 +101,9 @@ func (r *record) rewind(now time.Time) (changed bool) {
 			o.DueSince, o.NextAt, changed = now, now, true
 		}
 	}
-	if left := r.Expiry.left(now); !r.Expiry.At.IsZero() && r.Expiry.At.Sub(now) > left {
-		r.Expiry.At, changed = now.Add(left), true
-	}
+	e := r.Expiry.rewound(now)
+	changed = changed || e != r.Expiry
+	r.Expiry = e
 	return changed
 }
 
@@ -138,7 +139,23 @@ func decode(b []byte, id string) (*record, error) {
 	case slices.Contains(r.Messages, nil):
 		return nil, fmt.Errorf("%w: a message is null", errCorrupt)
 	}
-	return &r.record, nil
+	return &r.record, r.plain()
+}
+
+// plain takes the record's indents out of the messages' bodies, so that a
+// receiver gets the same bytes before and after a restart.
+func (r *record) plain() error {
+	for _, o := range r.Messages {
+		var b bytes.Buffer
+		if len(o.Body) == 0 {
+			continue
+		}
+		if err := json.Compact(&b, o.Body); err != nil {
+			return fmt.Errorf("%w: a message's body: %w", errCorrupt, err)
+		}
+		o.Body = b.Bytes()
+	}
+	return nil
 }
 
 // versionOf reads nothing else; 0 is none.

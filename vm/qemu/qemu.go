@@ -12,8 +12,8 @@
 //	efivars.fd     EFI's variables, where the image has EFI firmware
 //	pid            locked by QEMU as long as it lives
 //	qmp, qga       sockets: QEMU's monitor and the guest's agent
-//	serial.log     what the guest wrote to its first serial port
-//	qemu.log       what QEMU itself complained of since the last start
+//	serial.log     what the guest wrote to its first serial port; all but its end is a hole
+//	qemu.log       what QEMU itself complained of since the last start; likewise
 package qemu
 
 import (
@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/singleflight"
@@ -54,6 +55,7 @@ type Driver struct {
 	networks *network.Manager
 	wires    wires
 	rest     func() // ends what keeps the networks right, and waits for it
+	restLogs func() // likewise for what cuts logs back
 
 	stable *stable
 
@@ -71,8 +73,7 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
-
-	_ vm.ImageSweeper = (*Driver)(nil)
+	_ vm.Consoler  = (*Driver)(nil)
 )
 
 const (
@@ -119,6 +120,7 @@ func Open(o Options) (*Driver, error) {
 		rest:     func() {},
 		starting: map[string]int{},
 	}
+	d.restLogs = d.keepLogs()
 	d.announce()
 	if wires.bridges() {
 		d.keepNetworks()
@@ -137,7 +139,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 
 // Describe tells what machines run on: QEMU's "version" and "path" or, under
 // "missing", why there is none; "acceleration" and "network", what nat machines
-// are plugged into, each with its reason.
+// are plugged into, each with its reason; under "firewall" what may cut
+// machines off.
 func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts := map[string]string{}
 	var lack *vm.Error
@@ -155,6 +158,12 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts["network"] = nat.name()
 	if user, is := nat.(*userNet); is {
 		facts["network"] += ": " + user.why
+	}
+	switch warnings, err := d.firewalls(); {
+	case err != nil:
+		facts["firewall"] = err.Error()
+	case len(warnings) > 0:
+		facts["firewall"] = strings.Join(warnings, "; ")
 	}
 	return facts
 }
