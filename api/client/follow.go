@@ -55,13 +55,10 @@ func (g goal) reached(m machine) (bool, error) {
 func (c *cli) follow(ctx context.Context, n *conn, m machine, g goal) (machine, error) {
 	p := c.newProgress()
 	defer p.end()
-	path := vmPath(m.ID, "")
-	if g == untilReady {
-		path += "?wait=" + pollTime.String()
-	}
+	query := "" // of the first time, when the answer is wanted at once
 	for answered := time.Now(); ; {
 		asked := time.Now()
-		document, err := n.get(ctx, path)
+		document, err := n.get(ctx, vmPath(m.ID, query))
 		if err == nil {
 			if m, err = parseMachine(document); err != nil {
 				return m, err
@@ -73,6 +70,10 @@ func (c *cli) follow(ctx context.Context, n *conn, m machine, g goal) (machine, 
 			}
 		} else if m, err = c.away(ctx, m, g, err, answered, p); err != nil || g == untilGone && m.ID == "" {
 			return m, err
+		}
+		if g == untilReady && query == "" {
+			query = "?wait=" + pollTime.String()
+			continue
 		}
 		if err := pause(ctx, pollTime-time.Since(asked)); err != nil {
 			return m, err

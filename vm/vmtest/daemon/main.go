@@ -52,7 +52,10 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer listener.Close()
-	images, err := image.Open(filepath.Join(c.Data, "images"), image.Options{Log: log.Logger})
+	images, err := image.Open(filepath.Join(c.Data, "images"), image.Options{
+		InUse: func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, "vms")) },
+		Log:   log.Logger,
+	})
 	if err != nil {
 		return err
 	}
