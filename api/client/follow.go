@@ -10,7 +10,7 @@ import (
 const (
 	// pollTime is how often a machine is read while it is waited for. The
 	// daemon holds the answer that long where it can tell of the end earlier.
-	pollTime = 500 * time.Millisecond
+	pollTime = time.Second
 
 	// outageTime is how long the daemon may be away meanwhile: machines outlive
 	// it, and whoever waits for one need not notice that it was updated.
