@@ -211,7 +211,7 @@ func newBenchRig(b *testing.B) *benchRig {
 
 func (r *benchRig) start() {
 	r.b.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: plainBinary(r.b), Data: r.Data, Args: []string{"-network", "user", "-forward", "80"}})
+	d, err := e2e.Start(e2e.Options{Binary: plainBinary(r.b), Data: r.Data, Args: []string{"-driver", "qemu", "-network", "user", "-forward", "80"}})
 	mustB(r.b, err)
 	r.Daemon = d
 }

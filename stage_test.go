@@ -21,6 +21,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	e2e.Launch()
 	flag.Parse()
 	if _, err := e2e.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,12 +38,28 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "osx-builder")
-	build := exec.Command("go", "build", "-race", "-o", binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the daemon: %v\n%s", err, out)
+	if err := buildDaemon(binary, "-race", "-tags", "vix"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// buildDaemon builds the daemon as make does, but for its own flags.
+func buildDaemon(path string, flags ...string) error {
+	include, err := filepath.Abs("vm/vix/include")
+	if err != nil {
+		return err
+	}
+	build := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), ".")...)
+	build.Env = os.Environ()
+	if c := os.Getenv("CGO_CFLAGS"); !strings.Contains(c, include) {
+		build.Env = append(build.Env, fmt.Sprintf("CGO_CFLAGS=%s %q", c, "-I"+include))
+	}
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the daemon: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // stage is a running daemon and a web site, and what is left of them is
@@ -55,7 +72,7 @@ type stage struct {
 	env  []string
 }
 
-// newStage starts a daemon with these flags.
+// newStage starts a daemon on QEMU, unless these flags say otherwise.
 func newStage(t *testing.T, args ...string) *stage {
 	t.Helper()
 	return newStageEnv(t, nil, args...)
@@ -65,7 +82,7 @@ func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 	t.Helper()
 	data, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
 	must(t, err)
-	s := &stage{t: t, site: e2e.NewSite("build"), args: args, env: env}
+	s := &stage{t: t, site: e2e.NewSite("build"), args: append([]string{"-driver", "qemu"}, args...), env: env}
 	t.Cleanup(func() {
 		s.clear()
 		if left := e2e.Traces(data); len(left) > 0 {

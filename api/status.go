@@ -22,6 +22,8 @@ const (
 	codeBody        vm.Code = "body-too-large"
 	codeHost        vm.Code = "host-refused"
 	codeCrossOrigin vm.Code = "cross-origin-refused"
+
+	codeUnauthorized vm.Code = "unauthorized"
 )
 
 // statuses gives each code its HTTP status.
@@ -34,6 +36,8 @@ var statuses = map[vm.Code]int{
 	codeBody:        http.StatusRequestEntityTooLarge,
 	codeHost:        http.StatusForbidden,
 	codeCrossOrigin: http.StatusForbidden,
+
+	codeUnauthorized: http.StatusUnauthorized,
 
 	vm.CodeInvalidField:          http.StatusBadRequest,
 	vm.CodeUnknownField:          http.StatusBadRequest,
@@ -53,6 +57,12 @@ var statuses = map[vm.Code]int{
 	vm.CodeImageUnsafe:   http.StatusUnprocessableEntity,
 	vm.CodeImageInvalid:  http.StatusUnprocessableEntity,
 	vm.CodeImageTooLarge: http.StatusUnprocessableEntity,
+	vm.CodeImageArchive:  http.StatusUnprocessableEntity,
+	vm.CodeImageEntries:  http.StatusUnprocessableEntity,
+	vm.CodeImageDepth:    http.StatusUnprocessableEntity,
+	vm.CodeImagePath:     http.StatusUnprocessableEntity,
+	vm.CodeImageRatio:    http.StatusUnprocessableEntity,
+	vm.CodeImageStalled:  http.StatusGatewayTimeout,
 	vm.CodeDiskFull:      http.StatusInsufficientStorage,
 	vm.CodeHostDenied:    http.StatusForbidden,
 	vm.CodeImageNotFound: http.StatusNotFound,
@@ -106,6 +116,9 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	}
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", retryAfter)
+	}
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // the rest of a body that is refused is not waited for
 	}
 	if err := encode(w, status, known); err != nil {
 		a.Log.Debug("answer not written", "request_id", requestID(r), "err", err)

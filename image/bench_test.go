@@ -3,14 +3,21 @@ package image_test
 import (
 	"bytes"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"osx-builder/image"
 )
 
 // benchMiB is the size of the disk in the benchmarks' image, half noise and
@@ -18,7 +25,7 @@ import (
 func benchMiB() int {
 	n, err := strconv.Atoi(os.Getenv("IMAGE_BENCH_MIB"))
 	if err != nil {
-		return 256
+		return 1024
 	}
 	return n
 }
@@ -57,6 +64,7 @@ func BenchmarkCold(b *testing.B) {
 			}
 			b.ReportMetric(0, "ns/op")
 			b.ReportMetric(ours.wall.Seconds()/float64(ours.n), "s/ensure")
+			b.ReportMetric(ours.cpu.Seconds()/float64(ours.n), "cpu-s/ensure")
 			b.ReportMetric(ours.wall.Seconds()/files.wall.Seconds(), "wall/files")
 			b.ReportMetric(ours.cpu.Seconds()/files.cpu.Seconds(), "cpu/files")
 			if pipe.n > 0 {
@@ -66,6 +74,56 @@ func BenchmarkCold(b *testing.B) {
 			b.ReportMetric(float64(ours.peak)/1024, "MiB-peak")
 		})
 	}
+}
+
+// BenchmarkShared measures sixteen Ensures of one cold image at once against
+// one: in time, and in bytes that the server sends.
+func BenchmarkShared(b *testing.B) {
+	dir := b.TempDir()
+	benchFiles(b, filepath.Join(dir, "mac"))
+	shell(b, dir, "tar cf image mac")
+	digits, _, _ := strings.Cut(shell(b, dir, "sha256sum image"), " ")
+	sum, err := image.FindSum(digits)
+	must(b, err)
+	var sent atomic.Int64
+	url := serveFunc(b, func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(&countingWriter{w, &sent}, r, filepath.Join(dir, "image"))
+	})
+	ensure := func(n int) (took time.Duration, bytes int64) {
+		c, _ := open(b)
+		sent.Store(0)
+		unix.Sync()
+		start := time.Now()
+		var callers sync.WaitGroup
+		for range n {
+			callers.Go(func() {
+				if _, err := c.Ensure(b.Context(), image.Source{URL: url, Sum: sum}, nil); err != nil {
+					b.Errorf("Ensure: %v", err)
+				}
+			})
+		}
+		callers.Wait()
+		return time.Since(start), sent.Load()
+	}
+	for b.Loop() {
+		one, oneBytes := ensure(1)
+		many, manyBytes := ensure(16)
+		b.ReportMetric(0, "ns/op")
+		b.ReportMetric(many.Seconds()/one.Seconds(), "wall/one")
+		b.ReportMetric(float64(manyBytes)/float64(oneBytes), "bytes/one")
+	}
+}
+
+// countingWriter counts the bytes of a body.
+type countingWriter struct {
+	http.ResponseWriter
+	sent *atomic.Int64
+}
+
+func (c *countingWriter) Write(b []byte) (int, error) {
+	n, err := c.ResponseWriter.Write(b)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 func benchFiles(b *testing.B, dir string) {
@@ -107,10 +165,12 @@ func (c *cost) add(d cost) {
 	c.peak = max(c.peak, d.peak)
 }
 
-// measure runs a command in dir, and what it started, and empties dir.
+// measure runs a command in dir, and what it started, and empties dir. What
+// others left to be written goes to the disk first: it is not the command's.
 func measure(b *testing.B, dir string, cmd *exec.Cmd) cost {
 	b.Helper()
 	cmd.Dir = dir
+	unix.Sync()
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
 	start := time.Now()

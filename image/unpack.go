@@ -86,7 +86,7 @@ func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error
 		return context.Cause(u.ctx)
 	}
 	if u.entries++; u.entries > u.limits.Entries {
-		return fail(ErrTooLarge, nil, "the image has more than %d entries", u.limits.Entries)
+		return over(ErrTooManyEntries, "archive has more than the %d entries that are allowed", u.limits.Entries)
 	}
 	name, err := cleanName(raw, u.limits)
 	if err != nil || name == "." || isResourceFork(name) {
@@ -96,7 +96,7 @@ func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error
 		return err
 	}
 	if size < 0 || size > u.limits.UnpackedBytes-u.tree.bytes {
-		return tooLarge("unpacked size", u.limits.UnpackedBytes)
+		return tooLarge(u.limits.UnpackedBytes)
 	}
 	if dir {
 		return u.mkdir(name)
@@ -176,7 +176,7 @@ type stream struct {
 func (s *stream) Read(b []byte) (int, error) {
 	n, err := s.r.Read(b)
 	if s.left -= int64(n); s.left < 0 {
-		s.err = tooLarge("unpacked size", s.limit)
+		s.err = tooLarge(s.limit)
 		return 0, s.err
 	}
 	if n >= tarBlock {

@@ -155,12 +155,6 @@ type (
 		Sweep(ctx context.Context, known func(id string) bool) error
 	}
 
-	// ImageSweeper removes what the driver keeps of images whose unpacked copy
-	// is gone. It may be called at any time, and changes nothing of others.
-	ImageSweeper interface {
-		SweepImages(ctx context.Context) error
-	}
-
 	// Describer tells facts about the hypervisor that an operator wants to
 	// read: its version, its acceleration, its networks.
 	Describer interface {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"osx-builder/callback"
 	"osx-builder/image"
@@ -46,6 +47,7 @@ type Options struct {
 	MemoryReserve int           // MiB of the host's memory that are not promised to machines
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
+	Hooks         Hooks         // what to call for whoever counts
 	Log           *slog.Logger
 }
 
@@ -62,6 +64,9 @@ type Manager struct {
 	timers   map[string]*time.Timer // of the machines that have an end
 	creating int
 	stopping bool
+	count    *census // under way, or nil
+
+	asking singleflight.Group // of what Health asks the driver
 
 	ctx  context.Context // of all jobs
 	stop context.CancelCauseFunc
@@ -79,6 +84,7 @@ func Open(o Options) (*Manager, error) {
 	}
 	o.Creations = cmp.Or(o.Creations, 16)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.Hooks = o.Hooks.orNothing()
 	m := &Manager{
 		Options: o, store: &store{dir: o.Dir},
 		jobs: make(map[string]*job), keys: make(map[string]*claim),
@@ -114,12 +120,12 @@ func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error)
 		return VM{}, err
 	}
 	if key == "" {
-		return m.accept(s, key)
+		return m.accept(ctx, s, key)
 	}
 	for {
 		c, mine := m.claim(key)
 		if mine {
-			v, err := m.accept(s, key)
+			v, err := m.accept(ctx, s, key)
 			m.settleClaim(key, c, v.ID)
 			return v, err
 		}
@@ -165,9 +171,10 @@ func (m *Manager) ready(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) accept(s spec, key string) (VM, error) {
+func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {
 	now := time.Now().UTC()
 	r := newRecord(s, key, now)
+	r.RequestID = requestID(ctx)
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.MaxLifetime), now)
 	if err := m.admit(r); err != nil {
 		return VM{}, err
@@ -312,29 +319,6 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 		return notFound(id)
 	}
 	return m.takeAway(ctx, id, nil)
-}
-
-// Health is what an operator wants to know of the Manager.
-type Health struct {
-	Hypervisor string            `json:"hypervisor"`
-	Details    map[string]string `json:"details,omitempty"`
-	Creating   int               `json:"creating"` // unfinished creations
-	Error      *Error            `json:"error,omitempty"`
-}
-
-// Health tells whether a creation could work now. It reads no machine.
-func (m *Manager) Health(ctx context.Context) Health {
-	h := Health{Hypervisor: m.Hypervisor}
-	if d, ok := m.Driver.(Describer); ok {
-		h.Details = d.Describe(ctx)
-	}
-	if err := m.ready(ctx); err != nil {
-		h.Error = clientError(err)
-	}
-	m.mu.Lock()
-	h.Creating = m.creating
-	m.mu.Unlock()
-	return h
 }
 
 // machine is the driver's view of a record.

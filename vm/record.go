@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type record struct {
 	Attempts  int        `json:"attempts"`
 	Error     *Error     `json:"error,omitempty"`
 	Key       string     `json:"idempotency_key,omitempty"`
+	RequestID string     `json:"request_id,omitempty"` // of the request that asked for it, for the log
 	Expiry    expiry     `json:"expiry,omitzero"`
 	Messages  []*message `json:"messages,omitempty"` // to the callback, in the order in which they fell due
 	Gone      bool       `json:"gone,omitempty"`     // a tombstone: only messages are left
@@ -99,9 +101,9 @@ func (r *record) rewind(now time.Time) (changed bool) {
 			o.DueSince, o.NextAt, changed = now, now, true
 		}
 	}
-	if left := r.Expiry.left(now); !r.Expiry.At.IsZero() && r.Expiry.At.Sub(now) > left {
-		r.Expiry.At, changed = now.Add(left), true
-	}
+	e := r.Expiry.rewound(now)
+	changed = changed || e != r.Expiry
+	r.Expiry = e
 	return changed
 }
 
@@ -136,7 +138,23 @@ func decode(b []byte, id string) (*record, error) {
 	case slices.Contains(r.Messages, nil):
 		return nil, fmt.Errorf("%w: a message is null", errCorrupt)
 	}
-	return r, nil
+	return r, r.plain()
+}
+
+// plain takes the record's indents out of the messages' bodies, so that a
+// receiver gets the same bytes before and after a restart.
+func (r *record) plain() error {
+	for _, o := range r.Messages {
+		var b bytes.Buffer
+		if len(o.Body) == 0 {
+			continue
+		}
+		if err := json.Compact(&b, o.Body); err != nil {
+			return fmt.Errorf("%w: a message's body: %w", errCorrupt, err)
+		}
+		o.Body = b.Bytes()
+	}
+	return nil
 }
 
 // ValidID tells whether id has the form of a machine's ID: a UUID in canonical

@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	// preparedFolder is beside the folder of gold images. In it each has a
+	// PreparedFolder is beside the folder of gold images. In it each has a
 	// folder of its name, with a qcow2 file for each disk that was prepared.
-	preparedFolder = "prepared"
+	PreparedFolder = "prepared"
 
 	// unfinished begins the name of a file that is being written.
 	unfinished = ".new-"
@@ -48,8 +48,9 @@ const (
 // few hundred guest MiB read from the VMDK do, so that it pays before the first
 // machine is there; that is when it is done.
 //
-// What is made from an image goes with it: a folder whose image is gone is
-// removed when a driver is opened, when a disk is prepared, and by sweep.
+// What is made from an image goes with it, which is the image cache's to do; a
+// folder whose image has gone otherwise is removed when a driver is opened and
+// when a disk is prepared.
 type stable struct {
 	gold    string // absolute path of the folder with the gold images; "" prepares none
 	reserve int64  // bytes of the disk that are left to the host
@@ -73,7 +74,7 @@ func openStable(gold string, reserve int64, log *slog.Logger) (*stable, error) {
 }
 
 func (s *stable) folder(image string) string {
-	return filepath.Join(filepath.Dir(s.gold), preparedFolder, image)
+	return filepath.Join(filepath.Dir(s.gold), PreparedFolder, image)
 }
 
 // prepare gives each slow disk of the image whose .vmx is at gold its qcow2
@@ -238,6 +239,3 @@ func (s *stable) sweepImage(ctx context.Context, image string) error {
 	}
 	return os.RemoveAll(s.folder(image))
 }
-
-// SweepImages removes what was made from images that are gone.
-func (d *Driver) SweepImages(ctx context.Context) error { return d.stable.sweep(ctx) }

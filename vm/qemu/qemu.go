@@ -71,8 +71,6 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
-
-	_ vm.ImageSweeper = (*Driver)(nil)
 )
 
 const (

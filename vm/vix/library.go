@@ -30,9 +30,9 @@ const (
 	inFusion    = "Contents/Public/libvixAllProducts.dylib"
 )
 
-// libraryPlaces is where VMware's installers put the library.
-func libraryPlaces() []string {
-	if runtime.GOOS != "darwin" {
+// libraryPlaces is where VMware's installers put the library on a system.
+func libraryPlaces(goos string) []string {
+	if goos != "darwin" {
 		return []string{
 			"/usr/lib/vmware-vix/libvixAllProducts.so",
 			"/usr/lib/libvixAllProducts.so",
@@ -55,10 +55,10 @@ var library struct {
 
 // load opens VMware's library, at path or where VMware installs it, and returns
 // where it was. An error lists all that was tried.
-func load(path string) (string, error) {
+func load(path, goos string) (string, error) {
 	places := []string{path}
 	if path == "" {
-		places = libraryPlaces()
+		places = libraryPlaces(goos)
 	}
 	library.mu.Lock()
 	defer library.mu.Unlock()

@@ -142,5 +142,5 @@ func write(dir string, s state) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, "machine.json"), b, 0o600)
+	return renameio.WriteFile(filepath.Join(dir, "machine.json"), b, 0o600, renameio.WithTempDir(dir))
 }
