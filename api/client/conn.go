@@ -64,7 +64,8 @@ func (c *cli) dial() (*conn, error) {
 	return n, err
 }
 
-// readToken reads the first line of a file.
+// readToken reads the first token of a file. It takes the daemon's own file,
+// where there can be several, and comments.
 func readToken(file string) (string, error) {
 	if file == "" {
 		return "", nil
@@ -73,11 +74,12 @@ func readToken(file string) (string, error) {
 	if err != nil {
 		return "", &failure{exitUsage, fmt.Errorf("reading the token: %w", err)}
 	}
-	token, _, _ := strings.Cut(strings.TrimSpace(string(b)), "\n")
-	if token = strings.TrimSpace(token); token == "" {
-		return "", usage("reading the token: %s is empty", file)
+	for line := range strings.Lines(string(b)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			return line, nil
+		}
 	}
-	return token, nil
+	return "", usage("reading the token: there is none in %s", file)
 }
 
 // trust returns how the daemon's certificate is checked: against the file's

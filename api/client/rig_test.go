@@ -4,7 +4,9 @@ import (
 	"archive/tar"
 	"bytes"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
@@ -84,6 +86,9 @@ func newRig(env *testscript.Env) (*rig, error) {
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "good.tar"), good, 0o644); err != nil {
 		return nil, err
 	}
+	if err := writeCertificate(env.WorkDir); err != nil {
+		return nil, err
+	}
 	env.Setenv("SITE", r.site.URL)
 	env.Setenv("GOOD_SUM", sum(good))
 	env.Setenv("SLOW_SUM", sum(slow))
@@ -106,7 +111,7 @@ func (r *rig) close() {
 // start runs the daemon, at the address that it had before.
 func (r *rig) start(args []string) error {
 	if r.daemon != nil {
-		args = append(args, "-listen", strings.TrimPrefix(r.daemon.URL, "http://"))
+		args = append([]string{"-listen", strings.TrimPrefix(r.daemon.URL, "http://")}, args...)
 	}
 	d, err := e2e.Start(e2e.Options{Binary: programs.daemon, Data: r.data, Args: append([]string{"-memory-reserve", "1mib"}, args...)})
 	if err == nil {
@@ -167,6 +172,27 @@ func archive(name string) []byte {
 	}
 	_ = w.Close()
 	return b.Bytes()
+}
+
+// writeCertificate writes a certificate for loopback, which signed itself, and
+// its key.
+func writeCertificate(dir string) error {
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	c := s.TLS.Certificates[0]
+	key, err := x509.MarshalPKCS8PrivateKey(c.PrivateKey)
+	if err != nil {
+		return err
+	}
+	for file, b := range map[string]*pem.Block{
+		"cert.pem": {Type: "CERTIFICATE", Bytes: c.Certificate[0]},
+		"key.pem":  {Type: "PRIVATE KEY", Bytes: key},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(b), 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func sum(b []byte) string {
