@@ -20,10 +20,17 @@ TAGS      = $(shell if $(PROBE); then echo vix; fi)
 
 # What a Debian machine needs to run machines, and to test.
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
-TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping $(shell $(TINYVM) --packages)
+TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping chromium \
+  $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages)
+
+# The page is held against the rules of axe-core, which comes from npm and is
+# the same each time: its version and its sum are here.
+AXE_VERSION := 4.14.1
+AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
+AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := build
-.PHONY: build run demo install install-files uninstall dist dist-check test test-vix check check-c bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build run demo install install-files uninstall dist dist-check test test-vix check check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default)
 
@@ -91,7 +98,7 @@ dist: $(NFPM) ## archives, Debian packages, SBOMs and checksums for Linux and ma
 dist-check: image $(NFPM) ## build all of dist twice, compare, and try it on a throw-away system
 	NFPM=$(abspath $(NFPM)) .ci/dist-check $(BUILD)/dist-check $(VERSION)
 
-test: test-deps build test-vix $(NFPM) ## install what is missing and run every test, on real QEMU too
+test: test-deps build test-vix $(AXE) $(NFPM) ## install what is missing and run every test, on real QEMU too
 	$(TINYVM) $(BUILD) all
 	go vet ./... && go test -race -timeout 20m ./...
 
@@ -117,6 +124,10 @@ check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
 	  for file in vm/vix/loader.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
 	done
 
+shots: test-deps build image ## take build/shots/*.png of the page, to look at
+	@mkdir -p $(BUILD)/shots
+	PAGE_SHOTS=$(abspath $(BUILD))/shots go test -count=1 -run '^TestPage$$' .
+
 bench: test-deps build image ## measure against named baselines, as ratios in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m . ./image ./vm/qemu
 
@@ -139,6 +150,10 @@ image: test-deps $(IMAGE) ## build build/tinyvm.tar.gz, the small guest image
 
 $(IMAGE): $(wildcard vm/vmtest/tinyvm/*)
 	$(TINYVM) $(BUILD)
+
+$(AXE): | test-deps
+	npm install --prefix $(BUILD)/axe-$(AXE_VERSION) --no-save --no-audit --no-fund --ignore-scripts axe-core@$(AXE_VERSION)
+	@echo "$(AXE_SHA256)  $@" | sha256sum -c --quiet || { rm -rf $(BUILD)/axe-$(AXE_VERSION); exit 1; }
 
 # A package is installed only where it is missing, so that a prepared machine
 # needs neither network nor root.

@@ -51,3 +51,25 @@ func sameFields(t *testing.T, what, got, want string) {
 		t.Errorf("%s has %q, README says %q", what, g, w)
 	}
 }
+
+// The diagram of a machine's life has every phase, and no other.
+func TestReadmeDiagram(t *testing.T) {
+	diagram := regexp.MustCompile("(?s)```mermaid\n(.*?)```").FindString(readFile(t, "README.md"))
+	told := make(map[vm.Phase]bool)
+	for _, m := range regexp.MustCompile(`(?m)^\s+(\S+) --> ([^:\s]+)`).FindAllStringSubmatch(diagram, -1) {
+		for _, word := range m[1:] {
+			told[vm.Phase(word)] = true
+		}
+	}
+	delete(told, "[*]")
+	delete(told, "making")
+	for _, p := range vm.Phases() {
+		if !told[p] {
+			t.Errorf("the diagram does not show %s", p)
+		}
+		delete(told, p)
+	}
+	if len(told) > 0 {
+		t.Errorf("the diagram shows %v, which are no phases", told)
+	}
+}

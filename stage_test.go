@@ -70,6 +70,8 @@ type stage struct {
 	site *e2e.Site
 	args []string
 	env  []string
+
+	program string // the daemon
 }
 
 // newStage starts a daemon on QEMU, unless these flags say otherwise.
@@ -80,9 +82,15 @@ func newStage(t *testing.T, args ...string) *stage {
 
 func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 	t.Helper()
+	return newStageOf(t, binary, env, args...)
+}
+
+// newStageOf starts another daemon than the real one.
+func newStageOf(t *testing.T, program string, env []string, args ...string) *stage {
+	t.Helper()
 	data, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
 	must(t, err)
-	s := &stage{t: t, site: e2e.NewSite("build"), args: append([]string{"-driver", "qemu"}, args...), env: env}
+	s := &stage{t: t, site: e2e.NewSite("build"), args: append([]string{"-driver", "qemu"}, args...), env: env, program: program}
 	t.Cleanup(func() {
 		s.clear()
 		if left := e2e.Traces(data); len(left) > 0 {
@@ -101,7 +109,7 @@ func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 
 func (s *stage) start() {
 	s.t.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: binary, Data: s.Data, Args: s.args, Env: s.env})
+	d, err := e2e.Start(e2e.Options{Binary: s.program, Data: s.Data, Args: s.args, Env: s.env})
 	must(s.t, err)
 	s.Daemon = d
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/julienschmidt/httprouter"
 
+	"osx-builder/api/page"
 	"osx-builder/vm"
 )
 
@@ -52,12 +53,14 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r := router{httprouter.New()}
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	r.POST("/vms", a.handle(a.create))
+	r.GET("/events", a.handle(a.events))
 	r.GET("/vms", a.handle(a.list))
 	r.HEAD("/vms", a.handle(a.list))
 	r.GET("/vms/:id", a.handle(a.get))
 	r.HEAD("/vms/:id", a.handle(a.get))
 	r.PATCH("/vms/:id", a.handle(a.change))
 	r.DELETE("/vms/:id", a.handle(a.destroy))
+	r.GET("/vms/:id/console", a.handle(a.console))
 	r.GET("/images", a.handle(a.images))
 	r.HEAD("/images", a.handle(a.images))
 	r.DELETE("/images/:checksum", a.handle(a.removeImage))
@@ -67,7 +70,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r.HEAD("/metrics", a.metrics())
 	r.NotFound = http.HandlerFunc(a.notFound)
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
-	return a.log(a.survive(a.guard(a.authenticate(r))))
+	return a.log(a.survive(a.guard(page.Before(a.authenticate(r)))))
 }
 
 // create is POST /vms.
@@ -148,7 +151,7 @@ func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Param
 
 // health is GET /healthz.
 func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	more, err := verbose(r)
+	more, err := flag(r, "verbose")
 	if err != nil {
 		return err
 	}

@@ -36,6 +36,7 @@ type service struct {
 	driver *vmtest.Driver
 	vms    *vm.Manager
 	image  vm.Image
+	dir    string // of the machines
 }
 
 // rig is what a service is made from.
@@ -72,7 +73,7 @@ func (r rig) serve(t testing.TB) *service {
 	images, err := image.Open(filepath.Join(t.TempDir(), "images"), r.image)
 	must(t, err)
 	sender := callback.New(callback.Options{})
-	s := &service{t: t, driver: &vmtest.Driver{}}
+	s := &service{t: t, driver: &vmtest.Driver{}, dir: dir}
 	o := vm.Options{Dir: dir, Driver: small{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
 	for _, change := range r.vm {
 		change(&o)

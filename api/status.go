@@ -49,6 +49,8 @@ var statuses = map[vm.Code]int{
 	vm.CodeNotFound:              http.StatusNotFound,
 	vm.CodeOpen:                  http.StatusConflict,
 	vm.CodeDestroying:            http.StatusConflict,
+	vm.CodePower:                 http.StatusConflict,
+	vm.CodeNotSupported:          http.StatusNotImplemented,
 	vm.CodeHypervisorUnavailable: http.StatusServiceUnavailable,
 	vm.CodeInternal:              http.StatusInternalServerError,
 

@@ -48,6 +48,7 @@ func (m *Manager) create(ctx context.Context, j *job, r *record) {
 	if !m.settle(ctx, r) {
 		return
 	}
+	m.feed.enter(r.ID, r.Phase, nil)
 	j.settle()
 	m.deliver(ctx, r)
 }
@@ -97,6 +98,9 @@ func (m *Manager) await(ctx context.Context, r *record, vm Machine) error {
 	defer cancel()
 	for {
 		st, err := m.Driver.Inspect(limited, vm)
+		if err == nil {
+			m.feed.saw(vm.ID, st.Power)
+		}
 		switch {
 		case err == nil && st.Up && st.IP != "":
 			return nil

@@ -53,6 +53,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *
 	} else {
 		r.RequestID = cmp.Or(request, r.RequestID)
 		m.intend(ctx, r, why)
+		m.feed.enter(id, Destroying, nil)
 		m.tell(ctx, r)
 	}
 	log := m.logOf(r)
@@ -67,6 +68,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *
 		return
 	}
 	log.Info("destroyed")
+	m.feed.gone(id)
 	j.endDestruction(nil)
 	if r.due() {
 		m.deliver(ctx, r)

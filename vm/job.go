@@ -19,6 +19,7 @@ var (
 // job is the one goroutine that changes a machine.
 type job struct {
 	destroys bool // it takes the machine away; else it makes it
+	tell     func(Phase, *Progress)
 	cancel   context.CancelCauseFunc
 	settled  chan struct{} // closed once the record says how the making ended, or the job has ended
 	gone     chan struct{} // closed once a destruction has succeeded or failed with err
@@ -46,6 +47,7 @@ func (m *Manager) start(id string, destroys bool, run func(context.Context, *job
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	j = &job{
 		destroys: destroys, cancel: cancel, phase: Accepted, since: time.Now(), passed: m.Hooks.Passed,
+		tell:    func(p Phase, done *Progress) { m.feed.enter(id, p, done) },
 		settled: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{}),
 	}
 	m.jobs[id] = j
@@ -125,6 +127,7 @@ func (j *job) move(p Phase, seen *Progress) {
 	}
 	j.phase, j.progress = p, seen
 	j.mu.Unlock()
+	j.tell(p, seen)
 	if told {
 		j.passed(was, took)
 	}

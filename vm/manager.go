@@ -68,6 +68,11 @@ type Manager struct {
 
 	asking singleflight.Group // of what Health asks the driver
 
+	feed    *feed
+	unwatch context.CancelFunc // ends the watch for power states; guarded by feed.mu
+
+	followers chan struct{} // a place for each who follows a console
+
 	ctx  context.Context // of all jobs
 	stop context.CancelCauseFunc
 	wg   sync.WaitGroup
@@ -88,7 +93,8 @@ func Open(o Options) (*Manager, error) {
 	m := &Manager{
 		Options: o, store: &store{dir: o.Dir},
 		jobs: make(map[string]*job), keys: make(map[string]*claim),
-		promised: make(map[string]int), timers: make(map[string]*time.Timer),
+		promised: make(map[string]int), timers: make(map[string]*time.Timer), feed: newFeed(),
+		followers: make(chan struct{}, followersAtOnce),
 	}
 	m.ctx, m.stop = context.WithCancelCause(context.Background())
 	if err := m.recover(); err != nil {
@@ -186,6 +192,7 @@ func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {
 	}
 	v := r.resource(m.Hypervisor, Status{})
 	m.arm(r.ID, r.Expiry)
+	m.feed.enter(r.ID, Accepted, nil)
 	if _, ok := m.start(r.ID, false, func(ctx context.Context, j *job) { m.create(ctx, j, r) }); !ok {
 		m.release() // stopping: the next Open takes the record over
 	}

@@ -110,6 +110,7 @@ func (m *Manager) resume(r *record) {
 
 // relist puts a machine among those that exist.
 func (m *Manager) relist(r *record) {
+	m.feed.know(r.ID, r.Phase)
 	if r.Phase != Failed {
 		m.promise(r.ID, r.Spec.Memory)
 	} else {

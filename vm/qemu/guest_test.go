@@ -119,6 +119,7 @@ func TestDeafAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer another.Close()
 	until(t, 10*time.Second, "a sign of life at the forwarded port", func() bool {
 		st, err := another.Inspect(t.Context(), m)
 		return err == nil && st.Up

@@ -12,8 +12,8 @@
 //	efivars.fd     EFI's variables, where the image has EFI firmware
 //	pid            locked by QEMU as long as it lives
 //	qmp, qga       sockets: QEMU's monitor and the guest's agent
-//	serial.log     what the guest wrote to its first serial port
-//	qemu.log       what QEMU itself complained of since the last start
+//	serial.log     what the guest wrote to its first serial port; all but its end is a hole
+//	qemu.log       what QEMU itself complained of since the last start; likewise
 package qemu
 
 import (
@@ -54,6 +54,7 @@ type Driver struct {
 	networks *network.Manager
 	wires    wires
 	rest     func() // ends what keeps the networks right, and waits for it
+	restLogs func() // likewise for what cuts logs back
 
 	stable *stable
 
@@ -71,6 +72,7 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
+	_ vm.Consoler  = (*Driver)(nil)
 )
 
 const (
@@ -117,6 +119,7 @@ func Open(o Options) (*Driver, error) {
 		rest:     func() {},
 		starting: map[string]int{},
 	}
+	d.restLogs = d.keepLogs()
 	d.announce()
 	if wires.bridges() {
 		d.keepNetworks()

@@ -204,12 +204,17 @@ func abandon(m vm.Machine, ended *os.File) error {
 
 // lastWords is the end of what QEMU wrote to its standard error.
 func lastWords(dir string) string {
-	text, err := os.ReadFile(filepath.Join(dir, qemuLog))
+	f, err := os.Open(filepath.Join(dir, qemuLog))
 	if err != nil {
 		return err.Error()
 	}
-	words := strings.TrimSpace(string(text))
-	return strings.ToValidUTF8(words[max(0, len(words)-complaint):], "")
+	defer f.Close()
+	_, _ = f.Seek(-complaint, io.SeekEnd) // of a shorter text, the whole
+	text, err := io.ReadAll(io.LimitReader(f, complaint))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(string(text)), "")
 }
 
 // judge tells a QEMU that could not start, which says why, from one whose

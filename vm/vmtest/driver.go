@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -97,6 +98,25 @@ func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
 	}
 	s.Power = p
 	return write(m.Dir, s)
+}
+
+// Say lets a machine's guest write to its console.
+func (d *Driver) Say(m vm.Machine, text string) error {
+	f, err := os.OpenFile(filepath.Join(m.Dir, "serial.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// Console implements vm.Consoler.
+func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, error) {
+	f, err := os.Open(filepath.Join(m.Dir, "serial.log"))
+	if err != nil {
+		return nil, err // not a typed nil
+	}
+	return f, nil
 }
 
 // Inspect implements vm.Driver.
