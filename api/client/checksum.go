@@ -42,7 +42,8 @@ func (c *cli) checksumCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return c.print([]byte(sum + "\n"))
+			_, err = fmt.Fprintln(c.Stdout, sum)
+			return err
 		}),
 	}
 	cmd.Flags().StringVar(&kind, "type", "sha256", "md5, sha1, sha256 or sha512")

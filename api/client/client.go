@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -47,6 +48,7 @@ func Run(ctx context.Context, o Options) int {
 type cli struct {
 	Options
 	host, tokenFile, caCert string
+	field                   string // of the documents that are printed, "" for all
 	quiet                   bool
 	began                   bool // the arguments hold: what fails now is not for want of a right command line
 }
@@ -76,8 +78,8 @@ func (c *cli) root() *cobra.Command {
 	f.StringVar(&c.caCert, "ca-cert", "", "PEM file with the certificate that signed the daemon's (variable OSX_BUILDER_CA_CERT)")
 	f.BoolVarP(&c.quiet, "quiet", "q", false, "no progress on standard error, only errors")
 	root.AddCommand(
-		c.createCommand(), c.listCommand(), c.getCommand(), c.waitCommand(), c.deleteCommand(),
-		c.powerCommand(), c.consoleCommand(), c.screenshotCommand(),
+		c.fieldFlag(c.createCommand()), c.listCommand(), c.fieldFlag(c.getCommand()), c.fieldFlag(c.waitCommand()), c.deleteCommand(),
+		c.fieldFlag(c.powerCommand()), c.consoleCommand(), c.screenshotCommand(),
 		c.imagesCommand(), c.checksumCommand(), c.versionCommand(),
 	)
 	return root
@@ -101,10 +103,33 @@ func (c *cli) versionCommand() *cobra.Command {
 	}
 }
 
-// print writes a document to standard output.
+// print writes a document to standard output, or the field of it that was
+// asked for.
 func (c *cli) print(document []byte) error {
-	_, err := c.Stdout.Write(document)
+	if c.field == "" || len(document) == 0 {
+		_, err := c.Stdout.Write(document)
+		return err
+	}
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(document, &fields); err != nil {
+		return fmt.Errorf("reading the document: %w", err)
+	}
+	value, ok := fields[c.field]
+	if !ok {
+		return usage("--field %s: there is no such field in the document", c.field)
+	}
+	text := string(value)
+	if s := ""; json.Unmarshal(value, &s) == nil {
+		text = s
+	}
+	_, err := fmt.Fprintln(c.Stdout, text)
 	return err
+}
+
+// fieldFlag lets a verb that prints a document print one field of it.
+func (c *cli) fieldFlag(cmd *cobra.Command) *cobra.Command {
+	cmd.Flags().StringVar(&c.field, "field", "", "print only this field of the document, as in id or ip_address, without quotes")
+	return cmd
 }
 
 // say writes a line for people.
