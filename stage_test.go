@@ -88,9 +88,18 @@ func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 // newStageOf starts another daemon than the real one.
 func newStageOf(t *testing.T, program string, env []string, args ...string) *stage {
 	t.Helper()
+	s := bareStage(t, env, args...)
+	s.program = program
+	s.start()
+	return s
+}
+
+// bareStage is a stage whose daemon does not run yet.
+func bareStage(t *testing.T, env []string, args ...string) *stage {
+	t.Helper()
 	data, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
 	must(t, err)
-	s := &stage{t: t, site: e2e.NewSite("build"), args: append([]string{"-driver", "qemu"}, args...), env: env, program: program}
+	s := &stage{t: t, site: e2e.NewSite("build"), args: append([]string{"-driver", "qemu"}, args...), env: env, program: binary}
 	t.Cleanup(func() {
 		s.clear()
 		if left := e2e.Traces(data); len(left) > 0 {
@@ -103,7 +112,6 @@ func newStageOf(t *testing.T, program string, env []string, args ...string) *sta
 		must(t, os.RemoveAll(data))
 	})
 	s.Daemon = &e2e.Daemon{Data: data}
-	s.start()
 	return s
 }
 

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/dsnet/compress/bzip2"
@@ -264,6 +265,27 @@ func TestHonestOddities(t *testing.T) {
 	g, err := c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, b)}, nil)
 	must(t, err)
 	wantFiles(t, g, want)
+}
+
+// The modes and owners that an archive gives its files are nobody's here.
+func TestModesAndOwnersAreIgnored(t *testing.T) {
+	strange := func(h *tar.Header) {
+		h.Mode, h.Uid, h.Gid, h.Uname, h.Gname = 0o6777, 12345, 54321, "mallory", "mallory"
+	}
+	files := []file{{name: "d/", hdr: strange}, vmx("d/a.vmx"), {name: "d/suid", body: []byte("#!"), hdr: strange}, {name: "d/none", hdr: func(h *tar.Header) { h.Mode = 0 }}}
+	b := gzipOf(t, tarOf(t, files...))
+	c, _ := open(t)
+	url, _ := serve(t, b)
+	g, err := c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, b)}, nil)
+	must(t, err)
+	wantFiles(t, g, files)
+	for name, want := range map[string]fs.FileMode{"d": fs.ModeDir | 0o555, "d/suid": 0o444, "d/none": 0o444} {
+		info, err := os.Stat(filepath.Join(g.Dir, name))
+		must(t, err)
+		if st := info.Sys().(*syscall.Stat_t); info.Mode() != want || int(st.Uid) != os.Getuid() {
+			t.Errorf("%s has mode %v and owner %d, want %v and %d", name, info.Mode(), st.Uid, want, os.Getuid())
+		}
+	}
 }
 
 type unsafeError struct{ error }

@@ -76,8 +76,32 @@ func (u *unpacker) compressedTar(form form, in *bufio.Reader) error {
 	// must end first, or closing them would block.
 	defer closeReader()
 	defer u.archive.abandon()
+	if form != formTar {
+		inner := bufio.NewReaderSize(tarred, tarBlock) // which the large reads pass by
+		if err := u.mustBeTar(inner); err != nil {
+			return err
+		}
+		tarred = inner
+	}
 	u.stream = &stream{r: tarred, left: u.limits.UnpackedBytes + streamSlack, limit: u.limits.UnpackedBytes}
 	return u.tar(u.stream)
+}
+
+// mustBeTar looks at what was compressed. The tar reader would say of anything
+// else that it is damaged, which does not help whoever packed it.
+func (u *unpacker) mustBeTar(in *bufio.Reader) error {
+	head, err := in.Peek(tarBlock)
+	if err != nil && err != io.EOF {
+		return u.unreadable(err)
+	}
+	switch form := sniff(head); {
+	case form == formTar, err == nil && bytes.Equal(head, make([]byte, tarBlock)): // one without entries begins with its end
+		return nil
+	case form == formUnknown:
+		return fail(ErrInvalid, nil, "the image's archive has no tar archive in it (what was compressed begins with %q)", head[:min(len(head), 16)])
+	default:
+		return fail(ErrInvalid, nil, "the image is packed twice: in its archive is another one; unpack one layer")
+	}
 }
 
 // entry takes one entry of the archive.

@@ -23,6 +23,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/singleflight"
@@ -138,7 +139,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 
 // Describe tells what machines run on: QEMU's "version" and "path" or, under
 // "missing", why there is none; "acceleration" and "network", what nat machines
-// are plugged into, each with its reason.
+// are plugged into, each with its reason; under "firewall" what may cut
+// machines off.
 func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts := map[string]string{}
 	var lack *vm.Error
@@ -156,6 +158,12 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts["network"] = nat.name()
 	if user, is := nat.(*userNet); is {
 		facts["network"] += ": " + user.why
+	}
+	switch warnings, err := d.firewalls(); {
+	case err != nil:
+		facts["firewall"] = err.Error()
+	case len(warnings) > 0:
+		facts["firewall"] = strings.Join(warnings, "; ")
 	}
 	return facts
 }
