@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -28,6 +29,7 @@ import (
 const longestStep = 40 * time.Millisecond
 
 func main() {
+	debug.SetGCPercent(50) // as the real one
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -46,7 +48,9 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer log.Close()
-	front, err := server.Listen(server.Options{Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, Log: log.Logger})
+	front, err := server.Listen(server.Options{
+		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Log: log.Logger,
+	})
 	if err != nil {
 		return err
 	}
