@@ -8,8 +8,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-
-	"osx-builder/vm/vmtest/e2e"
 )
 
 // What the systemd unit takes from the daemon, machines do not need: with the
@@ -40,8 +38,8 @@ exec unshare --mount --propagation private sh -c 'mount --bind %[1]s %[1]s && mo
   exec setpriv --no-new-privs --bounding-set=%[2]s --inh-caps=-all %[3]s "$@"' sh "$@"
 `, s.Data, kept, binary)
 	must(t, os.WriteFile(wrapper, []byte(script), 0o755))
-	s.Daemon, err = e2e.Start(e2e.Options{Binary: wrapper, Data: s.Data, Args: s.args, Env: s.env})
-	must(t, err)
+	s.program = wrapper
+	s.start()
 	v := s.ready(s.create(s.image(tinyvm).Body(small(nil))).ID)
 	if page := s.page(v); page["mac"] != v.MACAddress {
 		t.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
@@ -50,7 +48,6 @@ exec unshare --mount --propagation private sh -c 'mount --bind %[1]s %[1]s && mo
 	if n := s.machines(); n != 1 {
 		t.Errorf("%d machines outlive the daemon, want 1", n)
 	}
-	s.Daemon, err = e2e.Start(e2e.Options{Binary: wrapper, Data: s.Data, Args: s.args, Env: s.env})
-	must(t, err)
+	s.start()
 	s.destroy(v.ID)
 }
