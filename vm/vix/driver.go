@@ -44,8 +44,7 @@ var (
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
 
-	_ vm.Sweeper      = (*Driver)(nil)
-	_ vm.ImageSweeper = (*Driver)(nil)
+	_ vm.Sweeper = (*Driver)(nil)
 )
 
 // Open opens VMware's library and connects to VMware. Where either is not to
