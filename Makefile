@@ -30,7 +30,7 @@ AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := build
-.PHONY: build run demo test test-vix check check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build run demo install install-files uninstall dist dist-check test test-vix check check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default)
 
@@ -51,7 +51,54 @@ demo: test-deps build image ## tell the whole story once: image, machine, addres
 	@go build -o $(BUILD)/demo ./vm/vmtest/demo
 	@$(BUILD)/demo -binary $(BINARY) -image $(IMAGE)
 
-test: test-deps build test-vix $(AXE) ## install what is missing and run every test, on real QEMU too
+# What is installed below PREFIX. TELLER is the program as this host runs it,
+# which tells the unit and the completions; DESTDIR is for packagers.
+PREFIX  := /usr/local
+DESTDIR :=
+TELLER   = $(BINARY)
+OS      := $(shell uname -s | tr A-Z a-z)
+UNIT     = $(if $(filter darwin,$(OS)),share/osx-builder/osx-builder.plist,lib/systemd/system/osx-builder.service)
+BASH    := share/bash-completion/completions
+ZSH     := share/zsh/site-functions
+FISH    := share/fish/vendor_completions.d
+DOC     := share/doc/osx-builder
+INSTALLED = bin/osx-builder $(UNIT) $(BASH)/osx-builder $(ZSH)/_osx-builder $(FISH)/osx-builder.fish \
+            $(addprefix $(DOC)/,README.md CHANGELOG.md LICENSE)
+to        = "$(DESTDIR)$(PREFIX)/$(1)"
+
+install: build ## install program, unit, completions and documents below PREFIX (/usr/local)
+	@$(MAKE) -s install-files
+
+install-files:
+	@for f in $(INSTALLED); do install -d -m 755 "$$(dirname "$(DESTDIR)$(PREFIX)/$$f")"; done
+	@install -m 755 "$(BINARY)" $(call to,bin/osx-builder)
+	@install -m 644 README.md CHANGELOG.md LICENSE $(call to,$(DOC))
+	@set -eo pipefail; "$(TELLER)" -print-unit $(if $(filter darwin,$(OS)),launchd,systemd) | \
+	  sed -e 's|^ExecStart=.*|ExecStart="$(PREFIX)/bin/osx-builder"|' \
+	      -e 's|<string>/.*/osx-builder</string>|<string>$(PREFIX)/bin/osx-builder</string>|' >$(call to,$(UNIT))
+	@"$(TELLER)" completion bash >$(call to,$(BASH)/osx-builder)
+	@"$(TELLER)" completion zsh >$(call to,$(ZSH)/_osx-builder)
+	@"$(TELLER)" completion fish >$(call to,$(FISH)/osx-builder.fish)
+	@cd "$(DESTDIR)$(PREFIX)" && chmod 644 $(filter-out bin/osx-builder,$(INSTALLED))
+
+uninstall: ## remove what install installed; machines and images stay
+	cd "$(DESTDIR)$(PREFIX)" && rm -f $(INSTALLED) && rmdir $(DOC) $(filter share/osx-builder/,$(dir $(UNIT)))
+
+# nfpm 2.45 and later depend on modules that Go's proxy does not hand out. It is
+# no tool of go.mod, where it would bring a hundred modules.
+NFPM := $(BUILD)/nfpm
+$(NFPM):
+	GOBIN=$(abspath $(BUILD)) CGO_ENABLED=0 go install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
+
+DIST := $(BUILD)/dist
+dist: $(NFPM) ## archives, Debian packages, SBOMs and checksums for Linux and macOS, in build/dist
+	rm -rf $(DIST)
+	NFPM=$(abspath $(NFPM)) .ci/dist $(DIST) $(VERSION)
+
+dist-check: image $(NFPM) ## build all of dist twice, compare, and try it on a throw-away system
+	NFPM=$(abspath $(NFPM)) .ci/dist-check $(BUILD)/dist-check $(VERSION)
+
+test: test-deps build test-vix $(AXE) $(NFPM) ## install what is missing and run every test, on real QEMU too
 	$(TINYVM) $(BUILD) all
 	go vet ./... && go test -race -timeout 20m ./...
 

@@ -1,5 +1,6 @@
 // Command osx-builder is a small HTTP daemon that turns an image's URL and
-// checksum into a running virtual machine, and takes it away again.
+// checksum into a running virtual machine, and takes it away again. With a verb
+// as its first argument it is the command line of one that runs.
 package main
 
 import (
@@ -21,6 +22,7 @@ import (
 	"github.com/gofrs/flock"
 
 	"osx-builder/api"
+	"osx-builder/api/client"
 	"osx-builder/api/server"
 	"osx-builder/callback"
 	"osx-builder/config"
@@ -48,6 +50,12 @@ func main() {
 		debug.SetGCPercent(gcPercent)
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if client.Asked(os.Args[1:]) {
+		context.AfterFunc(ctx, stop) // a second signal ends it at once
+		os.Exit(client.Run(ctx, client.Options{
+			Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: buildInfo(),
+		}))
+	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() {

@@ -146,16 +146,23 @@ func (s *stage) clear() {
 // image is a guest image from build/.
 func (s *stage) image(file string) e2e.Image {
 	s.t.Helper()
-	path := filepath.Join("build", file)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") != "" {
-			s.t.Fatalf("%v; make test builds it", err)
-		}
-		s.t.Skipf("%v; make test builds it", err)
-	}
+	path := need(s.t, filepath.Join("build", file))
 	sum, err := e2e.SHA256(path)
 	must(s.t, err)
 	return e2e.Image{URL: s.site.ImageURL(file), SHA256: sum}
+}
+
+// need returns the path of a file that make test has built. Without it the
+// test cannot run, which CI does not let pass.
+func need(t *testing.T, path string) string {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("%v; make test builds it", err)
+		}
+		t.Skipf("%v; make test builds it", err)
+	}
+	return path
 }
 
 const tinyvm = "tinyvm.tar.gz"

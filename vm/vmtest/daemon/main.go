@@ -48,7 +48,9 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer log.Close()
-	front, err := server.Listen(server.Options{Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, Log: log.Logger})
+	front, err := server.Listen(server.Options{
+		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Log: log.Logger,
+	})
 	if err != nil {
 		return err
 	}
