@@ -142,6 +142,9 @@ func (c *crasher) checkMachines(round int, live map[string]vm.VM) {
 	entries, err := os.ReadDir(filepath.Join(c.data, "vms"))
 	must(c.t, err)
 	for _, e := range entries {
+		if e.Name()[0] == '.' {
+			continue // a record that is being written; clear looks for those that were not
+		}
 		id := strings.TrimSuffix(e.Name(), ".json")
 		v, ok := live[id]
 		gone := c.deleted[id] && id != e.Name() // a tombstone: its callback may still be due

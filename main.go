@@ -14,6 +14,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
@@ -32,6 +33,11 @@ import (
 	"osx-builder/vm/vmx"
 )
 
+// gcPercent is how much garbage there may be for each 100 bytes in use. The
+// default of 100 is for programs with more to do: a daemon beside machines
+// leaves them the memory.
+const gcPercent = 50
+
 // version is set by the linker.
 var version = "unknown"
 
@@ -40,6 +46,9 @@ var version = "unknown"
 const stopTime = 9 * time.Second
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if client.Asked(os.Args[1:]) {
 		context.AfterFunc(ctx, stop) // a second signal ends it at once

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -51,8 +52,9 @@ func (a *api) log(next http.Handler) http.Handler {
 		started := time.Now()
 		defer func() {
 			took := time.Since(started)
-			a.Log.Info("request", "request_id", id, "method", cut(r.Method), "path", cut(r.URL.Path),
-				"status", rec.status, "bytes", rec.bytes, "took", took.Round(time.Microsecond))
+			a.Log.LogAttrs(context.Background(), slog.LevelInfo, "request",
+				slog.String("request_id", id), slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.Path)),
+				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", took.Round(time.Microsecond)))
 			a.Metrics.answered(rec.route, r.Method, rec.status, took)
 		}()
 		ctx := context.WithValue(r.Context(), recorderKey{}, rec)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/julienschmidt/httprouter"
 
@@ -129,15 +130,17 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // encode writes a JSON answer, indented for people in a terminal.
 func encode(w http.ResponseWriter, status int, body any) error {
-	b, err := json.MarshalIndent(body, "", "  ")
+	b, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
+	b = append(indent(b), '\n')
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // a client that has left is no failure of ours
+	_, _ = w.Write(b) // a client that has left is no failure of ours
 	return nil
 }
 

@@ -72,6 +72,7 @@ func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 		return err // the settings are others than when it was asked for
 	}
 	vm := m.machine(r)
+	vm.Annotation = fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum)
 	j.enter(Downloading)
 	gold, err := m.Images.Ensure(ctx, src, m.reporter(r.ID, j))
 	if err != nil {

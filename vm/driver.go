@@ -51,7 +51,7 @@ type Machine struct {
 	Network    NetworkType // what the first NIC is attached to
 	Forward    []int       // TCP ports of the guest that the host is to reach, each once
 	LaunchGUI  bool        // show the machine's screen where there is a display
-	Annotation string      // one printable line that says where the machine comes from
+	Annotation string      // one printable line that says where the machine comes from; Clone and Start are told
 }
 
 // Status is a machine's state as its hypervisor tells it now. The zero Status

@@ -246,6 +246,9 @@ func (m *Manager) describe(ctx context.Context, r *record, j *job) (VM, error) {
 // Wait is Get, but holds until the machine is ready, failed or being
 // destroyed, or until d is over.
 func (m *Manager) Wait(ctx context.Context, id string, d time.Duration) (VM, error) {
+	if d <= 0 {
+		return m.Get(ctx, id)
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for waiting := true; waiting; {
@@ -328,12 +331,12 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 	return m.takeAway(ctx, id, nil)
 }
 
-// machine is the driver's view of a record.
+// machine is the driver's view of a record, but for the annotation of a new
+// machine.
 func (m *Manager) machine(r *record) Machine {
 	return Machine{
 		ID: r.ID, Dir: filepath.Join(m.Dir, r.ID),
 		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, Forward: r.Spec.Forward, LaunchGUI: r.Spec.LaunchGUI,
-		Annotation: fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum),
 	}
 }
 

@@ -110,27 +110,28 @@ func (r *record) rewind(now time.Time) (changed bool) {
 // decode reads the record of a machine, of this version or an older one.
 // Errors wrap errCorrupt or errNewer.
 func decode(b []byte, id string) (*record, error) {
-	var head struct {
-		Version int      `json:"version"`
-		Outbox  *message `json:"outbox"` // of version 1
+	var r struct {
+		record
+		Outbox *message `json:"outbox"` // of version 1
 	}
-	if err := json.Unmarshal(b, &head); err != nil {
+	err := json.Unmarshal(b, &r)
+	version := r.Version
+	if err != nil {
+		version = versionOf(b) // of a newer one the rest may have another form
+	}
+	if version > recordVersion {
+		return nil, fmt.Errorf("%w: its version is %d, and this one reads versions up to %d", errNewer, version, recordVersion)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
 	}
-	if head.Version > recordVersion {
-		return nil, fmt.Errorf("%w: its version is %d, and this one reads versions up to %d", errNewer, head.Version, recordVersion)
-	}
-	r := &record{}
-	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
-	}
-	if head.Version == 1 && head.Outbox != nil {
-		r.Messages = []*message{head.Outbox}
+	if version == 1 && r.Outbox != nil {
+		r.Messages = []*message{r.Outbox}
 	}
 	r.Version = recordVersion
 	switch {
-	case head.Version < 1:
-		return nil, fmt.Errorf("%w: there is no version %d", errCorrupt, head.Version)
+	case version < 1:
+		return nil, fmt.Errorf("%w: there is no version %d", errCorrupt, version)
 	case r.ID != id:
 		return nil, fmt.Errorf("%w: it is of machine %.64q", errCorrupt, r.ID)
 	case !slices.Contains([]Phase{Accepted, Ready, Failed, Destroying}, r.Phase):
@@ -138,7 +139,7 @@ func decode(b []byte, id string) (*record, error) {
 	case slices.Contains(r.Messages, nil):
 		return nil, fmt.Errorf("%w: a message is null", errCorrupt)
 	}
-	return r, r.plain()
+	return &r.record, r.plain()
 }
 
 // plain takes the record's indents out of the messages' bodies, so that a
@@ -155,6 +156,15 @@ func (r *record) plain() error {
 		o.Body = b.Bytes()
 	}
 	return nil
+}
+
+// versionOf reads nothing else; 0 is none.
+func versionOf(b []byte) int {
+	var head struct {
+		Version int `json:"version"`
+	}
+	_ = json.Unmarshal(b, &head) // what cannot be read has none
+	return head.Version
 }
 
 // ValidID tells whether id has the form of a machine's ID: a UUID in canonical

@@ -102,6 +102,23 @@ func TestDamagedMachine(t *testing.T) {
 	must(t, d.Destroy(t.Context(), m)) // which still has it open
 }
 
+// VMware can void a machine's handle, as when another program deletes the
+// machine. One call fails for it; the next opens the machine anew.
+func TestVoidHandle(t *testing.T) {
+	b := newBench(t)
+	d, other := b.open(), b.open()
+	m := b.running(d)
+	must(t, other.Destroy(t.Context(), m))
+	must(t, other.Clone(t.Context(), m, b.gold))
+	if _, err := d.Inspect(t.Context(), m); !isCode(err, vm.CodeOpen) {
+		t.Errorf("Inspect with a void handle: got %v, want %s", err, vm.CodeOpen)
+	}
+	if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOff {
+		t.Errorf("Inspect again: got %+v, %v, want powered-off", st, err)
+	}
+	must(t, d.Destroy(t.Context(), m))
+}
+
 func isCode(err error, code vm.Code) bool {
 	var e *vm.Error
 	return errors.As(err, &e) && e.Code == code
