@@ -26,4 +26,10 @@ VixError osxb_clone(VixHandle vm, const char *snapshot, const char *destination)
 /* Deletes the machine and its disks. The caller still releases vm. */
 VixError osxb_delete(VixHandle vm);
 
+/*
+ * Captures the screen of the machine as a PNG of *size bytes at *png, which
+ * the caller gives to Vix_FreeBuffer.
+ */
+VixError osxb_screenshot(VixHandle vm, int *size, unsigned char **png);
+
 #endif
