@@ -15,6 +15,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"osx-builder/vm/vmtest/e2e"
 )
 
 // TestPage tells what people do with the page, in a real browser.
@@ -33,6 +35,7 @@ func TestPage(t *testing.T) {
 		{"a phone", pagePhone},
 		{"hostile words", pageHostile},
 		{"images", pageImages},
+		{"a hidden tab", pageHidden},
 	} {
 		t.Run(story.name, func(t *testing.T) { story.tell(t, b, memoryStage(t, memory)) })
 	}
@@ -347,6 +350,26 @@ func pageImages(t *testing.T, b browser, s *stage) {
 	if bytes.Contains(a.Body, []byte(sum)) {
 		t.Errorf("GET /images: got %s, want that it is gone", a.Body)
 	}
+}
+
+// A tab that is not looked at lets go of its connection, and catches up once
+// it is looked at again.
+func pageHidden(t *testing.T, b browser, s *stage) {
+	p := b.open(t, s.URL+"/", desk)
+	p.shows("#link", "Live")
+	hide := func(away bool) {
+		eval[bool](p, fmt.Sprintf("Object.defineProperty(document, 'hidden', {configurable: true, value: %v}), document.dispatchEvent(new Event('visibilitychange'))", away))
+	}
+	hide(true)
+	ended := func() bool { return strings.Contains(s.Log(), `"path":"/events"`) }
+	for deadline := time.Now().Add(patience); !ended(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: the stream of events ends", patience)
+		}
+	}
+	s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
+	hide(false)
+	p.shows(".card", "failed")
 }
 
 // accessible holds the page against axe-core's rules.
