@@ -55,6 +55,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id string, why *Error) {
 		m.feed.enter(id, Destroying, nil)
 		m.tell(ctx, r)
 	}
+	m.stopAct(id)
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		log.Error("destruction failed", "err", err)
 		j.endDestruction(destroyError(ctx, id, err))
