@@ -35,6 +35,7 @@ func TestPage(t *testing.T) {
 		{"a phone", pagePhone},
 		{"hostile words", pageHostile},
 		{"images", pageImages},
+		{"power", pagePower},
 		{"a hidden tab", pageHidden},
 	} {
 		t.Run(story.name, func(t *testing.T) { story.tell(t, b, memoryStage(t, memory)) })
@@ -350,6 +351,41 @@ func pageImages(t *testing.T, b browser, s *stage) {
 	if bytes.Contains(a.Body, []byte(sum)) {
 		t.Errorf("GET /images: got %s, want that it is gone", a.Body)
 	}
+}
+
+// A machine's buttons are those that its state allows; what loses data is asked
+// about. Only a few consoles are followed at once.
+func pagePower(t *testing.T, b browser, s *stage) {
+	p := b.open(t, s.URL+"/", desk)
+	archive := memoryImages(t)["image0"]
+	p.order(s.site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
+	p.shows(".card", "powered-on")
+	for _, step := range []struct{ action, status, buttons string }{
+		{"suspend", "suspended", "resume off"},
+		{"resume", "powered-on", "shutdown suspend reset off"},
+		{"shutdown", "powered-off", "on"},
+		{"on", "powered-on", "shutdown suspend reset off"},
+		{"off", "powered-off", "on"},
+	} {
+		p.click("[data-power=" + step.action + "]")
+		if step.action == "off" {
+			p.shows("#confirm", "is lost")
+			p.keys(kb.Escape)
+			p.click("[data-power=off]")
+			p.click("#confirm [value=yes]")
+		}
+		p.shows(".card", step.status)
+		p.until("the buttons are "+step.buttons, "[...document.querySelectorAll('[data-power]')].filter((b) => b.checkVisibility()).map((b) => b.dataset.power).join(' ') === '"+step.buttons+"'")
+	}
+	for range 4 {
+		s.settled(s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: fmt.Sprintf("%x", sha256.Sum256(archive))}.Body(nil)).ID)
+	}
+	p.until("there are five machines", "document.querySelectorAll('.card').length === 5")
+	for i := range 4 {
+		p.click(fmt.Sprintf(".card:nth-child(%d) [data-ref=console] summary", i+1))
+	}
+	p.until("three consoles are open, the newest", "[...document.querySelectorAll('.card')].map((c) => +c.querySelector('[data-ref=console]').open).join('') === '01110'")
+	p.shows("#link", "Live")
 }
 
 // A tab that is not looked at lets go of its connection, and catches up once

@@ -12,6 +12,10 @@ const powers = {
   suspended: ['resume', 'off'],
   paused: ['resume', 'reset', 'off'],
   blocked: ['reset', 'off'],
+  'powering-on': ['off'],
+  'powering-off': ['off'],
+  suspending: ['off'],
+  resetting: ['off'],
 };
 
 // risky are the actions that may lose what the guest has not written.
