@@ -88,9 +88,7 @@ func pageMachine(t *testing.T, b browser) {
 
 	must(t, s.Kill())
 	p.shows("#gone", "does not answer")
-	p.shows("#link", "Not connected")
-	p.accessible("without the daemon")
-	p.shot("gone")
+	p.shows("#link", "Offline")
 	s.start()
 	p.shows("#link", "Live")
 	p.until("the banner goes", one("#gone")+".hidden")
@@ -178,6 +176,7 @@ func pageRestart(t *testing.T, b browser, s *stage) {
 	must(t, s.Kill())
 	p.shows("#gone", "does not answer")
 	p.shows(".card", "downloading")
+	p.in3(func(what string) { p.accessible("without the daemon, " + what); p.shot("gone-" + what) })
 	close(whole)
 	s.start()
 	p.shows("#link", "Live")

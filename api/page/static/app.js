@@ -127,7 +127,7 @@ function open() {
 
 function lost(why, wait, failures) {
   $('link').dataset.state = 'lost';
-  text($('link'), 'Not connected');
+  text($('link'), 'Offline');
   if (why?.status === 401) return askToken();
   lostAt ??= Date.now();
   if (failures < 2) return; // a daemon that is being restarted is back in a moment
