@@ -30,7 +30,7 @@ type Options struct {
 	Log     *slog.Logger // one line a request
 	Version string       // shown by GET /healthz
 	Hosts   []string     // names by which clients may address the daemon, beside localhost, this host's name and IP addresses
-	Metrics *Metrics     // what GET /metrics tells; nil for a new one
+	Metrics *Metrics     // what GET /metrics tells, of this handler alone; nil for a new one
 
 	// Authorized tells whether a token lets its bearer in, in a time that
 	// says nothing of it. Nil lets everybody in.
@@ -61,6 +61,8 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r.PATCH("/vms/:id", a.handle(a.change))
 	r.DELETE("/vms/:id", a.handle(a.destroy))
 	r.GET("/vms/:id/console", a.handle(a.console))
+	r.GET("/vms/:id/screenshot", a.handle(a.screenshot))
+	r.POST("/vms/:id/power", a.handle(a.power))
 	r.GET("/images", a.handle(a.images))
 	r.HEAD("/images", a.handle(a.images))
 	r.DELETE("/images/:checksum", a.handle(a.removeImage))
