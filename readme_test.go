@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"osx-builder/vm"
@@ -47,14 +46,30 @@ func TestReadmeExamples(t *testing.T) {
 // sameFields compares the fields of two indented documents.
 func sameFields(t *testing.T, what, got, want string) {
 	t.Helper()
-	fields := func(doc string) (names []string) {
-		for line := range strings.Lines(doc) {
-			name, _, _ := strings.Cut(line, ":")
-			names = append(names, strings.TrimRight(name, "\n"))
-		}
-		return names
-	}
-	if g, w := fields(got), fields(want); !slices.Equal(g, w) {
+	name := regexp.MustCompile(`(?m)^ *"[a-z_]+":`)
+	if g, w := name.FindAllString(got, -1), name.FindAllString(want, -1); !slices.Equal(g, w) {
 		t.Errorf("%s has %q, README says %q", what, g, w)
+	}
+}
+
+// The diagram of a machine's life has every phase, and no other.
+func TestReadmeDiagram(t *testing.T) {
+	diagram := regexp.MustCompile("(?s)```mermaid\n(.*?)```").FindString(readFile(t, "README.md"))
+	told := make(map[vm.Phase]bool)
+	for _, m := range regexp.MustCompile(`(?m)^\s+(\S+) --> ([^:\s]+)`).FindAllStringSubmatch(diagram, -1) {
+		for _, word := range m[1:] {
+			told[vm.Phase(word)] = true
+		}
+	}
+	delete(told, "[*]")
+	delete(told, "making")
+	for _, p := range vm.Phases() {
+		if !told[p] {
+			t.Errorf("the diagram does not show %s", p)
+		}
+		delete(told, p)
+	}
+	if len(told) > 0 {
+		t.Errorf("the diagram shows %v, which are no phases", told)
 	}
 }
