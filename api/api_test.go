@@ -44,6 +44,8 @@ type rig struct {
 	api   api.Options
 	image image.Options
 	vm    []func(*vm.Options)
+
+	unchecked bool // requests and answers are not held to openapi.json
 }
 
 // small is the driver of a host with 8 processors and 8 GiB.
@@ -86,7 +88,11 @@ func (r rig) serve(t testing.TB) *service {
 	must(t, err)
 	sum := sha1.Sum(archive)
 	s.image = vm.Image{URL: web.URL + "/i", Checksum: hex.EncodeToString(sum[:]), ChecksumType: "sha1"}
-	s.Server = httptest.NewServer(api.New(s.vms, r.api))
+	handler := api.New(s.vms, r.api)
+	if !r.unchecked {
+		handler = checked(t, handler)
+	}
+	s.Server = httptest.NewServer(handler)
 	t.Cleanup(func() {
 		s.Server.Close()
 		s.vms.Close()
@@ -309,7 +315,8 @@ func TestPathsAndMethods(t *testing.T) {
 		code         vm.Code
 		allow        string
 	}{
-		{"GET", "/", 404, "not-found", ""},
+		{"GET", "/nothing", 404, "not-found", ""},
+		{"POST", "/", 405, "method-not-allowed", "GET, HEAD, OPTIONS"},
 		{"GET", "/vms/", 404, "not-found", ""},
 		{"GET", "/VMS", 404, "not-found", ""},
 		{"GET", "/vms/a/b", 404, "not-found", ""},

@@ -37,7 +37,10 @@ func newTarget(t testing.TB) *target {
 	must(t, err)
 	r := rig{
 		api: api.Options{Log: slog.New(slog.NewJSONHandler(log, nil))},
-		vm:  []func(*vm.Options){func(o *vm.Options) { o.Hosts, o.VMs = hosts, 20 }},
+		// A fuzz test may not fail from another goroutine.
+		unchecked: true,
+
+		vm: []func(*vm.Options){func(o *vm.Options) { o.Hosts, o.VMs = hosts, 20 }},
 	}
 	r.image.DialControl = hosts.Control
 	return &target{service: r.serve(t), log: log, last: "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489"}

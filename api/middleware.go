@@ -70,15 +70,7 @@ func cut(s string) string {
 	return s[:maxLogged] + "..."
 }
 
-// router notes the route that a request takes.
-type router struct{ *httprouter.Router }
-
-func (r router) GET(path string, h httprouter.Handle)    { r.Router.GET(path, noted(path, h)) }
-func (r router) HEAD(path string, h httprouter.Handle)   { r.Router.HEAD(path, noted(path, h)) }
-func (r router) POST(path string, h httprouter.Handle)   { r.Router.POST(path, noted(path, h)) }
-func (r router) PATCH(path string, h httprouter.Handle)  { r.Router.PATCH(path, noted(path, h)) }
-func (r router) DELETE(path string, h httprouter.Handle) { r.Router.DELETE(path, noted(path, h)) }
-
+// noted notes the route that a request takes.
 func noted(path string, h httprouter.Handle) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
 		if rec, ok := w.(*recorder); ok {
