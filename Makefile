@@ -20,7 +20,7 @@ TAGS      = $(shell if $(PROBE); then echo vix; fi)
 
 # What a Debian machine needs to run machines, and to test.
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
-TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping chromium \
+TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping jq chromium \
   $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages)
 
 # The page is held against the rules of axe-core, which comes from npm and is
@@ -121,7 +121,7 @@ check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
 	  echo "compiling the C of vm/vix with $$cc"; \
 	  flags='-Wall -Wextra -Werror -fsyntax-only -Ivm/vix/include'; \
 	  for std in c99 gnu17; do echo '#include "vix.h"' | $$cc -std=$$std -Wpedantic $$flags -x c -; done; \
-	  for file in vm/vix/loader.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
+	  for file in vm/vix/*.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
 	done
 
 shots: test-deps build image ## take build/shots/*.png of the page, to look at

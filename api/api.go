@@ -61,6 +61,8 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r.PATCH("/vms/:id", a.handle(a.change))
 	r.DELETE("/vms/:id", a.handle(a.destroy))
 	r.GET("/vms/:id/console", a.handle(a.console))
+	r.GET("/vms/:id/screenshot", a.handle(a.screenshot))
+	r.POST("/vms/:id/power", a.handle(a.power))
 	r.GET("/images", a.handle(a.images))
 	r.HEAD("/images", a.handle(a.images))
 	r.DELETE("/images/:checksum", a.handle(a.removeImage))

@@ -130,4 +130,8 @@ func TestNotSupported(t *testing.T) {
 	h.wait(id)
 	_, err := h.vms.Console(t.Context(), id, 1, false)
 	wantCode(t, "a console", err, vm.CodeNotSupported)
+	_, err = h.vms.Screenshot(t.Context(), id)
+	wantCode(t, "a screenshot", err, vm.CodeNotSupported)
+	_, err = h.vms.Power(t.Context(), id, vm.Off)
+	wantCode(t, "a power action", err, vm.CodeNotSupported)
 }

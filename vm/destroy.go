@@ -57,6 +57,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *
 		m.tell(ctx, r)
 	}
 	log := m.logOf(r)
+	m.stopAct(id)
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		log.Error("destruction failed", "err", err)
 		j.endDestruction(destroyError(ctx, id, err))

@@ -59,6 +59,7 @@ type Manager struct {
 
 	mu       sync.Mutex // guards what follows; never held across I/O
 	jobs     map[string]*job
+	acts     map[string]*act // none where a job is at work, but one that only sends callbacks
 	keys     map[string]*claim
 	promised map[string]int         // MiB of memory, by machine; 0 where its making failed
 	timers   map[string]*time.Timer // of the machines that have an end
@@ -92,7 +93,7 @@ func Open(o Options) (*Manager, error) {
 	o.Hooks = o.Hooks.orNothing()
 	m := &Manager{
 		Options: o, store: &store{dir: o.Dir},
-		jobs: make(map[string]*job), keys: make(map[string]*claim),
+		jobs: make(map[string]*job), acts: make(map[string]*act), keys: make(map[string]*claim),
 		promised: make(map[string]int), timers: make(map[string]*time.Timer), feed: newFeed(),
 		followers: make(chan struct{}, followersAtOnce),
 	}
@@ -235,12 +236,18 @@ func (m *Manager) describe(ctx context.Context, r *record, j *job) (VM, error) {
 	if err == nil || r.Phase == Accepted || r.Phase == Destroying {
 		return v, nil // what its job is at changes under the reader's eyes
 	}
+	v.Error = unreadable(r.ID, err)
+	return v, v.Error
+}
+
+// unreadable is the error for a machine whose hypervisor does not tell its
+// state.
+func unreadable(id string, err error) *Error {
 	var known *Error
-	if !errors.As(err, &known) || known.Code != CodeOpen {
-		known = &Error{Code: CodeOpen, Message: fmt.Sprintf("the state of machine %s cannot be read: %v", r.ID, err), Err: err}
+	if errors.As(err, &known) && known.Code == CodeOpen {
+		return known
 	}
-	v.Error = known
-	return v, known
+	return &Error{Code: CodeOpen, Message: fmt.Sprintf("the state of machine %s cannot be read: %v", id, err), Err: err}
 }
 
 // Wait is Get, but holds until the machine is ready, failed or being

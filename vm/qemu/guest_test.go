@@ -18,9 +18,15 @@ import (
 // tinyvm unpacks the real guest that `make image` builds and returns its .vmx.
 func (r *rig) tinyvm() string {
 	r.t.Helper()
-	archive := os.Getenv("OSXB_TINYVM")
-	if archive == "" {
-		archive = filepath.Join("..", "..", "build", "tinyvm.tar.gz")
+	return r.unpacked("tinyvm.tar.gz")
+}
+
+// unpacked unpacks a variant of the real guest and returns its .vmx.
+func (r *rig) unpacked(variant string) string {
+	r.t.Helper()
+	archive := filepath.Join("..", "..", "build", variant)
+	if other := os.Getenv("OSXB_TINYVM"); other != "" && variant == "tinyvm.tar.gz" {
+		archive = other
 	}
 	if _, err := os.Stat(archive); err != nil {
 		if os.Getenv("CI") != "" {

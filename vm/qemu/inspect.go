@@ -44,6 +44,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		return d.silent(ctx, m, pid, st, err)
 	}
 	st.Power, st.CPUs, st.Memory = live.power, live.cpus, live.memory
+	if st.Power == vm.Paused && wasSuspended(m.Dir) {
+		st.Power = vm.Suspended
+	}
 	if err := d.reach(ctx, m, pid, live, &st); err != nil {
 		return vm.Status{}, err
 	}

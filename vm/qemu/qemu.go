@@ -12,6 +12,7 @@
 //	efivars.fd     EFI's variables, where the image has EFI firmware
 //	pid            locked by QEMU as long as it lives
 //	qmp, qga       sockets: QEMU's monitor and the guest's agent
+//	suspended      there while a client has the machine suspended
 //	serial.log     what the guest wrote to its first serial port; all but its end is a hole
 //	qemu.log       what QEMU itself complained of since the last start; likewise
 package qemu
@@ -73,7 +74,10 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
-	_ vm.Consoler  = (*Driver)(nil)
+
+	_ vm.Consoler     = (*Driver)(nil)
+	_ vm.Screenshoter = (*Driver)(nil)
+	_ vm.Powerer      = (*Driver)(nil)
 )
 
 const (

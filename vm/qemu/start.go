@@ -114,6 +114,9 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error 
 	if err != nil {
 		return err
 	}
+	if err := forgetSuspension(m.Dir); err != nil {
+		return err // the machine ended while it was suspended
+	}
 	ended, w, err := os.Pipe()
 	if err != nil {
 		return err

@@ -3,10 +3,13 @@
 package vmtest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
 	"io"
 	"io/fs"
 	"os"
@@ -18,7 +21,7 @@ import (
 	"osx-builder/vm"
 )
 
-// Step names a method of vm.Driver for Driver.Hook.
+// Step names a method of Driver for Driver.Hook.
 type Step string
 
 // The steps.
@@ -27,12 +30,15 @@ const (
 	Start   Step = "start"
 	Inspect Step = "inspect"
 	Destroy Step = "destroy"
+
+	Power      Step = "power"
+	Screenshot Step = "screenshot"
 )
 
 // Driver is a vm.Driver whose machines are files: what runs is what the file
 // in Machine.Dir says, so it outlives the process like a real machine.
 type Driver struct {
-	// Hook, where set, is called first in every method. Its error is the
+	// Hook, where set, is called first in every method that has a Step. Its error is the
 	// method's; it may block until ctx ends.
 	Hook func(ctx context.Context, s Step, m vm.Machine) error
 
@@ -42,7 +48,12 @@ type Driver struct {
 	mu sync.Mutex // guards the machines' files
 }
 
-var _ vm.Driver = (*Driver)(nil)
+var (
+	_ vm.Driver       = (*Driver)(nil)
+	_ vm.Consoler     = (*Driver)(nil)
+	_ vm.Screenshoter = (*Driver)(nil)
+	_ vm.Powerer      = (*Driver)(nil)
+)
 
 // state is the file of a machine.
 type state struct {
@@ -98,6 +109,34 @@ func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
 	}
 	s.Power = p
 	return write(m.Dir, s)
+}
+
+// Power implements vm.Powerer. A guest that is asked to shut down does so at
+// once.
+func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
+	if err := d.hook(ctx, Power, m); err != nil {
+		return err
+	}
+	switch a {
+	case vm.Off, vm.Shutdown:
+		return d.SetPower(m, vm.PoweredOff)
+	case vm.Suspend:
+		return d.SetPower(m, vm.Suspended)
+	default:
+		return d.SetPower(m, vm.PoweredOn)
+	}
+}
+
+// Screenshot implements vm.Screenshoter: a screen of one white pixel.
+func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
+	if err := d.hook(ctx, Screenshot, m); err != nil {
+		return nil, err
+	}
+	screen := image.NewGray(image.Rect(0, 0, 1, 1))
+	screen.Pix[0] = 0xff
+	var b bytes.Buffer
+	err := png.Encode(&b, screen)
+	return b.Bytes(), err
 }
 
 // Say lets a machine's guest write to its console.
