@@ -1,7 +1,6 @@
 package api_test
 
 import (
-	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -17,7 +16,6 @@ import (
 
 	"osx-builder/api"
 	"osx-builder/vm"
-	"osx-builder/vm/vmtest"
 )
 
 // lines is a log of JSON lines.
@@ -133,17 +131,7 @@ func TestLogInjection(t *testing.T) {
 // what needs none.
 func TestClientLeaves(t *testing.T) {
 	s, log := logged(t)
-	held := make(chan struct{})
-	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
-		if step == vmtest.Clone {
-			select {
-			case <-held:
-			case <-ctx.Done():
-			}
-		}
-		return nil
-	}
-	defer close(held)
+	defer s.hold()()
 	path := s.do("POST", "/vms", s.seed(), "Authorization", bearerToken).header.Get("Location")
 	for _, request := range []string{path + "?wait=10m", "/events"} {
 		c, err := net.Dial("tcp", s.Listener.Addr().String())
