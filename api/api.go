@@ -53,9 +53,13 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	for _, way := range a.routes() {
-		r.Handle(way.Method, way.Path, noted(way.Path, way.handle))
+		h := noted(way.Path, way.handle)
+		if way.Method == http.MethodGet || way.Method == http.MethodDelete {
+			h = bare(h)
+		}
+		r.Handle(way.Method, way.Path, h)
 		if way.head {
-			r.Handle(http.MethodHead, way.Path, noted(way.Path, way.handle))
+			r.Handle(http.MethodHead, way.Path, h)
 		}
 	}
 	r.NotFound = http.HandlerFunc(a.notFound)

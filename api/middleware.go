@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -75,6 +76,18 @@ func noted(path string, h httprouter.Handle) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
 		if rec, ok := w.(*recorder); ok {
 			rec.route = path
+		}
+		h(w, r, p)
+	}
+}
+
+// bare reads the body, if there is one, of a request that needs none: before
+// its end the server does not look whether the client has left, and an answer
+// that is waited for would wait for nobody.
+func bare(h httprouter.Handle) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
+		if r.ContentLength != 0 {
+			_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)) // whatever it is
 		}
 		h(w, r, p)
 	}
