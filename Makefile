@@ -121,7 +121,7 @@ check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
 	  echo "compiling the C of vm/vix with $$cc"; \
 	  flags='-Wall -Wextra -Werror -fsyntax-only -Ivm/vix/include'; \
 	  for std in c99 gnu17; do echo '#include "vix.h"' | $$cc -std=$$std -Wpedantic $$flags -x c -; done; \
-	  for file in vm/vix/loader.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
+	  for file in vm/vix/*.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
 	done
 
 shots: test-deps build image ## take build/shots/*.png of the page, to look at

@@ -15,6 +15,7 @@ import (
 	"testing"
 
 	"osx-builder/api"
+	"osx-builder/config"
 	"osx-builder/vm"
 )
 
@@ -125,6 +126,25 @@ func TestCodes(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^\s+Code\w+\s+Code = "([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
 		if !slices.Contains(vm.Codes(), vm.Code(m[1])) {
 			t.Errorf("code %s is not in vm.Codes", m[1])
+		}
+	}
+}
+
+// Every setting that -help explains stands in README.
+func TestReadmeSettings(t *testing.T) {
+	_, err := config.Load([]string{"-help"}, func(string) string { return "" })
+	help := new(config.HelpError)
+	if !errors.As(err, &help) {
+		t.Fatalf("-help: got %v", err)
+	}
+	readme := readFile(t, "README.md")
+	names := regexp.MustCompile(`(?m)^ +-([a-z-]+)`).FindAllStringSubmatch(help.Text, -1)
+	if len(names) < 10 {
+		t.Fatalf("-help has %d settings: %s", len(names), help.Text)
+	}
+	for _, m := range names {
+		if !regexp.MustCompile("(?m)^\\|.*`-" + m[1] + "`").MatchString(readme) {
+			t.Errorf("README does not explain -%s", m[1])
 		}
 	}
 }

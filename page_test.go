@@ -11,9 +11,12 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"osx-builder/vm/vmtest/e2e"
 )
 
 // TestPage tells what people do with the page, in a real browser.
@@ -32,6 +35,8 @@ func TestPage(t *testing.T) {
 		{"a phone", pagePhone},
 		{"hostile words", pageHostile},
 		{"images", pageImages},
+		{"power", pagePower},
+		{"a hidden tab", pageHidden},
 	} {
 		t.Run(story.name, func(t *testing.T) { story.tell(t, b, memoryStage(t, memory)) })
 	}
@@ -83,9 +88,7 @@ func pageMachine(t *testing.T, b browser) {
 
 	must(t, s.Kill())
 	p.shows("#gone", "does not answer")
-	p.shows("#link", "Not connected")
-	p.accessible("without the daemon")
-	p.shot("gone")
+	p.shows("#link", "Offline")
 	s.start()
 	p.shows("#link", "Live")
 	p.until("the banner goes", one("#gone")+".hidden")
@@ -148,24 +151,32 @@ func pageRestart(t *testing.T, b browser, s *stage) {
 	whole := make(chan struct{})
 	s.site.Serve = func(w http.ResponseWriter, r *http.Request, _ string) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(archive)))
-		_, _ = w.Write(archive[:len(archive)/2])
-		_ = http.NewResponseController(w).Flush()
-		select {
-		case <-whole:
-			_, _ = w.Write(archive[len(archive)/2:])
-		case <-r.Context().Done():
+		half := len(archive) / 2
+		_, _ = w.Write(archive[:half])
+		for left := archive[half:]; len(left) > 0; left = left[1:] {
+			select {
+			case <-whole:
+				_, _ = w.Write(left)
+				return
+			case <-r.Context().Done():
+				return
+			case <-time.After(100 * time.Millisecond): // slow, but not stalled
+				_, _ = w.Write(left[:1])
+				_ = http.NewResponseController(w).Flush()
+			}
 		}
 	}
 	p := b.open(t, s.URL+"/", desk)
 	eval[bool](p, "window.first = true")
 	p.order(s.site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
 	p.shows(".card", "downloading")
-	p.shows(".card .progress", fmt.Sprintf("%d %%", len(archive)/2*100/len(archive)))
-	p.until("the bar stands near the half", "Math.abs("+one(".card progress")+".position - 0.5) < 0.01")
+	p.shows(".card .progress", fmt.Sprintf(" of %d B, ", len(archive)))
+	p.until("the bar is over the half", one(".card progress")+".position > 0.5")
 	p.in3(func(what string) { p.accessible("a download, " + what); p.shot("download-" + what) })
 	must(t, s.Kill())
 	p.shows("#gone", "does not answer")
 	p.shows(".card", "downloading")
+	p.in3(func(what string) { p.accessible("without the daemon, " + what); p.shot("gone-" + what) })
 	close(whole)
 	s.start()
 	p.shows("#link", "Live")
@@ -339,6 +350,61 @@ func pageImages(t *testing.T, b browser, s *stage) {
 	if bytes.Contains(a.Body, []byte(sum)) {
 		t.Errorf("GET /images: got %s, want that it is gone", a.Body)
 	}
+}
+
+// A machine's buttons are those that its state allows; what loses data is asked
+// about. Only a few consoles are followed at once.
+func pagePower(t *testing.T, b browser, s *stage) {
+	p := b.open(t, s.URL+"/", desk)
+	archive := memoryImages(t)["image0"]
+	p.order(s.site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
+	p.shows(".card", "powered-on")
+	for _, step := range []struct{ action, status, buttons string }{
+		{"suspend", "suspended", "resume off"},
+		{"resume", "powered-on", "shutdown suspend reset off"},
+		{"shutdown", "powered-off", "on"},
+		{"on", "powered-on", "shutdown suspend reset off"},
+		{"off", "powered-off", "on"},
+	} {
+		p.click("[data-power=" + step.action + "]")
+		if step.action == "off" {
+			p.shows("#confirm", "is lost")
+			p.keys(kb.Escape)
+			p.click("[data-power=off]")
+			p.click("#confirm [value=yes]")
+		}
+		p.shows(".card", step.status)
+		p.until("the buttons are "+step.buttons, "[...document.querySelectorAll('[data-power]')].filter((b) => b.checkVisibility()).map((b) => b.dataset.power).join(' ') === '"+step.buttons+"'")
+	}
+	for range 4 {
+		s.settled(s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: fmt.Sprintf("%x", sha256.Sum256(archive))}.Body(nil)).ID)
+	}
+	p.until("there are five machines", "document.querySelectorAll('.card').length === 5")
+	for i := range 4 {
+		p.click(fmt.Sprintf(".card:nth-child(%d) [data-ref=console] summary", i+1))
+	}
+	p.until("three consoles are open, the newest", "[...document.querySelectorAll('.card')].map((c) => +c.querySelector('[data-ref=console]').open).join('') === '01110'")
+	p.shows("#link", "Live")
+}
+
+// A tab that is not looked at lets go of its connection, and catches up once
+// it is looked at again.
+func pageHidden(t *testing.T, b browser, s *stage) {
+	p := b.open(t, s.URL+"/", desk)
+	p.shows("#link", "Live")
+	hide := func(away bool) {
+		eval[bool](p, fmt.Sprintf("Object.defineProperty(document, 'hidden', {configurable: true, value: %v}), document.dispatchEvent(new Event('visibilitychange'))", away))
+	}
+	hide(true)
+	ended := func() bool { return strings.Contains(s.Log(), `"path":"/events"`) }
+	for deadline := time.Now().Add(patience); !ended(); time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: the stream of events ends", patience)
+		}
+	}
+	s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
+	hide(false)
+	p.shows(".card", "failed")
 }
 
 // accessible holds the page against axe-core's rules.

@@ -30,7 +30,7 @@ type Options struct {
 	Log     *slog.Logger // one line a request
 	Version string       // shown by GET /healthz
 	Hosts   []string     // names by which clients may address the daemon, beside localhost, this host's name and IP addresses
-	Metrics *Metrics     // what GET /metrics tells; nil for a new one
+	Metrics *Metrics     // what GET /metrics tells, of this handler alone; nil for a new one
 
 	// Authorized tells whether a token lets its bearer in, in a time that
 	// says nothing of it. Nil lets everybody in.

@@ -141,7 +141,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !ours(r.Host, hosts) {
-			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address"})
+			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address, or have the daemon know the name by -host-names"})
 			return
 		}
 		if err := origins.Check(r); err != nil {

@@ -56,8 +56,8 @@ func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *
 		m.feed.enter(id, Destroying, nil)
 		m.tell(ctx, r)
 	}
-	m.stopAct(id)
 	log := m.logOf(r)
+	m.stopAct(id)
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		log.Error("destruction failed", "err", err)
 		j.endDestruction(destroyError(ctx, id, err))

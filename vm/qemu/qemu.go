@@ -74,8 +74,8 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
-	_ vm.Consoler  = (*Driver)(nil)
 
+	_ vm.Consoler     = (*Driver)(nil)
 	_ vm.Screenshoter = (*Driver)(nil)
 	_ vm.Powerer      = (*Driver)(nil)
 )

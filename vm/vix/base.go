@@ -145,8 +145,7 @@ func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 	return errors.Join(append(errs, d.SweepImages(ctx))...)
 }
 
-// SweepImages implements vm.ImageSweeper: it removes the bases whose image is
-// gone and that have no clones.
+// SweepImages removes the bases whose image is gone and that have no clones.
 func (d *Driver) SweepImages(ctx context.Context) error {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil {

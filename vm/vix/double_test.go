@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		openAndTell(path)
 		return
 	}
+	if path, ok := os.LookupEnv("OSXB_TEST_SIGNALS"); ok {
+		openAndFault(path)
+		return
+	}
 	os.Exit(testMain(m))
 }
 

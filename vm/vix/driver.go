@@ -44,8 +44,7 @@ var (
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
 
-	_ vm.Sweeper      = (*Driver)(nil)
-	_ vm.ImageSweeper = (*Driver)(nil)
+	_ vm.Sweeper = (*Driver)(nil)
 )
 
 // Open opens VMware's library and connects to VMware. Where either is not to
@@ -98,6 +97,7 @@ func (d *Driver) connectWith(options int) error {
 	hosts := make(chan *govix.Host, 1)
 	err := d.call(context.Background(), "connect to VMware", d.Deadlines.Connect, func() error {
 		host, err := govix.Connect(govix.ConnectConfig{Provider: govix.VMWARE_WORKSTATION, Options: govix.HostOption(options)})
+		mendSignals() // VMware's wrapper library loads the other one just now
 		hosts <- host
 		return err
 	})

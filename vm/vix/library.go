@@ -95,6 +95,8 @@ func loadAt(place string) error {
 	defer C.free(unsafe.Pointer(why))
 	cPlace := C.CString(place)
 	defer C.free(unsafe.Pointer(cPlace))
+	C.osxb_keep_signals()
+	defer C.osxb_mend_signals()
 	if C.osxb_load(cPlace, why, 4096) != 0 {
 		reason := strings.TrimPrefix(C.GoString(why), place+": ")
 		return fmt.Errorf("%s (this program is %s): %s", place, runtime.GOARCH, reason)
@@ -102,6 +104,9 @@ func loadAt(place string) error {
 	library.path = place
 	return nil
 }
+
+// mendSignals undoes what VMware's library did to the handlers of signals.
+func mendSignals() { C.osxb_mend_signals() }
 
 // handle is a reference to something that VMware's library keeps.
 type handle = C.VixHandle

@@ -1,7 +1,7 @@
 // The page: machines as GET /vms tells them, kept true by the events.
 
 import { $, clock, say, text } from './dom.js';
-import { json, noAnswer, token, vm } from './api.js';
+import { json, token, vm } from './api.js';
 import { follow } from './events.js';
 import { Machine } from './machine.js';
 import { setUpForm } from './form.js';
@@ -25,10 +25,12 @@ function take(doc, since) {
   if (machine) return machine.update(doc);
   const added = new Machine(doc, refreshOne);
   machines.set(doc.id, added);
-  const after = [...machines.values()].filter((m) => (m.doc.created_at ?? '') > (doc.created_at ?? '')).pop();
-  if (after) after.refs.node.after(added.refs.node); else $('list').prepend(added.refs.node);
+  const older = [...$('list').children].find((node) => made(machines.get(node.dataset.id).doc) <= made(doc));
+  $('list').insertBefore(added.refs.node, older ?? null); // the newest on top
   summary();
 }
+
+const made = (doc) => Date.parse(doc.created_at) || 0;
 
 function drop(id) {
   gone.add(id);
@@ -47,8 +49,10 @@ async function refreshOne(id) {
   try {
     take(await json(vm(id)), since);
   } catch (error) {
+    const machine = machines.get(id);
     if (error.status === 404) drop(id);
-    else if (error.code !== noAnswer) unauthorized(error);
+    else if (error.status === 409) machine?.update({ ...machine.doc, error }); // it cannot be read: that is its news
+    else unauthorized(error);
   }
 }
 
@@ -123,7 +127,7 @@ function open() {
 
 function lost(why, wait, failures) {
   $('link').dataset.state = 'lost';
-  text($('link'), 'Not connected');
+  text($('link'), 'Offline');
   if (why?.status === 401) return askToken();
   lostAt ??= Date.now();
   if (failures < 2) return; // a daemon that is being restarted is back in a moment
@@ -138,4 +142,7 @@ const retry = follow({ event, open, lost });
 $('retry').onclick = retry;
 $('forget').onclick = () => { token.forget(); location.reload(); };
 setInterval(() => { if (!document.hidden && !lostAt) refresh(); }, refreshEvery);
-document.addEventListener('visibilitychange', () => { if (!document.hidden) { retry(); if (!lostAt) refresh(); } });
+document.addEventListener('visibilitychange', () => {
+  for (const m of machines.values()) m.console();
+  if (!document.hidden) retry();
+});

@@ -16,16 +16,21 @@ const waits = [500, 1000, 2000, 4000, 8000, 15_000];
 // called with each new stream, on.lost with the failure and the wait before
 // the next try, and returns a promise where that must wait for something else.
 // The function that it returns tries again at once.
+//
+// A hidden page lets go of its stream: a browser has six connections to a
+// daemon, for all its tabs together.
 export function follow(on) {
   let hurry = new AbortController();
   (async () => {
     for (let failures = 0; ;) {
+      await shown();
       let why;
       try {
         await listen(on, () => { failures = 0; });
       } catch (error) {
         why = error;
       }
+      if (document.hidden) continue;
       const wait = waits[Math.min(failures++, waits.length - 1)] * (0.8 + 0.4 * Math.random());
       hurry = new AbortController();
       const first = on.lost(why, wait, failures);
@@ -35,9 +40,18 @@ export function follow(on) {
   return () => hurry.abort();
 }
 
-// listen reads one stream until it ends.
+// shown ends once the page is to be seen.
+async function shown() {
+  while (document.hidden) {
+    await new Promise((resolve) => { document.addEventListener('visibilitychange', resolve, { once: true }); });
+  }
+}
+
+// listen reads one stream until it ends or the page is hidden.
 async function listen(on, opened) {
   const control = new AbortController();
+  const leave = () => { if (document.hidden) control.abort(); };
+  document.addEventListener('visibilitychange', leave);
   let timer = setTimeout(() => control.abort(), silence);
   try {
     const response = await request('GET', '/events', { signal: control.signal, headers: { Accept: 'text/event-stream' } });
@@ -53,6 +67,7 @@ async function listen(on, opened) {
       parse(value);
     }
   } finally {
+    document.removeEventListener('visibilitychange', leave);
     clearTimeout(timer);
     control.abort();
   }

@@ -12,12 +12,21 @@ const powers = {
   suspended: ['resume', 'off'],
   paused: ['resume', 'reset', 'off'],
   blocked: ['reset', 'off'],
+  'powering-on': ['off'],
+  'powering-off': ['off'],
+  suspending: ['off'],
+  resetting: ['off'],
 };
 
 // risky are the actions that may lose what the guest has not written.
 const risky = { off: 'Power off', reset: 'Reset' };
 
 const made = ['ready', 'failed'];
+
+// followed are the machines whose consoles are open, the oldest first. Each
+// takes one of the few connections that the browser has to the daemon.
+const followed = [];
+const mostFollowed = 3;
 
 // Machine is a card. changed is called once an action has changed its machine.
 export class Machine {
@@ -178,17 +187,25 @@ export class Machine {
     return box.bottom > 0 && box.top < innerHeight;
   }
 
+  // console follows the console while it is open and the page is to be seen.
   console() {
-    this.following?.abort();
-    if (!this.refs.console.open) return;
+    this.unfollow();
+    if (!this.refs.console.open || document.hidden) return;
+    if (followed.length === mostFollowed) followed[0].refs.console.open = false;
+    followed.push(this);
     this.following = new AbortController();
     this.refs.log.setAttribute('aria-label', `Console of ${this.title()}`);
     followConsole(this.doc.id, this.refs.log, this.refs.consoleState, this.following.signal);
   }
 
+  unfollow() {
+    this.following?.abort();
+    if (followed.includes(this)) followed.splice(followed.indexOf(this), 1);
+  }
+
   // remove takes the card away. Where the focus was in it, next gets it.
   remove(next) {
-    this.following?.abort();
+    this.unfollow();
     const focused = this.refs.node.contains(document.activeElement);
     if (this.refs.shot.src) URL.revokeObjectURL(this.refs.shot.src);
     this.refs.node.remove();
