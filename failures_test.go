@@ -31,7 +31,7 @@ func descriptor(extent string) string {
 }
 
 // packed is an archive of these files: pairs of name and content.
-func packed(t *testing.T, files ...string) []byte {
+func packed(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)
@@ -61,33 +61,42 @@ func TestBadImages(t *testing.T) {
 		want    vm.Code
 		names   string // what the message must name
 	}{
-		"not an archive":           {[]byte("<html>login</html>"), vm.CodeImageInvalid, ""},
-		"no vmx":                   {packed(t, "readme", "hello"), vm.CodeImageInvalid, ".vmx"},
-		"two vmx":                  {packed(t, "a.vmx", vmxText("d.vmdk"), "b.vmx", vmxText("d.vmdk")), vm.CodeImageInvalid, "b.vmx"},
-		"disk missing":             {packed(t, "a.vmx", vmxText("gone.vmdk")), vm.CodeImageInvalid, "gone.vmdk"},
-		"extent missing":           {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("gone-flat.vmdk")), vm.CodeImageInvalid, "gone-flat.vmdk"},
-		"truncated":                {packed(t, "a.vmx", vmxText("d.vmdk"))[:40], vm.CodeImageInvalid, ""},
-		"traversal":                {packed(t, "../../evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
-		"absolute name":            {packed(t, "/tmp/evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
-		"link":                     {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", "-> /etc/passwd"), vm.CodeImageUnsafe, "d.vmdk"},
-		"disk of the host":         {packed(t, "a.vmx", vmxText("/dev/vda")), vm.CodeImageUnsafe, "/dev/vda"},
-		"disk by URL":              {packed(t, "a.vmx", vmxText("nbd:127.0.0.1:10809")), vm.CodeImageUnsafe, "nbd:"},
-		"extent of the host":       {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("/etc/shadow")), vm.CodeImageUnsafe, "/etc/shadow"},
-		"extent outside":           {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("../../x")), vm.CodeImageUnsafe, "../../x"},
-		"raw disk named vmdk":      {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", flat), vm.CodeImageUnsafe, "d.vmdk"},
-		"wrong checksum":           {nil, vm.CodeImageChecksum, strings.Repeat("0", 60)},
-		"absent":                   {nil, vm.CodeImageDownload, "404"},
-		"server stops half way":    {nil, vm.CodeImageDownload, "half"},
-		"connection refused":       {nil, vm.CodeImageDownload, "refused"},
-		"more than the limit says": {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("\x00", 2<<20)), vm.CodeImageTooLarge, ""},
+		"not an archive":        {[]byte("<html>login</html>"), vm.CodeImageInvalid, ""},
+		"no vmx":                {packed(t, "readme", "hello"), vm.CodeImageInvalid, ".vmx"},
+		"two vmx":               {packed(t, "a.vmx", vmxText("d.vmdk"), "b.vmx", vmxText("d.vmdk")), vm.CodeImageInvalid, "b.vmx"},
+		"disk missing":          {packed(t, "a.vmx", vmxText("gone.vmdk")), vm.CodeImageInvalid, "gone.vmdk"},
+		"extent missing":        {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("gone-flat.vmdk")), vm.CodeImageInvalid, "gone-flat.vmdk"},
+		"truncated":             {packed(t, "a.vmx", vmxText("d.vmdk"))[:40], vm.CodeImageInvalid, ""},
+		"traversal":             {packed(t, "../../evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
+		"absolute name":         {packed(t, "/tmp/evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
+		"link":                  {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", "-> /etc/passwd"), vm.CodeImageUnsafe, "d.vmdk"},
+		"disk of the host":      {packed(t, "a.vmx", vmxText("/dev/vda")), vm.CodeImageUnsafe, "/dev/vda"},
+		"disk by URL":           {packed(t, "a.vmx", vmxText("nbd:127.0.0.1:10809")), vm.CodeImageUnsafe, "nbd:"},
+		"extent of the host":    {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("/etc/shadow")), vm.CodeImageUnsafe, "/etc/shadow"},
+		"extent outside":        {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("../../x")), vm.CodeImageUnsafe, "../../x"},
+		"raw disk named vmdk":   {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", flat), vm.CodeImageUnsafe, "d.vmdk"},
+		"wrong checksum":        {nil, vm.CodeImageChecksum, strings.Repeat("0", 60)},
+		"absent":                {nil, vm.CodeImageDownload, "404"},
+		"server stops half way": {nil, vm.CodeImageDownload, "half"},
+		"connection refused":    {nil, vm.CodeImageStalled, "refused"},
+		"silence":               {nil, vm.CodeImageStalled, "4s"},
+		"too large":             {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("\x00", 41<<20)), vm.CodeImageTooLarge, "40 MiB"},
+		"archive too large":     {noise(t, "archive", 2<<20), vm.CodeImageArchive, "1.0 MiB"},
+		"too many entries":      {packed(t, "a.vmx", "", "b", "", "c", "", "d", "", "e", ""), vm.CodeImageEntries, "4"},
+		"path too deep":         {packed(t, "a/b/c/d", ""), vm.CodeImageDepth, "a/b/c/d"},
+		"path too long":         {packed(t, strings.Repeat("x", 61), ""), vm.CodeImagePath, "xxx"},
+		"ratio too high":        {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("A", 24<<20)), vm.CodeImageRatio, "100"},
 	}
-	s := newStage(t, "-image-max-bytes", "1mib", "-creations", "64")
+	s := newStage(t, "-creations", "64", "-image-max-bytes", "40mib", "-image-max-download", "1mib", "-image-max-entries", "4",
+		"-image-max-depth", "3", "-image-max-path", "60", "-image-max-ratio", "100", "-image-max-idle", "4s")
 	s.site.Serve = func(w http.ResponseWriter, r *http.Request, file string) {
 		c := cases[strings.ReplaceAll(filepath.Base(file), "+", " ")]
 		switch {
 		case strings.Contains(file, "half"):
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write(make([]byte, 500))
+		case strings.Contains(file, "silence"):
+			<-r.Context().Done()
 		case strings.Contains(file, "absent"):
 			w.WriteHeader(http.StatusNotFound)
 		default:
@@ -99,7 +108,7 @@ func TestBadImages(t *testing.T) {
 		sum := sha256.Sum256(c.archive)
 		i := e2e.Image{URL: s.site.ImageURL(strings.ReplaceAll(name, " ", "+")), SHA256: hex.EncodeToString(sum[:])}
 		switch name {
-		case "wrong checksum", "absent", "server stops half way", "connection refused":
+		case "wrong checksum", "absent", "server stops half way", "connection refused", "silence":
 			i.SHA256 = strings.Repeat("0", 62) + fmt.Sprintf("%02d", len(name)) // of no image, one for each
 		}
 		if name == "connection refused" {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
-	"strings"
 	"testing"
 
 	"osx-builder/vm"
@@ -47,14 +46,8 @@ func TestReadmeExamples(t *testing.T) {
 // sameFields compares the fields of two indented documents.
 func sameFields(t *testing.T, what, got, want string) {
 	t.Helper()
-	fields := func(doc string) (names []string) {
-		for line := range strings.Lines(doc) {
-			name, _, _ := strings.Cut(line, ":")
-			names = append(names, strings.TrimRight(name, "\n"))
-		}
-		return names
-	}
-	if g, w := fields(got), fields(want); !slices.Equal(g, w) {
+	name := regexp.MustCompile(`(?m)^ *"[a-z_]+":`)
+	if g, w := name.FindAllString(got, -1), name.FindAllString(want, -1); !slices.Equal(g, w) {
 		t.Errorf("%s has %q, README says %q", what, g, w)
 	}
 }

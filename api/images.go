@@ -20,8 +20,8 @@ func (a *api) images(w http.ResponseWriter, _ *http.Request, _ httprouter.Params
 }
 
 // removeImage is DELETE /images/:checksum.
-func (a *api) removeImage(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
-	if err := a.vms.RemoveImage(r.Context(), p.ByName("checksum")); err != nil {
+func (a *api) removeImage(w http.ResponseWriter, _ *http.Request, p httprouter.Params) error {
+	if err := a.vms.RemoveImage(p.ByName("checksum")); err != nil {
 		return err
 	}
 	w.WriteHeader(http.StatusNoContent)

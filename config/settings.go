@@ -37,12 +37,28 @@ func (s setting) env() string {
 func (c *Config) settings(home string) []setting {
 	return []setting{
 		{
-			name: "listen", arg: "HOST:PORT", standard: "127.0.0.1:12345", value: address{&c.Listen},
-			help: "Address of the HTTP API; port 0 takes a free one. The variable PORT alone sets the port of the default.",
+			name: "listen", arg: "HOST:PORT", standard: "127.0.0.1:12345", value: place{&c.Listen},
+			help: "Address of the HTTP API, or unix: and the absolute path of a socket; port 0 takes a free one. The variable PORT alone sets the port of the default.",
+		},
+		{
+			name: "token-file", arg: "FILE", standard: "", value: path{at: &c.TokenFile, home: home, optional: true},
+			help: "File with the tokens that requests must carry, as Authorization: Bearer TOKEN: at least 16 characters, one a line. Any of several will do, so that one can replace another. SIGHUP reads it anew.",
 		},
 		{
 			name: "insecure", standard: "false", value: toggle{&c.Insecure},
-			help: "Allow a -listen address that other hosts reach, though requests are not authenticated.",
+			help: "Allow a -listen address that other hosts reach without a -token-file: requests are not authenticated then.",
+		},
+		{
+			name: "tls-cert", arg: "FILE", standard: "", value: path{at: &c.TLSCert, home: home, optional: true},
+			help: "Certificate with which the API is served over TLS, in PEM form, with what leads to its authority after it. SIGHUP reads it anew.",
+		},
+		{
+			name: "tls-key", arg: "FILE", standard: "", value: path{at: &c.TLSKey, home: home, optional: true},
+			help: "The certificate's private key, in PEM form. SIGHUP reads it anew.",
+		},
+		{
+			name: "debug-listen", arg: "HOST:PORT", standard: "", value: inside{&c.DebugListen},
+			help: "Loopback address of the profiler, /debug/pprof/. None without one.",
 		},
 		{
 			name: "data", arg: "DIR", standard: "~/.osx-builder", value: path{at: &c.Data, home: home},
@@ -50,7 +66,15 @@ func (c *Config) settings(home string) []setting {
 		},
 		{
 			name: "driver", arg: "NAME", standard: "auto", value: choice{&c.Driver, []string{"auto", "qemu", "vix"}},
-			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it is installed and else QEMU.",
+			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it answers and else QEMU.",
+		},
+		{
+			name: "vix-library", arg: "FILE", standard: "", value: path{at: &c.VIXLibrary, home: home, optional: true},
+			help: "VMware's VIX library, libvixAllProducts; none for where the installers of Fusion and Workstation put it.",
+		},
+		{
+			name: "vix-host-options", arg: "BITS", standard: "0", value: bits{&c.VIXHostOptions},
+			help: "Options to connect to VMware with, as in 0x200. On macOS, where VMware answers that there is no licence, 0x200 is tried by itself.",
 		},
 		{
 			name: "network", arg: "KIND", standard: "auto", value: choice{&c.Network, []string{"auto", "user", "bridge"}},
@@ -109,12 +133,24 @@ func (c *Config) settings(home string) []setting {
 			help: "How many files and folders an image's archive may hold, 1 to 1000000.",
 		},
 		{
+			name: "image-max-depth", arg: "N", standard: "16", value: number{&c.ImageMaxDepth, 1, 255},
+			help: "How many folders deep a path in an image's archive may be, its file counted too, 1 to 255.",
+		},
+		{
+			name: "image-max-path", arg: "N", standard: "1024", value: number{&c.ImageMaxPath, 1, 4096},
+			help: "How many bytes long a path in an image's archive may be, 1 to 4096.",
+		},
+		{
 			name: "image-max-ratio", arg: "N", standard: "200", value: number{&c.ImageMaxRatio, 1, 100_000},
 			help: "How many bytes an image's archive may unpack to for each of its own, 1 to 100000. Runs of zeroes do not count.",
 		},
 		{
 			name: "image-stall", arg: "DURATION", standard: "60s", value: span{&c.ImageStall, time.Second, time.Hour},
 			help: "How long an image's server may send nothing before the download is tried again, 1s to 1h.",
+		},
+		{
+			name: "image-max-idle", arg: "DURATION", standard: "5m", value: span{&c.ImageMaxIdle, time.Second, 24 * time.Hour},
+			help: "How long a download may bring no byte at all, over all its tries and pauses, before the creation fails, 1s to 24h.",
 		},
 		{
 			name: "cache-size", arg: "SIZE", standard: "0", value: size{&c.CacheSize, 0},

@@ -255,8 +255,13 @@ func TestBadImagesLeaveNothing(t *testing.T) {
 		"zstd cut off":              {body: cut(zstdOf(t, plain)), want: image.ErrInvalid},
 		"junk behind a tar":         {body: append(bytesOf(plain), noise(2048, 9)...), want: image.ErrInvalid, text: "behind its end"},
 		"junk behind a gzip":        {body: append(bytesOf(good), "junk"...), want: image.ErrInvalid},
+		"junk behind a bzip2":       {body: append(bzip2Of(t, plain), "junk"...), want: image.ErrInvalid},
+		"junk behind an xz":         {body: append(xzOf(t, plain), "junk"...), want: image.ErrInvalid},
+		"junk behind a zstd":        {body: append(zstdOf(t, plain), "junk"...), want: image.ErrInvalid},
 		"junk behind a zip":         {body: append(zipOf(t, someFiles()...), "junk"...), want: image.ErrInvalid, text: "behind its end"},
-		"gzip in gzip":              {body: gzipOf(t, good), want: image.ErrInvalid},
+		"gzip in gzip":              {body: gzipOf(t, good), want: image.ErrInvalid, text: "packed twice"},
+		"zip in gzip":               {body: gzipOf(t, zipOf(t, someFiles()...)), want: image.ErrInvalid, text: "packed twice"},
+		"no archive in gzip":        {body: gzipOf(t, []byte("hello")), want: image.ErrInvalid, text: "no tar archive"},
 		"gzip with a flipped bit":   {body: flipped(good), want: image.ErrInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -33,6 +33,8 @@ type download struct {
 	room   func(need int64) error // refuses bytes for which there is no space
 	meter  *meter
 	log    *slog.Logger
+
+	heard time.Time // when the last byte came; at first, when the download began
 }
 
 // passingError is an error that the next try may not meet.
@@ -59,6 +61,7 @@ func (d *download) fill() error {
 	if d.part.size > 0 && d.proven() {
 		return nil // all but the end was done before
 	}
+	d.heard = time.Now()
 	for tries := 0; !d.complete(); {
 		before := d.part.size
 		err := d.request()
@@ -72,18 +75,29 @@ func (d *download) fill() error {
 		if d.part.size > 0 && d.proven() {
 			return nil // all that was wrong was the length that the server told
 		}
-		if tries >= d.limits.Tries {
-			d.part.broken = true
-			return fail(ErrDownload, passing.err, "downloading %s: %v, and %d more tries brought nothing; %s of %s are there and stay for the next request",
-				shown(d.url), reason(passing.err), tries-1, size(d.part.size), size(d.part.origin.Total))
-		}
 		wait := max(passing.after, d.backoff(tries))
+		switch {
+		case wait >= d.patience():
+			return d.giveUp(ErrStalled, passing, fmt.Sprintf("no byte comes within %v", d.limits.Idle))
+		case tries >= d.limits.Tries:
+			return d.giveUp(ErrDownload, passing, fmt.Sprintf("%d more tries brought nothing", tries-1))
+		}
 		d.log.Warn("image download interrupted", "url", shown(d.url), "error", reason(passing.err), "bytes", d.part.size, "retry_in", wait)
 		if err := sleep(d.ctx, wait); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// patience is how long the server may still go without a byte.
+func (d *download) patience() time.Duration { return d.limits.Idle - time.Since(d.heard) }
+
+// giveUp ends a download that another request may go on with.
+func (d *download) giveUp(kind error, last *passingError, why string) error {
+	d.part.broken = true
+	return fail(kind, last.err, "downloading %s: %v, and %s; %s of %s are there and stay for the next request",
+		shown(d.url), reason(last.err), why, size(d.part.size), size(d.part.origin.Total))
 }
 
 func (d *download) proven() bool { return d.part.digest() == d.part.sum.Hex }
@@ -120,7 +134,7 @@ func size(n int64) string {
 func (d *download) request() error {
 	ctx, cancel := context.WithCancelCause(d.ctx)
 	defer cancel(nil)
-	dog := time.AfterFunc(d.limits.Stall, func() { cancel(errStalled) })
+	dog := time.AfterFunc(min(d.limits.Stall, d.patience()), func() { cancel(errStalled) })
 	defer dog.Stop()
 
 	req, err := d.newRequest()
@@ -147,7 +161,7 @@ func (d *download) broken(ctx context.Context, err error) error {
 	case d.ctx.Err() != nil:
 		return context.Cause(d.ctx)
 	case context.Cause(ctx) == errStalled:
-		return &passingError{err: fmt.Errorf("%w for %v", errStalled, d.limits.Stall)}
+		return &passingError{err: fmt.Errorf("%w for %v", errStalled, time.Since(d.heard).Round(time.Millisecond))}
 	case mayPass(err):
 		return &passingError{err: err}
 	default:
@@ -202,7 +216,7 @@ func (d *download) expect(res *http.Response, first, total int64) error {
 		}
 	}
 	if o.Total > d.limits.DownloadBytes {
-		return tooLarge("archive", d.limits.DownloadBytes)
+		return over(ErrArchiveTooLarge, "archive is over the limit of %s", humanize.IBytes(uint64(d.limits.DownloadBytes)))
 	}
 	if err := d.room(max(0, o.Total-first)); err != nil {
 		return err
@@ -219,9 +233,10 @@ func (d *download) receive(ctx context.Context, body io.Reader, dog *time.Timer)
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
-			dog.Reset(d.limits.Stall)
+			d.heard = time.Now()
+			dog.Reset(min(d.limits.Stall, d.limits.Idle))
 			if d.part.size+int64(n) > d.limits.DownloadBytes {
-				return tooLarge("archive", d.limits.DownloadBytes)
+				return over(ErrArchiveTooLarge, "archive is over the limit of %s", humanize.IBytes(uint64(d.limits.DownloadBytes)))
 			}
 			if err := spend.take(int64(n)); err != nil {
 				return err

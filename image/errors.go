@@ -16,8 +16,18 @@ var (
 	ErrChecksum = errors.New("image checksum mismatch")
 	ErrUnsafe   = errors.New("image unsafe")
 	ErrInvalid  = errors.New("image invalid")
-	ErrTooLarge = errors.New("image too large")
 	ErrDiskFull = errors.New("disk full")
+)
+
+// The Limits that an image can be over, each by its own name.
+var (
+	ErrArchiveTooLarge = errors.New("image archive too large")
+	ErrTooLarge        = errors.New("image too large")
+	ErrTooManyEntries  = errors.New("image has too many entries")
+	ErrPathTooDeep     = errors.New("image path too deep")
+	ErrPathTooLong     = errors.New("image path too long")
+	ErrRatioTooHigh    = errors.New("image ratio too high")
+	ErrStalled         = errors.New("image download stalled")
 )
 
 // What the Cache itself answers.
@@ -63,6 +73,11 @@ func diskError(err error) error {
 	return fail(ErrDiskFull, err, "the disk that holds the images is full: free space on it, or remove machines and images")
 }
 
-func tooLarge(what string, limit int64) error {
-	return fail(ErrTooLarge, nil, "the image's %s is over the limit of %s", what, humanize.IBytes(uint64(max(0, limit))))
+// over says what of the image is over one of the Limits.
+func over(limit error, format string, args ...any) error {
+	return fail(limit, nil, "the image's "+format+"; the daemon's operator can raise that", args...)
+}
+
+func tooLarge(limit int64) error {
+	return over(ErrTooLarge, "unpacked size is over the limit of %s", humanize.IBytes(uint64(max(0, limit))))
 }

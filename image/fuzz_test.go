@@ -1,26 +1,35 @@
 package image_test
 
 import (
+	"archive/tar"
 	"context"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"runtime"
 	"testing"
 	"time"
 
 	"osx-builder/image"
 )
 
+// fuzzMemory bounds the heap of a process that unpacks any bytes: the windows
+// of the decompressors, and what the fuzzer itself takes.
+const fuzzMemory = 512 << 20
+
 // FuzzUnpack feeds any bytes as an archive with the right checksum. Whatever
-// they are, nothing outside the cache changes, an error has its kind, and what
-// becomes gold has its .vmx inside.
+// they are, nothing outside the cache changes, memory stays bounded, an error
+// has its kind, and what becomes gold has its .vmx inside.
 func FuzzUnpack(f *testing.F) {
 	plain := tarOf(f, vmx("a.vmx"), file{name: "dir/disk", body: append(make([]byte, 70_000), noise(100, 1)...)})
 	for _, b := range [][]byte{
 		plain, gzipOf(f, plain), bzip2Of(f, plain), xzOf(f, plain), zstdOf(f, plain),
 		zipOf(f, vmx("a.vmx"), file{name: "dir/disk", body: make([]byte, 1000)}),
-		tarOf(f, vmx("../a.vmx")), sparseTar(f, "100000"), hugeZip(f)[:5000],
+		tarOf(f, vmx("../a.vmx")), sparseTar(f, "100000"), hugeZip(f)[:5000], []byte(bigWindow),
+		gzipOf(f, gzipOf(f, plain)), append(gzipOf(f, plain[:512]), gzipOf(f, plain[512:])...), cut(gzipOf(f, plain)),
+		tarOf(f, vmx("a.vmx"), file{name: "l", hdr: typed(tar.TypeSymlink, "/")}, file{name: "l/x"}),
+		zipOf(f, vmx("a.vmx"), file{name: `..\x`}, file{name: "A.VMX"}),
 	} {
 		f.Add(b)
 	}
@@ -45,6 +54,10 @@ func FuzzUnpack(f *testing.F) {
 			must(t, c.Remove(src.Sum))
 		} else if !hasKind(err) {
 			t.Errorf("error without a kind: %v", err)
+		}
+		var memory runtime.MemStats
+		if runtime.ReadMemStats(&memory); memory.HeapSys > fuzzMemory {
+			t.Errorf("the heap grew to %d bytes, want at most %d", memory.HeapSys, fuzzMemory)
 		}
 		wantEmpty(t, dir)
 		if entries, err := os.ReadDir(parent); err != nil || len(entries) != 1 {

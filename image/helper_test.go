@@ -113,7 +113,10 @@ func startHelper(t testing.TB, what string, args ...string) (*exec.Cmd, string) 
 
 // hasKind reports whether an error says what an image failed of.
 func hasKind(err error) bool {
-	for _, kind := range []error{image.ErrDownload, image.ErrChecksum, image.ErrUnsafe, image.ErrInvalid, image.ErrTooLarge, image.ErrDiskFull} {
+	for _, kind := range []error{
+		image.ErrDownload, image.ErrChecksum, image.ErrUnsafe, image.ErrInvalid, image.ErrDiskFull, image.ErrArchiveTooLarge,
+		image.ErrTooLarge, image.ErrTooManyEntries, image.ErrPathTooDeep, image.ErrPathTooLong, image.ErrRatioTooHigh, image.ErrStalled,
+	} {
 		if errors.Is(err, kind) {
 			return true
 		}

@@ -12,10 +12,10 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/dsnet/compress/bzip2"
-	"github.com/klauspost/compress/zstd"
 
 	"osx-builder/image"
 )
@@ -37,39 +37,39 @@ func TestHostileArchives(t *testing.T) {
 		want  error
 		text  string
 	}{
-		"traversal":                 {name("../gotcha"), image.ErrUnsafe, "../gotcha"},
-		"traversal in the middle":   {name("a/../../gotcha"), image.ErrUnsafe, "leaves"},
-		"traversal at the end":      {name("a/.."), image.ErrUnsafe, "leaves"},
-		"absolute":                  {name("/tmp/gotcha"), image.ErrUnsafe, "absolute"},
-		"drive letter":              {name("C:gotcha"), image.ErrUnsafe, "C:gotcha"},
-		"backslashes":               {name(`..\gotcha`), image.ErrUnsafe, `gotcha`},
-		"control character":         {name("a\nb"), image.ErrUnsafe, "printed"},
-		"text direction override":   {name("a\u202exmv.vmdk"), image.ErrUnsafe, "printed"},
-		"invalid UTF-8":             {name("a\xff"), image.ErrUnsafe, "UTF-8"},
-		"device name":               {name("dir/nul.vmdk"), image.ErrUnsafe, "device"},
-		"other device name":         {name("COM¹"), image.ErrUnsafe, "device"},
-		"trailing dot":              {name("a./b"), image.ErrUnsafe, "dot"},
-		"alternate stream":          {name("a.vmdk:stream"), image.ErrUnsafe, "stream"},
-		"long element":              {name(strings.Repeat("x", 99) + strings.Repeat("y", 200)), image.ErrTooLarge, "longer"},
-		"deep path":                 {name("a/b/c/d/e"), image.ErrTooLarge, "4 elements"},
-		"letter case":               {both("disk.vmdk", "DISK.vmdk"), image.ErrUnsafe, "DISK.vmdk"},
-		"letter case of a folder":   {both("Dir/x", "dir/y"), image.ErrUnsafe, "Dir"},
-		"letter case beyond ASCII":  {both("straße", "STRASSE"), image.ErrUnsafe, "STRASSE"},
-		"Unicode form":              {both("caf\u00e9", "cafe\u0301"), image.ErrUnsafe, "Unicode"},
-		"name twice":                {both("disk.vmdk", "disk.vmdk"), image.ErrUnsafe, "twice"},
-		"file and folder":           {both("a/b", "a"), image.ErrUnsafe, "twice"},
-		"folder under a file":       {both("a", "a/b"), image.ErrUnsafe, "twice"},
-		"record of the cache":       {name("Image.json"), image.ErrInvalid, "image.json"},
-		"symbolic link":             {[]file{vmx("a.vmx"), {name: "l", hdr: typed(tar.TypeSymlink, "/etc/shadow")}}, image.ErrUnsafe, "/etc/shadow"},
-		"symbolic link then a file": {[]file{vmx("a.vmx"), {name: "l", hdr: typed(tar.TypeSymlink, "/tmp")}, {name: "l/gotcha"}}, image.ErrUnsafe, "link"},
-		"hard link":                 {[]file{vmx("a.vmx"), {name: "l", hdr: typed(tar.TypeLink, "a.vmx")}}, image.ErrUnsafe, "link"},
-		"character device":          {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeChar, "")}}, image.ErrUnsafe, "device"},
-		"block device":              {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeBlock, "")}}, image.ErrUnsafe, "device"},
-		"pipe":                      {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeFifo, "")}}, image.ErrUnsafe, "pipe"},
-		"too many entries":          {many(11), image.ErrTooLarge, "10 entries"},
-		"too many bytes":            {[]file{vmx("a.vmx"), {name: "d", body: make([]byte, 1<<20+1)}}, image.ErrTooLarge, "1.0 MiB"},
-		"too many bytes in all":     {[]file{vmx("a.vmx"), {name: "d", body: make([]byte, 600_000)}, {name: "e", body: make([]byte, 600_000)}}, image.ErrTooLarge, "1.0 MiB"},
-		"too many bytes to fetch":   {[]file{vmx("a.vmx"), {name: "d", body: noise(400_000, 1)}}, image.ErrTooLarge, "293 KiB"},
+		"traversal":                {name("../gotcha"), image.ErrUnsafe, "../gotcha"},
+		"traversal in the middle":  {name("a/../../gotcha"), image.ErrUnsafe, "leaves"},
+		"traversal at the end":     {name("a/.."), image.ErrUnsafe, "leaves"},
+		"absolute":                 {name("/tmp/gotcha"), image.ErrUnsafe, "absolute"},
+		"drive letter":             {name("C:gotcha"), image.ErrUnsafe, "C:gotcha"},
+		"backslashes":              {name(`..\gotcha`), image.ErrUnsafe, `gotcha`},
+		"control character":        {name("a\nb"), image.ErrUnsafe, "printed"},
+		"text direction override":  {name("a\u202exmv.vmdk"), image.ErrUnsafe, "printed"},
+		"invalid UTF-8":            {name("a\xff"), image.ErrUnsafe, "UTF-8"},
+		"device name":              {name("dir/nul.vmdk"), image.ErrUnsafe, "device"},
+		"other device name":        {name("COM¹"), image.ErrUnsafe, "device"},
+		"trailing dot":             {name("a./b"), image.ErrUnsafe, "dot"},
+		"alternate stream":         {name("a.vmdk:stream"), image.ErrUnsafe, "stream"},
+		"long element":             {name(strings.Repeat("x", 99) + strings.Repeat("y", 200)), image.ErrPathTooLong, "100 bytes"},
+		"deep path":                {name("a/b/c/d/e"), image.ErrPathTooDeep, "4 elements"},
+		"letter case":              {both("disk.vmdk", "DISK.vmdk"), image.ErrUnsafe, "DISK.vmdk"},
+		"letter case of a folder":  {both("Dir/x", "dir/y"), image.ErrUnsafe, "Dir"},
+		"letter case beyond ASCII": {both("straße", "STRASSE"), image.ErrUnsafe, "STRASSE"},
+		"Unicode form":             {both("caf\u00e9", "cafe\u0301"), image.ErrUnsafe, "Unicode"},
+		"name twice":               {both("disk.vmdk", "disk.vmdk"), image.ErrUnsafe, "twice"},
+		"file and folder":          {both("a/b", "a"), image.ErrUnsafe, "twice"},
+		"folder under a file":      {both("a", "a/b"), image.ErrUnsafe, "twice"},
+		"record of the cache":      {name("Image.json"), image.ErrInvalid, "image.json"},
+		"symbolic link":            {[]file{vmx("a.vmx"), {name: "l", hdr: typed(tar.TypeSymlink, "/etc/shadow")}}, image.ErrUnsafe, "/etc/shadow"},
+		"GHSA-vxp5-584q-c479: a link, then a file below it": {[]file{vmx("a.vmx"), {name: "templates", hdr: typed(tar.TypeSymlink, "/tmp")}, {name: "templates/gotcha"}}, image.ErrUnsafe, "templates"},
+		"hard link":               {[]file{vmx("a.vmx"), {name: "l", hdr: typed(tar.TypeLink, "a.vmx")}}, image.ErrUnsafe, "link"},
+		"character device":        {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeChar, "")}}, image.ErrUnsafe, "device"},
+		"block device":            {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeBlock, "")}}, image.ErrUnsafe, "device"},
+		"pipe":                    {[]file{vmx("a.vmx"), {name: "d", hdr: typed(tar.TypeFifo, "")}}, image.ErrUnsafe, "pipe"},
+		"too many entries":        {many(11), image.ErrTooManyEntries, "10 entries"},
+		"too many bytes":          {[]file{vmx("a.vmx"), {name: "d", body: make([]byte, 1<<20+1)}}, image.ErrTooLarge, "1.0 MiB"},
+		"too many bytes in all":   {[]file{vmx("a.vmx"), {name: "d", body: make([]byte, 600_000)}, {name: "e", body: make([]byte, 600_000)}}, image.ErrTooLarge, "1.0 MiB"},
+		"too many bytes to fetch": {[]file{vmx("a.vmx"), {name: "d", body: noise(400_000, 1)}}, image.ErrArchiveTooLarge, "293 KiB"},
 	} {
 		t.Run(title, func(t *testing.T) {
 			for form, b := range archivesOf(t, tt.files) {
@@ -121,17 +121,17 @@ func TestBombsAndLies(t *testing.T) {
 		want error
 		text string
 	}{
-		"tar.gz bomb":           {gzipOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrTooLarge, "200 bytes"},
-		"tar.zst bomb":          {zstdOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrTooLarge, "200 bytes"},
-		"zip bomb":              {zipOf(t, vmx("a.vmx"), file{name: "d", body: as}), image.ErrTooLarge, "200 bytes"},
-		"sparse tar of 1 EiB":   {sparseTar(t, "1152921504606846976"), image.ErrTooLarge, "64 GiB"},
-		"zip with a link":       {zipWith(t, func(h *zip.FileHeader) { h.SetMode(fs.ModeSymlink | 0o777) }), image.ErrUnsafe, "link"},
-		"zip with a device":     {zipWith(t, func(h *zip.FileHeader) { h.SetMode(fs.ModeDevice | 0o777) }), image.ErrUnsafe, "device"},
-		"encrypted zip":         {zipWith(t, func(h *zip.FileHeader) { h.Flags |= 1 }), image.ErrInvalid, "encrypted"},
-		"zip of unknown method": {zipWith(t, func(h *zip.FileHeader) { h.Method = 95 }), image.ErrInvalid, "method 95"},
-		"zip that lies on size": {zipWith(t, func(h *zip.FileHeader) { h.UncompressedSize64 = 3 }), image.ErrInvalid, ""},
-		"huge zip directory":    {hugeZip(t), image.ErrTooLarge, "directory"},
-		"zstd window":           {bigWindow(t), image.ErrInvalid, ""},
+		"CVE-2023-0821: tar.gz bomb":  {gzipOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrRatioTooHigh, "200 bytes"},
+		"CVE-2023-0821: tar.zst bomb": {zstdOf(t, tarOf(t, vmx("a.vmx"), file{name: "d", body: as})), image.ErrRatioTooHigh, "200 bytes"},
+		"CVE-2023-0821: zip bomb":     {zipOf(t, vmx("a.vmx"), file{name: "d", body: as}), image.ErrRatioTooHigh, "200 bytes"},
+		"sparse tar of 1 EiB":         {sparseTar(t, "1152921504606846976"), image.ErrTooLarge, "64 GiB"},
+		"zip with a link":             {zipWith(t, func(h *zip.FileHeader) { h.SetMode(fs.ModeSymlink | 0o777) }), image.ErrUnsafe, "link"},
+		"zip with a device":           {zipWith(t, func(h *zip.FileHeader) { h.SetMode(fs.ModeDevice | 0o777) }), image.ErrUnsafe, "device"},
+		"encrypted zip":               {zipWith(t, func(h *zip.FileHeader) { h.Flags |= 1 }), image.ErrInvalid, "encrypted"},
+		"zip of unknown method":       {zipWith(t, func(h *zip.FileHeader) { h.Method = 95 }), image.ErrInvalid, "method 95"},
+		"zip that lies on size":       {zipWith(t, func(h *zip.FileHeader) { h.UncompressedSize64 = 3 }), image.ErrInvalid, ""},
+		"huge zip directory":          {hugeZip(t), image.ErrTooManyEntries, "directory"},
+		"zstd window":                 {[]byte(bigWindow), image.ErrInvalid, "window"},
 	} {
 		t.Run(title, func(t *testing.T) {
 			c, dir := open(t, noDisk)
@@ -220,13 +220,9 @@ func hugeZip(t testing.TB) []byte {
 	return b.Bytes()
 }
 
-// bigWindow is a zstd frame that wants 512 MiB of memory.
-func bigWindow(t testing.TB) []byte {
-	t.Helper()
-	return compressed(t, tarOf(t, someFiles()...), func(w io.Writer) (io.WriteCloser, error) {
-		return zstd.NewWriter(w, zstd.WithWindowSize(512<<20), zstd.WithSingleSegment(false))
-	})
-}
+// bigWindow is an empty zstd frame that wants 512 MiB of memory: magic, no
+// flags, a window of 2^(10+19) bytes, and a last block of nothing (RFC 8878).
+const bigWindow = "\x28\xb5\x2f\xfd\x00\x98\x01\x00\x00"
 
 // An empty disk costs no space and is no bomb, in whatever way it comes.
 func TestZeroesBecomeHoles(t *testing.T) {
@@ -269,6 +265,27 @@ func TestHonestOddities(t *testing.T) {
 	g, err := c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, b)}, nil)
 	must(t, err)
 	wantFiles(t, g, want)
+}
+
+// The modes and owners that an archive gives its files are nobody's here.
+func TestModesAndOwnersAreIgnored(t *testing.T) {
+	strange := func(h *tar.Header) {
+		h.Mode, h.Uid, h.Gid, h.Uname, h.Gname = 0o6777, 12345, 54321, "mallory", "mallory"
+	}
+	files := []file{{name: "d/", hdr: strange}, vmx("d/a.vmx"), {name: "d/suid", body: []byte("#!"), hdr: strange}, {name: "d/none", hdr: func(h *tar.Header) { h.Mode = 0 }}}
+	b := gzipOf(t, tarOf(t, files...))
+	c, _ := open(t)
+	url, _ := serve(t, b)
+	g, err := c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, b)}, nil)
+	must(t, err)
+	wantFiles(t, g, files)
+	for name, want := range map[string]fs.FileMode{"d": fs.ModeDir | 0o555, "d/suid": 0o444, "d/none": 0o444} {
+		info, err := os.Stat(filepath.Join(g.Dir, name))
+		must(t, err)
+		if st := info.Sys().(*syscall.Stat_t); info.Mode() != want || int(st.Uid) != os.Getuid() {
+			t.Errorf("%s has mode %v and owner %d, want %v and %d", name, info.Mode(), st.Uid, want, os.Getuid())
+		}
+	}
 }
 
 type unsafeError struct{ error }

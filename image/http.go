@@ -15,8 +15,9 @@ import (
 // maxRedirects is how many redirects a download follows.
 const maxRedirects = 10
 
-// maxRetryAfter is the longest that a server's Retry-After is obeyed.
-const maxRetryAfter = 10 * time.Minute
+// maxRetryAfter is the longest that a Retry-After is taken to say, so that
+// none overflows. Limits.Idle says how long one is obeyed.
+const maxRetryAfter = 24 * time.Hour
 
 // deniedError is what Options.DialControl said of an address.
 type deniedError struct{ err error }
@@ -62,7 +63,7 @@ func checkRedirect(req *http.Request, via []*http.Request) error {
 	if req.URL.Scheme != "http" && req.URL.Scheme != "https" {
 		return &redirectError{fmt.Sprintf("the server redirects to a %s URL, not to http or https", req.URL.Scheme)}
 	}
-	if len(via) >= maxRedirects {
+	if len(via) > maxRedirects {
 		return &redirectError{fmt.Sprintf("the server redirects more than %d times", maxRedirects)}
 	}
 	if via[len(via)-1].URL.Scheme == "https" && req.URL.Scheme != "https" {
@@ -155,7 +156,7 @@ func retryAfter(h http.Header) time.Duration {
 		return 0
 	}
 	if s, err := strconv.Atoi(v); err == nil {
-		return min(time.Duration(max(0, s))*time.Second, maxRetryAfter)
+		return time.Duration(min(max(0, s), int(maxRetryAfter/time.Second))) * time.Second
 	}
 	if t, err := http.ParseTime(v); err == nil {
 		return min(max(0, time.Until(t)), maxRetryAfter)

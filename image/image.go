@@ -51,14 +51,26 @@ type Options struct {
 	InUse func() (map[Sum]int, error)
 
 	// CacheBytes is the disk space that images may take. Beyond it the least
-	// recently used ones that nobody needs go. 0 means no limit but the disk's.
+	// recently used ones that nobody needs go, when one is added. 0 means no
+	// limit but the disk's.
 	CacheBytes int64
+
+	// Derived names a folder in the Cache's own in which others keep what they
+	// made of images, each in a folder of the image's name, while a machine
+	// needs it. It counts as the image's disk space and goes with the image. ""
+	// means none.
+	Derived string
 
 	// DialControl is asked before each connection, with the address that is
 	// really dialled, as net.Dialer.Control is; an error forbids the
 	// connection and is told to the client. Behind a proxy that is the
 	// proxy's address.
 	DialControl func(network, address string, c syscall.RawConn) error
+
+	// Downloaded is told of each download that ended: how many bytes it
+	// brought, and whether the archive was then whole and right. It returns
+	// at once, and may be called by many goroutines at once. Nil is not called.
+	Downloaded func(bytes int64, err error)
 
 	Limits    Limits
 	Log       *slog.Logger // nil means none

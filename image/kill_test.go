@@ -16,7 +16,7 @@ import (
 // A process is killed at random moments of a cold Ensure. The next one ends
 // with the image, downloads no byte that it has, and leaves no litter.
 func TestKilledAtRandomMoments(t *testing.T) {
-	const rounds = 20
+	const rounds = 50
 	files := []file{vmx("a.vmx"), {name: "disk", body: noise(1<<20, 1)}, {name: "zeroes", body: make([]byte, 3<<20)}}
 	b := gzipOf(t, tarOf(t, files...))
 	s := sumOf(t, b)

@@ -3,7 +3,7 @@ package image
 import "time"
 
 // Limits bound what an image may cost. A field left zero has the default that
-// its comment names.
+// its comment names. What is over one of them has an error of its own.
 type Limits struct {
 	DownloadBytes int64 // size of the archive; 64 GiB
 	UnpackedBytes int64 // size of all files together, holes included; 256 GiB
@@ -16,7 +16,8 @@ type Limits struct {
 	// honest. 200
 	Ratio int
 
-	Stall     time.Duration // how long a server may send nothing; 60 s
+	Stall     time.Duration // how long a server may send nothing before it is asked again; 60 s
+	Idle      time.Duration // how long a download may bring no byte, over all its tries and pauses; 5 min
 	Tries     int           // requests in a row that bring no byte; 6
 	RetryWait time.Duration // before the second try, doubled up to 32 times that; 1 s
 
@@ -38,6 +39,7 @@ func (l Limits) withDefaults() Limits {
 		PathLength:    or(l.PathLength, 1024),
 		Ratio:         or(l.Ratio, 200),
 		Stall:         or(l.Stall, time.Minute),
+		Idle:          or(l.Idle, 5*time.Minute),
 		Tries:         or(l.Tries, 6),
 		RetryWait:     or(l.RetryWait, time.Second),
 		FreeBytes:     max(0, or(l.FreeBytes, 1<<30)),

@@ -3,6 +3,7 @@ package image
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,7 +17,7 @@ type Entry struct {
 	URL          string    // where it came from, without user info and query
 	ArchiveBytes int64     // what was downloaded
 	Bytes        int64     // of its files, holes included
-	DiskBytes    int64     // what they take on disk
+	DiskBytes    int64     // what they take on disk, with what was made of them
 	CreatedAt    time.Time // UTC
 	UsedAt       time.Time // when Ensure last returned it, UTC
 	InUse        int       // machines that need it
@@ -49,6 +50,7 @@ func (c *Cache) list() ([]Entry, error) {
 		if r, err := c.read(s); err == nil {
 			e.URL, e.ArchiveBytes, e.Bytes, e.DiskBytes, e.CreatedAt = r.URL, r.ArchiveBytes, r.Bytes, r.DiskBytes, r.CreatedAt
 		}
+		e.DiskBytes += c.derivedBytes(s)
 		if info, err := folder.Info(); err == nil {
 			e.UsedAt = info.ModTime().UTC()
 		}
@@ -96,6 +98,35 @@ func (c *Cache) takeAway(s Sum) (string, error) {
 	return c.discard(s)
 }
 
+// derivedPath is the folder of what others made of an image, "" if there is
+// none.
+func (c *Cache) derivedPath(s Sum) string {
+	path := filepath.Join(c.dir, c.opts.Derived, s.String())
+	if c.opts.Derived == "" || !exists(path) {
+		return ""
+	}
+	return path
+}
+
+// derivedBytes is the disk space of what others made of an image. What cannot
+// be looked at, as it is just being made, does not count yet.
+func (c *Cache) derivedBytes(s Sum) (total int64) {
+	path := c.derivedPath(s)
+	if path == "" {
+		return 0
+	}
+	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return nil
+		}
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+			total += diskBytes(info)
+		}
+		return nil
+	})
+	return total
+}
+
 // discard needs c.gold held.
 func (c *Cache) discard(s Sum) (string, error) {
 	trash, err := os.MkdirTemp(c.dir, ".trash-")
@@ -108,6 +139,9 @@ func (c *Cache) discard(s Sum) (string, error) {
 		os.Rename(from, filepath.Join(trash, "image")),
 		syncPath(filepath.Dir(from)),
 	)
+	if derived := c.derivedPath(s); err == nil && derived != "" {
+		err = os.Rename(derived, filepath.Join(trash, "derived"))
+	}
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("removing image %s: %w", s, err), removeTree(trash))
 	}

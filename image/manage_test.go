@@ -195,3 +195,34 @@ func TestSums(t *testing.T) {
 		t.Errorf("a Sum prints as %q", got)
 	}
 }
+
+// What others made of an image counts as its own and goes with it, whether it
+// is removed or evicted.
+func TestWhatWasMadeOfAnImageGoesWithIt(t *testing.T) {
+	c, dir := open(t, func(o *image.Options) { o.CacheBytes, o.Derived = 700<<10, "made" })
+	derive := func(s image.Sum) {
+		must(t, os.MkdirAll(filepath.Join(dir, "made", s.String()), 0o755))
+		must(t, os.WriteFile(filepath.Join(dir, "made", s.String(), "disk"), noise(500<<10, 1), 0o444))
+	}
+	left := func() []string {
+		names, err := filepath.Glob(filepath.Join(dir, "made", "*"))
+		must(t, err)
+		return names
+	}
+	evicted, _ := keep(t, c, 100)
+	derive(evicted)
+	list, err := c.List()
+	must(t, err)
+	if got := list[0].DiskBytes; got < 600<<10 {
+		t.Errorf("the image takes %d bytes on disk, want those of what was made of it counted", got)
+	}
+	removed, _ := keep(t, c, 150)
+	if got := sums(t, c); len(got) != 1 || got[0] != removed || len(left()) != 0 {
+		t.Errorf("got images %v and %v made of them, want the new one alone", got, left())
+	}
+	derive(removed)
+	must(t, c.Remove(removed))
+	if diff := cmp.Diff([]string{"gold", "made"}, ls(t, dir)); diff != "" || len(left()) != 0 {
+		t.Errorf("got %v left, and (-want +got):\n%s", left(), diff)
+	}
+}

@@ -20,7 +20,7 @@ const maxElement = 255
 // do not is refused as well, for images travel.
 func cleanName(raw string, l Limits) (string, error) {
 	if len(raw) > l.PathLength {
-		return "", fail(ErrTooLarge, nil, "the image's path %s is longer than %d bytes", quoted(raw), l.PathLength)
+		return "", over(ErrPathTooLong, "path %s is longer than the %d bytes that are allowed", quoted(raw), l.PathLength)
 	}
 	if problem := badPath(raw); problem != "" {
 		return "", fail(ErrUnsafe, nil, "the image's path %s %s", quoted(raw), problem)
@@ -31,7 +31,7 @@ func cleanName(raw string, l Limits) (string, error) {
 	}
 	elements := strings.Split(name, "/")
 	if len(elements) > l.PathDepth {
-		return "", fail(ErrTooLarge, nil, "the image's path %s has more than %d elements", quoted(raw), l.PathDepth)
+		return "", over(ErrPathTooDeep, "path %s has more than the %d elements that are allowed", quoted(raw), l.PathDepth)
 	}
 	for _, e := range elements {
 		if problem := badElement(e); problem != "" {

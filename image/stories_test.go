@@ -16,6 +16,7 @@ type story struct {
 	want     error
 	text     string
 	requests int
+	idle     time.Duration // Limits.Idle
 }
 
 func stories(t *testing.T, half int, other []byte) map[string]story {
@@ -51,13 +52,14 @@ func brokenTransfers(t *testing.T, half int) map[string]story {
 			}
 			plain(w, r, b)
 		}},
-		"stalls before the head always": {want: image.ErrDownload, text: "sends nothing", requests: 3, serve: func(_ http.ResponseWriter, r *http.Request, _ int, _ []byte) { <-r.Context().Done() }},
+		"stalls for longer than it is waited for": {want: image.ErrStalled, text: "no byte comes within 400ms", requests: anyNumber, idle: 400 * time.Millisecond, serve: func(_ http.ResponseWriter, r *http.Request, _ int, _ []byte) { <-r.Context().Done() }},
+		"stalls before the head always":           {want: image.ErrDownload, text: "sends nothing", requests: 3, serve: func(_ http.ResponseWriter, r *http.Request, _ int, _ []byte) { <-r.Context().Done() }},
 		"says too long": {requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) {
 			some(w, b, len(b), len(b)+1000)
 			cutOff(w)
 		}},
 		"says too short":    {want: image.ErrChecksum, requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) { some(w, b, len(b)-10, len(b)-10) }},
-		"says far too long": {want: image.ErrTooLarge, text: "archive", requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) { some(w, b, 10, 1<<40) }},
+		"says far too long": {want: image.ErrArchiveTooLarge, text: "64 GiB", requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) { some(w, b, 10, 1<<40) }},
 		"ends a chunked body early": {requests: 2, serve: func(w http.ResponseWriter, r *http.Request, n int, b []byte) {
 			if n == 1 {
 				w.Header().Set("Last-Modified", time.Unix(1e9, 0).UTC().Format(http.TimeFormat))
@@ -185,6 +187,10 @@ func answers(t *testing.T, half int, other []byte) map[string]story {
 			}
 			plain(w, r, b)
 		}},
+		"asks for more patience than there is": {want: image.ErrStalled, text: "503", requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, _ []byte) {
+			w.Header().Set("Retry-After", "3600")
+			w.WriteHeader(http.StatusServiceUnavailable)
+		}},
 		"is broken":  {want: image.ErrDownload, text: "500", requests: 3, serve: func(w http.ResponseWriter, _ *http.Request, _ int, _ []byte) { w.WriteHeader(500) }},
 		"has it not": {want: image.ErrDownload, text: "404", requests: 1, serve: func(w http.ResponseWriter, r *http.Request, _ int, _ []byte) { http.NotFound(w, r) }},
 		"forbids it": {want: image.ErrDownload, text: "403", requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, _ []byte) { w.WriteHeader(403) }},
@@ -199,14 +205,14 @@ func answers(t *testing.T, half int, other []byte) map[string]story {
 			}
 			http.NotFound(w, r)
 		}},
-		"redirects in a ring": {want: image.ErrDownload, text: "more than 10", requests: 10, serve: func(w http.ResponseWriter, r *http.Request, n int, _ []byte) {
+		"redirects in a ring": {want: image.ErrDownload, text: "more than 10", requests: 11, serve: func(w http.ResponseWriter, r *http.Request, n int, _ []byte) {
 			http.Redirect(w, r, "/again?"+itoa(n), http.StatusFound)
 		}},
 		"redirects to a file": {want: image.ErrDownload, text: "a file URL", requests: 1, serve: func(w http.ResponseWriter, r *http.Request, _ int, _ []byte) {
 			http.Redirect(w, r, "file:///etc/passwd", http.StatusFound)
 		}},
-		"redirects a few times": {requests: 4, serve: func(w http.ResponseWriter, r *http.Request, n int, b []byte) {
-			if n < 4 {
+		"redirects ten times": {requests: 11, serve: func(w http.ResponseWriter, r *http.Request, n int, b []byte) {
+			if n <= 10 {
 				http.Redirect(w, r, "/again?"+itoa(n), http.StatusTemporaryRedirect)
 				return
 			}

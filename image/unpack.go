@@ -76,8 +76,32 @@ func (u *unpacker) compressedTar(form form, in *bufio.Reader) error {
 	// must end first, or closing them would block.
 	defer closeReader()
 	defer u.archive.abandon()
+	if form != formTar {
+		inner := bufio.NewReaderSize(tarred, tarBlock) // which the large reads pass by
+		if err := u.mustBeTar(inner); err != nil {
+			return err
+		}
+		tarred = inner
+	}
 	u.stream = &stream{r: tarred, left: u.limits.UnpackedBytes + streamSlack, limit: u.limits.UnpackedBytes}
 	return u.tar(u.stream)
+}
+
+// mustBeTar looks at what was compressed. The tar reader would say of anything
+// else that it is damaged, which does not help whoever packed it.
+func (u *unpacker) mustBeTar(in *bufio.Reader) error {
+	head, err := in.Peek(tarBlock)
+	if err != nil && err != io.EOF {
+		return u.unreadable(err)
+	}
+	switch form := sniff(head); {
+	case form == formTar, err == nil && bytes.Equal(head, make([]byte, tarBlock)): // one without entries begins with its end
+		return nil
+	case form == formUnknown:
+		return fail(ErrInvalid, nil, "the image's archive has no tar archive in it (what was compressed begins with %q)", head[:min(len(head), 16)])
+	default:
+		return fail(ErrInvalid, nil, "the image is packed twice: in its archive is another one; unpack one layer")
+	}
 }
 
 // entry takes one entry of the archive.
@@ -86,7 +110,7 @@ func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error
 		return context.Cause(u.ctx)
 	}
 	if u.entries++; u.entries > u.limits.Entries {
-		return fail(ErrTooLarge, nil, "the image has more than %d entries", u.limits.Entries)
+		return over(ErrTooManyEntries, "archive has more than the %d entries that are allowed", u.limits.Entries)
 	}
 	name, err := cleanName(raw, u.limits)
 	if err != nil || name == "." || isResourceFork(name) {
@@ -96,7 +120,7 @@ func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error
 		return err
 	}
 	if size < 0 || size > u.limits.UnpackedBytes-u.tree.bytes {
-		return tooLarge("unpacked size", u.limits.UnpackedBytes)
+		return tooLarge(u.limits.UnpackedBytes)
 	}
 	if dir {
 		return u.mkdir(name)
@@ -176,7 +200,7 @@ type stream struct {
 func (s *stream) Read(b []byte) (int, error) {
 	n, err := s.r.Read(b)
 	if s.left -= int64(n); s.left < 0 {
-		s.err = tooLarge("unpacked size", s.limit)
+		s.err = tooLarge(s.limit)
 		return 0, s.err
 	}
 	if n >= tarBlock {

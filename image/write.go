@@ -31,7 +31,7 @@ func (u *unpacker) file(name string, body io.Reader) (err error) {
 		}
 		n, rerr := fill(u.buf, body)
 		if u.tree.bytes += int64(n); u.tree.bytes > u.limits.UnpackedBytes {
-			return tooLarge("unpacked size", u.limits.UnpackedBytes)
+			return tooLarge(u.limits.UnpackedBytes)
 		}
 		if err := u.writeBlocks(f, size, u.buf[:n]); err != nil {
 			return err
@@ -102,7 +102,7 @@ func runOf(b []byte, zeroes bool) int {
 func (u *unpacker) account(n int64) error {
 	u.written += n
 	if u.written > ratioFloor && u.written/int64(u.limits.Ratio) > u.archive.position() {
-		return fail(ErrTooLarge, nil, "the image unpacks to more than %d bytes for each byte of its archive", u.limits.Ratio)
+		return over(ErrRatioTooHigh, "files have more than %d bytes for each byte of its archive, the limit for what is no bomb", u.limits.Ratio)
 	}
 	return u.spend.take(n)
 }

@@ -9,10 +9,10 @@ import (
 	"github.com/mholt/archiver/v3"
 )
 
-// zipDirectoryBytes bounds what is read of a zip's directory, which is held in
-// memory: some 40 000 entries, several times what Limits.Entries allows by
-// default.
-const zipDirectoryBytes = 4 << 20
+// zipEntryBytes bounds what is read of a zip's directory, which is held in
+// memory, for each entry that Limits.Entries allows: several times what one
+// takes as a rule.
+const zipEntryBytes = 400
 
 // zip reads a zip archive, which needs its end first.
 func (u *unpacker) zip() error {
@@ -48,10 +48,10 @@ func (u *unpacker) zip() error {
 // zipCheck looks at a zip's directory before anything is opened: it is of a
 // bearable size, and has only entries that this package reads.
 func (u *unpacker) zipCheck(in io.ReaderAt, size int64) error {
-	limited := &limitedReaderAt{r: in, left: zipDirectoryBytes + 128<<10}
+	limited := &limitedReaderAt{r: in, left: zipEntryBytes*int64(u.limits.Entries) + 128<<10}
 	z, err := zip.NewReader(limited, size)
-	if limited.err != nil {
-		return limited.err
+	if limited.left < 0 {
+		return over(ErrTooManyEntries, "zip directory is larger than that of the %d entries that are allowed", u.limits.Entries)
 	}
 	if err != nil {
 		return u.unreadable(err)
@@ -88,13 +88,11 @@ func (u *unpacker) zipEnd(in io.ReaderAt, size int64, comment int) error {
 type limitedReaderAt struct {
 	r    io.ReaderAt
 	left int64
-	err  error
 }
 
 func (l *limitedReaderAt) ReadAt(b []byte, off int64) (int, error) {
 	if l.left -= int64(len(b)); l.left < 0 {
-		l.err = fail(ErrTooLarge, nil, "the zip archive's directory is larger than %d bytes", zipDirectoryBytes)
-		return 0, l.err
+		return 0, errors.New("more was read than is allowed")
 	}
 	return l.r.ReadAt(b, off)
 }

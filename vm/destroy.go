@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 // daemon does so by itself.
 func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
 	for {
-		j, mine := m.start(id, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, id, why) })
+		j, mine := m.start(id, true, func(job context.Context, j *job) { m.destroy(job, j, id, requestID(ctx), why) })
 		if j == nil {
 			return shuttingDown()
 		}
@@ -40,22 +41,23 @@ func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
 
 // destroy is the job that takes a machine away. The intent is on disk first,
 // so that a crash does not bring the machine back; the record goes last.
-func (m *Manager) destroy(ctx context.Context, j *job, id string, why *Error) {
+func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *Error) {
 	r, err := m.store.read(id)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.Gone) {
 		j.endDestruction(notFound(id))
 		return
 	}
-	log := m.Log.With("vm", id)
 	if err != nil {
-		log.Warn("destroying a machine whose record cannot be read", "err", err)
-		r = &record{Version: recordVersion, ID: id, Phase: Destroying}
+		m.Log.Warn("destroying a machine whose record cannot be read", "vm", id, "request_id", request, "err", err)
+		r = &record{Version: recordVersion, ID: id, Phase: Destroying, RequestID: request}
 	} else {
+		r.RequestID = cmp.Or(request, r.RequestID)
 		m.intend(ctx, r, why)
 		m.feed.enter(id, Destroying, nil)
 		m.tell(ctx, r)
 	}
 	m.stopAct(id)
+	log := m.logOf(r)
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		log.Error("destruction failed", "err", err)
 		j.endDestruction(destroyError(ctx, id, err))
@@ -94,7 +96,7 @@ func (m *Manager) intend(ctx context.Context, r *record, why *Error) {
 		m.fill(ctx, r)
 	}
 	if err := m.store.keep(r); err != nil {
-		m.Log.Warn("destroying without a record of it", "vm", r.ID, "err", err)
+		m.logOf(r).Warn("destroying without a record of it", "err", err)
 	}
 }
 
@@ -136,7 +138,7 @@ func (m *Manager) forget(r *record) {
 		return
 	}
 	if err := m.store.remove(r.ID); err != nil {
-		m.Log.Error("tombstone not removed", "vm", r.ID, "err", err)
+		m.logOf(r).Error("tombstone not removed", "err", err)
 	}
 }
 

@@ -51,7 +51,7 @@ type Machine struct {
 	Network    NetworkType // what the first NIC is attached to
 	Forward    []int       // TCP ports of the guest that the host is to reach, each once
 	LaunchGUI  bool        // show the machine's screen where there is a display
-	Annotation string      // one printable line that says where the machine comes from
+	Annotation string      // one printable line that says where the machine comes from; Clone and Start are told
 }
 
 // Status is a machine's state as its hypervisor tells it now. The zero Status
@@ -175,12 +175,6 @@ type (
 	// nothing of machines that are known or of another data folder.
 	Sweeper interface {
 		Sweep(ctx context.Context, known func(id string) bool) error
-	}
-
-	// ImageSweeper removes what the driver keeps of images whose unpacked copy
-	// is gone. It may be called at any time, and changes nothing of others.
-	ImageSweeper interface {
-		SweepImages(ctx context.Context) error
 	}
 
 	// Consoler opens the log of what the guest wrote to its first serial port

@@ -26,6 +26,12 @@ const (
 	CodeImageUnsafe   Code = "image-unsafe"
 	CodeImageInvalid  Code = "image-invalid"
 	CodeImageTooLarge Code = "image-too-large"
+	CodeImageArchive  Code = "image-archive-too-large"
+	CodeImageEntries  Code = "image-too-many-entries"
+	CodeImageDepth    Code = "image-path-too-deep"
+	CodeImagePath     Code = "image-path-too-long"
+	CodeImageRatio    Code = "image-ratio-too-high"
+	CodeImageStalled  Code = "image-stalled"
 	CodeDiskFull      Code = "disk-full"
 	CodeHypervisor    Code = "hypervisor-error"
 	CodeHostDenied    Code = "host-denied"
@@ -46,6 +52,7 @@ func Codes() []Code {
 		CodePower, CodeNotSupported,
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
+		CodeImageArchive, CodeImageEntries, CodeImageDepth, CodeImagePath, CodeImageRatio, CodeImageStalled,
 		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeAttempts, CodeCancelled, CodeExpired,
 	}
 }

@@ -1,7 +1,6 @@
 package vm
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -45,7 +44,7 @@ func (m *Manager) CachedImages() ([]CachedImage, error) {
 // RemoveImage removes an unpacked image, named by its checksum in hex or as
 // "<type>-<hex>". While a machine is cloned from it, or waits for it, it fails
 // with CodeImageInUse.
-func (m *Manager) RemoveImage(ctx context.Context, name string) error {
+func (m *Manager) RemoveImage(name string) error {
 	sum, err := image.FindSum(name)
 	if err != nil {
 		return &Error{Code: CodeInvalidField, Field: "checksum", Message: fmt.Sprintf("%.200v", err)}
@@ -56,15 +55,8 @@ func (m *Manager) RemoveImage(ctx context.Context, name string) error {
 		return &Error{Code: CodeImageInUse, Message: err.Error(), Err: err}
 	case errors.Is(err, image.ErrNotFound):
 		return &Error{Code: CodeImageNotFound, Message: err.Error() + "; GET /images lists those there are", Err: err}
-	case err != nil:
-		return err
 	}
-	if s, ok := m.Driver.(ImageSweeper); ok {
-		if err := s.SweepImages(ctx); err != nil {
-			m.Log.Warn("what was made from a removed image is left for the next start", "image", sum, "err", err)
-		}
-	}
-	return nil
+	return err
 }
 
 // ImagesInUse counts the machines that need each image: those cloned from it

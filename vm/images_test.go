@@ -38,15 +38,15 @@ func TestImageLife(t *testing.T) {
 		t.Fatalf("got %+v, want one image that two machines need", list)
 	}
 	must(t, h.vms.Destroy(t.Context(), one.ID))
-	wantCode(t, "while a machine needs it", h.vms.RemoveImage(t.Context(), q.Image.Checksum), vm.CodeImageInUse)
+	wantCode(t, "while a machine needs it", h.vms.RemoveImage(q.Image.Checksum), vm.CodeImageInUse)
 	must(t, h.vms.Destroy(t.Context(), two.ID))
 	if list, err = h.vms.CachedImages(); err != nil || len(list) != 1 || list[0].VMs != 0 {
 		t.Errorf("with no machine: got %+v, %v", list, err)
 	}
-	must(t, h.vms.RemoveImage(t.Context(), "SHA256-"+strings.ToUpper(q.Image.Checksum)))
-	wantCode(t, "once removed", h.vms.RemoveImage(t.Context(), q.Image.Checksum), vm.CodeImageNotFound)
+	must(t, h.vms.RemoveImage("SHA256-"+strings.ToUpper(q.Image.Checksum)))
+	wantCode(t, "once removed", h.vms.RemoveImage(q.Image.Checksum), vm.CodeImageNotFound)
 	for _, name := range []string{"", "x", q.Image.Checksum[1:], "sha1-" + q.Image.Checksum, "../" + q.Image.Checksum[3:]} {
-		wantCode(t, name, h.vms.RemoveImage(t.Context(), name), vm.CodeInvalidField)
+		wantCode(t, name, h.vms.RemoveImage(name), vm.CodeInvalidField)
 	}
 	h.wait(h.create(q).ID)
 	if n := h.downloads.Load(); n != 2 {
@@ -67,7 +67,7 @@ func TestImageInUseWhileDownloading(t *testing.T) {
 	q := h.request()
 	v := h.create(q)
 	<-begun
-	wantCode(t, "while it is downloaded", h.vms.RemoveImage(t.Context(), q.Image.Checksum), vm.CodeImageInUse)
+	wantCode(t, "while it is downloaded", h.vms.RemoveImage(q.Image.Checksum), vm.CodeImageInUse)
 	close(finish)
 	if v = h.wait(v.ID); v.Phase != vm.Ready {
 		t.Errorf("got %s, want ready", v.Phase)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"osx-builder/callback"
 	"osx-builder/image"
@@ -46,6 +47,7 @@ type Options struct {
 	MemoryReserve int           // MiB of the host's memory that are not promised to machines
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
+	Hooks         Hooks         // what to call for whoever counts
 	Log           *slog.Logger
 }
 
@@ -63,6 +65,9 @@ type Manager struct {
 	timers   map[string]*time.Timer // of the machines that have an end
 	creating int
 	stopping bool
+	count    *census // under way, or nil
+
+	asking singleflight.Group // of what Health asks the driver
 
 	feed    *feed
 	unwatch context.CancelFunc // ends the watch for power states; guarded by feed.mu
@@ -85,6 +90,7 @@ func Open(o Options) (*Manager, error) {
 	}
 	o.Creations = cmp.Or(o.Creations, 16)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.Hooks = o.Hooks.orNothing()
 	m := &Manager{
 		Options: o, store: &store{dir: o.Dir},
 		jobs: make(map[string]*job), acts: make(map[string]*act), keys: make(map[string]*claim),
@@ -121,12 +127,12 @@ func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error)
 		return VM{}, err
 	}
 	if key == "" {
-		return m.accept(s, key)
+		return m.accept(ctx, s, key)
 	}
 	for {
 		c, mine := m.claim(key)
 		if mine {
-			v, err := m.accept(s, key)
+			v, err := m.accept(ctx, s, key)
 			m.settleClaim(key, c, v.ID)
 			return v, err
 		}
@@ -172,9 +178,10 @@ func (m *Manager) ready(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) accept(s spec, key string) (VM, error) {
+func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {
 	now := time.Now().UTC()
 	r := newRecord(s, key, now)
+	r.RequestID = requestID(ctx)
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.MaxLifetime), now)
 	if err := m.admit(r); err != nil {
 		return VM{}, err
@@ -246,6 +253,9 @@ func unreadable(id string, err error) *Error {
 // Wait is Get, but holds until the machine is ready, failed or being
 // destroyed, or until d is over.
 func (m *Manager) Wait(ctx context.Context, id string, d time.Duration) (VM, error) {
+	if d <= 0 {
+		return m.Get(ctx, id)
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for waiting := true; waiting; {
@@ -328,35 +338,12 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 	return m.takeAway(ctx, id, nil)
 }
 
-// Health is what an operator wants to know of the Manager.
-type Health struct {
-	Hypervisor string            `json:"hypervisor"`
-	Details    map[string]string `json:"details,omitempty"`
-	Creating   int               `json:"creating"` // unfinished creations
-	Error      *Error            `json:"error,omitempty"`
-}
-
-// Health tells whether a creation could work now. It reads no machine.
-func (m *Manager) Health(ctx context.Context) Health {
-	h := Health{Hypervisor: m.Hypervisor}
-	if d, ok := m.Driver.(Describer); ok {
-		h.Details = d.Describe(ctx)
-	}
-	if err := m.ready(ctx); err != nil {
-		h.Error = clientError(err)
-	}
-	m.mu.Lock()
-	h.Creating = m.creating
-	m.mu.Unlock()
-	return h
-}
-
-// machine is the driver's view of a record.
+// machine is the driver's view of a record, but for the annotation of a new
+// machine.
 func (m *Manager) machine(r *record) Machine {
 	return Machine{
 		ID: r.ID, Dir: filepath.Join(m.Dir, r.ID),
 		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, Forward: r.Spec.Forward, LaunchGUI: r.Spec.LaunchGUI,
-		Annotation: fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum),
 	}
 }
 

@@ -92,7 +92,7 @@ func (m *Manager) resume(r *record) {
 			m.forget(r)
 		})
 	case r.Phase == Destroying:
-		m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, nil) })
+		m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, "", nil) })
 	case !r.settled():
 		r.Attempts++
 		m.rewrite(r)

@@ -1,13 +1,19 @@
 package qemu_test
 
 import (
+	"bytes"
 	"encoding/json"
+	"log/slog"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"osx-builder/vm/qemu"
 )
 
 // command returns the arguments with which the machine would be started, as
@@ -143,6 +149,53 @@ func TestCommandOfWindows(t *testing.T) {
 		}
 		if !strings.Contains(strings.Join(argv, " "), want) {
 			t.Errorf("got %q for %s, want %q in it", argv, guestOS, want)
+		}
+	}
+}
+
+// What an honest image has left of its maker's host is switched off: the
+// machine boots, the log names each with the machine's ID, and nothing of it is
+// given to QEMU or made.
+func TestLeftovers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	var log bytes.Buffer
+	r.reopen(func(o *qemu.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
+	outside := t.TempDir()
+	leftovers := map[string][]string{ // by what the log says
+		"ide1:0: drive of type cdrom-image": {`ide1:0.present = "TRUE"`, `ide1:0.deviceType = "cdrom-image"`, `ide1:0.fileName = "` + outside + `/tools.iso"`},
+		"sata0:1: drive of type cdrom-raw":  {`sata0.present = "TRUE"`, `sata0:1.present = "TRUE"`, `sata0:1.deviceType = "cdrom-raw"`, `sata0:1.fileName = "auto detect"`},
+		"floppy0":                           {`floppy0.present = "TRUE"`, `floppy0.fileName = "/dev/fd0"`},
+		"serial0":                           {`serial0.present = "TRUE"`, `serial0.fileType = "file"`, `serial0.fileName = "` + outside + `/serial.txt"`},
+		"parallel0":                         {`parallel0.present = "TRUE"`, `parallel0.fileName = "/dev/lp0"`},
+		"sound":                             {`sound.present = "TRUE"`, `sound.fileName = "-1"`, `sound.autoDetect = "TRUE"`},
+		"sharedfolder0":                     {`sharedFolder0.present = "TRUE"`, `sharedFolder0.hostPath = "` + outside + `"`},
+	}
+	lines := plain
+	for _, l := range leftovers {
+		lines = append(slices.Clip(lines), l...)
+	}
+	m := r.machine()
+	r.clone(m, r.image(idle, lines...))
+	argv, err := r.Command(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, arg := range argv {
+		for _, word := range []string{outside, "/dev/fd0", "/dev/lp0", "cdrom", "cd,", "floppy", "fdc", "parallel", "audio", "fsdev", "virtfs"} {
+			if strings.Contains(arg, word) {
+				t.Errorf("QEMU is given %q", arg)
+			}
+		}
+	}
+	r.start(m)
+	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(m), "OK") })
+	if made, err := os.ReadDir(outside); err != nil || len(made) > 0 {
+		t.Errorf("got %v outside, %v, want nothing", made, err)
+	}
+	for what := range leftovers {
+		if !slices.ContainsFunc(strings.Split(log.String(), "\n"), func(l string) bool { return strings.Contains(l, m.ID) && strings.Contains(l, what) }) {
+			t.Errorf("the log does not tell of %s:\n%s", what, log.String())
 		}
 	}
 }

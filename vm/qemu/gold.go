@@ -21,9 +21,9 @@ import (
 )
 
 const (
-	// preparedFolder is beside the folder of gold images. In it each has a
+	// PreparedFolder is beside the folder of gold images. In it each has a
 	// folder of its name, with a qcow2 file for each disk that was prepared.
-	preparedFolder = "prepared"
+	PreparedFolder = "prepared"
 
 	// unfinished begins the name of a file that is being written.
 	unfinished = ".new-"
@@ -48,8 +48,9 @@ const (
 // few hundred guest MiB read from the VMDK do, so that it pays before the first
 // machine is there; that is when it is done.
 //
-// What is made from an image goes with it: a folder whose image is gone is
-// removed when a driver is opened, when a disk is prepared, and by sweep.
+// What is made from an image goes with it, which is the image cache's to do; a
+// folder whose image has gone otherwise is removed when a driver is opened and
+// when a disk is prepared.
 type stable struct {
 	gold    string // absolute path of the folder with the gold images; "" prepares none
 	reserve int64  // bytes of the disk that are left to the host
@@ -73,7 +74,7 @@ func openStable(gold string, reserve int64, log *slog.Logger) (*stable, error) {
 }
 
 func (s *stable) folder(image string) string {
-	return filepath.Join(filepath.Dir(s.gold), preparedFolder, image)
+	return filepath.Join(filepath.Dir(s.gold), PreparedFolder, image)
 }
 
 // prepare gives each slow disk of the image whose .vmx is at gold its qcow2
@@ -201,7 +202,8 @@ func limited(ctx context.Context, seconds, bytes int64, args ...string) (string,
 	script := fmt.Sprintf(`ulimit -v %d 2>/dev/null; ulimit -t %d; ulimit -f %d; ulimit -c 0; exec %s "$@"`, convertMemory, seconds, bytes/512, imageTool)
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
 	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
+	var out []byte
+	err := withoutAmbient(func() (err error) { out, err = cmd.CombinedOutput(); return err })
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}
@@ -238,6 +240,3 @@ func (s *stable) sweepImage(ctx context.Context, image string) error {
 	}
 	return os.RemoveAll(s.folder(image))
 }
-
-// SweepImages removes what was made from images that are gone.
-func (d *Driver) SweepImages(ctx context.Context) error { return d.stable.sweep(ctx) }

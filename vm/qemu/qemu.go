@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/singleflight"
@@ -74,7 +75,6 @@ var (
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
 
-	_ vm.ImageSweeper = (*Driver)(nil)
 	_ vm.Consoler     = (*Driver)(nil)
 	_ vm.Screenshoter = (*Driver)(nil)
 	_ vm.Powerer      = (*Driver)(nil)
@@ -143,7 +143,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 
 // Describe tells what machines run on: QEMU's "version" and "path" or, under
 // "missing", why there is none; "acceleration" and "network", what nat machines
-// are plugged into, each with its reason.
+// are plugged into, each with its reason; under "firewall" what may cut
+// machines off.
 func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts := map[string]string{}
 	var lack *vm.Error
@@ -161,6 +162,12 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts["network"] = nat.name()
 	if user, is := nat.(*userNet); is {
 		facts["network"] += ": " + user.why
+	}
+	switch warnings, err := d.firewalls(); {
+	case err != nil:
+		facts["firewall"] = err.Error()
+	case len(warnings) > 0:
+		facts["firewall"] = strings.Join(warnings, "; ")
 	}
 	return facts
 }

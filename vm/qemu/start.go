@@ -146,7 +146,7 @@ func spawn(dir string, argv []string, w *os.File) error {
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := withoutAmbient(cmd.Run); err != nil {
 		return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	return nil

@@ -81,7 +81,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, err := read(m.Dir); err == nil {
+	if err := read(m.Dir, &state{}); err == nil {
 		return nil
 	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
@@ -103,8 +103,8 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s, err := read(m.Dir)
-	if err != nil {
+	var s state
+	if err := read(m.Dir, &s); err != nil {
 		return err
 	}
 	s.Power = p
@@ -163,7 +163,11 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := d.hook(ctx, Inspect, m); err != nil {
 		return vm.Status{}, err
 	}
-	s, err := read(m.Dir)
+	var s struct {
+		Machine struct{ CPUs, Memory int }
+		Power   vm.Power
+	}
+	err := read(m.Dir, &s)
 	if errors.Is(err, fs.ErrNotExist) {
 		return vm.Status{}, nil
 	}
@@ -188,12 +192,13 @@ func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	return os.RemoveAll(m.Dir)
 }
 
-func read(dir string) (s state, err error) {
+// read takes of a machine's file what s has a field for.
+func read(dir string, s any) error {
 	b, err := os.ReadFile(filepath.Join(dir, "machine.json"))
 	if err != nil {
-		return s, err
+		return err
 	}
-	return s, json.Unmarshal(b, &s)
+	return json.Unmarshal(b, s)
 }
 
 func write(dir string, s state) error {
@@ -201,5 +206,5 @@ func write(dir string, s state) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, "machine.json"), b, 0o600)
+	return renameio.WriteFile(filepath.Join(dir, "machine.json"), b, 0o600, renameio.WithTempDir(dir))
 }

@@ -115,7 +115,7 @@ func TestCheckRefusesHostileImages(t *testing.T) {
 		"CVE-2024-32498: qcow2 posing as VMDK":     {with(flat(), map[string]string{"d.vmdk": qcow2 + strings.Repeat("\x00", 512)}), []string{"m.vmx", "scsi0:0.fileName", "d.vmdk", "QCOW"}},
 		"CVE-2024-4467: json: as the disk":         disk(`json:{|22driver|22:|22file|22,|22filename|22:|22/etc/shadow|22}`),
 		"CVE-2024-4467: json: as the parent":       parent(`parentFileNameHint="json:{'driver':'raw','file':{'filename':'/etc/shadow'}}"`),
-		"CVE-2023-0821 and others: raw as VMDK":    {with(flat(), map[string]string{"d.vmdk": "root:x:0:0\n"}), []string{"scsi0:0.fileName", "raw"}},
+		"raw as VMDK":                              {with(flat(), map[string]string{"d.vmdk": "root:x:0:0\n"}), []string{"scsi0:0.fileName", "raw"}},
 		"absolute disk":                            disk(shadow),
 		"device":                                   disk("/dev/sda"),
 		"disk above":                               disk("../d.vmdk"),

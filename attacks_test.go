@@ -1,0 +1,110 @@
+package main_test
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"osx-builder/vm"
+)
+
+// The published attacks on programs that take images from strangers, each as an
+// image that the daemon is asked to boot: it is refused by the code for what it
+// is, with the place at fault, and nothing outside was read or written.
+func TestPublishedAttacks(t *testing.T) {
+	outside := t.TempDir()
+	secret := filepath.Join(outside, "secret")
+	const content = "nobody may read this"
+	must(t, os.WriteFile(secret, []byte(strings.Repeat(content, 8*512/len(content)+1)), 0o600))
+	json := fmt.Sprintf(`json:{"driver":"file","filename":"%s"}`, secret)
+	attacks := map[string]struct {
+		archive []byte
+		want    vm.Code
+		names   []string
+	}{
+		// OpenStack: a flat VMDK whose extent is a file of the host.
+		"CVE-2022-47951": {
+			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor(secret)),
+			vm.CodeImageUnsafe,
+			[]string{"d.vmdk", "extent", secret},
+		},
+		// OpenStack: a QCOW2 image whose data is a file of the host.
+		"CVE-2024-32498": {
+			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", outsideData(t, secret)),
+			vm.CodeImageUnsafe,
+			[]string{"a.vmx", "scsi0:0.fileName", "d.vmdk", "QCOW"},
+		},
+		// QEMU: the same, with a json: name that qemu-img info follows.
+		"CVE-2024-4467": {
+			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", outsideData(t, json)),
+			vm.CodeImageUnsafe,
+			[]string{"scsi0:0.fileName", "d.vmdk", "QCOW"},
+		},
+		"CVE-2024-4467 in the .vmx": {
+			packed(t, "a.vmx", vmxText(strings.ReplaceAll(json, `"`, "|22"))),
+			vm.CodeImageUnsafe,
+			[]string{"a.vmx", "scsi0:0.fileName", "json:"},
+		},
+		// Nomad: a decompression bomb.
+		"CVE-2023-0821": {
+			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("A", 64<<20)),
+			vm.CodeImageRatio,
+			[]string{"200 bytes"},
+		},
+		// Incus: a link at the top that leads outside, and a file below it.
+		"GHSA-vxp5-584q-c479": {
+			packed(t, "a.vmx", vmxText("d.vmdk"), "templates", "-> "+outside, "templates/gotcha", "x"),
+			vm.CodeImageUnsafe,
+			[]string{"templates", outside},
+		},
+	}
+	archives := map[string][]byte{}
+	for name, a := range attacks {
+		archives[strings.ReplaceAll(name, " ", "")] = a.archive
+	}
+	s := newStage(t)
+	s.serve(archives)
+	for name, a := range attacks {
+		v := s.settled(s.create(s.served(strings.ReplaceAll(name, " ", ""), a.archive).Body(small(nil))).ID)
+		if v.Error == nil || v.Error.Code != a.want {
+			t.Errorf("%s: got %s, %+v, want %s", name, v.Phase, v.Error, a.want)
+			continue
+		}
+		for _, word := range a.names {
+			if !strings.Contains(v.Error.Message, word) {
+				t.Errorf("%s: the message does not name %q: %s", name, word, v.Error.Message)
+			}
+		}
+	}
+	if files := s.kept(); len(files) > 0 {
+		t.Errorf("got %v, want nothing kept", files)
+	}
+	if out, err := exec.Command("grep", "-rl", content, s.Data).CombinedOutput(); err == nil || len(out) > 0 {
+		t.Errorf("the secret is in %s", out)
+	}
+	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
+		t.Errorf("got %v outside, %v, want the secret alone", entries, err)
+	}
+}
+
+// outsideData is a QCOW2 image whose data is in the file of that name.
+func outsideData(t *testing.T, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	stand := strings.Repeat("x", len(name)) // qemu-img would write to the file itself
+	cmd := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file="+stand+",data_file_raw=on", "d", "4096")
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	b, err := os.ReadFile(filepath.Join(dir, "d"))
+	must(t, err)
+	if !bytes.Contains(b, []byte(stand)) {
+		t.Fatal("the image does not name its data file")
+	}
+	return strings.ReplaceAll(string(b), stand, name)
+}
