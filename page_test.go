@@ -83,7 +83,7 @@ func pageMachine(t *testing.T, b browser) {
 	p.shot("screen")
 	p.click("#screen button")
 	p.click("[data-ref=console] summary")
-	p.shows("[data-ref=log]", "Linux version")
+	p.shows("[data-ref=log]", "tinyvm: ready")
 	p.in3(func(what string) { p.accessible("with a machine, " + what); p.shot("machine-" + what) })
 
 	must(t, s.Kill())
@@ -92,7 +92,7 @@ func pageMachine(t *testing.T, b browser) {
 	s.start()
 	p.shows("#link", "Live")
 	p.until("the banner goes", one("#gone")+".hidden")
-	p.shows("[data-ref=log]", "Linux version")
+	p.shows("[data-ref=log]", "tinyvm: ready")
 
 	p.click("[data-power=suspend]")
 	p.shows(".card", "suspended")
