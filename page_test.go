@@ -83,7 +83,7 @@ func pageMachine(t *testing.T, b browser) {
 	p.shot("screen")
 	p.click("#screen button")
 	p.click("[data-ref=console] summary")
-	p.shows("[data-ref=log]", "Linux version")
+	p.shows("[data-ref=log]", "tinyvm: ready")
 	p.in3(func(what string) { p.accessible("with a machine, " + what); p.shot("machine-" + what) })
 
 	must(t, s.Kill())
@@ -92,7 +92,7 @@ func pageMachine(t *testing.T, b browser) {
 	s.start()
 	p.shows("#link", "Live")
 	p.until("the banner goes", one("#gone")+".hidden")
-	p.shows("[data-ref=log]", "Linux version")
+	p.shows("[data-ref=log]", "tinyvm: ready")
 
 	p.click("[data-power=suspend]")
 	p.shows(".card", "suspended")
@@ -358,6 +358,7 @@ func pagePower(t *testing.T, b browser, s *stage) {
 	p := b.open(t, s.URL+"/", desk)
 	archive := memoryImages(t)["image0"]
 	p.order(s.site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
+	p.shows(".card", "ready")
 	p.shows(".card", "powered-on")
 	for _, step := range []struct{ action, status, buttons string }{
 		{"suspend", "suspended", "resume off"},
@@ -388,7 +389,7 @@ func pagePower(t *testing.T, b browser, s *stage) {
 }
 
 // A tab that is not looked at lets go of its connection, and catches up once
-// it is looked at again.
+// it is looked at again. It learns what others do.
 func pageHidden(t *testing.T, b browser, s *stage) {
 	p := b.open(t, s.URL+"/", desk)
 	p.shows("#link", "Live")
@@ -402,9 +403,11 @@ func pageHidden(t *testing.T, b browser, s *stage) {
 			t.Fatalf("not within %v: the stream of events ends", patience)
 		}
 	}
-	s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
+	v := s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
 	hide(false)
 	p.shows(".card", "failed")
+	s.destroy(v.ID)
+	p.shows("#empty", "no machines")
 }
 
 // accessible holds the page against axe-core's rules.
