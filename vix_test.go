@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -90,18 +89,7 @@ func fields(t *testing.T, doc []byte) (names []string) {
 func TestVMwareLife(t *testing.T) {
 	w := newVMware(t)
 	i := w.image(tinyvm)
-	body := fmt.Sprintf(`{
-"cpus": 2,
-"memory": "1gib",
-"network_type": "nat",
-"image": {
-"url": %q,
-"checksum": %q,
-"checksum_type": "sha256"
-},
-"launch_gui": true,
-"callback_url": %q,
-}`, i.URL, i.SHA256, w.site.CallbackURL())
+	body := w.firstExample(i, "1gib")
 	a, err := w.Do("POST", "/vms", "application/x-www-form-urlencoded", []byte(body))
 	must(t, err)
 	if got := fields(t, a.Body); a.Status != http.StatusAccepted || len(got) < 9 || !slices.Equal(got[:9], seedFields) {
@@ -183,6 +171,37 @@ func TestVMwareRecovery(t *testing.T) {
 		t.Errorf("after another crash: got %+v, want it as it was: %+v", after, before)
 	}
 	w.destroy(v.ID)
+}
+
+// What VMware refuses fails the machine with its code and VMware's own words,
+// and nothing else: the machine can be destroyed, and the next one is made.
+func TestVMwareRefuses(t *testing.T) {
+	w := newVMware(t)
+	i := w.image(tinyvm)
+	for name, c := range map[string]struct {
+		call, code string
+		want       vm.Code
+		says       string
+	}{
+		"no licence":     {"VixVM_Clone", "32", vm.CodeHypervisorUnavailable, "licence"},
+		"disk full":      {"VixVM_Clone", "8", vm.CodeDiskFull, "not enough disk space"},
+		"locked":         {"VixVM_Clone", "15", vm.CodeOpen, "close it in VMware's window"},
+		"damaged":        {"VixVM_PowerOn", "4002", vm.CodeOpen, ".vmx file is damaged"},
+		"a dialog waits": {"VixVM_PowerOn", "3028", vm.CodeHypervisor, "dialog"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &vmware{w.in(t), w.control}
+			w.set("error."+c.call, c.code)
+			v := w.settled(w.create(i.Body(small(nil))).ID)
+			if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != c.want {
+				t.Fatalf("got phase %s with %+v, want failed with %s", v.Phase, v.Error, c.want)
+			}
+			wantParts(t, "its error", v.Error.Message, c.says, "(VIX error "+c.code+")")
+			w.set("error."+c.call, "")
+			w.destroy(v.ID)
+			w.destroy(w.ready(w.create(i.Body(small(nil))).ID).ID)
+		})
+	}
 }
 
 // A machine that VMware does not let be read answers 409 and gets in nobody's
