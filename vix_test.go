@@ -52,10 +52,10 @@ func (w *vmware) set(name, content string) {
 	must(w.t, os.WriteFile(path, []byte(content), 0o600))
 }
 
-// glob lists what is below the daemon's folder for VMware.
+// glob lists what is below the folders of what was made of images for VMware.
 func (w *vmware) glob(pattern string) []string {
 	w.t.Helper()
-	names, err := filepath.Glob(filepath.Join(w.Data, "vix", pattern))
+	names, err := filepath.Glob(filepath.Join(w.Data, "images", "prepared", pattern))
 	must(w.t, err)
 	return names
 }
@@ -122,7 +122,7 @@ func TestVMwareLife(t *testing.T) {
 	if code != vm.CodeNotFound {
 		t.Errorf("GET once gone: got %s, want %s", code, vm.CodeNotFound)
 	}
-	if left := w.glob("*/clones/*"); len(left) != 0 {
+	if left := w.glob("*/vmware/clones/*"); len(left) != 0 {
 		t.Errorf("the base remembers machines that are gone: %q", left)
 	}
 	a, err = w.Do("DELETE", "/images/"+i.SHA256, "", nil)

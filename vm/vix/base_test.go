@@ -20,7 +20,7 @@ func (b *bench) forget(gold string) {
 // bases lists what is in the folder of the bases.
 func (b *bench) bases() []string {
 	b.t.Helper()
-	names, err := filepath.Glob(filepath.Join(b.options.Dir, "*"))
+	names, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "vmware"))
 	must(b.t, err)
 	return names
 }
@@ -51,7 +51,7 @@ func TestSweepMarks(t *testing.T) {
 	d := b.open()
 	known, unknown := b.running(d), b.running(d)
 	mark := func(m vm.Machine) bool {
-		marks, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "clones", m.ID))
+		marks, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "vmware", "clones", m.ID))
 		must(t, err)
 		return len(marks) == 1
 	}
