@@ -156,11 +156,11 @@ func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 			errs = append(errs, d.leave(id))
 		}
 	}
-	return errors.Join(append(errs, d.SweepImages(ctx))...)
+	return errors.Join(append(errs, d.sweepImages(ctx))...)
 }
 
-// SweepImages removes the bases whose image is gone and that have no clones.
-func (d *Driver) SweepImages(ctx context.Context) error {
+// sweepImages removes the bases whose image is gone and that have no clones.
+func (d *Driver) sweepImages(ctx context.Context) error {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil {
 		return err
@@ -182,9 +182,9 @@ func (d *Driver) SweepImages(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sweep is SweepImages where what is left is left for the next time.
+// sweep is sweepImages where what is left is left for the next time.
 func (d *Driver) sweep(ctx context.Context) {
-	if err := d.SweepImages(ctx); err != nil {
+	if err := d.sweepImages(ctx); err != nil {
 		d.Log.Warn("bases of clones not swept", "err", err)
 	}
 }
