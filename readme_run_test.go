@@ -36,10 +36,10 @@ func TestReadme(t *testing.T) {
 			r.run(b.line, r.work, recipe(b.text))
 		case b.kind == "sh":
 			dir := r.work
-			if strings.HasPrefix(b.text, "make ") {
+			if regexp.MustCompile(`(?m)^make `).MatchString(b.text) {
 				dir = r.source
 			}
-			out := r.run(b.line, dir, b.text)
+			out := r.run(b.line, dir, foreground(b.text))
 			if i+1 < len(blocks) && blocks[i+1].kind == "json" && blocks[i+1].file == "" {
 				sameFields(t, fmt.Sprintf("what README's line %d prints", b.line), out, blocks[i+1].text)
 				r.id = regexp.MustCompile(`"id": "([^"]+)"`).FindStringSubmatch(out)[1]
@@ -75,14 +75,14 @@ func readmeBlocks(t *testing.T) (all []block) {
 		switch {
 		case isFence && now == nil:
 			now = &block{kind: fence, line: number, file: file}
-			if fence == "" && strings.Contains(line, "$ ") {
-				t.Errorf("README, line %d: what a user types belongs into a block of sh", number)
-			}
 		case isFence:
 			all = append(all, *now)
 			now, file = nil, ""
 		case now != nil:
 			now.text += line
+			if strings.HasPrefix(line, "$ ") {
+				t.Errorf("README, line %d: what a user types belongs into a block of sh, without a prompt", number)
+			}
 		case strings.TrimSpace(line) != "":
 			file = ""
 			if m := regexp.MustCompile("into `([a-z.]+)`:$").FindStringSubmatch(strings.TrimSpace(line)); m != nil {
@@ -103,6 +103,18 @@ func recipe(yaml string) string {
 		}
 	}
 	return commands
+}
+
+// foreground runs beside the rest of a block the daemon that a user would run
+// in a terminal of its own, on other data than the one that is there, and stops
+// it at the block's end.
+func foreground(text string) string {
+	daemon := regexp.MustCompile(`(?m)^osx-builder -.*$`)
+	if !daemon.MatchString(text) {
+		return text
+	}
+	return "rm -f ~/other.log\n" + daemon.ReplaceAllString(text, `$0 -data ~/other 2>~/other.log &
+until grep msg=listening ~/other.log; do kill -0 %%; sleep 0.1; done >&2`) + "kill %%\nwait %%\n"
 }
 
 // reader is a user at a shell.
@@ -131,7 +143,13 @@ func newReader(t *testing.T) *reader {
 	}
 	must(t, os.MkdirAll(filepath.Join(r.work, "ci"), 0o755))
 	must(t, os.WriteFile(filepath.Join(home, "token"), []byte("0123456789abcdef\n"), 0o600))
-	port := fmt.Sprint(freePort(t))
+	port, other := fmt.Sprint(freePort(t)), fmt.Sprint(freePort(t))
+	cert := exec.Command("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
+		"-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem")
+	cert.Dir = r.work
+	if out, err := cert.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %v: %s", cert, err, out)
+	}
 	sum, err := e2e.SHA256(filepath.Join("build", tinyvm))
 	must(t, err)
 	r.replace = strings.NewReplacer(
@@ -139,12 +157,15 @@ func newReader(t *testing.T) *reader {
 		"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", sum,
 		"http://ci.example.com/hooks/vm", r.site.CallbackURL(),
 		"localhost:12345", "localhost:"+port,
+		"build.example.com:12345", "localhost:"+other, "build.example.com", "localhost", "0.0.0.0:12345", "0.0.0.0:"+other,
+		"/run/osx-builder.sock", filepath.Join(home, "sock"),
 		`"1gib"`, `"256mib"`, // leaves room for others on the host
 	)
 	r.start(append(cleanEnv(),
 		"HOME="+home, "PATH="+filepath.Join(home, ".local/bin")+":"+os.Getenv("PATH"),
 		"OSX_BUILDER_LISTEN=127.0.0.1:"+port, "OSX_BUILDER_HOST=http://127.0.0.1:"+port,
 		"BUILDER=http://127.0.0.1:"+port, "BUILDER_TOKEN="+filepath.Join(home, "token"),
+		"CURL_CA_BUNDLE="+filepath.Join(r.work, "cert.pem"),
 	))
 	return r
 }
