@@ -37,6 +37,8 @@ func FuzzParse(f *testing.F) {
 		f.Add(data, "displayName", "x\"\nfirmware = \"bios")
 	}
 	f.Add([]byte("\xef\xbb\xbfa=b=c\r# d\r\n\"e"), "A", "|0A")
+	f.Add([]byte("\vethernet0.present = \"TRME\""), "a", "b")
+	f.Add([]byte("ethernet0.wa\u212aeonpcktrcv = \"x\""), "a", "b") // a Kelvin sign, a k in lower case
 	f.Fuzz(func(t *testing.T, data []byte, key, value string) {
 		file, err := vmx.Parse(data)
 		if err != nil {

@@ -91,6 +91,9 @@ func plainComment(l line, eol string, afterBOM bool) line {
 // plainSetting rewrites a setting where that makes it readable, or says why
 // nothing does.
 func plainSetting(l line, eol string) (line, string) {
+	if strings.ToLower(strings.TrimSpace(l.key)) != l.key {
+		return l, "the key has blanks or letters in it that other readers take for none or for others"
+	}
 	value, ok := l.value, true
 	if plainBool.MatchString(l.key) {
 		value, ok = plainTruth(value)
