@@ -15,14 +15,18 @@ import (
 	"testing"
 
 	"osx-builder/api"
+	"osx-builder/config"
 	"osx-builder/vm"
 )
 
 // arrows is the house: which package may import which of the others. What is
 // not here is not allowed; tests may import what they like.
 var arrows = map[string][]string{
-	"":                 {"api", "callback", "config", "image", "vm", "vm/qemu", "vm/vix", "vm/vmx"},
-	"api":              {"vm"},
+	"":                 {"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/qemu", "vm/vix", "vm/vmx"},
+	"api":              {"api/page", "vm"},
+	"api/client":       nil,
+	"api/page":         nil,
+	"api/server":       nil,
 	"callback":         nil,
 	"config":           nil,
 	"image":            nil,
@@ -31,21 +35,22 @@ var arrows = map[string][]string{
 	"vm/qemu/network":  nil,
 	"vm/vix":           {"vm", "vm/vmx"},
 	"vm/vmtest":        {"vm"},
-	"vm/vmtest/daemon": {"api", "callback", "config", "image", "vm", "vm/vmtest"},
+	"vm/vmtest/daemon": {"api", "api/server", "callback", "config", "image", "vm", "vm/vmtest"},
 	"vm/vmtest/demo":   {"vm", "vm/vmtest/e2e"},
 	"vm/vmtest/e2e":    {"vm"},
 	"vm/vmx":           nil,
 }
 
 type goPackage struct {
-	ImportPath, Doc, Dir string
-	Imports, GoFiles     []string
+	ImportPath, Doc, Dir       string
+	Imports, GoFiles, CgoFiles []string
 }
 
-// packages lists the module's packages as the go command sees them.
-func packages(t *testing.T) map[string]goPackage {
+// packages lists the module's packages as the go command sees them with these
+// build tags.
+func packages(t *testing.T, tags string) map[string]goPackage {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-json=ImportPath,Doc,Dir,Imports,GoFiles", "./...").Output()
+	out, err := exec.Command("go", "list", "-tags", tags, "-json=ImportPath,Doc,Dir,Imports,GoFiles,CgoFiles", "./...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -62,7 +67,14 @@ func packages(t *testing.T) map[string]goPackage {
 }
 
 func TestArrows(t *testing.T) {
-	for name, p := range packages(t) {
+	for _, tags := range []string{"", "vix"} {
+		t.Run("tags "+tags, func(t *testing.T) { followArrows(t, packages(t, tags)) })
+	}
+}
+
+func followArrows(t *testing.T, all map[string]goPackage) {
+	t.Helper()
+	for name, p := range all {
 		allowed, known := arrows[name]
 		if !known {
 			t.Errorf("package %q is not in the house; is it to be?", name)
@@ -83,8 +95,8 @@ func TestArrows(t *testing.T) {
 
 // Every exported declaration has a comment.
 func TestExportedNamesHaveComments(t *testing.T) {
-	for name, p := range packages(t) {
-		for _, file := range p.GoFiles {
+	for name, p := range packages(t, "vix") {
+		for _, file := range append(p.GoFiles, p.CgoFiles...) {
 			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.ParseComments)
 			if err != nil {
 				t.Fatal(err)
@@ -114,6 +126,25 @@ func TestCodes(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^\s+Code\w+\s+Code = "([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
 		if !slices.Contains(vm.Codes(), vm.Code(m[1])) {
 			t.Errorf("code %s is not in vm.Codes", m[1])
+		}
+	}
+}
+
+// Every setting that -help explains stands in README.
+func TestReadmeSettings(t *testing.T) {
+	_, err := config.Load([]string{"-help"}, func(string) string { return "" })
+	help := new(config.HelpError)
+	if !errors.As(err, &help) {
+		t.Fatalf("-help: got %v", err)
+	}
+	readme := readFile(t, "README.md")
+	names := regexp.MustCompile(`(?m)^ +-([a-z-]+)`).FindAllStringSubmatch(help.Text, -1)
+	if len(names) < 10 {
+		t.Fatalf("-help has %d settings: %s", len(names), help.Text)
+	}
+	for _, m := range names {
+		if !regexp.MustCompile("(?m)^\\|.*`-" + m[1] + "`").MatchString(readme) {
+			t.Errorf("README does not explain -%s", m[1])
 		}
 	}
 }

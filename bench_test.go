@@ -111,7 +111,7 @@ const bootRounds = 5
 // that makes the same overlay and starts QEMU with the same arguments: to the
 // machine that is powered on, and to the guest's page.
 func BenchmarkWarmCreate(b *testing.B) {
-	r := newBenchRig(b)
+	r := newBenchRig(b, "-network", "user", "-forward", "80")
 	gold, err := filepath.Glob(filepath.Join(r.Data, "images", "gold", "*", "*", "*.vmdk"))
 	mustB(b, err)
 	var on, page pair
@@ -138,7 +138,7 @@ func BenchmarkWarmCreate(b *testing.B) {
 // BenchmarkColdCreate measures a creation that downloads its image against
 // curl, sha256sum, tar and the same QEMU by hand.
 func BenchmarkColdCreate(b *testing.B) {
-	r := newBenchRig(b)
+	r := newBenchRig(b, "-network", "user", "-forward", "80")
 	var page pair
 	for range bootRounds {
 		mustB(b, r.Stop())
@@ -165,11 +165,11 @@ func BenchmarkColdCreate(b *testing.B) {
 	page.report(b, "cold-page")
 }
 
-// benchRig is a daemon on the user network, and the command line with which it
-// starts QEMU.
+// benchRig is a daemon, and the command line with which it starts QEMU.
 type benchRig struct {
 	*e2e.Daemon
 	b     *testing.B
+	args  []string // of the daemon
 	site  *e2e.Site
 	image e2e.Image
 	qemu  []string
@@ -177,11 +177,11 @@ type benchRig struct {
 	vmdk  string // and its gold disk
 }
 
-func newBenchRig(b *testing.B) *benchRig {
+func newBenchRig(b *testing.B, args ...string) *benchRig {
 	b.Helper()
 	data, err := os.MkdirTemp("", "osxb")
 	mustB(b, err)
-	r := &benchRig{b: b, site: e2e.NewSite("build"), Daemon: &e2e.Daemon{Data: data}}
+	r := &benchRig{b: b, args: args, site: e2e.NewSite("build"), Daemon: &e2e.Daemon{Data: data}}
 	sum, err := e2e.SHA256(filepath.Join("build", tinyvm))
 	if err != nil {
 		b.Fatalf("%v; make image builds it", err)
@@ -199,9 +199,9 @@ func newBenchRig(b *testing.B) *benchRig {
 	r.dir = filepath.Join(data, "vms", v.ID)
 	pid, err := os.ReadFile(filepath.Join(r.dir, "pid"))
 	mustB(b, err)
-	args, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
+	line, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
 	mustB(b, err)
-	r.qemu = strings.Split(strings.TrimSuffix(string(args), "\x00"), "\x00")
+	r.qemu = strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 	gold, err := filepath.Glob(filepath.Join(data, "images", "gold", "*", "*", "*.vmdk"))
 	mustB(b, err)
 	r.vmdk = gold[0]
@@ -211,7 +211,7 @@ func newBenchRig(b *testing.B) *benchRig {
 
 func (r *benchRig) start() {
 	r.b.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: plainBinary(r.b), Data: r.Data, Args: []string{"-network", "user", "-forward", "80"}})
+	d, err := e2e.Start(e2e.Options{Binary: plainBinary(r.b), Data: r.Data, Args: append([]string{"-driver", "qemu"}, r.args...)})
 	mustB(r.b, err)
 	r.Daemon = d
 }
@@ -234,9 +234,19 @@ func (r *benchRig) create() vm.VM {
 	return v
 }
 
-func (r *benchRig) poweredOn(id string) (v vm.VM) {
+func (r *benchRig) poweredOn(id string) vm.VM {
 	r.b.Helper()
-	for v.Status != vm.PoweredOn {
+	return r.until(id, func(v vm.VM) bool { return v.Status == vm.PoweredOn })
+}
+
+func (r *benchRig) addressed(id string) vm.VM {
+	r.b.Helper()
+	return r.until(id, func(v vm.VM) bool { return v.IPAddress != "" })
+}
+
+func (r *benchRig) until(id string, done func(vm.VM) bool) (v vm.VM) {
+	r.b.Helper()
+	for !done(v) {
 		var err error
 		v, _, err = r.VM("GET", "/vms/"+id, nil, http.StatusOK)
 		mustB(r.b, err)
@@ -249,7 +259,7 @@ func (r *benchRig) poweredOn(id string) (v vm.VM) {
 
 func (r *benchRig) page(id string) {
 	r.b.Helper()
-	_, err := e2e.Page(r.poweredOn(id), "/", time.Minute)
+	_, err := e2e.Page(r.addressed(id), "/", time.Minute)
 	mustB(r.b, err)
 }
 
@@ -312,10 +322,12 @@ func (h hand) stop() {
 	mustB(h.b, p.Kill())
 }
 
-func freePort(b *testing.B) int {
-	b.Helper()
+func freePort(t testing.TB) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	mustB(b, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }

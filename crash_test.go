@@ -99,7 +99,9 @@ func crash(t *testing.T, p crashPlan) {
 	for round := 1; round <= p.rounds; round++ {
 		c.start()
 		c.trouble()
-		c.kill()
+		if c.qemu && c.rand.IntN(4) == 0 {
+			c.killMachine() // while the daemon is away
+		}
 		if c.rand.IntN(3) == 0 {
 			c.killWhileStarting()
 		}
@@ -114,19 +116,22 @@ func crash(t *testing.T, p crashPlan) {
 	}
 	c.start()
 	c.clear()
-	must(t, c.daemon.Stop())
 	t.Logf("%d rounds: %d machines accepted, %d creations whose answer was lost, %d destroyed, %d callbacks", p.rounds, len(c.accepted), c.lost, len(c.deleted), c.posts)
 }
 
 // start runs the daemon on what the one before left.
 func (c *crasher) start() {
 	c.t.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: c.binary, Data: c.data, Args: []string{"-creations", "200", "-memory-reserve", "1mib"}})
+	began := time.Now()
+	d, err := e2e.Start(e2e.Options{Binary: c.binary, Data: c.data, Env: c.env(), Args: []string{"-creations", "200", "-memory-reserve", "1mib"}})
 	if err != nil {
 		c.t.Fatalf("the daemon did not start again: %v", err)
 	}
-	c.daemon = d
+	c.daemon, c.startTook = d, time.Since(began)
 }
+
+// env has a folder for temporary files that can be looked into.
+func (c *crasher) env() []string { return append(os.Environ(), "TMPDIR="+c.temp) }
 
 func (c *crasher) kill() {
 	must(c.t, c.daemon.Kill())
@@ -135,11 +140,12 @@ func (c *crasher) kill() {
 	}
 }
 
-// killWhileStarting kills a daemon that may not listen yet.
+// killWhileStarting kills a daemon at any moment of its start or soon after.
 func (c *crasher) killWhileStarting() {
 	cmd := exec.Command(c.binary, "-data", c.data, "-listen", "127.0.0.1:0")
+	cmd.Env = c.env()
 	must(c.t, cmd.Start())
-	time.Sleep(c.between(0, 150*time.Millisecond))
+	time.Sleep(c.between(0, c.startTook*3/2))
 	_ = cmd.Process.Kill() // there is nothing that it could have ended by
 	_ = cmd.Wait()
 }
@@ -152,7 +158,7 @@ func (c *crasher) trouble() {
 		seed := c.rand.Uint64()
 		wg.Go(func() {
 			r := rand.New(rand.NewPCG(c.seed, seed))
-			time.Sleep(time.Duration(r.Int64N(int64(time.Until(until))/2 + 1)))
+			time.Sleep(time.Duration(r.Int64N(int64(max(time.Until(until), 1)))))
 			c.request(r)
 		})
 	}
@@ -192,6 +198,10 @@ func (c *crasher) create(r *rand.Rand) {
 	switch {
 	case status == http.StatusAccepted:
 		c.accepted[v.ID] = name
+		if last := c.keyed[key]; key != "" && last != "" && last != v.ID && !c.doomed[last] && !c.doomed[v.ID] {
+			c.t.Errorf("key %s made machine %s, and then %s", key, last, v.ID)
+		}
+		c.keyed[key] = v.ID
 	case status == 0:
 		c.lost++
 		c.open[key] = name

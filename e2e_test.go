@@ -3,8 +3,6 @@ package main_test
 import (
 	"encoding/json"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -12,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -219,37 +216,6 @@ func TestMachinesOutliveTheDaemon(t *testing.T) {
 	again := s.get(v.ID)
 	if again.Status != vm.PoweredOn || again.IPAddress != v.IPAddress || s.page(again)["boot_id"] != before["boot_id"] {
 		t.Errorf("after the restart: got %+v, want it as it was: %+v", again, v)
-	}
-}
-
-// Without the right to make networks, the guest is reached by forwarded ports.
-func TestUserNetwork(t *testing.T) {
-	s := newStage(t, "-network", "user", "-forward", "80")
-	v := s.ready(s.create(s.image(tinyvm).Body(small(nil))).ID)
-	if v.IPAddress != "127.0.0.1" || len(v.PortForwards) != 2 {
-		t.Errorf("got address %s, forwards %v, want 127.0.0.1 and ports 22 and 80", v.IPAddress, v.PortForwards)
-	}
-	if page := s.page(v); page["mac"] != v.MACAddress {
-		t.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
-	}
-	for _, f := range v.PortForwards {
-		if f.Guest != 22 {
-			continue
-		}
-		c, err := net.DialTimeout("tcp", net.JoinHostPort(v.IPAddress, strconv.Itoa(f.Host)), 10*time.Second)
-		must(t, err)
-		must(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
-		b := make([]byte, 6)
-		_, err = io.ReadFull(c, b)
-		must(t, c.Close())
-		if err != nil || string(b) != "tinyvm" {
-			t.Errorf("port 22 answers %q, %v, want the guest's banner", b, err)
-		}
-	}
-	must(t, s.Stop())
-	s.start()
-	if again := s.get(v.ID); !cmp.Equal(again.PortForwards, v.PortForwards) || s.page(again)["mac"] != v.MACAddress {
-		t.Errorf("after a restart: got forwards %v, want %v", again.PortForwards, v.PortForwards)
 	}
 }
 

@@ -31,7 +31,7 @@ func descriptor(extent string) string {
 }
 
 // packed is an archive of these files: pairs of name and content.
-func packed(t *testing.T, files ...string) []byte {
+func packed(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	z := gzip.NewWriter(&b)

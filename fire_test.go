@@ -2,6 +2,8 @@ package main_test
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -81,6 +83,82 @@ func TestDestroyUnderFire(t *testing.T) {
 	}
 }
 
+// A disk that is full, to the last byte, keeps no machine from being destroyed
+// and no daemon from starting.
+func TestDestroyOnFullDisk(t *testing.T) {
+	s := newStage(t, "-disk-reserve", "0")
+	s.smallDisk("128m")
+	body := s.image(tinyvm).Body(small(map[string]any{"callback_url": s.site.CallbackURL()}))
+	one, two := s.create(body), s.create(body)
+	s.ready(one.ID)
+	s.ready(two.ID)
+	f, err := os.Create(filepath.Join(s.Data, "filler"))
+	must(t, err)
+	_, err = io.Copy(f, neverEnds{})
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("filling the disk: got %v, want %v", err, syscall.ENOSPC)
+	}
+	must(t, f.Close())
+	if _, code, err := s.VM("POST", "/vms", body, http.StatusInsufficientStorage); err != nil || code != vm.CodeDiskFull {
+		t.Errorf("POST: got %s, %v, want 507 %s", code, err, vm.CodeDiskFull)
+	}
+	must(t, s.Kill())
+	s.start()
+	s.destroy(one.ID)
+	s.destroy(two.ID)
+	if n := s.machines(); n != 0 {
+		t.Errorf("%d machines still run", n)
+	}
+}
+
+// neverEnds reads as noise.
+type neverEnds struct{}
+
+func (neverEnds) Read(b []byte) (int, error) { return len(b), nil }
+
+// A DELETE that meets a daemon that stops is answered, and what it began is
+// ended by the next daemon.
+func TestDestroyWhileStopping(t *testing.T) {
+	s := newStage(t)
+	i := s.image(tinyvm)
+	var ids []string
+	for range 3 {
+		ids = append(ids, s.create(i.Body(small(nil))).ID)
+	}
+	for _, id := range ids {
+		s.ready(id)
+		must(t, syscall.Kill(s.process(id), syscall.SIGSTOP))
+	}
+	first := s.Daemon
+	answers := make(chan int, len(ids))
+	for n, id := range ids {
+		go func() {
+			time.Sleep(time.Duration(n) * 5 * time.Millisecond) // so that each meets another moment
+			a, err := first.Do("DELETE", "/vms/"+id, "", nil)
+			if err != nil {
+				a.Status = 0 // it no longer listens
+			}
+			answers <- a.Status
+		}()
+	}
+	time.Sleep(8 * time.Millisecond)
+	s.stopped()
+	for range ids {
+		if status := <-answers; status != http.StatusNoContent && status != http.StatusServiceUnavailable && status != 0 {
+			t.Errorf("DELETE: got %d, want 204, 503 or no connection", status)
+		}
+	}
+	s.start()
+	for _, id := range ids {
+		if a, err := s.Do("DELETE", "/vms/"+id, "", nil); err != nil || (a.Status != http.StatusNoContent && a.Status != http.StatusNotFound) {
+			t.Errorf("DELETE after the restart: got %d %s, %v, want 204 or 404", a.Status, a.Body, err)
+		}
+	}
+	if n := s.machines(); n != 0 {
+		t.Errorf("%d machines still run", n)
+	}
+}
+
 // A machine that hangs costs its reader an answer, and no other.
 func TestHungMachineIsAConflict(t *testing.T) {
 	s := newStage(t)
@@ -131,7 +209,7 @@ func TestWhileTheDaemonIsAway(t *testing.T) {
 	}
 	s.destroy(folderGone)
 	s.destroy(ended)
-	if n := s.machines(); n > 1 { // dnsmasq has no qemu in its name
+	if n := s.machines(); n != 0 {
 		t.Errorf("%d machines run that no record knows", n)
 	}
 }

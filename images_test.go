@@ -170,24 +170,8 @@ func TestDeniedHosts(t *testing.T) {
 // A disk too small for an image says so, keeps nothing of it, and has room for
 // a smaller one.
 func TestSmallDisk(t *testing.T) {
-	if os.Geteuid() != 0 {
-		if os.Getenv("CI") != "" && os.Getenv("GITHUB_ACTIONS") == "" {
-			t.Fatal("this test mounts a tmpfs and needs root")
-		}
-		t.Skip("this test mounts a tmpfs and needs root")
-	}
 	s := newStage(t, "-disk-reserve", "8MiB")
-	must(t, s.Stop())
-	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", s.Data).CombinedOutput(); err != nil {
-		t.Fatalf("mounting a tmpfs: %v: %s", err, out)
-	}
-	defer func() {
-		s.clear()
-		if out, err := exec.Command("umount", s.Data).CombinedOutput(); err != nil {
-			t.Errorf("unmounting: %v: %s", err, out)
-		}
-	}()
-	s.start()
+	s.smallDisk("64m")
 	archives := map[string][]byte{"large": noise(t, "large", 48<<20), "small": noise(t, "small", 16<<20)}
 	s.serve(archives)
 	quick := small(map[string]any{"tools_init_timeout": 1})
@@ -208,4 +192,26 @@ func TestSmallDisk(t *testing.T) {
 	if list := s.images(); len(list) != 1 || list[0].Checksum != s.served("small", archives["small"]).SHA256 {
 		t.Errorf("got images %+v, want the small one", list)
 	}
+}
+
+// smallDisk gives the daemon a data folder on a disk of its own.
+func (s *stage) smallDisk(size string) {
+	s.t.Helper()
+	must(s.t, s.Stop())
+	if os.Geteuid() != 0 {
+		if os.Getenv("CI") != "" && os.Getenv("GITHUB_ACTIONS") == "" {
+			s.t.Fatal("this test mounts a tmpfs and needs root")
+		}
+		s.t.Skip("this test mounts a tmpfs and needs root")
+	}
+	if out, err := exec.Command("mount", "-t", "tmpfs", "-o", "size="+size, "tmpfs", s.Data).CombinedOutput(); err != nil {
+		s.t.Fatalf("mounting a tmpfs: %v: %s", err, out)
+	}
+	s.t.Cleanup(func() {
+		s.clear()
+		if out, err := exec.Command("umount", s.Data).CombinedOutput(); err != nil {
+			s.t.Errorf("unmounting: %v: %s", err, out)
+		}
+	})
+	s.start()
 }

@@ -1,5 +1,6 @@
 // Command osx-builder is a small HTTP daemon that turns an image's URL and
-// checksum into a running virtual machine, and takes it away again.
+// checksum into a running virtual machine, and takes it away again. With a verb
+// as its first argument it is the command line of one that runs.
 package main
 
 import (
@@ -9,42 +10,52 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
 
-	systemd "github.com/coreos/go-systemd/v22/daemon"
 	"github.com/gofrs/flock"
-	"golang.org/x/net/netutil"
 
 	"osx-builder/api"
+	"osx-builder/api/client"
+	"osx-builder/api/server"
 	"osx-builder/callback"
 	"osx-builder/config"
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vix"
 	"osx-builder/vm/vmx"
 )
+
+// gcPercent is how much garbage there may be for each 100 bytes in use. The
+// default of 100 is for programs with more to do: a daemon beside machines
+// leaves them the memory.
+const gcPercent = 50
 
 // version is set by the linker.
 var version = "unknown"
 
-const (
-	// drainTime is what requests under way get to end once the daemon is told to.
-	drainTime = 5 * time.Second
-
-	// stopTime is what the daemon gets in all. What then still holds it up is
-	// cut off as a crash would, and recovered as after one.
-	stopTime = 9 * time.Second
-)
+// stopTime is what the daemon gets to stop. What then still holds it up is cut
+// off as a crash would, and recovered as after one.
+const stopTime = 9 * time.Second
 
 func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	if client.Asked(os.Args[1:]) {
+		context.AfterFunc(ctx, stop) // a second signal ends it at once
+		os.Exit(client.Run(ctx, client.Options{
+			Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: buildInfo(),
+		}))
+	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
 	context.AfterFunc(ctx, func() {
@@ -73,12 +84,12 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	if c.CleanNetwork {
 		return cleanNetwork(ctx, c, log.Logger)
 	}
-	listener, err := net.Listen("tcp", c.Listen)
+	front, err := server.Listen(serverOptions(c, log.Logger))
 	if err != nil {
-		return fmt.Errorf("listening on %s: %w; choose another address with -listen", c.Listen, err)
+		return err
 	}
-	defer listener.Close()
-	unlock, err := lock(c.Data, "http://"+listener.Addr().String())
+	defer front.Close()
+	unlock, err := lock(c.Data, front.URL())
 	if err != nil {
 		return err
 	}
@@ -92,7 +103,8 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	if err != nil {
 		return err
 	}
-	images, err := image.Open(filepath.Join(c.Data, "images"), imageOptions(c, hosts, log.Logger))
+	metrics := api.NewMetrics(version)
+	images, err := image.Open(filepath.Join(c.Data, "images"), imageOptions(c, hosts, metrics, log.Logger))
 	if err != nil {
 		return err
 	}
@@ -105,25 +117,40 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
 		Dir: filepath.Join(c.Data, machines), Driver: driver, Hypervisor: name, Images: images, Callbacks: callbacks,
-		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), MaxLifetime: c.MaxLifetime, Hosts: hosts, Log: log.Logger,
+		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), MaxLifetime: c.MaxLifetime, Hosts: hosts,
+		Hooks: metrics.Hooks(), Log: log.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	defer vms.Close()
-	host, _, _ := net.SplitHostPort(c.Listen)
-	d := &daemon{
-		log:    log,
-		vms:    vms,
-		http:   server(api.New(vms, api.Options{Log: log.Logger, Version: version, Hosts: []string{host}}), log.Logger),
-		reload: func() error { return errors.Join(log.Reopen(), reload()) },
+	return front.Serve(ctx, hangup, server.Service{
+		Handler: api.New(vms, apiOptions(c, front, metrics, log.Logger)),
+		Reload:  func() error { return errors.Join(log.Reopen(), reload()) },
+		Stop:    vms.Close,
+	})
+}
+
+// serverOptions are what the sockets are told.
+func serverOptions(c config.Config, log *slog.Logger) server.Options {
+	return server.Options{
+		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile,
+		TLSCert: c.TLSCert, TLSKey: c.TLSKey, Debug: c.DebugListen, Log: log,
 	}
-	return d.serve(ctx, hangup, netutil.LimitListener(listener, c.Connections))
+}
+
+// apiOptions are what the API is told. The host of -listen is a name by which
+// clients may address the daemon.
+func apiOptions(c config.Config, front *server.Server, metrics *api.Metrics, log *slog.Logger) api.Options {
+	host, _, _ := net.SplitHostPort(c.Listen)
+	return api.Options{
+		Log: log, Version: version, Hosts: append([]string{host}, c.HostNames...), Metrics: metrics, Authorized: front.Authorized(),
+	}
 }
 
 // imageOptions are what the image cache is told. Machines are counted by their
 // records, which the image cache asks for when it is to remove an image.
-func imageOptions(c config.Config, hosts *vm.Hosts, log *slog.Logger) image.Options {
+func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *slog.Logger) image.Options {
 	reserve := c.DiskReserve
 	if reserve == 0 {
 		reserve = -1 // to the cache, 0 is the default
@@ -134,6 +161,7 @@ func imageOptions(c config.Config, hosts *vm.Hosts, log *slog.Logger) image.Opti
 		CacheBytes:  c.CacheSize,
 		Derived:     qemu.PreparedFolder,
 		DialControl: hosts.Control,
+		Downloaded:  metrics.Downloaded,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
 			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,
@@ -176,64 +204,6 @@ func secrets(file string) (keys func() [][]byte, reload func() error, err error)
 	return f.Secrets, f.Reload, err
 }
 
-// server bounds what a client may cost: time, and the bytes of its header. GET
-// /vms/:id?wait= gives itself more time to answer.
-func server(h http.Handler, log *slog.Logger) *http.Server {
-	return &http.Server{
-		Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: time.Minute,
-		WriteTimeout: 5 * time.Minute, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10,
-		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-	}
-}
-
-// daemon is what runs once all is open.
-type daemon struct {
-	log    *config.Log
-	vms    *vm.Manager
-	http   *http.Server
-	reload func() error // what SIGHUP asks for
-}
-
-// serve answers requests until ctx ends, then stops the jobs, so that those
-// who wait for one have their answer, and lets the requests under way end.
-func (d *daemon) serve(ctx context.Context, hangup <-chan os.Signal, l net.Listener) error {
-	d.http.RegisterOnShutdown(d.vms.Close)
-	d.log.Info("listening", "url", "http://"+l.Addr().String())
-	failed := make(chan error, 1)
-	go func() { failed <- d.http.Serve(l) }()
-	d.notify(systemd.SdNotifyReady)
-	for {
-		select {
-		case err := <-failed:
-			return fmt.Errorf("serving HTTP: %w", err)
-		case <-hangup:
-			if err := d.reload(); err != nil {
-				d.log.Error("not all was read anew; what was read before holds", "err", err)
-			} else {
-				d.log.Info("log file and secrets read anew")
-			}
-			continue
-		case <-ctx.Done():
-		}
-		break
-	}
-	d.log.Info("stopping; machines keep running")
-	d.notify(systemd.SdNotifyStopping)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
-	defer cancel()
-	if err := d.http.Shutdown(ctx); err != nil {
-		return d.http.Close() // those that still have no answer are cut off
-	}
-	return nil
-}
-
-// notify tells systemd how far the daemon is, where it is systemd that runs it.
-func (d *daemon) notify(state string) {
-	if _, err := systemd.SdNotify(false, state); err != nil {
-		d.log.Warn("systemd not notified", "state", state, "err", err)
-	}
-}
-
 // closingDriver is a driver that main closes.
 type closingDriver interface {
 	vm.Driver
@@ -241,31 +211,91 @@ type closingDriver interface {
 	io.Closer
 }
 
-// openDriver chooses the hypervisor, and says which and why. One that was
-// asked for by name must be ready; else the daemon starts without, and says
-// what is missing here and to each client.
-func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closingDriver, name string, err error) {
-	if c.Driver == "vix" {
-		return nil, "", errors.New("-driver vix: this build has no VIX support; use -driver qemu")
+// drivers names those that this program has, for -version.
+func drivers() string {
+	if vix.Supported() {
+		return "vix, qemu"
 	}
-	d, err = qemu.Open(qemu.Options{
+	return "qemu"
+}
+
+// openDriver chooses the hypervisor, and says which and why. One that was
+// asked for by name must be ready. Else it is VMware where that answers, and
+// QEMU otherwise; where QEMU is missing too the daemon starts without, and
+// says what is missing here and to each client.
+//
+// Machines stay on the hypervisor that they were made on: another one would
+// neither find them running nor end them.
+func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closingDriver, name string, err error) {
+	dir := filepath.Join(c.Data, machines)
+	onVMware, onQEMU := count(dir, vix.Made), count(dir, qemu.Made)
+	switch {
+	case c.Driver == "vix" && onQEMU > 0:
+		return nil, "", others(c, onQEMU, "QEMU", "qemu")
+	case c.Driver == "qemu" && onVMware > 0:
+		return nil, "", others(c, onVMware, "VMware", "vix")
+	}
+	why := "asked for"
+	if c.Driver == "auto" && onQEMU > 0 {
+		why = "the machines of the data folder run on it"
+	} else if c.Driver != "qemu" {
+		v, err := openVIX(c, log)
+		if err == nil {
+			log.Info("driver chosen", "driver", "vix", "asked", c.Driver, "why", "VMware answers")
+			return v, "vix", nil
+		}
+		missing := new(vm.Error)
+		if c.Driver == "vix" || onVMware > 0 || !errors.As(err, &missing) {
+			return nil, "", fmt.Errorf("-driver %s: %w", c.Driver, err)
+		}
+		why = missing.Message
+	}
+	d, err = openQEMU(ctx, c, log, why)
+	return d, "qemu", err
+}
+
+func openVIX(c config.Config, log *slog.Logger) (*vix.Driver, error) {
+	return vix.Open(vix.Options{
+		Dir: filepath.Join(c.Data, "vix"), Library: c.VIXLibrary, HostOptions: c.VIXHostOptions, Log: log,
+	})
+}
+
+func openQEMU(ctx context.Context, c config.Config, log *slog.Logger, why string) (closingDriver, error) {
+	d, err := qemu.Open(qemu.Options{
 		Dir: c.Data, MachinesDir: filepath.Join(c.Data, machines), Forward: c.Forward, Network: c.Network,
 		Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate,
 		Gold: filepath.Join(c.Data, "images", "gold"), DiskReserve: c.DiskReserve, Log: log,
 	})
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	err = d.Ready(ctx)
 	switch {
 	case err != nil && c.Driver != "auto":
-		return nil, "", errors.Join(fmt.Errorf("-driver %s: %w", c.Driver, err), d.Close())
+		return nil, errors.Join(fmt.Errorf("-driver %s: %w", c.Driver, err), d.Close())
 	case err != nil:
-		log.Warn("no machine can be made", "driver", "qemu", "err", err)
+		log.Warn("no machine can be made", "driver", "qemu", "err", err, "why not vix", why)
 	default:
-		log.Info("driver chosen", "driver", "qemu", "asked", c.Driver)
+		log.Info("driver chosen", "driver", "qemu", "asked", c.Driver, "why", why)
 	}
-	return d, "qemu", nil
+	return d, nil
+}
+
+// count counts the machines that one driver made.
+func count(dir string, made func(dir string) bool) (n int) {
+	entries, _ := os.ReadDir(dir) // without the folder there is none
+	for _, e := range entries {
+		if e.IsDir() && made(filepath.Join(dir, e.Name())) {
+			n++
+		}
+	}
+	return n
+}
+
+// others is the error for a data folder whose machines run elsewhere.
+func others(c config.Config, n int, hypervisor, driver string) error {
+	return fmt.Errorf("-driver %s: %d machines of the data folder %s run on %s; start with -driver %s, or choose another folder with -data",
+		c.Driver, n, c.Data, hypervisor, driver)
 }
 
 // cleanNetwork is what -clean-network does in place of a daemon, while there
@@ -310,5 +340,5 @@ func lock(data, who string) (unlock func(), err error) {
 
 // buildInfo is what -version prints.
 func buildInfo() string {
-	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: qemu", version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: %s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, drivers())
 }

@@ -21,6 +21,7 @@ import (
 var binary string
 
 func TestMain(m *testing.M) {
+	e2e.Launch()
 	flag.Parse()
 	if _, err := e2e.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -37,12 +38,28 @@ func run(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	binary = filepath.Join(dir, "osx-builder")
-	build := exec.Command("go", "build", "-race", "-o", binary, ".")
-	if out, err := build.CombinedOutput(); err != nil {
-		fmt.Fprintf(os.Stderr, "building the daemon: %v\n%s", err, out)
+	if err := buildDaemon(binary, "-race", "-tags", "vix"); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
+}
+
+// buildDaemon builds the daemon as make does, but for its own flags.
+func buildDaemon(path string, flags ...string) error {
+	include, err := filepath.Abs("vm/vix/include")
+	if err != nil {
+		return err
+	}
+	build := exec.Command("go", append(append([]string{"build", "-o", path}, flags...), ".")...)
+	build.Env = os.Environ()
+	if c := os.Getenv("CGO_CFLAGS"); !strings.Contains(c, include) {
+		build.Env = append(build.Env, fmt.Sprintf("CGO_CFLAGS=%s %q", c, "-I"+include))
+	}
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("building the daemon: %w\n%s", err, out)
+	}
+	return nil
 }
 
 // stage is a running daemon and a web site, and what is left of them is
@@ -53,9 +70,11 @@ type stage struct {
 	site *e2e.Site
 	args []string
 	env  []string
+
+	program string // the daemon
 }
 
-// newStage starts a daemon with these flags.
+// newStage starts a daemon on QEMU, unless these flags say otherwise.
 func newStage(t *testing.T, args ...string) *stage {
 	t.Helper()
 	return newStageEnv(t, nil, args...)
@@ -63,9 +82,24 @@ func newStage(t *testing.T, args ...string) *stage {
 
 func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 	t.Helper()
+	return newStageOf(t, binary, env, args...)
+}
+
+// newStageOf starts another daemon than the real one.
+func newStageOf(t *testing.T, program string, env []string, args ...string) *stage {
+	t.Helper()
+	s := bareStage(t, env, args...)
+	s.program = program
+	s.start()
+	return s
+}
+
+// bareStage is a stage whose daemon does not run yet.
+func bareStage(t *testing.T, env []string, args ...string) *stage {
+	t.Helper()
 	data, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
 	must(t, err)
-	s := &stage{t: t, site: e2e.NewSite("build"), args: args, env: env}
+	s := &stage{t: t, site: e2e.NewSite("build"), args: append([]string{"-driver", "qemu"}, args...), env: env, program: binary}
 	t.Cleanup(func() {
 		s.clear()
 		if left := e2e.Traces(data); len(left) > 0 {
@@ -78,13 +112,12 @@ func newStageEnv(t *testing.T, env []string, args ...string) *stage {
 		must(t, os.RemoveAll(data))
 	})
 	s.Daemon = &e2e.Daemon{Data: data}
-	s.start()
 	return s
 }
 
 func (s *stage) start() {
 	s.t.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: binary, Data: s.Data, Args: s.args, Env: s.env})
+	d, err := e2e.Start(e2e.Options{Binary: s.program, Data: s.Data, Args: s.args, Env: s.env})
 	must(s.t, err)
 	s.Daemon = d
 }
@@ -113,16 +146,23 @@ func (s *stage) clear() {
 // image is a guest image from build/.
 func (s *stage) image(file string) e2e.Image {
 	s.t.Helper()
-	path := filepath.Join("build", file)
-	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") != "" {
-			s.t.Fatalf("%v; make test builds it", err)
-		}
-		s.t.Skipf("%v; make test builds it", err)
-	}
+	path := need(s.t, filepath.Join("build", file))
 	sum, err := e2e.SHA256(path)
 	must(s.t, err)
 	return e2e.Image{URL: s.site.ImageURL(file), SHA256: sum}
+}
+
+// need returns the path of a file that make test has built. Without it the
+// test cannot run, which CI does not let pass.
+func need(t *testing.T, path string) string {
+	t.Helper()
+	if _, err := os.Stat(path); err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatalf("%v; make test builds it", err)
+		}
+		t.Skipf("%v; make test builds it", err)
+	}
+	return path
 }
 
 const tinyvm = "tinyvm.tar.gz"
@@ -233,7 +273,7 @@ func (s *stage) machines() (n int) {
 	return n
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

@@ -1,6 +1,9 @@
 package main_test
 
 import (
+	"archive/zip"
+	"bytes"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -129,6 +132,31 @@ func TestStopInEachPhase(t *testing.T) {
 			s.ready(v.ID)
 		})
 	}
+}
+
+// An image that takes seconds to unpack holds up the end no longer than others.
+func TestStopWhileUnpacking(t *testing.T) {
+	const size = 1 << 30
+	s := newStage(t)
+	var b bytes.Buffer
+	z := zip.NewWriter(&b)
+	for name, content := range map[string]io.Reader{
+		"a.vmx":          strings.NewReader(vmxText("disk.vmdk")),
+		"disk.vmdk":      strings.NewReader(strings.Replace(descriptor("disk-flat.vmdk"), "RW 8 ", fmt.Sprintf("RW %d ", size/512), 1)),
+		"disk-flat.vmdk": io.LimitReader(neverEnds{}, size),
+	} {
+		w, err := z.Create(name)
+		must(t, err)
+		_, err = io.Copy(w, content)
+		must(t, err)
+	}
+	must(t, z.Close())
+	s.serve(map[string][]byte{"zeroes": b.Bytes()})
+	v := s.create(s.served("zeroes", b.Bytes()).Body(small(map[string]any{"tools_init_timeout": 1})))
+	s.until(v.ID, "unpacking", func(v vm.VM) bool { return v.Phase == vm.Unpacking })
+	s.stopped()
+	s.start()
+	s.ready(v.ID)
 }
 
 // SIGTERM during a destruction that hangs, and while a receiver does.

@@ -6,10 +6,12 @@ package api
 import (
 	"log/slog"
 	"net/http"
+	"runtime"
 	"time"
 
 	"github.com/julienschmidt/httprouter"
 
+	"osx-builder/api/page"
 	"osx-builder/vm"
 )
 
@@ -28,6 +30,11 @@ type Options struct {
 	Log     *slog.Logger // one line a request
 	Version string       // shown by GET /healthz
 	Hosts   []string     // names by which clients may address the daemon, beside localhost, this host's name and IP addresses
+	Metrics *Metrics     // what GET /metrics tells, of this handler alone; nil for a new one
+
+	// Authorized tells whether a token lets its bearer in, in a time that
+	// says nothing of it. Nil lets everybody in.
+	Authorized func(token string) bool
 }
 
 // api has the handlers.
@@ -39,41 +46,48 @@ type api struct {
 // New returns the handler of all routes.
 func New(vms *vm.Manager, o Options) http.Handler {
 	a := &api{vms: vms, Options: o}
+	if a.Metrics == nil {
+		a.Metrics = NewMetrics(o.Version)
+	}
+	a.Metrics.registry.MustRegister(gauges{vms})
 	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
-	r.POST("/vms", a.handle(a.create))
-	r.GET("/vms", a.handle(a.list))
-	r.HEAD("/vms", a.handle(a.list))
-	r.GET("/vms/:id", a.handle(a.get))
-	r.HEAD("/vms/:id", a.handle(a.get))
-	r.PATCH("/vms/:id", a.handle(a.change))
-	r.DELETE("/vms/:id", a.handle(a.destroy))
-	r.GET("/images", a.handle(a.images))
-	r.HEAD("/images", a.handle(a.images))
-	r.DELETE("/images/:checksum", a.handle(a.removeImage))
-	r.GET("/healthz", a.handle(a.health))
-	r.HEAD("/healthz", a.handle(a.health))
+	for _, way := range a.routes() {
+		h := noted(way.Path, way.handle)
+		if way.Method == http.MethodGet || way.Method == http.MethodDelete {
+			h = bare(h)
+		}
+		r.Handle(way.Method, way.Path, h)
+		if way.head {
+			r.Handle(http.MethodHead, way.Path, h)
+		}
+	}
 	r.NotFound = http.HandlerFunc(a.notFound)
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
-	return a.log(a.survive(a.guard(r)))
+	return a.log(a.survive(a.guard(page.Before(a.authenticate(r)))))
 }
 
 // create is POST /vms.
 func (a *api) create(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	key, err := idempotencyKey(r.Header)
+	v, err := a.accept(w, r)
 	if err != nil {
-		return err
-	}
-	var q vm.Request
-	if err := decode(w, r, &q); err != nil {
-		return err
-	}
-	v, err := a.vms.Create(r.Context(), q, key)
-	if err != nil {
+		a.Metrics.refused(err)
 		return err
 	}
 	w.Header().Set("Location", "/vms/"+v.ID)
 	return encode(w, http.StatusAccepted, v)
+}
+
+func (a *api) accept(w http.ResponseWriter, r *http.Request) (v vm.VM, err error) {
+	key, err := idempotencyKey(r.Header)
+	if err != nil {
+		return v, err
+	}
+	var q vm.Request
+	if err := decode(w, r, &q); err != nil {
+		return v, err
+	}
+	return a.vms.Create(r.Context(), q, key)
 }
 
 // get is GET /vms/:id.
@@ -131,16 +145,17 @@ func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Param
 
 // health is GET /healthz.
 func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	more, err := verbose(r)
+	more, err := flag(r, "verbose")
 	if err != nil {
 		return err
 	}
 	body := struct {
 		Status  string `json:"status"` // "ok", or "unavailable" where no machine can be made
 		Version string `json:"version"`
+		Go      string `json:"go"`
 		vm.Health
 		Networks map[vm.NetworkType]vm.NetworkState `json:"networks,omitempty"`
-	}{Status: "ok", Version: a.Version, Health: a.vms.Health(r.Context())}
+	}{Status: "ok", Version: a.Version, Go: runtime.Version(), Health: a.vms.Health(r.Context())}
 	if more {
 		body.Networks = a.vms.Networks()
 	}
@@ -149,6 +164,12 @@ func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		return encode(w, http.StatusServiceUnavailable, body)
 	}
 	return encode(w, http.StatusOK, body)
+}
+
+// metrics is GET /metrics.
+func (a *api) metrics() httprouter.Handle {
+	h := a.Metrics.handler()
+	return func(w http.ResponseWriter, r *http.Request, _ httprouter.Params) { h.ServeHTTP(w, r) }
 }
 
 func (a *api) notFound(w http.ResponseWriter, r *http.Request) {

@@ -32,10 +32,20 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // service is the API over real HTTP, with the driver without a hypervisor.
 type service struct {
 	*httptest.Server
-	t      *testing.T
+	t      testing.TB
 	driver *vmtest.Driver
 	vms    *vm.Manager
 	image  vm.Image
+	dir    string // of the machines
+}
+
+// rig is what a service is made from.
+type rig struct {
+	api   api.Options
+	image image.Options
+	vm    []func(*vm.Options)
+
+	unchecked bool // requests and answers are not held to openapi.json
 }
 
 // small is the driver of a host with 8 processors and 8 GiB.
@@ -50,27 +60,39 @@ func (small) Network(t vm.NetworkType) error {
 	return &vm.Error{Code: vm.CodeNetworkUnavailable, Message: "network_type " + string(t) + " needs a host with networks"}
 }
 
-func serve(t *testing.T, options ...func(*vm.Options)) *service {
+func serve(t testing.TB, options ...func(*vm.Options)) *service {
+	t.Helper()
+	return rig{vm: options}.serve(t)
+}
+
+func (r rig) serve(t testing.TB) *service {
 	t.Helper()
 	archive := archive(t)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(archive) }))
 	t.Cleanup(web.Close)
 	dir := t.TempDir()
-	images, err := image.Open(filepath.Join(t.TempDir(), "images"), image.Options{
-		InUse: func() (map[image.Sum]int, error) { return vm.ImagesInUse(dir) },
-	})
+	r.image.InUse = func() (map[image.Sum]int, error) { return vm.ImagesInUse(dir) }
+	images, err := image.Open(filepath.Join(t.TempDir(), "images"), r.image)
 	must(t, err)
 	sender := callback.New(callback.Options{})
-	s := &service{t: t, driver: &vmtest.Driver{}}
+	s := &service{t: t, driver: &vmtest.Driver{}, dir: dir}
 	o := vm.Options{Dir: dir, Driver: small{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
-	for _, change := range options {
+	for _, change := range r.vm {
 		change(&o)
+	}
+	r.api.Version = "test"
+	if r.api.Log == nil {
+		r.api.Log = slog.New(slog.DiscardHandler)
 	}
 	s.vms, err = vm.Open(o)
 	must(t, err)
 	sum := sha1.Sum(archive)
 	s.image = vm.Image{URL: web.URL + "/i", Checksum: hex.EncodeToString(sum[:]), ChecksumType: "sha1"}
-	s.Server = httptest.NewServer(api.New(s.vms, api.Options{Log: slog.New(slog.DiscardHandler), Version: "test"}))
+	handler := api.New(s.vms, r.api)
+	if !r.unchecked {
+		handler = checked(t, handler)
+	}
+	s.Server = httptest.NewServer(handler)
 	t.Cleanup(func() {
 		s.Server.Close()
 		s.vms.Close()
@@ -116,6 +138,21 @@ type answer struct {
 	header http.Header
 	body   string
 	vm.Error
+}
+
+// hold keeps machines from being cloned until they are released.
+func (s *service) hold() (release func()) {
+	held := make(chan struct{})
+	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
+		if step == vmtest.Clone {
+			select {
+			case <-held:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	}
+	return func() { close(held) }
 }
 
 // do sends a request; headers come in pairs.
@@ -293,7 +330,8 @@ func TestPathsAndMethods(t *testing.T) {
 		code         vm.Code
 		allow        string
 	}{
-		{"GET", "/", 404, "not-found", ""},
+		{"GET", "/nothing", 404, "not-found", ""},
+		{"POST", "/", 405, "method-not-allowed", "GET, HEAD, OPTIONS"},
 		{"GET", "/vms/", 404, "not-found", ""},
 		{"GET", "/VMS", 404, "not-found", ""},
 		{"GET", "/vms/a/b", 404, "not-found", ""},
@@ -380,17 +418,8 @@ func TestIdempotencyKey(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	held := make(chan struct{})
 	s := serve(t, func(o *vm.Options) { o.Creations = 1 })
-	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
-		if step == vmtest.Clone {
-			select {
-			case <-held:
-			case <-ctx.Done():
-			}
-		}
-		return nil
-	}
+	release := s.hold()
 	if a := s.do("POST", "/vms", s.seed()); a.status != 202 {
 		t.Fatalf("got %d", a.status)
 	}
@@ -398,7 +427,7 @@ func TestBusy(t *testing.T) {
 	if a.status != http.StatusServiceUnavailable || a.Code != vm.CodeBusy || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %d %s, Retry-After %q, want 503 %s", a.status, a.Code, a.header.Get("Retry-After"), vm.CodeBusy)
 	}
-	close(held)
+	release()
 }
 
 func TestUnreadableMachine(t *testing.T) {
@@ -447,7 +476,7 @@ func TestHealth(t *testing.T) {
 	}
 }
 
-func archive(t *testing.T) []byte {
+func archive(t testing.TB) []byte {
 	t.Helper()
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
@@ -459,7 +488,7 @@ func archive(t *testing.T) []byte {
 	return b.Bytes()
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

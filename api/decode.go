@@ -177,15 +177,15 @@ func waitTime(r *http.Request) (time.Duration, error) {
 	return d, nil
 }
 
-// verbose reads ?verbose=1.
-func verbose(r *http.Request) (bool, error) {
-	text := r.URL.Query().Get("verbose")
+// flag reads a parameter that is 0 or 1, and 0 where it is absent.
+func flag(r *http.Request, name string) (bool, error) {
+	text := r.URL.Query().Get(name)
 	if text == "" {
 		return false, nil
 	}
 	on, err := strconv.ParseBool(text)
 	if err != nil {
-		return false, &vm.Error{Code: vm.CodeInvalidField, Field: "verbose", Message: fmt.Sprintf("verbose is %s; it must be 0 or 1", quote(text))}
+		return false, &vm.Error{Code: vm.CodeInvalidField, Field: name, Message: fmt.Sprintf("%s is %s; it must be 0 or 1", name, quote(text))}
 	}
 	return on, nil
 }

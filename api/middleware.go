@@ -2,6 +2,8 @@ package api
 
 import (
 	"context"
+	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -13,6 +15,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/julienschmidt/httprouter"
 
 	"osx-builder/vm"
 )
@@ -20,11 +23,17 @@ import (
 // saneID is what a caller's X-Request-Id may look like.
 var saneID = regexp.MustCompile(`^[A-Za-z0-9._:/+=-]{1,128}$`)
 
-type requestIDKey struct{}
+// maxLogged bounds what a client can have written into the log, in bytes.
+const maxLogged = 256
+
+type recorderKey struct{}
 
 func requestID(r *http.Request) string {
-	id, _ := r.Context().Value(requestIDKey{}).(string)
-	return id
+	rec, ok := r.Context().Value(recorderKey{}).(*recorder)
+	if !ok {
+		return ""
+	}
+	return rec.id
 }
 
 // log gives each request an ID and one line in the log.
@@ -35,19 +44,59 @@ func (a *api) log(next http.Handler) http.Handler {
 			id = uuid.NewString()
 		}
 		w.Header().Set("X-Request-Id", id)
-		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		if len(r.TransferEncoding) > 0 {
+			// A proxy that goes by a Content-Length beside it would take what
+			// follows for the next request.
+			w.Header().Set("Connection", "close")
+		}
+		rec := &recorder{ResponseWriter: w, id: id, status: http.StatusOK}
 		started := time.Now()
 		defer func() {
-			a.Log.Info("request", "request_id", id, "method", r.Method, "path", r.URL.Path,
-				"status", rec.status, "bytes", rec.bytes, "took", time.Since(started).Round(time.Microsecond))
+			took := time.Since(started)
+			a.Log.LogAttrs(context.Background(), slog.LevelInfo, "request",
+				slog.String("request_id", id), slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.Path)),
+				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", took.Round(time.Microsecond)))
+			a.Metrics.answered(rec.route, r.Method, rec.status, took)
 		}()
-		next.ServeHTTP(rec, r.WithContext(context.WithValue(r.Context(), requestIDKey{}, id)))
+		ctx := context.WithValue(r.Context(), recorderKey{}, rec)
+		next.ServeHTTP(rec, r.WithContext(vm.WithRequestID(ctx, id)))
 	})
+}
+
+// cut shortens what a client sent, for the log.
+func cut(s string) string {
+	if len(s) <= maxLogged {
+		return s
+	}
+	return s[:maxLogged] + "..."
+}
+
+// noted notes the route that a request takes.
+func noted(path string, h httprouter.Handle) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
+		if rec, ok := w.(*recorder); ok {
+			rec.route = path
+		}
+		h(w, r, p)
+	}
+}
+
+// bare reads the body, if there is one, of a request that needs none: before
+// its end the server does not look whether the client has left, and an answer
+// that is waited for would wait for nobody.
+func bare(h httprouter.Handle) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
+		if r.ContentLength != 0 {
+			_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)) // whatever it is
+		}
+		h(w, r, p)
+	}
 }
 
 // recorder notes what was answered.
 type recorder struct {
 	http.ResponseWriter
+	id, route     string
 	status, bytes int
 	written       bool
 }
@@ -97,7 +146,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !ours(r.Host, hosts) {
-			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address"})
+			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address, or have the daemon know the name by -host-names"})
 			return
 		}
 		if err := origins.Check(r); err != nil {
@@ -111,6 +160,9 @@ func (a *api) guard(next http.Handler) http.Handler {
 // ours tells whether a Host header names this daemon. An IP address always
 // does: a page that was rebound to it carries a name.
 func ours(header string, hosts []string) bool {
+	if header == "" {
+		return true // of HTTP/1.0, which no browser speaks
+	}
 	host, _, err := net.SplitHostPort(header)
 	if err != nil {
 		host = strings.Trim(header, "[]")

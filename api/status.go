@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 
 	"github.com/julienschmidt/httprouter"
 
@@ -22,6 +23,8 @@ const (
 	codeBody        vm.Code = "body-too-large"
 	codeHost        vm.Code = "host-refused"
 	codeCrossOrigin vm.Code = "cross-origin-refused"
+
+	codeUnauthorized vm.Code = "unauthorized"
 )
 
 // statuses gives each code its HTTP status.
@@ -35,6 +38,8 @@ var statuses = map[vm.Code]int{
 	codeHost:        http.StatusForbidden,
 	codeCrossOrigin: http.StatusForbidden,
 
+	codeUnauthorized: http.StatusUnauthorized,
+
 	vm.CodeInvalidField:          http.StatusBadRequest,
 	vm.CodeUnknownField:          http.StatusBadRequest,
 	vm.CodeNetworkUnavailable:    http.StatusBadRequest,
@@ -45,6 +50,8 @@ var statuses = map[vm.Code]int{
 	vm.CodeNotFound:              http.StatusNotFound,
 	vm.CodeOpen:                  http.StatusConflict,
 	vm.CodeDestroying:            http.StatusConflict,
+	vm.CodePower:                 http.StatusConflict,
+	vm.CodeNotSupported:          http.StatusNotImplemented,
 	vm.CodeHypervisorUnavailable: http.StatusServiceUnavailable,
 	vm.CodeInternal:              http.StatusInternalServerError,
 
@@ -113,6 +120,9 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status == http.StatusServiceUnavailable {
 		w.Header().Set("Retry-After", retryAfter)
 	}
+	if r.ContentLength != 0 {
+		w.Header().Set("Connection", "close") // the rest of a body that is refused is not waited for
+	}
 	if err := encode(w, status, known); err != nil {
 		a.Log.Debug("answer not written", "request_id", requestID(r), "err", err)
 	}
@@ -120,15 +130,17 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 
 // encode writes a JSON answer, indented for people in a terminal.
 func encode(w http.ResponseWriter, status int, body any) error {
-	b, err := json.MarshalIndent(body, "", "  ")
+	b, err := json.Marshal(body)
 	if err != nil {
 		return fmt.Errorf("encoding the answer: %w", err)
 	}
+	b = append(indent(b), '\n')
+	w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(append(b, '\n')) // a client that has left is no failure of ours
+	_, _ = w.Write(b) // a client that has left is no failure of ours
 	return nil
 }
 

@@ -2,11 +2,20 @@ package config
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 )
+
+// UnixPrefix is what a Config's Listen begins with where it is a socket's path.
+const UnixPrefix = "unix:"
+
+// maxSocket is how long every system lets the path of a socket be, in bytes.
+const maxSocket = 103
 
 // address is a host and a port to listen on. The host is an IP address, a
 // name, or empty for every address of this host; the port is a number.
@@ -29,6 +38,64 @@ func (v address) Set(s string) error {
 	return nil
 }
 
+// place is an address, or unix: and the path of a socket.
+type place struct{ at *string }
+
+func (v place) String() string { return *v.at }
+
+func (v place) Set(s string) error {
+	socket, ok := strings.CutPrefix(s, UnixPrefix)
+	if !ok {
+		return address(v).Set(s)
+	}
+	odd := strings.ContainsFunc(socket, unicode.IsControl)
+	if odd || !filepath.IsAbs(socket) || strings.HasSuffix(socket, "/") || len(socket) > maxSocket {
+		return fmt.Errorf("must have an absolute path of at most %d bytes after unix:, as in unix:/run/osx-builder.sock", maxSocket)
+	}
+	*v.at = s
+	return nil
+}
+
+// names is a list of host names.
+type names struct{ at *[]string }
+
+func (v names) String() string { return strings.Join(*v.at, ",") }
+
+func (v names) Set(s string) error {
+	var list []string
+	for word := range strings.SplitSeq(s, ",") {
+		switch word = strings.TrimSpace(word); {
+		case word == "":
+		case !isName(word) || strings.HasPrefix(word, "."):
+			return fmt.Errorf("%q must be a host name, as in build.example.com, and several are separated by commas", word)
+		default:
+			list = append(list, word)
+		}
+	}
+	*v.at = list
+	return nil
+}
+
+// inside is an address that only this host reaches, or empty.
+type inside struct{ at *string }
+
+func (v inside) String() string { return *v.at }
+
+func (v inside) Set(s string) error {
+	if s == "" {
+		*v.at = ""
+		return nil
+	}
+	if err := (address{new(string)}).Set(s); err != nil {
+		return err
+	}
+	if !loopback(s) {
+		return errors.New("must be an address that only this host reaches, as in 127.0.0.1:6060")
+	}
+	*v.at = s
+	return nil
+}
+
 // isName reports whether s can be the name of a host, or is empty.
 func isName(s string) bool {
 	for _, c := range s {
@@ -45,6 +112,9 @@ func isName(s string) bool {
 // trusts localhost alone: what another leads to is not known before it is
 // resolved, and may change after.
 func loopback(s string) bool {
+	if strings.HasPrefix(s, UnixPrefix) {
+		return true
+	}
 	host, _, err := net.SplitHostPort(s)
 	if err != nil {
 		return false

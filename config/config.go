@@ -12,7 +12,7 @@ import (
 
 // Config holds the settings, checked and ready to use.
 type Config struct {
-	Listen        string     // host:port; the port may be 0 for a free one
+	Listen        string     // host:port, the port 0 for a free one; or unix: and an absolute path
 	Data          string     // absolute path of the folder with everything that is kept
 	Driver        string     // auto, qemu or vix
 	Network       string     // auto, user or bridge: what QEMU attaches nat and hostonly machines to
@@ -23,7 +23,12 @@ type Config struct {
 	LogLevel      slog.Level // the least level that is logged
 	LogFile       string     // absolute path of the log file, "" for standard error
 	Insecure      bool       // listening beyond loopback without authentication is accepted
-	File          string     // absolute path of the configuration file, "" for none
+	HostNames     []string   // by which clients may address the daemon, beside those that it knows
+	TokenFile     string     // absolute path of the file with the clients' tokens, "" for none
+	TLSCert       string     // absolute paths of a certificate and its key, both or neither "" for none
+	TLSKey        string
+	DebugListen   string // host:port on loopback of the profiler, "" for none
+	File          string // absolute path of the configuration file, "" for none
 
 	VMs           int           // machines in all, 1 to 100,000
 	MemoryReserve int64         // bytes of the host's memory that machines are not promised
@@ -42,6 +47,9 @@ type Config struct {
 	ImageMaxIdle     time.Duration // how long a download may bring no byte over all its tries, 1 s to a day
 	AllowHosts       []string      // names, addresses and networks that URLs may lead to; none for all
 	DenyHosts        []string      // and may not
+
+	VIXLibrary     string // absolute path of VMware's VIX library, "" for where its installers put it
+	VIXHostOptions int    // bits to connect to VMware with
 
 	Bridge    string // the host's bridge of bridged machines, "" for none
 	NATSubnet string // IPv4 subnet of nat machines on a bridge, in CIDR form; "" for a free one
@@ -120,8 +128,14 @@ func Load(args []string, getenv func(string) string) (Config, error) {
 
 // check holds the settings against each other.
 func (c *Config) check() error {
-	if !c.Insecure && !loopback(c.Listen) {
-		return bad("listen", entry{c.Listen, c.from["listen"]}, errors.New("requests are not authenticated, so whoever reaches this address could create and destroy machines: listen on 127.0.0.1, or add -insecure where all who reach it may do that"))
+	if !c.Insecure && c.TokenFile == "" && !loopback(c.Listen) {
+		return bad("listen", entry{c.Listen, c.from["listen"]}, errors.New("requests are not authenticated, so whoever reaches this address could create and destroy machines: listen on 127.0.0.1, give clients tokens with -token-file, or add -insecure where all who reach it may do that"))
+	}
+	switch {
+	case c.TLSCert != "" && c.TLSKey == "":
+		return bad("tls-cert", entry{c.TLSCert, c.from["tls-cert"]}, errors.New("a certificate is of no use without its key: add -tls-key"))
+	case c.TLSKey != "" && c.TLSCert == "":
+		return bad("tls-key", entry{c.TLSKey, c.from["tls-key"]}, errors.New("a key is of no use without its certificate: add -tls-cert"))
 	}
 	return nil
 }

@@ -77,7 +77,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 			name: "every flag",
 			args: "-listen [::1]:0 -data /srv/vms -driver qemu -network user -forward 80,443 -creations 3 -image-max-bytes 1.5GiB -log-format json -log-level debug -insecure -print-config " +
 				"-image-max-download 1MiB -image-max-entries 1 -image-max-ratio 2 -image-stall 1h -cache-size 9GiB -disk-reserve 0 -allow-hosts .corp.example,fd00::/8 -deny-hosts a -deny-hosts b " +
-				"-vms 5 -memory-reserve 0 -max-lifetime 12h -connections 7 -callback-secret-file /s -log-file /l " +
+				"-vix-library /x.so -vix-host-options 0x200 -vms 5 -memory-reserve 0 -max-lifetime 12h -connections 7 -callback-secret-file /s -log-file /l " +
 				"-image-max-depth 1 -image-max-path 4096 -image-max-idle 24h",
 			change: func(c *config.Config) {
 				*c = config.Config{
@@ -87,6 +87,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 					ImageMaxDepth: 1, ImageMaxPath: 4096, ImageMaxIdle: 24 * time.Hour,
 					AllowHosts: []string{".corp.example", "fd00::/8"}, DenyHosts: []string{"a", "b"},
 					VMs: 5, MaxLifetime: 12 * time.Hour, Connections: 7, SecretFile: "/s", LogFile: "/l",
+					VIXLibrary: "/x.so", VIXHostOptions: 0x200,
 				}
 			},
 		},
@@ -101,6 +102,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 				"OSX_BUILDER_CACHE_SIZE": "1", "OSX_BUILDER_DISK_RESERVE": "2", "OSX_BUILDER_ALLOW_HOSTS": " *.a.example , ::1,", "OSX_BUILDER_DENY_HOSTS": "10.0.0.1",
 				"OSX_BUILDER_VMS": "100000", "OSX_BUILDER_MEMORY_RESERVE": "2GiB", "OSX_BUILDER_MAX_LIFETIME": "1m30s", "OSX_BUILDER_CONNECTIONS": "1",
 				"OSX_BUILDER_CALLBACK_SECRET_FILE": "~/s", "OSX_BUILDER_LOG_FILE": "~/l",
+				"OSX_BUILDER_VIX_LIBRARY": "~/x.so", "OSX_BUILDER_VIX_HOST_OPTIONS": "0x7fffffff",
 				"OSX_BUILDER_IMAGE_MAX_DEPTH": "255", "OSX_BUILDER_IMAGE_MAX_PATH": "1", "OSX_BUILDER_IMAGE_MAX_IDLE": "1s",
 			},
 			change: func(c *config.Config) {
@@ -111,6 +113,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 					ImageMaxDepth: 255, ImageMaxPath: 1, ImageMaxIdle: time.Second,
 					AllowHosts: []string{"*.a.example", "::1"}, DenyHosts: []string{"10.0.0.1"},
 					VMs: 100000, MemoryReserve: 2 << 30, MaxLifetime: 90 * time.Second, Connections: 1, SecretFile: "/home/ci/s", LogFile: "/home/ci/l",
+					VIXLibrary: "/home/ci/x.so", VIXHostOptions: 0x7fffffff,
 				}
 			},
 		},
@@ -120,7 +123,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 			file: "# ours\r\nlisten=:9\n\n  data = /srv/a = b # c\ndriver = qemu\nnetwork = user\nforward = 80\nforward = 443\ncreations = 2\n" +
 				"image-max-bytes = 2 tib\nlog-format = json\nlog-level = warn\ninsecure = true\n" +
 				"image-max-download = 2mib\nimage-max-entries = 3\nimage-max-ratio = 4\nimage-stall = 5s\ncache-size = 6\ndisk-reserve = 7\nallow-hosts = x\nallow-hosts = y\ndeny-hosts =\n" +
-				"vms = 9\nmemory-reserve = 1kib\nmax-lifetime =\nconnections = 2\ncallback-secret-file =\nlog-file = /l\n" +
+				"vms = 9\nmemory-reserve = 1kib\nmax-lifetime =\nconnections = 2\ncallback-secret-file =\nlog-file = /l\nvix-library = /y.so\nvix-host-options = 16\n" +
 				"image-max-depth = 2\nimage-max-path = 3\nimage-max-idle = 1h30m",
 			change: func(c *config.Config) {
 				*c = config.Config{
@@ -130,6 +133,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 					ImageMaxDepth: 2, ImageMaxPath: 3, ImageMaxIdle: 90 * time.Minute,
 					AllowHosts: []string{"x", "y"},
 					VMs:        9, MemoryReserve: 1 << 10, Connections: 2, LogFile: "/l",
+					VIXLibrary: "/y.so", VIXHostOptions: 16,
 				}
 			},
 		},

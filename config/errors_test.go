@@ -50,6 +50,8 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"no time", []string{"-max-lifetime", "soon"}, nil, "", []string{`-max-lifetime "soon" (flag)`, "12h"}},
 		{"too short a time", []string{"-max-lifetime", "10ms"}, nil, "", []string{"whole seconds from 1s"}},
 		{"too long a time", []string{"-max-lifetime", "9000h"}, nil, "", []string{"to 8760h"}},
+		{"no bits", []string{"-vix-host-options", "0x80000000"}, nil, "", []string{`-vix-host-options "0x80000000" (flag)`, "as in 0x200"}},
+		{"negative bits", []string{"-vix-host-options=-1"}, nil, "", []string{"from 0 to 0x7fffffff"}},
 		{"negative reserve", []string{"-memory-reserve", "-1gib"}, nil, "", []string{`-memory-reserve "-1gib" (flag)`}},
 		{"no such unit", []string{"-print-unit", "upstart"}, nil, "", []string{`-print-unit "upstart" (flag)`, "systemd, launchd"}},
 		{"bad variable", nil, env{"OSX_BUILDER_CREATIONS": "many"}, "", []string{`-creations "many" (variable OSX_BUILDER_CREATIONS)`}},

@@ -34,7 +34,8 @@ func help(table []setting) string {
 	b.WriteString(`osx-builder makes and destroys virtual machines from VMware images, on request
 over HTTP.
 
-Usage: osx-builder [flags]
+Usage: osx-builder [flags]    the daemon
+       osx-builder VERB ...   the command line; osx-builder help lists the verbs
 
 A flag goes before its environment variable, that before the configuration file,
 and that before the default.

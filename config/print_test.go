@@ -21,7 +21,8 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 		lines := strings.Split(help.Text, "\n")
 		for flag, variable := range map[string]string{
 			"  -listen HOST:PORT": "OSX_BUILDER_LISTEN. Default 127.0.0.1:12345.", "  -data DIR": "OSX_BUILDER_DATA. Default ~/.osx-builder.",
-			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -network KIND": "OSX_BUILDER_NETWORK. Default auto.",
+			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -vix-library FILE": "OSX_BUILDER_VIX_LIBRARY. Default none.",
+			"  -vix-host-options BITS": "OSX_BUILDER_VIX_HOST_OPTIONS. Default 0.", "  -network KIND": "OSX_BUILDER_NETWORK. Default auto.",
 			"  -bridge NAME": "OSX_BUILDER_BRIDGE. Default none.", "  -nat-subnet CIDR": "OSX_BUILDER_NAT_SUBNET. Default none.",
 			"  -guest-isolation": "OSX_BUILDER_GUEST_ISOLATION. Default false.", "  -clean-network": "",
 			"  -forward PORTS": "OSX_BUILDER_FORWARD. Default none.", "  -creations N": "OSX_BUILDER_CREATIONS. Default 16.",
@@ -32,6 +33,8 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 			"  -cache-size SIZE":         "OSX_BUILDER_CACHE_SIZE. Default 0.", "  -disk-reserve SIZE": "OSX_BUILDER_DISK_RESERVE. Default 1GiB.",
 			"  -allow-hosts HOSTS": "OSX_BUILDER_ALLOW_HOSTS. Default none.", "  -deny-hosts HOSTS": "OSX_BUILDER_DENY_HOSTS. Default none.",
 			"  -image-max-bytes SIZE": "OSX_BUILDER_IMAGE_MAX_BYTES. Default 256GiB.", "  -log-format FORMAT": "OSX_BUILDER_LOG_FORMAT. Default text.",
+			"  -host-names NAMES": "OSX_BUILDER_HOST_NAMES. Default none.", "  -token-file FILE": "OSX_BUILDER_TOKEN_FILE. Default none.", "  -debug-listen HOST:PORT": "OSX_BUILDER_DEBUG_LISTEN. Default none.",
+			"  -tls-cert FILE": "OSX_BUILDER_TLS_CERT. Default none.", "  -tls-key FILE": "OSX_BUILDER_TLS_KEY. Default none.",
 			"  -log-level LEVEL": "OSX_BUILDER_LOG_LEVEL. Default info.", "  -insecure": "OSX_BUILDER_INSECURE. Default false.",
 			"  -vms N": "OSX_BUILDER_VMS. Default 1000.", "  -memory-reserve SIZE": "OSX_BUILDER_MEMORY_RESERVE. Default 512MiB.",
 			"  -max-lifetime DURATION": "OSX_BUILDER_MAX_LIFETIME. Default none.", "  -connections N": "OSX_BUILDER_CONNECTIONS. Default 1000.",
@@ -59,7 +62,7 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 func TestPrintTellsValuesAndSources(t *testing.T) {
 	name := file(t, "log-level = warn\n")
 	c, err := config.Load([]string{"-print-config", "-forward", "80", "-forward", "443", "-config", name},
-		env{"PORT": "8080", "OSX_BUILDER_IMAGE_MAX_BYTES": "1536MiB"}.get)
+		env{"PORT": "8080", "OSX_BUILDER_IMAGE_MAX_BYTES": "1536MiB", "OSX_BUILDER_VIX_HOST_OPTIONS": "512"}.get)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -70,11 +73,25 @@ func TestPrintTellsValuesAndSources(t *testing.T) {
 	wanted := strings.ReplaceAll(`# variable PORT
 listen = 127.0.0.1:8080
 # default
+host-names =
+# default
+token-file =
+# default
 insecure = false
+# default
+tls-cert =
+# default
+tls-key =
+# default
+debug-listen =
 # default
 data = /home/ci/.osx-builder
 # default
 driver = auto
+# default
+vix-library =
+# variable OSX_BUILDER_VIX_HOST_OPTIONS
+vix-host-options = 0x200
 # default
 network = auto
 # default

@@ -37,12 +37,32 @@ func (s setting) env() string {
 func (c *Config) settings(home string) []setting {
 	return []setting{
 		{
-			name: "listen", arg: "HOST:PORT", standard: "127.0.0.1:12345", value: address{&c.Listen},
-			help: "Address of the HTTP API; port 0 takes a free one. The variable PORT alone sets the port of the default.",
+			name: "listen", arg: "HOST:PORT", standard: "127.0.0.1:12345", value: place{&c.Listen},
+			help: "Address of the HTTP API, or unix: and the absolute path of a socket; port 0 takes a free one. The variable PORT alone sets the port of the default.",
+		},
+		{
+			name: "host-names", arg: "NAMES", standard: "", value: names{&c.HostNames}, list: true,
+			help: "Names by which clients may address the daemon, as in build.example.com, beside localhost, this host's own, that of -listen, and IP addresses. Requests to others are refused. May be repeated.",
+		},
+		{
+			name: "token-file", arg: "FILE", standard: "", value: path{at: &c.TokenFile, home: home, optional: true},
+			help: "File with the tokens that requests must carry, as Authorization: Bearer TOKEN: at least 16 characters, one a line. Any of several will do, so that one can replace another. SIGHUP reads it anew.",
 		},
 		{
 			name: "insecure", standard: "false", value: toggle{&c.Insecure},
-			help: "Allow a -listen address that other hosts reach, though requests are not authenticated.",
+			help: "Allow a -listen address that other hosts reach without a -token-file: requests are not authenticated then.",
+		},
+		{
+			name: "tls-cert", arg: "FILE", standard: "", value: path{at: &c.TLSCert, home: home, optional: true},
+			help: "Certificate with which the API is served over TLS, in PEM form, with what leads to its authority after it. SIGHUP reads it anew.",
+		},
+		{
+			name: "tls-key", arg: "FILE", standard: "", value: path{at: &c.TLSKey, home: home, optional: true},
+			help: "The certificate's private key, in PEM form. SIGHUP reads it anew.",
+		},
+		{
+			name: "debug-listen", arg: "HOST:PORT", standard: "", value: inside{&c.DebugListen},
+			help: "Loopback address of the profiler, /debug/pprof/. None without one.",
 		},
 		{
 			name: "data", arg: "DIR", standard: "~/.osx-builder", value: path{at: &c.Data, home: home},
@@ -50,7 +70,15 @@ func (c *Config) settings(home string) []setting {
 		},
 		{
 			name: "driver", arg: "NAME", standard: "auto", value: choice{&c.Driver, []string{"auto", "qemu", "vix"}},
-			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it is installed and else QEMU.",
+			help: "Hypervisor: qemu, vix (VMware), or auto for VMware where it answers and else QEMU.",
+		},
+		{
+			name: "vix-library", arg: "FILE", standard: "", value: path{at: &c.VIXLibrary, home: home, optional: true},
+			help: "VMware's VIX library, libvixAllProducts; none for where the installers of Fusion and Workstation put it.",
+		},
+		{
+			name: "vix-host-options", arg: "BITS", standard: "0", value: bits{&c.VIXHostOptions},
+			help: "Options to connect to VMware with, as in 0x200. On macOS, where VMware answers that there is no licence, 0x200 is tried by itself.",
 		},
 		{
 			name: "network", arg: "KIND", standard: "auto", value: choice{&c.Network, []string{"auto", "user", "bridge"}},

@@ -49,6 +49,7 @@ Environment=OSX_BUILDER_DATA=/var/lib/osx-builder
 EnvironmentFile=-/etc/osx-builder.env
 StateDirectory=osx-builder
 StateDirectoryMode=0700
+RuntimeDirectory=osx-builder
 UMask=0077
 Restart=on-failure
 RestartSec=2
@@ -64,6 +65,8 @@ LimitNOFILE=65536
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_KILL
 ProtectSystem=strict
+# What dnsmasq reads as its own user is in a folder there.
+ReadWritePaths=/run
 ProtectHome=yes
 PrivateTmp=yes
 DevicePolicy=closed

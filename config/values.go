@@ -57,6 +57,25 @@ func (v number) Set(s string) error {
 	return nil
 }
 
+// bits is a number whose bits mean something, at most 31 of them.
+type bits struct{ at *int }
+
+func (v bits) String() string {
+	if *v.at == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%#x", *v.at)
+}
+
+func (v bits) Set(s string) error {
+	n, err := strconv.ParseInt(s, 0, 32)
+	if err != nil || n < 0 {
+		return errors.New("must be a number from 0 to 0x7fffffff, as in 0x200")
+	}
+	*v.at = int(n)
+	return nil
+}
+
 // choice is one of several words.
 type choice struct {
 	at    *string

@@ -51,6 +51,9 @@ func Open(dir string, o Options) (*Cache, error) {
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
+	if c.opts.Downloaded == nil {
+		c.opts.Downloaded = func(int64, error) {}
+	}
 	if c.opts.UserAgent == "" {
 		c.opts.UserAgent = "osx-builder"
 	}

@@ -91,7 +91,9 @@ func (c *Cache) downloadAndUnpack(f *flight, url string, p *part, fresh bool, st
 	}
 	downloaded := make(chan error, 1)
 	go func() {
+		before := p.size
 		err := d.run()
+		c.opts.Downloaded(max(0, p.size-before), err)
 		p.end(err)
 		downloaded <- err
 	}()

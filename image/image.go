@@ -67,6 +67,11 @@ type Options struct {
 	// proxy's address.
 	DialControl func(network, address string, c syscall.RawConn) error
 
+	// Downloaded is told of each download that ended: how many bytes it
+	// brought, and whether the archive was then whole and right. It returns
+	// at once, and may be called by many goroutines at once. Nil is not called.
+	Downloaded func(bytes int64, err error)
+
 	Limits    Limits
 	Log       *slog.Logger // nil means none
 	UserAgent string       // of HTTP requests; "" means osx-builder

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -113,7 +114,7 @@ func (p *part) snapshot() (func() error, error) {
 		if err := p.file.Sync(); err != nil {
 			return fmt.Errorf("saving a download: %w", diskError(err))
 		}
-		if err := renameio.WriteFile(p.path+".json", b, 0o600); err != nil {
+		if err := renameio.WriteFile(p.path+".json", b, 0o600, renameio.WithTempDir(filepath.Dir(p.path))); err != nil {
 			return fmt.Errorf("saving a download's state: %w", diskError(err))
 		}
 		return nil

@@ -18,7 +18,7 @@ const pollEvery = 200 * time.Millisecond
 // callback. A failure leaves nothing of the machine but the record; an
 // interruption leaves all for the next owner.
 func (m *Manager) create(ctx context.Context, j *job, r *record) {
-	log := m.Log.With("vm", r.ID)
+	log := m.logOf(r)
 	log.Info("creating", "image", plainURL(r.Spec.Image.URL), "cpus", r.Spec.CPUs, "memory_mib", r.Spec.Memory, "attempt", r.Attempts)
 	started := time.Now()
 	err := m.build(ctx, j, r)
@@ -28,6 +28,8 @@ func (m *Manager) create(ctx context.Context, j *job, r *record) {
 		log.Info("creation interrupted", "why", context.Cause(ctx), "phase", phase)
 		if errors.Is(context.Cause(ctx), errStopping) {
 			m.uncount(r)
+		} else {
+			m.Hooks.Created(CodeCancelled)
 		}
 		return
 	}
@@ -36,13 +38,17 @@ func (m *Manager) create(ctx context.Context, j *job, r *record) {
 		log.Error("creation failed", "code", r.Error.Code, "err", err)
 		m.discard(ctx, r)
 		m.promise(r.ID, 0)
+		m.Hooks.Created(r.Error.Code)
 	} else {
 		r.Phase, r.Error = Ready, nil
 		log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
+		j.pass()
+		m.Hooks.Created("")
 	}
 	if !m.settle(ctx, r) {
 		return
 	}
+	m.feed.enter(r.ID, r.Phase, nil)
 	j.settle()
 	m.deliver(ctx, r)
 }
@@ -51,7 +57,7 @@ func (m *Manager) create(ctx context.Context, j *job, r *record) {
 func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			m.Log.Error("panic while creating", "vm", r.ID, "panic", p, "stack", string(debug.Stack()))
+			m.logOf(r).Error("panic while creating", "panic", p, "stack", string(debug.Stack()))
 			err = &Error{Code: CodeInternal, Message: "internal error; the daemon's log has the details"}
 		}
 	}()
@@ -66,6 +72,7 @@ func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 		return err // the settings are others than when it was asked for
 	}
 	vm := m.machine(r)
+	vm.Annotation = fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum)
 	j.enter(Downloading)
 	gold, err := m.Images.Ensure(ctx, src, m.reporter(r.ID, j))
 	if err != nil {
@@ -80,17 +87,21 @@ func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
 		return fmt.Errorf("starting the machine: %w", err)
 	}
 	j.enter(Waiting)
-	return m.await(ctx, vm, r.Spec.toolsTimeout())
+	return m.await(ctx, r, vm)
 }
 
 // await holds until the guest gives a sign of life and its address is known. A
 // guest that does not do so in time may still be well: it may have no tools and
 // need no address. One that switched itself off is not.
-func (m *Manager) await(ctx context.Context, vm Machine, limit time.Duration) error {
+func (m *Manager) await(ctx context.Context, r *record, vm Machine) error {
+	limit := r.Spec.toolsTimeout()
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
 		st, err := m.Driver.Inspect(limited, vm)
+		if err == nil {
+			m.feed.saw(vm.ID, st.Power)
+		}
 		switch {
 		case err == nil && st.Up && st.IP != "":
 			return nil
@@ -106,7 +117,7 @@ func (m *Manager) await(ctx context.Context, vm Machine, limit time.Duration) er
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("waiting for the guest: %w", err)
 		}
-		m.Log.Warn("the guest gave no sign of life in time", "vm", vm.ID, "limit", limit)
+		m.logOf(r).Warn("the guest gave no sign of life in time", "limit", limit)
 		return nil
 	}
 }
@@ -115,14 +126,14 @@ func (m *Manager) await(ctx context.Context, vm Machine, limit time.Duration) er
 func (m *Manager) uncount(r *record) {
 	r.Attempts--
 	if err := m.store.keep(r); err != nil {
-		m.Log.Warn("attempt not taken back", "vm", r.ID, "err", err)
+		m.logOf(r).Warn("attempt not taken back", "err", err)
 	}
 }
 
 // discard removes what a failed creation left of its machine.
 func (m *Manager) discard(ctx context.Context, r *record) {
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
-		m.Log.Error("failed creation left something behind; DELETE tries again", "vm", r.ID, "err", err)
+		m.logOf(r).Error("failed creation left something behind; DELETE tries again", "err", err)
 	}
 }
 
@@ -138,7 +149,7 @@ func (m *Manager) settle(ctx context.Context, r *record) bool {
 		if err == nil {
 			return true
 		}
-		m.Log.Error("record not written; trying again", "vm", r.ID, "err", err)
+		m.logOf(r).Error("record not written; trying again", "err", err)
 		if !pause(ctx, wait) {
 			return false
 		}

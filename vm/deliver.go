@@ -26,7 +26,7 @@ func (m *Manager) fill(ctx context.Context, r *record) {
 		v, _ := m.describe(ctx, r, nil) // a state that cannot be read is told by v.Error
 		body, err := json.Marshal(v)
 		if err != nil {
-			m.Log.Error("callback has no body", "vm", r.ID, "err", err)
+			m.logOf(r).Error("callback has no body", "err", err)
 			o.State, o.LastError = CallbackGivenUp, err.Error()
 			continue
 		}
@@ -54,9 +54,10 @@ func (m *Manager) try(ctx context.Context, r *record, o *message) bool {
 		return false
 	}
 	o.take(res, time.Now().UTC())
-	m.Log.Info("callback", "vm", r.ID, "message", o.MessageID, "state", o.State, "attempts", o.Attempts, "err", o.LastError)
+	m.Hooks.CalledBack(o.State)
+	m.logOf(r).Info("callback", "message", o.MessageID, "state", o.State, "attempts", o.Attempts, "err", o.LastError)
 	if err := m.store.keep(r); err != nil {
-		m.Log.Error("callback's state not written", "vm", r.ID, "err", err)
+		m.logOf(r).Error("callback's state not written", "err", err)
 	}
 	return true
 }

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,7 +19,7 @@ import (
 // daemon does so by itself.
 func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
 	for {
-		j, mine := m.start(id, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, id, why) })
+		j, mine := m.start(id, true, func(job context.Context, j *job) { m.destroy(job, j, id, requestID(ctx), why) })
 		if j == nil {
 			return shuttingDown()
 		}
@@ -40,35 +41,53 @@ func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
 
 // destroy is the job that takes a machine away. The intent is on disk first,
 // so that a crash does not bring the machine back; the record goes last.
-func (m *Manager) destroy(ctx context.Context, j *job, id string, why *Error) {
+func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *Error) {
 	r, err := m.store.read(id)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.Gone) {
 		j.endDestruction(notFound(id))
 		return
 	}
-	log := m.Log.With("vm", id)
 	if err != nil {
-		log.Warn("destroying a machine whose record cannot be read", "err", err)
-		r = &record{Version: recordVersion, ID: id, Phase: Destroying}
+		m.Log.Warn("destroying a machine whose record cannot be read", "vm", id, "request_id", request, "err", err)
+		r = &record{Version: recordVersion, ID: id, Phase: Destroying, RequestID: request}
 	} else {
+		r.RequestID = cmp.Or(request, r.RequestID)
 		m.intend(ctx, r, why)
+		m.feed.enter(id, Destroying, nil)
 		m.tell(ctx, r)
 	}
+	log := m.logOf(r)
+	m.stopAct(id)
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		log.Error("destruction failed", "err", err)
+		m.survived(r)
 		j.endDestruction(destroyError(ctx, id, err))
 		return
 	}
 	if err := m.bury(r); err != nil {
 		log.Error("destruction failed", "err", err)
+		m.survived(r)
 		j.endDestruction(storeError(id, err))
 		return
 	}
 	log.Info("destroyed")
+	m.feed.gone(id)
 	j.endDestruction(nil)
 	if r.due() {
 		m.deliver(ctx, r)
 		m.forget(r)
+	}
+}
+
+// survived notes that a destruction which an earlier daemon began failed, and
+// did not take the daemon down.
+func (m *Manager) survived(r *record) {
+	if r.Attempts == 0 {
+		return
+	}
+	r.Attempts = 0
+	if err := m.store.keep(r); err != nil {
+		m.Log.Warn("attempts not taken back", "vm", r.ID, "err", err)
 	}
 }
 
@@ -85,13 +104,13 @@ func (m *Manager) intend(ctx context.Context, r *record, why *Error) {
 	} else if r.settled() && why != nil {
 		r.announce()
 	}
-	r.Phase, r.UpdatedAt = Destroying, time.Now().UTC()
+	r.Phase, r.Attempts, r.UpdatedAt = Destroying, 0, time.Now().UTC()
 	if why != nil {
 		r.Error = why
 		m.fill(ctx, r)
 	}
 	if err := m.store.keep(r); err != nil {
-		m.Log.Warn("destroying without a record of it", "vm", r.ID, "err", err)
+		m.logOf(r).Warn("destroying without a record of it", "err", err)
 	}
 }
 
@@ -133,7 +152,7 @@ func (m *Manager) forget(r *record) {
 		return
 	}
 	if err := m.store.remove(r.ID); err != nil {
-		m.Log.Error("tombstone not removed", "vm", r.ID, "err", err)
+		m.logOf(r).Error("tombstone not removed", "err", err)
 	}
 }
 

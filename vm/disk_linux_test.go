@@ -56,8 +56,7 @@ func TestFullDisk(t *testing.T) {
 			h.smallDisk(4)
 			h.reserve = -1
 			h.open()
-			old := h.wait(h.create(h.request()).ID)
-			h.callback()
+			old := h.delivered(h.create(h.request()).ID)
 			room := h.fill(pages)
 			q := h.request()
 			q.Image = g.image(0)

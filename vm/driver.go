@@ -1,6 +1,9 @@
 package vm
 
-import "context"
+import (
+	"context"
+	"io"
+)
 
 // Driver makes, runs and destroys machines.
 //
@@ -48,7 +51,7 @@ type Machine struct {
 	Network    NetworkType // what the first NIC is attached to
 	Forward    []int       // TCP ports of the guest that the host is to reach, each once
 	LaunchGUI  bool        // show the machine's screen where there is a display
-	Annotation string      // one printable line that says where the machine comes from
+	Annotation string      // one printable line that says where the machine comes from; Clone and Start are told
 }
 
 // Status is a machine's state as its hypervisor tells it now. The zero Status
@@ -89,6 +92,25 @@ const (
 	Resetting   Power = "resetting"
 	Paused      Power = "paused"
 	Blocked     Power = "blocked" // a question or a fault waits for an operator
+)
+
+// Action is what is done to a machine's power.
+type Action string
+
+// The actions.
+const (
+	On       Action = "on"       // Driver.Start; no Powerer is asked for it
+	Off      Action = "off"      // at once, without asking the guest
+	Shutdown Action = "shutdown" // the guest is asked to end in order
+	Reset    Action = "reset"    // at once, without asking the guest
+	Suspend  Action = "suspend"
+	Resume   Action = "resume" // goes on where it was suspended
+)
+
+// The bounds of consoles.
+const (
+	ConsoleTail = 1 << 20         // bytes from the end where a reader can begin
+	ConsoleKept = 2 * ConsoleTail // bytes that are kept at least, so that a reader has time
 )
 
 // Tools says whether the software inside the guest that talks to the
@@ -153,6 +175,34 @@ type (
 	// nothing of machines that are known or of another data folder.
 	Sweeper interface {
 		Sweep(ctx context.Context, known func(id string) bool) error
+	}
+
+	// Consoler opens the log of what the guest wrote to its first serial port
+	// since the machine was made. It is written on while it is read, so a
+	// reader at its end reads on later. Its last ConsoleKept bytes are kept in
+	// their places; before them it may read as zeroes. Where the disk knows no
+	// such holes the log is emptied in place instead. Of a machine that never
+	// ran the error is fs.ErrNotExist. It may be called at any time.
+	Consoler interface {
+		Console(ctx context.Context, m Machine) (io.ReadSeekCloser, error)
+	}
+
+	// Screenshoter returns what the machine's screen shows, as a PNG image.
+	// It may be called at any time. Of a machine that has no screen to show
+	// now, one that is off above all, the error is an *Error of CodePower.
+	Screenshoter interface {
+		Screenshot(ctx context.Context, m Machine) ([]byte, error)
+	}
+
+	// Powerer does to a machine what its buttons do; it is switched on by
+	// Start. It is called in the machine's turn, like Start, and only where
+	// Inspect told a state that allows the action. It may be repeated after an
+	// interruption at any point, is a no-op where what is wanted is so
+	// already, and returns when it is so, but for Shutdown, which returns when
+	// the guest has been asked. A suspended machine stays so, and Inspect says
+	// so, until it is resumed or switched off.
+	Powerer interface {
+		Power(ctx context.Context, m Machine, a Action) error
 	}
 
 	// Describer tells facts about the hypervisor that an operator wants to

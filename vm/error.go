@@ -16,6 +16,8 @@ const (
 	CodeNotFound              Code = "vm-not-found"
 	CodeOpen                  Code = "vm-open-error"
 	CodeDestroying            Code = "vm-destroying"
+	CodePower                 Code = "vm-power-state"
+	CodeNotSupported          Code = "not-supported"
 	CodeHypervisorUnavailable Code = "hypervisor-unavailable"
 	CodeInternal              Code = "internal-error"
 
@@ -47,6 +49,7 @@ func Codes() []Code {
 	return []Code{
 		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict,
 		CodeBusy, CodeNoCapacity, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
+		CodePower, CodeNotSupported,
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
 		CodeImageArchive, CodeImageEntries, CodeImageDepth, CodeImagePath, CodeImageRatio, CodeImageStalled,

@@ -38,6 +38,15 @@ func (e expiry) left(now time.Time) time.Duration {
 	return min(e.At.Sub(now), time.Duration(e.Seconds)*time.Second)
 }
 
+// rewound is the expiry where the clock may have been set back: its end lies no
+// further ahead than it can.
+func (e expiry) rewound(now time.Time) expiry {
+	if latest := now.Add(time.Duration(e.Seconds) * time.Second); e.At.After(latest) {
+		e.At = latest
+	}
+	return e
+}
+
 // Change is what a client may change of a machine that exists, as its JSON
 // says it.
 type Change struct {
@@ -98,6 +107,19 @@ func (m *Manager) longest() time.Duration {
 	return MaxLifetime
 }
 
+// rewind returns a machine's expiry, and writes it down where the clock was set
+// back under it: else the machine would live until the clock is where it was.
+func (m *Manager) rewind(r *record, now time.Time) expiry {
+	e := r.Expiry.rewound(now)
+	if e == r.Expiry {
+		return e
+	}
+	if _, err := m.store.change(r.ID, func(r *record) error { r.Expiry = r.Expiry.rewound(now); return nil }); err != nil {
+		m.Log.Warn("end of the machine's time not corrected", "vm", r.ID, "err", err)
+	}
+	return e
+}
+
 // arm sees to it that a machine is destroyed when its time is up.
 func (m *Manager) arm(id string, e expiry) {
 	if !e.At.IsZero() {
@@ -136,7 +158,7 @@ func (m *Manager) expire(id string) {
 		m.wake(id, expiryRetry)
 		return
 	case r.Expiry.left(time.Now()) > 0:
-		m.arm(id, r.Expiry)
+		m.arm(id, m.rewind(r, time.Now().UTC()))
 		return
 	}
 	m.Log.Info("the machine's time is up", "vm", id, "expired_at", r.Expiry.At)

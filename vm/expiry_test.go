@@ -191,6 +191,20 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
+// A clock that is set back while the daemon runs keeps no machine alive until
+// it is where it was.
+func TestClockSetBackWhileRunning(t *testing.T) {
+	h := newHouse(t).open()
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(2 * time.Second)
+	v := h.wait(h.create(q).ID)
+	h.delivered(v.ID)
+	h.edit(v.ID, func(r map[string]any) {
+		r["expiry"].(map[string]any)["at"] = time.Now().Add(10000 * time.Hour).UTC()
+	})
+	h.gone(v.ID)
+}
+
 // edit changes a record behind the Manager's back.
 func (h *house) edit(id string, change func(map[string]any)) {
 	h.t.Helper()

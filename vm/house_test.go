@@ -153,6 +153,18 @@ func (h *house) callback() vm.VM {
 	}
 }
 
+// delivered takes a machine's callback and returns the machine once that is
+// written down: until then its job is at work on the record.
+func (h *house) delivered(id string) vm.VM {
+	h.t.Helper()
+	h.callback()
+	v := h.wait(id)
+	for deadline := time.Now().Add(10 * time.Second); v.Callback.State != vm.CallbackDelivered && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		v = h.wait(id)
+	}
+	return v
+}
+
 // received is how many callbacks have come.
 func (h *house) received() int {
 	h.mu.Lock()

@@ -19,15 +19,19 @@ var (
 // job is the one goroutine that changes a machine.
 type job struct {
 	destroys bool // it takes the machine away; else it makes it
+	tell     func(Phase, *Progress)
 	cancel   context.CancelCauseFunc
 	settled  chan struct{} // closed once the record says how the making ended, or the job has ended
 	gone     chan struct{} // closed once a destruction has succeeded or failed with err
 	done     chan struct{} // closed when the job has ended
 	err      error         // of the destruction
 
-	mu       sync.Mutex // guards phase and progress
+	passed func(Phase, time.Duration) // Hooks.Passed
+
+	mu       sync.Mutex // guards what follows
 	phase    Phase
 	progress *Progress
+	since    time.Time // when phase began
 
 	settleOnce, goneOnce sync.Once
 }
@@ -42,7 +46,8 @@ func (m *Manager) start(id string, destroys bool, run func(context.Context, *job
 	}
 	ctx, cancel := context.WithCancelCause(m.ctx)
 	j = &job{
-		destroys: destroys, cancel: cancel, phase: Accepted,
+		destroys: destroys, cancel: cancel, phase: Accepted, since: time.Now(), passed: m.Hooks.Passed,
+		tell:    func(p Phase, done *Progress) { m.feed.enter(id, p, done) },
 		settled: make(chan struct{}), gone: make(chan struct{}), done: make(chan struct{}),
 	}
 	m.jobs[id] = j
@@ -108,10 +113,32 @@ func (j *job) destroyed(ctx context.Context) error {
 }
 
 // enter says which step the job is at.
-func (j *job) enter(p Phase) {
+func (j *job) enter(p Phase) { j.move(p, nil) }
+
+// move notes the step, and tells of the one that was passed. A download that
+// reported nothing was none.
+func (j *job) move(p Phase, seen *Progress) {
+	now := time.Now()
 	j.mu.Lock()
-	j.phase, j.progress = p, nil
+	was, took := j.phase, now.Sub(j.since)
+	told := p != was && (was != Downloading || j.progress != nil)
+	if p != was {
+		j.since = now
+	}
+	j.phase, j.progress = p, seen
 	j.mu.Unlock()
+	j.tell(p, seen)
+	if told {
+		j.passed(was, took)
+	}
+}
+
+// pass tells of the last step.
+func (j *job) pass() {
+	j.mu.Lock()
+	was, took := j.phase, time.Since(j.since)
+	j.mu.Unlock()
+	j.passed(was, took)
 }
 
 // report takes the image cache's word for the step and how far it is.
@@ -124,9 +151,7 @@ func (j *job) report(p image.Progress) {
 	if p.Stage == image.Unpacking {
 		phase = Unpacking
 	}
-	j.mu.Lock()
-	j.phase, j.progress = phase, seen
-	j.mu.Unlock()
+	j.move(phase, seen)
 }
 
 func (j *job) seen() (Phase, *Progress) {

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/singleflight"
 
 	"osx-builder/callback"
 	"osx-builder/image"
@@ -46,6 +47,7 @@ type Options struct {
 	MemoryReserve int           // MiB of the host's memory that are not promised to machines
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
+	Hooks         Hooks         // what to call for whoever counts
 	Log           *slog.Logger
 }
 
@@ -57,11 +59,20 @@ type Manager struct {
 
 	mu       sync.Mutex // guards what follows; never held across I/O
 	jobs     map[string]*job
+	acts     map[string]*act // none where a job is at work, but one that only sends callbacks
 	keys     map[string]*claim
 	promised map[string]int         // MiB of memory, by machine; 0 where its making failed
 	timers   map[string]*time.Timer // of the machines that have an end
 	creating int
 	stopping bool
+	count    *census // under way, or nil
+
+	asking singleflight.Group // of what Health asks the driver
+
+	feed    *feed
+	unwatch context.CancelFunc // ends the watch for power states; guarded by feed.mu
+
+	followers chan struct{} // a place for each who follows a console
 
 	ctx  context.Context // of all jobs
 	stop context.CancelCauseFunc
@@ -79,10 +90,12 @@ func Open(o Options) (*Manager, error) {
 	}
 	o.Creations = cmp.Or(o.Creations, 16)
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
+	o.Hooks = o.Hooks.orNothing()
 	m := &Manager{
 		Options: o, store: &store{dir: o.Dir},
-		jobs: make(map[string]*job), keys: make(map[string]*claim),
-		promised: make(map[string]int), timers: make(map[string]*time.Timer),
+		jobs: make(map[string]*job), acts: make(map[string]*act), keys: make(map[string]*claim),
+		promised: make(map[string]int), timers: make(map[string]*time.Timer), feed: newFeed(),
+		followers: make(chan struct{}, followersAtOnce),
 	}
 	m.ctx, m.stop = context.WithCancelCause(context.Background())
 	if err := m.recover(); err != nil {
@@ -114,12 +127,12 @@ func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error)
 		return VM{}, err
 	}
 	if key == "" {
-		return m.accept(s, key)
+		return m.accept(ctx, s, key)
 	}
 	for {
 		c, mine := m.claim(key)
 		if mine {
-			v, err := m.accept(s, key)
+			v, err := m.accept(ctx, s, key)
 			m.settleClaim(key, c, v.ID)
 			return v, err
 		}
@@ -165,9 +178,10 @@ func (m *Manager) ready(ctx context.Context) error {
 	return nil
 }
 
-func (m *Manager) accept(s spec, key string) (VM, error) {
+func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {
 	now := time.Now().UTC()
 	r := newRecord(s, key, now)
+	r.RequestID = requestID(ctx)
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.MaxLifetime), now)
 	if err := m.admit(r); err != nil {
 		return VM{}, err
@@ -179,6 +193,7 @@ func (m *Manager) accept(s spec, key string) (VM, error) {
 	}
 	v := r.resource(m.Hypervisor, Status{})
 	m.arm(r.ID, r.Expiry)
+	m.feed.enter(r.ID, Accepted, nil)
 	if _, ok := m.start(r.ID, false, func(ctx context.Context, j *job) { m.create(ctx, j, r) }); !ok {
 		m.release() // stopping: the next Open takes the record over
 	}
@@ -221,17 +236,26 @@ func (m *Manager) describe(ctx context.Context, r *record, j *job) (VM, error) {
 	if err == nil || r.Phase == Accepted || r.Phase == Destroying {
 		return v, nil // what its job is at changes under the reader's eyes
 	}
+	v.Error = unreadable(r.ID, err)
+	return v, v.Error
+}
+
+// unreadable is the error for a machine whose hypervisor does not tell its
+// state.
+func unreadable(id string, err error) *Error {
 	var known *Error
-	if !errors.As(err, &known) || known.Code != CodeOpen {
-		known = &Error{Code: CodeOpen, Message: fmt.Sprintf("the state of machine %s cannot be read: %v", r.ID, err), Err: err}
+	if errors.As(err, &known) && known.Code == CodeOpen {
+		return known
 	}
-	v.Error = known
-	return v, known
+	return &Error{Code: CodeOpen, Message: fmt.Sprintf("the state of machine %s cannot be read: %v", id, err), Err: err}
 }
 
 // Wait is Get, but holds until the machine is ready, failed or being
 // destroyed, or until d is over.
 func (m *Manager) Wait(ctx context.Context, id string, d time.Duration) (VM, error) {
+	if d <= 0 {
+		return m.Get(ctx, id)
+	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for waiting := true; waiting; {
@@ -314,35 +338,12 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 	return m.takeAway(ctx, id, nil)
 }
 
-// Health is what an operator wants to know of the Manager.
-type Health struct {
-	Hypervisor string            `json:"hypervisor"`
-	Details    map[string]string `json:"details,omitempty"`
-	Creating   int               `json:"creating"` // unfinished creations
-	Error      *Error            `json:"error,omitempty"`
-}
-
-// Health tells whether a creation could work now. It reads no machine.
-func (m *Manager) Health(ctx context.Context) Health {
-	h := Health{Hypervisor: m.Hypervisor}
-	if d, ok := m.Driver.(Describer); ok {
-		h.Details = d.Describe(ctx)
-	}
-	if err := m.ready(ctx); err != nil {
-		h.Error = clientError(err)
-	}
-	m.mu.Lock()
-	h.Creating = m.creating
-	m.mu.Unlock()
-	return h
-}
-
-// machine is the driver's view of a record.
+// machine is the driver's view of a record, but for the annotation of a new
+// machine.
 func (m *Manager) machine(r *record) Machine {
 	return Machine{
 		ID: r.ID, Dir: filepath.Join(m.Dir, r.ID),
 		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, Forward: r.Spec.Forward, LaunchGUI: r.Spec.LaunchGUI,
-		Annotation: fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum),
 	}
 }
 

@@ -16,7 +16,7 @@ func TestProgressIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
 		m := &Manager{Options: Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}
-		j := &job{}
+		j := &job{tell: func(Phase, *Progress) {}, passed: func(Phase, time.Duration) {}}
 		report := m.reporter("some-id", j)
 		for n := range int64(50) { // a quarter of a second each
 			report(image.Progress{Stage: image.Downloading, Bytes: n << 26, Total: 4 << 30})

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -31,6 +32,7 @@ type record struct {
 	Attempts  int        `json:"attempts"`
 	Error     *Error     `json:"error,omitempty"`
 	Key       string     `json:"idempotency_key,omitempty"`
+	RequestID string     `json:"request_id,omitempty"` // of the request that asked for it, for the log
 	Expiry    expiry     `json:"expiry,omitzero"`
 	Messages  []*message `json:"messages,omitempty"` // to the callback, in the order in which they fell due
 	Gone      bool       `json:"gone,omitempty"`     // a tombstone: only messages are left
@@ -99,36 +101,37 @@ func (r *record) rewind(now time.Time) (changed bool) {
 			o.DueSince, o.NextAt, changed = now, now, true
 		}
 	}
-	if left := r.Expiry.left(now); !r.Expiry.At.IsZero() && r.Expiry.At.Sub(now) > left {
-		r.Expiry.At, changed = now.Add(left), true
-	}
+	e := r.Expiry.rewound(now)
+	changed = changed || e != r.Expiry
+	r.Expiry = e
 	return changed
 }
 
 // decode reads the record of a machine, of this version or an older one.
 // Errors wrap errCorrupt or errNewer.
 func decode(b []byte, id string) (*record, error) {
-	var head struct {
-		Version int      `json:"version"`
-		Outbox  *message `json:"outbox"` // of version 1
+	var r struct {
+		record
+		Outbox *message `json:"outbox"` // of version 1
 	}
-	if err := json.Unmarshal(b, &head); err != nil {
+	err := json.Unmarshal(b, &r)
+	version := r.Version
+	if err != nil {
+		version = versionOf(b) // of a newer one the rest may have another form
+	}
+	if version > recordVersion {
+		return nil, fmt.Errorf("%w: its version is %d, and this one reads versions up to %d", errNewer, version, recordVersion)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
 	}
-	if head.Version > recordVersion {
-		return nil, fmt.Errorf("%w: its version is %d, and this one reads versions up to %d", errNewer, head.Version, recordVersion)
-	}
-	r := &record{}
-	if err := json.Unmarshal(b, r); err != nil {
-		return nil, fmt.Errorf("%w: %w", errCorrupt, err)
-	}
-	if head.Version == 1 && head.Outbox != nil {
-		r.Messages = []*message{head.Outbox}
+	if version == 1 && r.Outbox != nil {
+		r.Messages = []*message{r.Outbox}
 	}
 	r.Version = recordVersion
 	switch {
-	case head.Version < 1:
-		return nil, fmt.Errorf("%w: there is no version %d", errCorrupt, head.Version)
+	case version < 1:
+		return nil, fmt.Errorf("%w: there is no version %d", errCorrupt, version)
 	case r.ID != id:
 		return nil, fmt.Errorf("%w: it is of machine %.64q", errCorrupt, r.ID)
 	case !slices.Contains([]Phase{Accepted, Ready, Failed, Destroying}, r.Phase):
@@ -136,7 +139,32 @@ func decode(b []byte, id string) (*record, error) {
 	case slices.Contains(r.Messages, nil):
 		return nil, fmt.Errorf("%w: a message is null", errCorrupt)
 	}
-	return r, nil
+	return &r.record, r.plain()
+}
+
+// plain takes the record's indents out of the messages' bodies, so that a
+// receiver gets the same bytes before and after a restart.
+func (r *record) plain() error {
+	for _, o := range r.Messages {
+		var b bytes.Buffer
+		if len(o.Body) == 0 {
+			continue
+		}
+		if err := json.Compact(&b, o.Body); err != nil {
+			return fmt.Errorf("%w: a message's body: %w", errCorrupt, err)
+		}
+		o.Body = b.Bytes()
+	}
+	return nil
+}
+
+// versionOf reads nothing else; 0 is none.
+func versionOf(b []byte) int {
+	var head struct {
+		Version int `json:"version"`
+	}
+	_ = json.Unmarshal(b, &head) // what cannot be read has none
+	return head.Version
 }
 
 // ValidID tells whether id has the form of a machine's ID: a UUID in canonical

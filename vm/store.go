@@ -98,13 +98,14 @@ func (s *store) change(id string, edit func(*record) error) (*record, error) {
 }
 
 // write puts the record in its place whole or not at all, also when the power
-// fails: a temporary file, fsync, rename, fsync of the folder.
+// fails: a temporary file, fsync, rename, fsync of the folder. The temporary
+// file is in the records' folder, where the next start finds it.
 func (s *store) write(r *record) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(s.path(r.ID), b, 0o600); err != nil {
+	if err := renameio.WriteFile(s.path(r.ID), b, 0o600, renameio.WithTempDir(s.dir)); err != nil {
 		return fmt.Errorf("writing the record of %s: %w", r.ID, err)
 	}
 	return s.sync()

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -21,6 +22,12 @@ const (
 
 	// agentReply bounds what a guest can make the daemon read.
 	agentReply = 1 << 20
+)
+
+// What can become of a request to an agent that listens.
+var (
+	errUnanswered = errors.New("the guest agent has not answered")
+	errRefused    = errors.New("the guest agent refuses")
 )
 
 // agentInterface is one entry of guest-network-get-interfaces.
@@ -46,27 +53,47 @@ func (d *Driver) agentInterfaces(ctx context.Context, dir string, pid int) ([]ag
 }
 
 func askAgent(ctx context.Context, path string) ([]agentInterface, error) {
+	var interfaces []agentInterface
+	err := talkToAgent(ctx, path, `{"execute":"guest-network-get-interfaces"}`, &interfaces)
+	if errors.Is(err, errRefused) {
+		return nil, nil // it runs, and knows of none
+	}
+	return interfaces, err
+}
+
+// talkToAgent sends the agent one request and reads its answer into out, which
+// may be nil. ctx has a deadline.
+func talkToAgent(ctx context.Context, path, request string, out any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer conn.Close()
 	deadline, _ := ctx.Deadline()
 	if err := conn.SetDeadline(deadline); err != nil {
-		return nil, err
+		return err
 	}
 	r := bufio.NewReader(io.LimitReader(conn, agentReply))
 	if err := syncAgent(conn, r); err != nil {
-		return nil, fmt.Errorf("greeting the guest agent: %w", err)
+		return fmt.Errorf("greeting the guest agent: %w", err)
 	}
-	if _, err := io.WriteString(conn, `{"execute":"guest-network-get-interfaces"}`+"\n"); err != nil {
-		return nil, err
+	if _, err := io.WriteString(conn, request+"\n"); err != nil {
+		return err
 	}
-	var reply struct{ Return []agentInterface }
+	var reply struct {
+		Return json.RawMessage
+		Error  *struct{ Desc string }
+	}
 	if err := json.NewDecoder(r).Decode(&reply); err != nil {
-		return nil, fmt.Errorf("reading the guest agent's interfaces: %w", err)
+		return fmt.Errorf("%w: %w", errUnanswered, err)
 	}
-	return reply.Return, nil
+	if reply.Error != nil {
+		return fmt.Errorf("%w: %s", errRefused, reply.Error.Desc)
+	}
+	if out == nil {
+		return nil
+	}
+	return json.Unmarshal(reply.Return, out)
 }
 
 // syncAgent throws away what the agent still had to say to an earlier client:

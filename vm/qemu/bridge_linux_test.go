@@ -28,6 +28,21 @@ const (
 	lanLease  = "192.0.2.77"
 )
 
+// dockerRules are what Docker has of nftables, with a policy that lets pass.
+const dockerRules = `table ip filter {
+	chain DOCKER-USER { }
+	chain FORWARD {
+		type filter hook forward priority filter; policy accept;
+		jump DOCKER-USER
+		oifname "docker0" ct state related,established accept
+		iifname "docker0" accept
+	}
+}`
+
+// busybox has the guest's programs: which of them have a name of their own is
+// Debian's choice.
+const busybox = "/bin/busybox"
+
 // hall is a host with machines on all of its networks, in a network namespace
 // of its own.
 type hall struct {
@@ -58,8 +73,13 @@ func TestGuestsOnBridges(t *testing.T) {
 	host := serveNames(t, func(f func() error) error { return f() }, ":8081")
 
 	t.Run("each has an address of its own that answers", func(t *testing.T) {
-		seen := map[netip.Addr]bool{}
+		seen, cards := map[netip.Addr]bool{}, map[string]bool{}
 		for _, g := range h.guests {
+			mac, err := net.ParseMAC(g.status.MAC)
+			if err != nil || mac[0]&3 != 2 || cards[g.status.MAC] {
+				t.Errorf("got MAC address %q (%v), want one that is locally administered and no other's", g.status.MAC, err)
+			}
+			cards[g.status.MAC] = true
 			if seen[g.ip] || g.status.Forwards != nil || !slices.Contains(g.status.Addresses, g.ip.String()) {
 				t.Errorf("got %+v, want an address that no other has, among its addresses, and no forwards", g.status)
 			}
@@ -81,8 +101,8 @@ func TestGuestsOnBridges(t *testing.T) {
 			t.Errorf("the host saw %q, want %s", who, nat[2].ip)
 		}
 	})
-	t.Run("the internet reaches no guest", func(t *testing.T) {
-		for _, g := range h.guests {
+	t.Run("the internet reaches no guest that is behind the host", func(t *testing.T) {
+		for _, g := range h.guests[:5] {
 			if h.internet.connects(g.ip) {
 				t.Errorf("the internet reached the %s guest at %s", g.Network, g.ip)
 			}
@@ -101,24 +121,60 @@ func TestGuestsOnBridges(t *testing.T) {
 			t.Errorf("a nat guest got %q from the hostonly guest", page)
 		}
 	})
-	t.Run("a guest that takes another's address is cut off", func(t *testing.T) {
+	t.Run("a guest that takes another's address is cut off, and not believed", func(t *testing.T) {
 		thief, victim := nat[3], nat[0]
 		home := h.gateway(t, thief) + host
-		guestRun(t, thief.Machine, "/bin/ifconfig", "eth0", victim.ip.String(), "netmask", "255.255.255.0")
+		h.become(t, thief, victim.ip)
 		if who, ok := guestGet(t, thief.Machine, home); ok {
 			t.Errorf("the host spoke to the thief and saw %q", who)
 		}
+		if got := h.inspect(thief.Machine).IP; got != thief.ip.String() {
+			t.Errorf("the thief's address: got %q, want its lease %s", got, thief.ip)
+		}
 		h.answers(t, victim)
-		guestRun(t, thief.Machine, "/bin/ifconfig", "eth0", thief.ip.String(), "netmask", "255.255.255.0")
+		h.become(t, thief, thief.ip)
 		if who, _ := guestGet(t, thief.Machine, home); who != thief.ip.String() {
 			t.Errorf("with its own address again: the host saw %q, want %s", who, thief.ip)
 		}
+	})
+	t.Run("the guest's agent tells what it has now", func(t *testing.T) {
+		g, six := nat[2], "2001:db8::7"
+		other := h.free(g.ip)
+		h.become(t, g, other)
+		if _, ok := guestRun(t, g.Machine, busybox, "ip", "addr", "add", six+"/64", "dev", "eth0"); !ok {
+			t.Fatal("the guest takes no IPv6 address")
+		}
+		st := h.inspect(g.Machine)
+		if st.IP != other.String() || !slices.Equal(st.Addresses, []string{other.String(), six}) {
+			t.Errorf("got %s and %v, want %s, and IPv6 with it, but for what is valid on the link alone", st.IP, st.Addresses, other)
+		}
+		h.become(t, g, g.ip)
+	})
+	t.Run("where another firewall drops what it forwards, its way out helps", func(t *testing.T) {
+		if said := h.Describe(t.Context())["firewall"]; said != "" {
+			t.Errorf("of a firewall that lets pass: got %q", said)
+		}
+		h.run("nft", "chain", "ip", "filter", "FORWARD", "{ policy drop; }")
+		if said := h.Describe(t.Context())["firewall"]; !strings.Contains(said, "DOCKER-USER -i "+h.bridgeOf(t, nat[1])) {
+			t.Errorf("of a firewall that drops: got %q, want the way out", said)
+		}
+		if who, ok := guestGet(t, nat[1].Machine, internetIP+":80"); ok {
+			t.Errorf("the internet saw %q through a firewall that drops", who)
+		}
+		b := h.bridgeOf(t, nat[1])
+		h.run("nft", "add", "rule", "ip", "filter", "DOCKER-USER", "iifname", b, "accept")
+		h.run("nft", "add", "rule", "ip", "filter", "DOCKER-USER", "oifname", b, "ct", "state", "related,established", "accept")
+		if who, _ := guestGet(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
+			t.Errorf("with the rules that the log names, the internet saw %q, want the host's %s", who, hostOutside)
+		}
+		h.run("nft", "flush", "chain", "ip", "filter", "DOCKER-USER")
+		h.run("nft", "chain", "ip", "filter", "FORWARD", "{ policy accept; }")
 	})
 	t.Run("damage is put right at the next start", func(t *testing.T) {
 		rules := h.rules(t)
 		killServer(t, h.data, "nat")
 		h.run("ip", "link", "del", h.bridgeOf(t, nat[0]))
-		h.run("nft", "flush", "ruleset")
+		h.dropRules(t)
 		h.reopen(t, false)
 		for _, g := range h.guests {
 			h.answers(t, g)
@@ -131,8 +187,17 @@ func TestGuestsOnBridges(t *testing.T) {
 		}
 	})
 	t.Run("damage is put right while the daemon runs", func(t *testing.T) {
+		rules := h.rules(t)
+		killServer(t, h.data, "nat")
 		h.run("ip", "link", "del", h.bridgeOf(t, hostOnly))
-		until(t, 20*time.Second, "the guest's page", func() bool { return pageOf(hostOnly.ip) != "" })
+		h.dropRules(t)
+		until(t, time.Minute, "the guest's page", func() bool { return pageOf(hostOnly.ip) != "" })
+		if got := h.rules(t); got != rules {
+			t.Errorf("got rules\n%s\nwant those of before\n%s", got, rules)
+		}
+		if said, ok := guestRun(t, nat[0].Machine, busybox, "udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true"); !ok {
+			t.Errorf("a guest gets no lease any more: %s", said)
+		}
 	})
 	t.Run("isolation cuts guests from each other and not from the host", func(t *testing.T) {
 		h.reopen(t, true)
@@ -164,6 +229,7 @@ func newHall(t *testing.T) *hall {
 	h.run("ip", "link", "add", lanBridge, "type", "bridge", "stp_state", "0")
 	h.run("ip", "addr", "add", lanHost+"/24", "dev", lanBridge)
 	h.run("ip", "link", "set", lanBridge, "up")
+	h.run("nft", dockerRules)
 	serveDNSMasq(t, "--port=0", "--interface="+lanBridge, "--bind-interfaces", "--no-ping", "--dhcp-authoritative",
 		"--dhcp-leasefile="+filepath.Join(h.data, "lan"), "--dhcp-range="+lanLease+","+lanLease)
 	h.options = options(h.data)
@@ -187,7 +253,7 @@ func (h *hall) reopen(t *testing.T, isolate bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = d.Close() })
+	h.t.Cleanup(func() { _ = d.Close() }) // the whole test's, as the driver outlives the part that opened it
 	h.Driver = d
 	if err := d.Sweep(t.Context(), func(string) bool { return true }); err != nil {
 		t.Fatal(err)
@@ -265,20 +331,53 @@ func (h *hall) bridgeOf(t *testing.T, g guest) string {
 	return fields[slices.Index(fields, "dev")+1]
 }
 
-// network is what the host's network consists of: devices, rules and servers.
+// become gives the guest's card the address.
+func (h *hall) become(t *testing.T, g guest, a netip.Addr) {
+	t.Helper()
+	if out, ok := guestRun(t, g.Machine, busybox, "ifconfig", "eth0", a.String(), "netmask", "255.255.255.0"); !ok {
+		t.Fatalf("the guest does not become %s: %s", a, out)
+	}
+}
+
+// free returns an address near a, of the same subnet, that no guest has.
+func (h *hall) free(a netip.Addr) netip.Addr {
+	for b := a.Prev(); ; b = b.Prev() {
+		if !slices.ContainsFunc(h.guests, func(g guest) bool { return g.ip == b }) {
+			return b
+		}
+	}
+}
+
+// dropRules removes our tables of nftables.
+func (h *hall) dropRules(t *testing.T) {
+	t.Helper()
+	out, err := exec.Command("nft", "list", "tables").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(out)) {
+		if f := strings.Fields(line); strings.HasPrefix(f[2], "osxb") {
+			h.run("nft", append([]string{"delete"}, f...)...)
+		}
+	}
+}
+
+// network is what the host's network consists of: devices, rules, servers, and
+// whether it forwards.
 func (h *hall) network(t *testing.T) string {
 	t.Helper()
-	out, err := exec.Command("sh", "-c", "ip -br link | grep -v '^br0' | sort; nft list ruleset; ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*"+h.data+"/net' || true").CombinedOutput()
+	out, err := exec.Command("sh", "-c", "ip -br link | awk '{ print $1 }' | sort; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*"+h.data+"' || true").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	return string(out)
 }
 
-// rules are those of nftables, in an order that does not change.
+// rules are those of nftables, in an order that does not change and without
+// what the kernel counts of guests.
 func (h *hall) rules(t *testing.T) string {
 	t.Helper()
-	out, err := exec.Command("nft", "list", "ruleset").Output()
+	out, err := exec.Command("sh", "-c", "nft list ruleset | grep -v 'elements = .*limit rate'").Output()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -202,7 +202,8 @@ func limited(ctx context.Context, seconds, bytes int64, args ...string) (string,
 	script := fmt.Sprintf(`ulimit -v %d 2>/dev/null; ulimit -t %d; ulimit -f %d; ulimit -c 0; exec %s "$@"`, convertMemory, seconds, bytes/512, imageTool)
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
 	cmd.WaitDelay = time.Second
-	out, err := cmd.CombinedOutput()
+	var out []byte
+	err := withoutAmbient(func() (err error) { out, err = cmd.CombinedOutput(); return err })
 	if err != nil && ctx.Err() != nil {
 		err = context.Cause(ctx)
 	}

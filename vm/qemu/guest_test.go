@@ -18,9 +18,15 @@ import (
 // tinyvm unpacks the real guest that `make image` builds and returns its .vmx.
 func (r *rig) tinyvm() string {
 	r.t.Helper()
-	archive := os.Getenv("OSXB_TINYVM")
-	if archive == "" {
-		archive = filepath.Join("..", "..", "build", "tinyvm.tar.gz")
+	return r.unpacked("tinyvm.tar.gz")
+}
+
+// unpacked unpacks a variant of the real guest and returns its .vmx.
+func (r *rig) unpacked(variant string) string {
+	r.t.Helper()
+	archive := filepath.Join("..", "..", "build", variant)
+	if other := os.Getenv("OSXB_TINYVM"); other != "" && variant == "tinyvm.tar.gz" {
+		archive = other
 	}
 	if _, err := os.Stat(archive); err != nil {
 		if os.Getenv("CI") != "" {
@@ -119,6 +125,7 @@ func TestDeafAgent(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer another.Close()
 	until(t, 10*time.Second, "a sign of life at the forwarded port", func() bool {
 		st, err := another.Inspect(t.Context(), m)
 		return err == nil && st.Up

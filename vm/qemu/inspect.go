@@ -44,6 +44,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		return d.silent(ctx, m, pid, st, err)
 	}
 	st.Power, st.CPUs, st.Memory = live.power, live.cpus, live.memory
+	if st.Power == vm.Paused && wasSuspended(m.Dir) {
+		st.Power = vm.Suspended
+	}
 	if err := d.reach(ctx, m, pid, live, &st); err != nil {
 		return vm.Status{}, err
 	}
@@ -186,9 +189,28 @@ func (d *Driver) address(m vm.Machine, told []netip.Addr) (netip.Addr, error) {
 	if len(told) == 0 || slices.Contains(told, lease) {
 		return lease, nil
 	}
+	told, err = d.own(m, told)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("looking up whose addresses the guest tells: %w", err)
+	}
 	host, err := hostAddresses()
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("listing the host's addresses: %w", err)
 	}
 	return chooseAddress(m.Network, told, lease, host), nil
+}
+
+// own returns those of told that are no other machine's: a guest that names
+// one of these would have its reader speak to the other.
+func (d *Driver) own(m vm.Machine, told []netip.Addr) (own []netip.Addr, err error) {
+	for _, a := range told {
+		taken, err := d.networks.Taken(a, macAddress(m.ID))
+		if err != nil {
+			return nil, err
+		}
+		if !taken {
+			own = append(own, a)
+		}
+	}
+	return own, nil
 }

@@ -246,6 +246,38 @@ func TestStalePidFile(t *testing.T) {
 	}
 }
 
+// Destroy kills the machine's QEMU and no other process: not the one that has
+// the pid file's number by now, and not one whose arguments name the machine.
+func TestDestroySparesOthers(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	m := r.machine()
+	r.clone(m, r.image(idle, plain...))
+	recycled := exec.Command("sleep", "1000")
+	namesake := exec.Command("sh", "-c", "read word", "sh", "-name", "guest=osxb-"+m.ID)
+	for _, c := range []*exec.Cmd{recycled, namesake} {
+		if _, err := c.StdinPipe(); err != nil { // from which nothing is to be read
+			t.Fatal(err)
+		}
+		if err := c.Start(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(m.Dir, "pid"), []byte(strconv.Itoa(recycled.Process.Pid)), 0o600); err != nil {
+		t.Error(err)
+	}
+	if err := r.Destroy(t.Context(), m); err != nil {
+		t.Errorf("Destroy: %v", err)
+	}
+	for _, c := range []*exec.Cmd{recycled, namesake} {
+		_ = c.Process.Signal(syscall.SIGTERM) // what it did not get before
+		_ = c.Wait()
+		if by := c.ProcessState.Sys().(syscall.WaitStatus).Signal(); by != syscall.SIGTERM {
+			t.Errorf("%s ended by %v (%v), want %v", c.Path, by, c.ProcessState, syscall.SIGTERM)
+		}
+	}
+}
+
 // Many ask one machine at once, while QEMU serves one client at a time.
 func TestManyInspect(t *testing.T) {
 	t.Parallel()

@@ -53,7 +53,7 @@ func writeJSON(path string, value any) error {
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(path, append(data, '\n'), 0o600); err != nil {
+	if err := renameio.WriteFile(path, append(data, '\n'), 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)
 	}
 	return syncFile(filepath.Dir(path))
@@ -84,3 +84,9 @@ func unreadable(m vm.Machine, file string, err error) error {
 
 // missing says whether err means that there is no such file or folder.
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
+
+// Made reports whether the folder dir holds a machine that this package made.
+func Made(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, machineFile))
+	return err == nil
+}

@@ -47,6 +47,7 @@ func (d *Driver) Network(t vm.NetworkType) error {
 // go on running.
 func (d *Driver) Close() error {
 	d.rest()
+	d.restLogs()
 	return d.networks.Close()
 }
 
@@ -69,14 +70,20 @@ func (d *Driver) announce() {
 		facts = append(facts, string(t), fact)
 	}
 	d.log.Info("networks", facts...)
-	if !d.wires.bridges() {
-		return
-	}
-	warnings, err := d.networks.Warnings()
+	warnings, err := d.firewalls()
 	if err != nil {
 		d.log.Warn("the host's firewall was not looked at", "err", err)
 	}
 	for _, w := range warnings {
 		d.log.Warn("the host's firewall may cut machines off", "what", w)
 	}
+}
+
+// firewalls says what of the host's own may be in the way of machines on
+// bridges.
+func (d *Driver) firewalls() ([]string, error) {
+	if !d.wires.bridges() {
+		return nil, nil
+	}
+	return d.networks.Warnings()
 }

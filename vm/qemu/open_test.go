@@ -31,6 +31,7 @@ func TestOpenDeepFolder(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() { _ = d.Close() })
 		deep := &rig{d, t, r.data}
 		m := deep.machine()
 		m.Dir = filepath.Join(o.MachinesDir, m.ID)
@@ -90,6 +91,7 @@ func TestOldQEMU(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	defer d.Close()
 	install := func(version string) {
 		t.Helper()
 		text := "#!/bin/sh\necho 'QEMU emulator version " + version + "'\n"

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -93,4 +94,20 @@ func isMachine(dir, id string) bool {
 	args := bytes.Split(line, []byte{0})
 	name := slices.IndexFunc(args, func(a []byte) bool { return string(a) == guestName(id) })
 	return name > 0 && string(args[name-1]) == "-name" && bytes.Contains(line, []byte("\x00-pidfile\x00"+pidFile+"\x00"))
+}
+
+// withoutAmbient calls f, which starts processes, so that they do not inherit
+// the capabilities that a daemon which is not root was given for its networks.
+// The thread, which alone has lost them, ends with the goroutine.
+func withoutAmbient(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
+			done <- os.NewSyscallError("prctl", err)
+			return
+		}
+		done <- f()
+	}()
+	return <-done
 }

@@ -28,3 +28,6 @@ func strays(string) []string { return nil }
 // haltStrays does nothing: only Linux shows the command lines of processes in
 // a file system.
 func haltStrays(context.Context, string) error { return nil }
+
+// withoutAmbient calls f: elsewhere there is nothing of the kind to inherit.
+func withoutAmbient(f func() error) error { return f() }

@@ -12,8 +12,9 @@
 //	efivars.fd     EFI's variables, where the image has EFI firmware
 //	pid            locked by QEMU as long as it lives
 //	qmp, qga       sockets: QEMU's monitor and the guest's agent
-//	serial.log     what the guest wrote to its first serial port
-//	qemu.log       what QEMU itself complained of since the last start
+//	suspended      there while a client has the machine suspended
+//	serial.log     what the guest wrote to its first serial port; all but its end is a hole
+//	qemu.log       what QEMU itself complained of since the last start; likewise
 package qemu
 
 import (
@@ -23,6 +24,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/singleflight"
@@ -54,6 +56,7 @@ type Driver struct {
 	networks *network.Manager
 	wires    wires
 	rest     func() // ends what keeps the networks right, and waits for it
+	restLogs func() // likewise for what cuts logs back
 
 	stable *stable
 
@@ -71,6 +74,10 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
+
+	_ vm.Consoler     = (*Driver)(nil)
+	_ vm.Screenshoter = (*Driver)(nil)
+	_ vm.Powerer      = (*Driver)(nil)
 )
 
 const (
@@ -117,6 +124,7 @@ func Open(o Options) (*Driver, error) {
 		rest:     func() {},
 		starting: map[string]int{},
 	}
+	d.restLogs = d.keepLogs()
 	d.announce()
 	if wires.bridges() {
 		d.keepNetworks()
@@ -135,7 +143,8 @@ func (d *Driver) Ready(ctx context.Context) error {
 
 // Describe tells what machines run on: QEMU's "version" and "path" or, under
 // "missing", why there is none; "acceleration" and "network", what nat machines
-// are plugged into, each with its reason.
+// are plugged into, each with its reason; under "firewall" what may cut
+// machines off.
 func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts := map[string]string{}
 	var lack *vm.Error
@@ -153,6 +162,12 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts["network"] = nat.name()
 	if user, is := nat.(*userNet); is {
 		facts["network"] += ": " + user.why
+	}
+	switch warnings, err := d.firewalls(); {
+	case err != nil:
+		facts["firewall"] = err.Error()
+	case len(warnings) > 0:
+		facts["firewall"] = strings.Join(warnings, "; ")
 	}
 	return facts
 }

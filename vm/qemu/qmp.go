@@ -7,8 +7,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"path/filepath"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 const (
@@ -32,7 +35,7 @@ var errNoAnswer = fmt.Errorf("no answer after %v: %w", qmpTimeout, context.Deadl
 // context: to end one means to call Disconnect beside Connect, which race, and
 // a reader of theirs is left behind when that goes wrong.
 type monitor struct {
-	requests io.Writer
+	requests *net.UnixConn
 	replies  *json.Decoder
 }
 
@@ -56,10 +59,11 @@ func (d *Driver) talk(ctx context.Context, dir string, f func(monitor) error) er
 // converse greets the QEMU that listens at path and lets f talk to it. The end
 // of ctx ends the conversation.
 func converse(ctx context.Context, path string, f func(monitor) error) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	plain, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
 		return err
 	}
+	conn := plain.(*net.UnixConn)
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -78,8 +82,23 @@ func converse(ctx context.Context, path string, f func(monitor) error) error {
 }
 
 // ask runs a command and reads its answer into out, which may be nil.
-func (m monitor) ask(command string, out any) error {
-	if _, err := fmt.Fprintf(m.requests, "{\"execute\": %q}\n", command); err != nil {
+func (m monitor) ask(command string, out any) error { return m.askWith(command, nil, nil, out) }
+
+// askWith is ask with arguments, which may be nil, and with open files that
+// QEMU gets.
+func (m monitor) askWith(command string, arguments any, files []*os.File, out any) error {
+	request, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+	}{command, arguments})
+	if err != nil {
+		return fmt.Errorf("asking %s: %w", command, err)
+	}
+	var rights []byte
+	for _, f := range files {
+		rights = append(rights, unix.UnixRights(int(f.Fd()))...)
+	}
+	if _, _, err := m.requests.WriteMsgUnix(append(request, '\n'), rights, nil); err != nil {
 		return fmt.Errorf("asking %s: %w", command, err)
 	}
 	for {

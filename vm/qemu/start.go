@@ -114,6 +114,9 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error 
 	if err != nil {
 		return err
 	}
+	if err := forgetSuspension(m.Dir); err != nil {
+		return err // the machine ended while it was suspended
+	}
 	ended, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -143,7 +146,7 @@ func spawn(dir string, argv []string, w *os.File) error {
 	cmd.ExtraFiles = []*os.File{w}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = time.Second
-	if err := cmd.Run(); err != nil {
+	if err := withoutAmbient(cmd.Run); err != nil {
 		return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
 	}
 	return nil
@@ -204,12 +207,17 @@ func abandon(m vm.Machine, ended *os.File) error {
 
 // lastWords is the end of what QEMU wrote to its standard error.
 func lastWords(dir string) string {
-	text, err := os.ReadFile(filepath.Join(dir, qemuLog))
+	f, err := os.Open(filepath.Join(dir, qemuLog))
 	if err != nil {
 		return err.Error()
 	}
-	words := strings.TrimSpace(string(text))
-	return strings.ToValidUTF8(words[max(0, len(words)-complaint):], "")
+	defer f.Close()
+	_, _ = f.Seek(-complaint, io.SeekEnd) // of a shorter text, the whole
+	text, err := io.ReadAll(io.LimitReader(f, complaint))
+	if err != nil {
+		return err.Error()
+	}
+	return strings.ToValidUTF8(strings.TrimSpace(string(text)), "")
 }
 
 // judge tells a QEMU that could not start, which says why, from one whose

@@ -60,9 +60,11 @@ func (b base) state() (s baseState, err error) {
 // ensure makes the base unless it is there already. Whoever calls it holds the
 // machine. Its disks are copies if it cannot be shared or copies are asked for.
 func (d *Driver) ensureBase(ctx context.Context, b base, copies bool) error {
-	_, err := b.state()
-	if err == nil && !copies {
+	switch _, err := b.state(); {
+	case err == nil && !copies:
 		return nil
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("reading %s: %w", b.stateFile(), err) // clones may need what is there
 	}
 	if err := b.clear(); err != nil {
 		return err
@@ -94,6 +96,25 @@ func (b base) clear() error {
 	return nil
 }
 
+// clearHalfMade removes the bases that a crash left half-made. Nothing may be at
+// work on one.
+func (d *Driver) clearHalfMade() error {
+	entries, err := os.ReadDir(d.Dir)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, e := range entries {
+		b := base{dir: filepath.Join(d.Dir, e.Name())}
+		if _, err := b.state(); errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, b.clear())
+			// These stay where there are marks of clones.
+			_, _ = os.Remove(filepath.Join(b.dir, "clones")), os.Remove(b.dir)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // leave takes the machine's mark from the base of its image, whichever it is.
 func (d *Driver) leave(id string) error {
 	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", "clones", globQuote(id)))
@@ -108,24 +129,49 @@ func (d *Driver) leave(id string) error {
 	return nil
 }
 
-// sweep removes the bases whose image is gone and that have no clones.
-func (d *Driver) sweep(ctx context.Context) {
+// Sweep implements vm.Sweeper: it takes the marks of machines that are not
+// known from the bases.
+func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
+	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", "clones", "*"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, mark := range marks {
+		if id := filepath.Base(mark); !known(id) {
+			errs = append(errs, d.leave(id))
+		}
+	}
+	return errors.Join(append(errs, d.SweepImages(ctx))...)
+}
+
+// SweepImages removes the bases whose image is gone and that have no clones.
+func (d *Driver) SweepImages(ctx context.Context) error {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil {
-		d.Log.Warn("bases of clones not swept", "err", err)
+		return err
 	}
+	var errs []error
 	for _, e := range entries {
 		b := base{dir: filepath.Join(d.Dir, e.Name())}
 		s, err := b.state()
 		if err != nil {
-			continue // being made; or half-made, and made anew by the next clone
+			continue // being made
 		}
 		b.gold = s.Gold
 		if b.idle() {
 			if err := d.removeBase(ctx, b); err != nil {
-				d.Log.Warn("base of clones not removed", "image", b.gold, "err", err)
+				errs = append(errs, fmt.Errorf("removing the base of %s: %w", b.gold, err))
 			}
 		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep is SweepImages where what is left is left for the next time.
+func (d *Driver) sweep(ctx context.Context) {
+	if err := d.SweepImages(ctx); err != nil {
+		d.Log.Warn("bases of clones not swept", "err", err)
 	}
 }
 

@@ -17,8 +17,7 @@ import (
 // vmxPath is where a machine's .vmx is.
 func vmxPath(m vm.Machine) string { return filepath.Join(m.Dir, m.ID+".vmx") }
 
-// wholeFile is written last into a clone's folder: where it is, all else is.
-func wholeFile(m vm.Machine) string { return filepath.Join(m.Dir, "osx-builder.json") }
+func wholeFile(m vm.Machine) string { return filepath.Join(m.Dir, wholeName) }
 
 // isMade reports whether a machine is there and whole. One whose .vmx is gone
 // is not: VMware deletes that first.

@@ -15,7 +15,7 @@ func (l Deadlines) withDefaults() Deadlines {
 	orDefault(&l.Look, 5*time.Second)
 	orDefault(&l.Clone, 5*time.Minute)
 	orDefault(&l.Start, 2*time.Minute)
-	orDefault(&l.Stop, time.Minute)
+	orDefault(&l.Stop, 40*time.Second)
 	orDefault(&l.Locks, 2*time.Minute)
 	orDefault(&l.Tools, 5*time.Second)
 	// govix cuts the time to whole seconds, and VIX takes 0 for no limit.

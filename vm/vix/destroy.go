@@ -57,7 +57,7 @@ func (d *Driver) stop(ctx context.Context, h *hold, m vm.Machine) error {
 	if err != nil && !isGone(err) {
 		return err
 	}
-	return d.awaitUnlocked(ctx, m.Dir)
+	return d.awaitUnlocked(ctx, m)
 }
 
 // powerOff pulls the machine's plug, unless it is off or suspended.
@@ -92,10 +92,20 @@ func (d *Driver) delete(ctx context.Context, h *hold, m vm.Machine) error {
 	})
 	var vix *govix.Error
 	switch {
-	case err == nil || isGone(err):
+	case err == nil:
 		return nil
 	case isCode(err, codeLocked, codeRunning) || !errors.As(err, &vix):
 		return err
+	}
+	locks, lockErr := locksIn(m.Dir)
+	if lockErr != nil {
+		return lockErr
+	}
+	if used := inUse(locks); len(used) > 0 {
+		return stillLocked(used[0])
+	}
+	if isGone(err) {
+		return nil
 	}
 	d.Log.Warn("VMware did not delete the machine, which is off; removing its files", "vm", m.ID, "err", err)
 	return nil
@@ -104,12 +114,7 @@ func (d *Driver) delete(ctx context.Context, h *hold, m vm.Machine) error {
 // abandoned reports whether no process uses the machine in dir.
 func (d *Driver) abandoned(dir string) bool {
 	locks, err := locksIn(dir)
-	for _, l := range locks {
-		if l.user != "" {
-			return false
-		}
-	}
-	return err == nil
+	return err == nil && len(inUse(locks)) == 0
 }
 
 // isGone reports whether VMware answered that there is no such machine.

@@ -30,6 +30,10 @@ func TestMain(m *testing.M) {
 		openAndTell(path)
 		return
 	}
+	if path, ok := os.LookupEnv("OSXB_TEST_SIGNALS"); ok {
+		openAndFault(path)
+		return
+	}
 	os.Exit(testMain(m))
 }
 
@@ -40,28 +44,16 @@ func testMain(m *testing.M) int {
 	}
 	defer os.RemoveAll(dir)
 	double = filepath.Join(dir, "libvix.so")
-	sources, err := filepath.Glob("testdata/libvix/*.c")
-	if err != nil {
-		panic(err)
-	}
-	if out, err := build(double, sources...); err != nil {
+	if out, err := build(double); err != nil {
 		fmt.Fprintf(os.Stderr, "building the double: %v\n%s", err, out)
 		return 1
 	}
 	return m.Run()
 }
 
-// build makes a shared library.
+// build makes a shared library of C sources: of the double's where none are given.
 func build(path string, sources ...string) ([]byte, error) {
-	args := []string{
-		"-std=gnu17", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation", "-O1", "-g",
-		"-shared", "-fPIC", "-pthread", "-fvisibility=hidden", "-Iinclude", "-o", path,
-	}
-	compiler := "gcc"
-	if cc := os.Getenv("CC"); cc != "" {
-		compiler = cc
-	}
-	return exec.Command(compiler, append(args, sources...)...).CombinedOutput()
+	return exec.Command("testdata/libvix/build.sh", append([]string{path}, sources...)...).CombinedOutput()
 }
 
 // bench is a driver over the double, an image, and the double's controls.
@@ -154,11 +146,6 @@ func (b *bench) set(name string, content any) {
 	path := filepath.Join(b.control, name)
 	must(b.t, os.WriteFile(path+".new", []byte(fmt.Sprint(content)), 0o644))
 	must(b.t, os.Rename(path+".new", path))
-}
-
-func (b *bench) unset(name string) {
-	b.t.Helper()
-	must(b.t, os.Remove(filepath.Join(b.control, name)))
 }
 
 // clear removes all errors and hangs.

@@ -43,22 +43,23 @@ var (
 	_ vm.Networker = (*Driver)(nil)
 	_ vm.Readier   = (*Driver)(nil)
 	_ vm.Describer = (*Driver)(nil)
+
+	_ vm.Sweeper = (*Driver)(nil)
 )
 
 // Open opens VMware's library and connects to VMware. Where either is not to
 // be had the error says what was tried, and is an *vm.Error of
 // CodeHypervisorUnavailable. Whoever opens a Driver closes it. A process can
 // open one library only; several Drivers may share it.
-func Open(o Options) (*Driver, error) {
+func Open(o Options) (*Driver, error) { return openOn(runtime.GOOS, o) }
+
+func openOn(goos string, o Options) (*Driver, error) {
 	o.Deadlines = o.Deadlines.withDefaults()
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Leases == nil {
 		o.Leases = leaseFiles()
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("making the folder of the clones' bases: %w", err)
-	}
-	path, err := load(o.Library)
+	path, err := load(o.Library, goos)
 	if err != nil {
 		return nil, &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: err.Error()}
 	}
@@ -67,8 +68,11 @@ func Open(o Options) (*Driver, error) {
 		calls: make(chan struct{}, callsAtOnce), waits: make(chan struct{}, waitsAtOnce),
 		machines: make(map[string]*machine),
 	}
-	if err := d.connect(); err != nil {
+	if err := d.connect(goos); err != nil {
 		return nil, err
+	}
+	if err := errors.Join(os.MkdirAll(o.Dir, 0o700), d.clearHalfMade()); err != nil {
+		return nil, errors.Join(fmt.Errorf("preparing the folder of the clones' bases: %w", err), d.Close())
 	}
 	d.sweep(context.Background())
 	return d, nil
@@ -76,9 +80,9 @@ func Open(o Options) (*Driver, error) {
 
 // connect makes the one connection. More of them would add up to VMware's
 // limit on connections to a host.
-func (d *Driver) connect() error {
+func (d *Driver) connect(goos string) error {
 	err := d.connectWith(d.HostOptions)
-	if isCode(err, codeLicence) && d.HostOptions == 0 && runtime.GOOS == "darwin" {
+	if isCode(err, codeLicence) && d.HostOptions == 0 && goos == "darwin" {
 		if d.connectWith(hostOptionVmrun) == nil {
 			return nil
 		}
@@ -93,6 +97,7 @@ func (d *Driver) connectWith(options int) error {
 	hosts := make(chan *govix.Host, 1)
 	err := d.call(context.Background(), "connect to VMware", d.Deadlines.Connect, func() error {
 		host, err := govix.Connect(govix.ConnectConfig{Provider: govix.VMWARE_WORKSTATION, Options: govix.HostOption(options)})
+		mendSignals() // VMware's wrapper library loads the other one just now
 		hosts <- host
 		return err
 	})

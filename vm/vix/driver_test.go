@@ -207,10 +207,19 @@ func TestPowersOfTheDriver(t *testing.T) {
 		must(t, d.Network(n))
 	}
 	must(t, d.Ready(t.Context()))
+	before := b.stats()["vm"]
+	m := b.machine()
+	must(t, d.Clone(t.Context(), m, b.gold))
+	if _, err := d.Inspect(t.Context(), m); err != nil || b.stats()["vm"] == before {
+		t.Errorf("Inspect: got %v and %d machines open, want one more than %d", err, b.stats()["vm"], before)
+	}
 	if got := d.Describe(t.Context())["library"]; got != double {
 		t.Errorf("Describe: got library %q, want %q", got, double)
 	}
 	must(t, d.Close())
+	if n := b.stats()["vm"]; n != before {
+		t.Errorf("after Close %d machines are open, want %d", n, before)
+	}
 	must(t, d.Close())
 	if err := d.Ready(t.Context()); err == nil {
 		t.Error("Ready after Close: got no error")

@@ -20,7 +20,7 @@ import (
 // to a temporary file, which is synced and takes the name, and the folder is
 // synced, which makes the name last.
 func writeFile(path string, data []byte) error {
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("writing %s: %w", filepath.Base(path), err)
 	}
 	dir, err := os.Open(filepath.Dir(path))

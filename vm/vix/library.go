@@ -30,9 +30,9 @@ const (
 	inFusion    = "Contents/Public/libvixAllProducts.dylib"
 )
 
-// libraryPlaces is where VMware's installers put the library.
-func libraryPlaces() []string {
-	if runtime.GOOS != "darwin" {
+// libraryPlaces is where VMware's installers put the library on a system.
+func libraryPlaces(goos string) []string {
+	if goos != "darwin" {
 		return []string{
 			"/usr/lib/vmware-vix/libvixAllProducts.so",
 			"/usr/lib/libvixAllProducts.so",
@@ -55,10 +55,10 @@ var library struct {
 
 // load opens VMware's library, at path or where VMware installs it, and returns
 // where it was. An error lists all that was tried.
-func load(path string) (string, error) {
+func load(path, goos string) (string, error) {
 	places := []string{path}
 	if path == "" {
-		places = libraryPlaces()
+		places = libraryPlaces(goos)
 	}
 	library.mu.Lock()
 	defer library.mu.Unlock()
@@ -95,6 +95,8 @@ func loadAt(place string) error {
 	defer C.free(unsafe.Pointer(why))
 	cPlace := C.CString(place)
 	defer C.free(unsafe.Pointer(cPlace))
+	C.osxb_keep_signals()
+	defer C.osxb_mend_signals()
 	if C.osxb_load(cPlace, why, 4096) != 0 {
 		reason := strings.TrimPrefix(C.GoString(why), place+": ")
 		return fmt.Errorf("%s (this program is %s): %s", place, runtime.GOARCH, reason)
@@ -102,6 +104,9 @@ func loadAt(place string) error {
 	library.path = place
 	return nil
 }
+
+// mendSignals undoes what VMware's library did to the handlers of signals.
+func mendSignals() { C.osxb_mend_signals() }
 
 // handle is a reference to something that VMware's library keeps.
 type handle = C.VixHandle

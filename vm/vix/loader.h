@@ -14,6 +14,12 @@
  */
 int osxb_load(const char *path, char *why, size_t size);
 
+/* Remembers the handlers of the signals that Go needs. Called before osxb_load. */
+void osxb_keep_signals(void);
+
+/* Puts them back, and makes those of other signals fit for Go's threads. */
+void osxb_mend_signals(void);
+
 /* Opens the machine whose .vmx file is at path. The caller releases *vm. */
 VixError osxb_open_vm(VixHandle host, const char *path, VixHandle *vm);
 
@@ -25,5 +31,11 @@ VixError osxb_clone(VixHandle vm, const char *snapshot, const char *destination)
 
 /* Deletes the machine and its disks. The caller still releases vm. */
 VixError osxb_delete(VixHandle vm);
+
+/*
+ * Captures the screen of the machine as a PNG of *size bytes at *png, which
+ * the caller gives to Vix_FreeBuffer.
+ */
+VixError osxb_screenshot(VixHandle vm, int *size, unsigned char **png);
 
 #endif

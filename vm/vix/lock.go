@@ -19,8 +19,13 @@ import (
 	"osx-builder/vm"
 )
 
-// lockPoll is how often locks are looked at.
-const lockPoll = 50 * time.Millisecond
+const (
+	// lockPoll is how often locks are looked at.
+	lockPoll = 50 * time.Millisecond
+
+	// windowPatience is what a locked .vmx alone gets to become free.
+	windowPatience = 5 * time.Second
+)
 
 // lock is a folder X.lck with which VMware's processes claim the file X.
 //
@@ -111,30 +116,53 @@ func (d *Driver) unlock(dir string) bool {
 }
 
 // awaitUnlocked waits until no process uses the machine in dir, which is off,
-// and removes the locks that none uses.
-func (d *Driver) awaitUnlocked(ctx context.Context, dir string) error {
-	for deadline := time.Now().Add(d.Deadlines.Locks); ; {
-		locks, err := locksIn(dir)
+// and removes the locks that none uses. Where only the .vmx is locked, as by a
+// window that shows the machine, it does not wait long: VMware may close that.
+func (d *Driver) awaitUnlocked(ctx context.Context, m vm.Machine) error {
+	start := time.Now()
+	for {
+		locks, err := locksIn(m.Dir)
 		if err != nil {
 			return err
 		}
-		used := ""
-		for _, l := range locks {
-			if l.user != "" {
-				used = fmt.Sprintf("%s by %s", filepath.Base(l.path), l.user)
-			}
-		}
-		if used == "" {
-			d.unlock(dir)
+		used := inUse(locks)
+		if len(used) == 0 {
+			d.unlock(m.Dir)
 			return nil
 		}
-		if time.Now().After(deadline) {
-			return &vm.Error{Code: vm.CodeOpen, Message: fmt.Sprintf("the machine is off but still locked (%s); close it in VMware's window and try again", used)}
+		patience := d.Deadlines.Locks
+		shown := len(used) == 1 && used[0].path == vmxPath(m)+".lck"
+		if shown {
+			patience = min(patience, windowPatience)
+		}
+		switch {
+		case time.Since(start) < patience:
+		case shown:
+			return nil
+		default:
+			return stillLocked(used[0])
 		}
 		select {
 		case <-time.After(lockPoll):
 		case <-ctx.Done():
 			return fmt.Errorf("waiting for the machine's locks to go: %w", ctx.Err())
 		}
+	}
+}
+
+// inUse returns the locks that a process may use.
+func inUse(locks []lock) (used []lock) {
+	for _, l := range locks {
+		if l.user != "" {
+			used = append(used, l)
+		}
+	}
+	return used
+}
+
+func stillLocked(l lock) error {
+	return &vm.Error{
+		Code:    vm.CodeOpen,
+		Message: fmt.Sprintf("the machine is off but still locked (%s by %s); close it in VMware's window and try again", filepath.Base(l.path), l.user),
 	}
 }

@@ -82,6 +82,50 @@ func TestLockInUse(t *testing.T) {
 	}
 }
 
+// A window that shows the machine locks its .vmx: VMware may close it to delete
+// the machine. A lock of a disk is another matter.
+func TestLockOfAWindow(t *testing.T) {
+	b := newBench(t)
+	b.options.Deadlines.Locks = 200 * time.Millisecond
+	b.set("window", "")
+	d := b.open()
+	m := b.machine()
+	shown := fmt.Sprintf("host %d-123(vmware) 7 X", os.Getpid())
+	must(t, d.Clone(t.Context(), m, b.gold))
+	lock(t, m, shown)
+	must(t, d.Destroy(t.Context(), m))
+	b.gone(d, m)
+
+	must(t, d.Clone(t.Context(), m, b.gold))
+	path := lock(t, m, shown)
+	must(t, os.Rename(path, filepath.Join(m.Dir, "disk.vmdk.lck")))
+	if err := d.Destroy(t.Context(), m); !isCode(err, vm.CodeOpen) || !strings.Contains(err.Error(), "disk.vmdk.lck") {
+		t.Errorf("Destroy with a disk locked: got %v, want %s that names it", err, vm.CodeOpen)
+	}
+	must(t, os.RemoveAll(filepath.Join(m.Dir, "disk.vmdk.lck")))
+	must(t, d.Destroy(t.Context(), m))
+}
+
+// Nothing of a machine is removed while a process uses it, also where VMware
+// says that it knows of no such machine.
+func TestLockOfAnUnknownMachine(t *testing.T) {
+	b := newBench(t)
+	b.options.Deadlines.Locks = 200 * time.Millisecond
+	d := b.open()
+	m := b.running(d)
+	for _, function := range []string{"Vix_GetProperties", "VixVM_Delete"} {
+		b.set("error."+function, 4000)
+	}
+	if err := d.Destroy(t.Context(), m); !isCode(err, vm.CodeOpen) || !strings.Contains(err.Error(), "still locked") {
+		t.Errorf("got %v, want %s", err, vm.CodeOpen)
+	}
+	b.clear()
+	if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOn {
+		t.Errorf("Inspect: got %+v, %v, want powered-on", st, err)
+	}
+	must(t, d.Destroy(t.Context(), m))
+}
+
 // A machine whose .vmx is damaged cannot be read; it can be destroyed once no
 // process uses it.
 func TestDamagedMachine(t *testing.T) {
@@ -100,6 +144,23 @@ func TestDamagedMachine(t *testing.T) {
 	must(t, other.Destroy(t.Context(), m))
 	b.gone(other, m)
 	must(t, d.Destroy(t.Context(), m)) // which still has it open
+}
+
+// VMware can void a machine's handle, as when another program deletes the
+// machine. One call fails for it; the next opens the machine anew.
+func TestVoidHandle(t *testing.T) {
+	b := newBench(t)
+	d, other := b.open(), b.open()
+	m := b.running(d)
+	must(t, other.Destroy(t.Context(), m))
+	must(t, other.Clone(t.Context(), m, b.gold))
+	if _, err := d.Inspect(t.Context(), m); !isCode(err, vm.CodeOpen) {
+		t.Errorf("Inspect with a void handle: got %v, want %s", err, vm.CodeOpen)
+	}
+	if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOff {
+		t.Errorf("Inspect again: got %+v, %v, want powered-off", st, err)
+	}
+	must(t, d.Destroy(t.Context(), m))
 }
 
 func isCode(err error, code vm.Code) bool {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -37,7 +38,7 @@ func opened(t *testing.T, library string) string {
 	self, err := os.Executable()
 	must(t, err)
 	cmd := exec.Command(self)
-	cmd.Env = append(os.Environ(), "OSXB_TEST_OPEN="+library)
+	cmd.Env = append(os.Environ(), "OSXB_TEST_OPEN="+library, "GORACE=atexit_sleep_ms=0")
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
@@ -54,22 +55,25 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	foreign := filepath.Join(dir, "foreign.so")
-	must(t, os.WriteFile(foreign, []byte("\x7fELF not for this machine"), 0o644))
+	must(t, os.WriteFile(foreign, []byte("\x7fELF and nothing more"), 0o644))
+	another := filepath.Join(dir, "another.so")
+	must(t, os.WriteFile(another, ofAnotherProcessor(t), 0o644))
 
 	for name, c := range map[string]struct {
 		library string
 		want    []string
 	}{
-		"nowhere":             {"", []string{"/usr/lib/vmware-vix/libvixAllProducts.so", "/usr/lib/libvixAllProducts.so", "-vix-library"}},
+		"nowhere":             {"", append(vix.LibraryPlaces(runtime.GOOS), "-vix-library", "install VMware")},
 		"no such file":        {"/no/such.so", []string{"/no/such.so", "no such file", "-vix-library"}},
 		"a relative path":     {"libvix.so", []string{"libvix.so", "not absolute"}},
 		"a missing function":  {half, []string{half, "no function Vix_ReleaseHandle"}},
-		"no library at all":   {foreign, []string{foreign}},
+		"no library at all":   {foreign, []string{foreign, runtime.GOARCH}},
 		"a folder":            {dir, []string{dir}},
+		"another processor":   {another, []string{another, "this program is " + runtime.GOARCH}},
 		"the double is there": {double, []string{"opened <nil> <nil>"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.library == "" && exists("/usr/lib/libvixAllProducts.so", "/Applications/VMware Fusion.app") {
+			if c.library == "" && exists(vix.LibraryPlaces(runtime.GOOS)...) {
 				t.Skip("VMware is installed here")
 			}
 			got := opened(t, c.library)
@@ -83,6 +87,20 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ofAnotherProcessor is the double with a header that says that it is for a
+// processor that no host has.
+func ofAnotherProcessor(t *testing.T) []byte {
+	t.Helper()
+	data, err := os.ReadFile(double)
+	must(t, err)
+	at := 18 // ELF's e_machine
+	if runtime.GOOS == "darwin" {
+		at = 4 // Mach-O's cputype
+	}
+	data[at], data[at+1] = 0x7f, 0x7f
+	return data
 }
 
 func exists(paths ...string) bool {
@@ -105,16 +123,36 @@ func TestOpenOneLibrary(t *testing.T) {
 	}
 }
 
+// Where VMware's libraries are, after the facts in the installers.
+func TestLibraryPlaces(t *testing.T) {
+	for goos, want := range map[string]string{
+		"linux":  "/usr/lib/vmware-vix/libvixAllProducts.so",
+		"darwin": "/Applications/VMware Fusion.app/Contents/Public/libvixAllProducts.dylib",
+	} {
+		if got := vix.LibraryPlaces(goos); got[0] != want {
+			t.Errorf("%s: got %q first, want %q", goos, got, want)
+		}
+	}
+}
+
 func TestConnect(t *testing.T) {
 	for name, c := range map[string]struct {
 		control map[string]string
+		goos    string
 		options int
 		want    string
 	}{
-		"licence":          {map[string]string{"connect.options": "0x200"}, 0, "VIX error 32"},
-		"with vmrun's bit": {map[string]string{"connect.options": "0x200"}, 0x200, ""},
-		"no product":       {map[string]string{"error.VixHost_Connect": "22005"}, 0, "VIX error 22005"},
-		"hangs":            {map[string]string{"hang.VixHost_Connect": ""}, 0, "did not connect to VMware within"},
+		"licence":                {map[string]string{"connect.options": "0x200"}, "linux", 0, "VIX error 32"},
+		"licence, on macOS":      {map[string]string{"connect.options": "0x200"}, "darwin", 0, ""},
+		"no licence at all":      {map[string]string{"error.VixHost_Connect": "32"}, "darwin", 0, "licence"},
+		"other options given":    {map[string]string{"connect.options": "0x200"}, "darwin", 0x4000, "VIX error 32"},
+		"with vmrun's bit":       {map[string]string{"connect.options": "0x200"}, "linux", 0x200, ""},
+		"Workstation is missing": {map[string]string{"error.VixHost_Connect": "22001"}, "linux", 0, "Workstation is not installed, though its VIX library is"},
+		"of another version":     {map[string]string{"error.VixHost_Connect": "22002"}, "linux", 0, "vixwrapper-config.txt"},
+		"product is missing":     {map[string]string{"error.VixHost_Connect": "22003"}, "linux", 0, "product that VIX looks for is not installed"},
+		"Player is missing":      {map[string]string{"error.VixHost_Connect": "22004"}, "linux", 0, "Player is not installed"},
+		"no product":             {map[string]string{"error.VixHost_Connect": "22005"}, "linux", 0, "no VMware product is installed"},
+		"hangs":                  {map[string]string{"hang.VixHost_Connect": ""}, "linux", 0, "did not connect to VMware within"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
@@ -123,8 +161,10 @@ func TestConnect(t *testing.T) {
 			}
 			t.Cleanup(b.clear)
 			b.options.HostOptions = c.options
-			b.options.Deadlines.Connect = 300e6
-			d, err := vix.Open(b.options)
+			if name == "hangs" {
+				b.options.Deadlines.Connect = 300e6
+			}
+			d, err := vix.OpenOn(c.goos, b.options)
 			if c.want == "" {
 				must(t, err)
 				must(t, d.Close())
@@ -133,6 +173,9 @@ func TestConnect(t *testing.T) {
 			var e *vm.Error
 			if !errors.As(err, &e) || e.Code != vm.CodeHypervisorUnavailable || !strings.Contains(e.Message, c.want) || !strings.Contains(e.Message, double) {
 				t.Errorf("got %v, want %s with %q and the library's path", err, vm.CodeHypervisorUnavailable, c.want)
+			}
+			if _, err := os.Stat(b.options.Dir); err == nil {
+				t.Error("a folder for bases was made, though there is no VMware")
 			}
 		})
 	}

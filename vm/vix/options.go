@@ -35,13 +35,14 @@ type Options struct {
 }
 
 // Deadlines bound what one call of VMware's library may take. A call that takes
-// longer fails, while VMware goes on with it.
+// longer fails, while VMware goes on with it. Destroy takes at most four times
+// Stop and once Locks, within what the API gives an answer.
 type Deadlines struct {
 	Connect time.Duration // reaching VMware; 30 s
 	Look    time.Duration // opening a machine or reading its state; 5 s
 	Clone   time.Duration // a snapshot and a linked clone; 5 min
 	Start   time.Duration // powering on; 2 min
-	Stop    time.Duration // powering off or deleting; 1 min
+	Stop    time.Duration // powering off or deleting; 40 s
 	Locks   time.Duration // until a machine that is off is unlocked; 2 min
 	Tools   time.Duration // one wait for the guest's tools, of many; 5 s, at least 1 s
 }

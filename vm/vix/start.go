@@ -26,7 +26,7 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 	}
 	err = d.powerOn(ctx, h, m.LaunchGUI)
 	switch {
-	case isCode(err, codeLocked) && d.unlock(m.Dir):
+	case isCode(err, codeLocked) && d.unlockSoon(ctx, m.Dir):
 		err = d.powerOn(ctx, h, m.LaunchGUI)
 	case isCode(err, codeNoDisplay) && m.LaunchGUI:
 		d.Log.Warn("no display for launch_gui; starting without", "vm", m.ID)

@@ -4,7 +4,6 @@ package vix
 
 import (
 	"context"
-	"errors"
 
 	"osx-builder/vm"
 )
@@ -15,7 +14,10 @@ func Supported() bool { return false }
 // Driver drives VMware in binaries that are built with VIX support.
 type Driver struct{ vm.Driver }
 
-var errNotBuilt = errors.New("built without VIX support: build with make, on Linux or macOS with a C compiler")
+var errNotBuilt = &vm.Error{
+	Code:    vm.CodeHypervisorUnavailable,
+	Message: "this program was built without VIX support: build it with make, on Linux or macOS with a C compiler",
+}
 
 // Open fails: this binary was built without VIX support.
 func Open(Options) (*Driver, error) { return nil, errNotBuilt }

@@ -3,10 +3,14 @@
 package vmtest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,7 +21,7 @@ import (
 	"osx-builder/vm"
 )
 
-// Step names a method of vm.Driver for Driver.Hook.
+// Step names a method of Driver for Driver.Hook.
 type Step string
 
 // The steps.
@@ -26,12 +30,15 @@ const (
 	Start   Step = "start"
 	Inspect Step = "inspect"
 	Destroy Step = "destroy"
+
+	Power      Step = "power"
+	Screenshot Step = "screenshot"
 )
 
 // Driver is a vm.Driver whose machines are files: what runs is what the file
 // in Machine.Dir says, so it outlives the process like a real machine.
 type Driver struct {
-	// Hook, where set, is called first in every method. Its error is the
+	// Hook, where set, is called first in every method that has a Step. Its error is the
 	// method's; it may block until ctx ends.
 	Hook func(ctx context.Context, s Step, m vm.Machine) error
 
@@ -41,7 +48,12 @@ type Driver struct {
 	mu sync.Mutex // guards the machines' files
 }
 
-var _ vm.Driver = (*Driver)(nil)
+var (
+	_ vm.Driver       = (*Driver)(nil)
+	_ vm.Consoler     = (*Driver)(nil)
+	_ vm.Screenshoter = (*Driver)(nil)
+	_ vm.Powerer      = (*Driver)(nil)
+)
 
 // state is the file of a machine.
 type state struct {
@@ -69,7 +81,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if _, err := read(m.Dir); err == nil {
+	if err := read(m.Dir, &state{}); err == nil {
 		return nil
 	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
@@ -91,12 +103,59 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	s, err := read(m.Dir)
-	if err != nil {
+	var s state
+	if err := read(m.Dir, &s); err != nil {
 		return err
 	}
 	s.Power = p
 	return write(m.Dir, s)
+}
+
+// Power implements vm.Powerer. A guest that is asked to shut down does so at
+// once.
+func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
+	if err := d.hook(ctx, Power, m); err != nil {
+		return err
+	}
+	switch a {
+	case vm.Off, vm.Shutdown:
+		return d.SetPower(m, vm.PoweredOff)
+	case vm.Suspend:
+		return d.SetPower(m, vm.Suspended)
+	default:
+		return d.SetPower(m, vm.PoweredOn)
+	}
+}
+
+// Screenshot implements vm.Screenshoter: a screen of one white pixel.
+func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
+	if err := d.hook(ctx, Screenshot, m); err != nil {
+		return nil, err
+	}
+	screen := image.NewGray(image.Rect(0, 0, 1, 1))
+	screen.Pix[0] = 0xff
+	var b bytes.Buffer
+	err := png.Encode(&b, screen)
+	return b.Bytes(), err
+}
+
+// Say lets a machine's guest write to its console.
+func (d *Driver) Say(m vm.Machine, text string) error {
+	f, err := os.OpenFile(filepath.Join(m.Dir, "serial.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(text)
+	return errors.Join(err, f.Close())
+}
+
+// Console implements vm.Consoler.
+func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, error) {
+	f, err := os.Open(filepath.Join(m.Dir, "serial.log"))
+	if err != nil {
+		return nil, err // not a typed nil
+	}
+	return f, nil
 }
 
 // Inspect implements vm.Driver.
@@ -104,7 +163,11 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := d.hook(ctx, Inspect, m); err != nil {
 		return vm.Status{}, err
 	}
-	s, err := read(m.Dir)
+	var s struct {
+		Machine struct{ CPUs, Memory int }
+		Power   vm.Power
+	}
+	err := read(m.Dir, &s)
 	if errors.Is(err, fs.ErrNotExist) {
 		return vm.Status{}, nil
 	}
@@ -129,12 +192,13 @@ func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	return os.RemoveAll(m.Dir)
 }
 
-func read(dir string) (s state, err error) {
+// read takes of a machine's file what s has a field for.
+func read(dir string, s any) error {
 	b, err := os.ReadFile(filepath.Join(dir, "machine.json"))
 	if err != nil {
-		return s, err
+		return err
 	}
-	return s, json.Unmarshal(b, &s)
+	return json.Unmarshal(b, s)
 }
 
 func write(dir string, s state) error {
@@ -142,5 +206,5 @@ func write(dir string, s state) error {
 	if err != nil {
 		return err
 	}
-	return renameio.WriteFile(filepath.Join(dir, "machine.json"), b, 0o600)
+	return renameio.WriteFile(filepath.Join(dir, "machine.json"), b, 0o600, renameio.WithTempDir(dir))
 }

@@ -31,7 +31,8 @@ type Bench struct {
 	Limit time.Duration
 }
 
-// TestDriver checks every promise of vm.Driver.
+// TestDriver checks every promise of vm.Driver, and those of vm.Powerer,
+// vm.Screenshoter and vm.Consoler where the driver is one.
 func TestDriver(t *testing.T, b Bench) {
 	for name, test := range map[string]func(*testing.T, Bench){
 		"a machine's life":                       life,
@@ -47,7 +48,11 @@ func TestDriver(t *testing.T, b Bench) {
 			b.destroy(t, d, vm.Machine{ID: m.ID, Dir: m.Dir})
 		},
 		"destroy after the folder was removed by hand": folderRemoved,
-		"a missing image": missingImage,
+		"a missing image":                missingImage,
+		"power, where the driver has it": buttons,
+		"interrupted power actions":      buttonsInterrupted,
+		"the screen":                     screen,
+		"the console":                    console,
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := tree(t, filepath.Dir(b.Gold))

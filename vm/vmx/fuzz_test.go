@@ -37,8 +37,8 @@ func FuzzParse(f *testing.F) {
 		f.Add(data, "displayName", "x\"\nfirmware = \"bios")
 	}
 	f.Add([]byte("\xef\xbb\xbfa=b=c\r# d\r\n\"e"), "A", "|0A")
-	f.Add([]byte("\vethernet0.present = \"TRME\""), "a", "b")
-	f.Add([]byte("ethernet0.wa\u212aeonpcktrcv = \"x\""), "a", "b") // a Kelvin sign, a k in lower case
+	f.Add([]byte("\vethernet0.present = \"TRME\"\n"), "a", "b")
+	f.Add([]byte("ethernet0.wa\u212aeOnPcktRcv = \"maybe\"\n"), "a", "b")
 	f.Fuzz(func(t *testing.T, data []byte, key, value string) {
 		file, err := vmx.Parse(data)
 		if err != nil {
@@ -53,6 +53,9 @@ func FuzzParse(f *testing.F) {
 				t.Fatalf("Set took the key %q", key)
 			}
 			want[strings.ToLower(key)] = value
+			if was, is := without(t, data, key), without(t, file.Bytes(), key); !bytes.Equal(was, is) {
+				t.Fatalf("Set(%q, %q) changed other lines: got %q, want %q", key, value, is, was)
+			}
 		} else if settable.MatchString(key) && !strings.Contains(value, "\x00") && len(data)+3*len(value)+len(key) < 1<<19 {
 			t.Fatalf("Set(%q, %q): %v", key, value, err)
 		}
@@ -68,6 +71,18 @@ func FuzzParse(f *testing.F) {
 			t.Fatalf("a second Plain of %q, which dropped %q, drops more", again.Bytes(), dropped)
 		}
 	})
+}
+
+// without is a file without a key's lines and without its last line's end,
+// which it gets when a line is added.
+func without(t *testing.T, data []byte, key string) []byte {
+	t.Helper()
+	f, err := vmx.Parse(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Delete(key)
+	return bytes.TrimRight(f.Bytes(), "\r\n")
 }
 
 func sameValues(t *testing.T, want, got map[string]string) {

@@ -37,7 +37,7 @@ var (
 // Meaning is kept where it can be: an equals sign in a value becomes an escape
 // that VMware undoes, words like yes become TRUE. Dropped are lines of no known
 // shape (VMware refuses a file with one), all but the last line of a key
-// (likewise), settings longer than 60,000 bytes, and numbers and truth values
+// (likewise), keys that govmx takes for others, settings longer than 60,000 bytes, and numbers and truth values
 // that are none.
 func (f *File) Plain() (dropped []string) {
 	lines := f.lines[:0]
@@ -91,8 +91,10 @@ func plainComment(l line, eol string, afterBOM bool) line {
 // plainSetting rewrites a setting where that makes it readable, or says why
 // nothing does.
 func plainSetting(l line, eol string) (line, string) {
+	// govmx takes control characters for blanks and knows capitals beyond ASCII:
+	// it would take the key for another one.
 	if strings.ToLower(strings.TrimSpace(l.key)) != l.key {
-		return l, "the key has blanks or letters in it that other readers take for none or for others"
+		return l, "the key has characters that no key has"
 	}
 	value, ok := l.value, true
 	if plainBool.MatchString(l.key) {

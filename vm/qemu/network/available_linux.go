@@ -5,17 +5,35 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
+	"strings"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // permitted reports whether this process may configure networks.
-func permitted() bool {
+func permitted() bool { return !slices.Contains(lacking(), "CAP_NET_ADMIN") }
+
+// lacking returns the capabilities that this process has not and needs: the
+// first for itself, the others for dnsmasq, which takes them over.
+func lacking() (names []string) {
 	hdr := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
 	var data [2]unix.CapUserData
 	err := unix.Capget(&hdr, &data[0])
-	return err == nil && data[0].Effective&(1<<unix.CAP_NET_ADMIN) != 0
+	for _, c := range []struct {
+		name string
+		bit  int
+	}{
+		{"CAP_NET_ADMIN", unix.CAP_NET_ADMIN},
+		{"CAP_NET_RAW", unix.CAP_NET_RAW},
+		{"CAP_NET_BIND_SERVICE", unix.CAP_NET_BIND_SERVICE},
+	} {
+		if err != nil || data[0].Effective&(1<<c.bit) == 0 {
+			names = append(names, c.name)
+		}
+	}
+	return names
 }
 
 // Available returns nil where guests can be attached to a network of kind k,
@@ -26,8 +44,9 @@ func (m *Manager) Available(k Kind) error {
 		return fmt.Errorf("network %q is not one of nat, hostonly and bridged", k)
 	case k == Bridged && m.bridge == "":
 		return errors.New("no bridge of this host is named for bridged networks; start the daemon with -bridge NAME")
-	case !permitted():
-		return errors.New("the daemon lacks CAP_NET_ADMIN; run it as root or give it that capability")
+	}
+	if lacks := lacking(); len(lacks) > 0 {
+		return fmt.Errorf("the daemon lacks %s; run it as root or give it what it lacks (with systemd: AmbientCapabilities=)", strings.Join(lacks, " and "))
 	}
 	if err := openTun(); err != nil {
 		return fmt.Errorf("/dev/net/tun cannot be used (%w); load the kernel module tun and let the daemon open the device", err)

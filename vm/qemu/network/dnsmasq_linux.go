@@ -15,7 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/google/renameio/v2"
 	"golang.org/x/sys/unix"
 )
 
@@ -72,7 +71,7 @@ func (m *Manager) ensureServer(ctx context.Context, st *state, k Kind, index int
 		return err
 	}
 	// The file changes only while no dnsmasq runs: one that runs has read it.
-	if err := renameio.WriteFile(m.configPath(k), want, 0o600); err != nil {
+	if err := replace(m.configPath(k), want, 0o600); err != nil {
 		return err
 	}
 	return m.startServer(ctx, k)
@@ -143,7 +142,7 @@ func (m *Manager) writeHosts(st *state, k Kind) (changed bool, err error) {
 	if err := os.MkdirAll(m.hostsDir(), 0o755); err != nil {
 		return false, err
 	}
-	return true, renameio.WriteFile(m.hostsPath(k), b.Bytes(), 0o644)
+	return true, replace(m.hostsPath(k), b.Bytes(), 0o644)
 }
 
 // startServer starts dnsmasq and returns when it serves. One that was killed a

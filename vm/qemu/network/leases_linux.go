@@ -10,8 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/google/renameio/v2"
 )
 
 // lease is one line of dnsmasq's lease file: when it ends, to whom it was
@@ -96,5 +94,5 @@ func (m *Manager) strikeLeases(k Kind, gone []guest) error {
 			kept.WriteString(l.line)
 		}
 	}
-	return renameio.WriteFile(m.leasePath(k), []byte(kept.String()), 0o600)
+	return replace(m.leasePath(k), []byte(kept.String()), 0o600)
 }

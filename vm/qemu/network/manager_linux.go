@@ -135,19 +135,22 @@ func (m *Manager) Repair(ctx context.Context) error {
 		if len(st.attached(k)) == 0 {
 			continue
 		}
-		if err := m.prepare(st, k); err != nil {
-			return err
+		err := m.prepare(st, k)
+		if err == nil {
+			err = m.converge(ctx, st, k)
 		}
-		if err := m.converge(ctx, st, k); err != nil {
+		if err == nil {
+			err = m.ensureTaps(st, k)
+		}
+		if err != nil {
 			errs = append(errs, fmt.Errorf("setting up the %s network: %w", k, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// converge makes the host as st says, as far as network k goes. The rules come
-// before the taps, so no guest is ever on a bridge without them. A tap that
-// cannot be had is its own guest's misfortune, not the others'.
+// converge makes the host as st says, as far as network k goes, but for the
+// taps: these come after the rules, so no guest is ever on a bridge without.
 func (m *Manager) converge(ctx context.Context, st *state, k Kind) error {
 	if k != Bridged {
 		index, err := m.ensureBridge(k, st.Gateways[k])
@@ -166,12 +169,19 @@ func (m *Manager) converge(ctx context.Context, st *state, k Kind) error {
 			return fmt.Errorf("turning on IPv4 forwarding: %w", err)
 		}
 	}
+	return nil
+}
+
+// ensureTaps plugs in the guests of k. A tap that cannot be had is its own
+// guest's misfortune, not the others'.
+func (m *Manager) ensureTaps(st *state, k Kind) error {
+	var errs []error
 	for _, g := range st.attached(k) {
 		if err := m.ensureTap(g); err != nil {
-			m.log.Warn("setting up a tap", "vm", g.ID, "tap", g.Tap, "err", err)
+			errs = append(errs, fmt.Errorf("setting up tap %s of machine %s: %w", g.Tap, g.ID, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Address returns the address at which the card mac is reached now: that of
@@ -188,6 +198,15 @@ func (m *Manager) Address(mac net.HardwareAddr) (netip.Addr, error) {
 		return netip.Addr{}, nil
 	}
 	return m.neighbour(mac)
+}
+
+// Taken says whether the address a is fixed for another card than mac.
+func (m *Manager) Taken(a netip.Addr, mac net.HardwareAddr) (bool, error) {
+	st, err := m.load()
+	if err != nil {
+		return false, err
+	}
+	return slices.ContainsFunc(st.Guests, func(g guest) bool { return g.Address == a && g.MAC != mac.String() }), nil
 }
 
 // Detach takes the machine id off its networks: its taps are gone, its leases

@@ -36,6 +36,9 @@ func (*Manager) Repair(context.Context) error { return nil }
 // Address returns the zero Addr.
 func (*Manager) Address(net.HardwareAddr) (netip.Addr, error) { return netip.Addr{}, nil }
 
+// Taken says no.
+func (*Manager) Taken(netip.Addr, net.HardwareAddr) (bool, error) { return false, nil }
+
 // Detach has nothing to remove.
 func (*Manager) Detach(context.Context, string) error { return nil }
 

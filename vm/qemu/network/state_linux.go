@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/google/renameio/v2"
 )
@@ -65,7 +66,25 @@ func (m *Manager) save(st *state) error {
 	if err := os.MkdirAll(m.dir, 0o700); err != nil {
 		return err
 	}
-	return renameio.WriteFile(m.statePath(), append(b, '\n'), 0o600)
+	return replace(m.statePath(), append(b, '\n'), 0o600)
+}
+
+// replace puts a file in its place by one rename, and removes what a crash in
+// the middle of an earlier one left. It is called under the change lock.
+func replace(path string, b []byte, perm os.FileMode) error {
+	dir, name := filepath.Split(path)
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if strings.HasPrefix(e.Name(), "."+name) {
+			if err := os.Remove(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+	}
+	return renameio.WriteFile(path, b, perm, renameio.WithTempDir(dir))
 }
 
 func (m *Manager) statePath() string { return filepath.Join(m.dir, "network.json") }

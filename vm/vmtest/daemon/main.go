@@ -9,15 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
-	"net/http"
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
 	"osx-builder/api"
+	"osx-builder/api/server"
 	"osx-builder/callback"
 	"osx-builder/config"
 	"osx-builder/image"
@@ -29,6 +29,7 @@ import (
 const longestStep = 40 * time.Millisecond
 
 func main() {
+	debug.SetGCPercent(50) // as the real one
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -47,12 +48,18 @@ func run(ctx context.Context) (err error) {
 		return err
 	}
 	defer log.Close()
-	listener, err := net.Listen("tcp", c.Listen)
+	front, err := server.Listen(server.Options{
+		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Log: log.Logger,
+	})
 	if err != nil {
 		return err
 	}
-	defer listener.Close()
-	images, err := image.Open(filepath.Join(c.Data, "images"), image.Options{Log: log.Logger})
+	defer front.Close()
+	metrics := api.NewMetrics("test")
+	images, err := image.Open(filepath.Join(c.Data, "images"), image.Options{
+		InUse:      func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, "vms")) },
+		Downloaded: metrics.Downloaded, Log: log.Logger,
+	})
 	if err != nil {
 		return err
 	}
@@ -61,23 +68,16 @@ func run(ctx context.Context) (err error) {
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
 		Dir: filepath.Join(c.Data, "vms"), Driver: &vmtest.Driver{Hook: dawdle}, Hypervisor: "memory", Images: images, Callbacks: callbacks,
-		Creations: c.Creations, VMs: c.VMs, MaxLifetime: c.MaxLifetime, Log: log.Logger,
+		Creations: c.Creations, VMs: c.VMs, MaxLifetime: c.MaxLifetime, Hooks: metrics.Hooks(), Log: log.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	defer vms.Close()
-	s := &http.Server{Handler: api.New(vms, api.Options{Log: log.Logger}), ReadHeaderTimeout: time.Minute}
-	s.RegisterOnShutdown(vms.Close)
-	log.Info("listening", "url", "http://"+listener.Addr().String())
-	failed := make(chan error, 1)
-	go func() { failed <- s.Serve(listener) }()
-	select {
-	case err := <-failed:
-		return err
-	case <-ctx.Done():
-		return s.Shutdown(context.WithoutCancel(ctx))
-	}
+	return front.Serve(ctx, nil, server.Service{
+		Handler: api.New(vms, api.Options{Log: log.Logger, Metrics: metrics, Authorized: front.Authorized()}),
+		Stop:    vms.Close,
+	})
 }
 
 // dawdle holds a step up for a random while. Readers are not held up.

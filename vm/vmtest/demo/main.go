@@ -50,7 +50,7 @@ func run(binary, image string) (err error) {
 	defer os.RemoveAll(data)
 	s := &story{site: e2e.NewSite(filepath.Dir(image)), image: filepath.Base(image), before: e2e.Traces(data)}
 	defer s.site.Close()
-	if s.daemon, err = e2e.Start(e2e.Options{Binary: binary, Data: data, Args: []string{"-forward", "80"}}); err != nil {
+	if s.daemon, err = e2e.Start(e2e.Options{Binary: binary, Data: data, Args: []string{"-driver", "qemu", "-forward", "80"}}); err != nil {
 		return err
 	}
 	say("The daemon listens on %s; the image is served by a web server on %s.", s.daemon.URL, s.site.URL)

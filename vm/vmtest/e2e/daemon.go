@@ -21,6 +21,10 @@ import (
 // and from SIGTERM to its end.
 const startTime = 30 * time.Second
 
+// quickExit spares a daemon with the race detector in it the second that it
+// would wait for further reports at its end.
+const quickExit = "GORACE=atexit_sleep_ms=50"
+
 // Options says how to run the daemon.
 type Options struct {
 	Binary string    // path of osx-builder
@@ -28,6 +32,7 @@ type Options struct {
 	Args   []string  // further flags
 	Env    []string  // the whole environment; nil means this process's
 	Log    io.Writer // gets what the daemon logs, as text lines; may be nil
+	Disk   *Disk     // can make writes below Data fail; may be nil
 }
 
 // Daemon is a running daemon.
@@ -46,13 +51,16 @@ type Daemon struct {
 func Start(o Options) (*Daemon, error) {
 	args := append([]string{"-data", o.Data, "-listen", "127.0.0.1:0", "-log-format", "json"}, o.Args...)
 	d := &Daemon{Data: o.Data, cmd: exec.Command(o.Binary, args...), done: make(chan struct{})}
-	d.cmd.Env = o.Env
+	d.cmd.Env = append(d.cmd.Environ(), quickExit)
+	if o.Env != nil {
+		d.cmd.Env = append(o.Env[:len(o.Env):len(o.Env)], quickExit)
+	}
 	d.log = logs{out: o.Log, url: make(chan string, 1)}
 	pipe, err := d.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := d.cmd.Start(); err != nil {
+	if err := d.launch(o.Disk); err != nil {
 		return nil, err
 	}
 	go func() {
@@ -68,6 +76,21 @@ func Start(o Options) (*Daemon, error) {
 	case <-time.After(startTime):
 		return nil, errors.Join(fmt.Errorf("the daemon did not listen within %v: %s", startTime, d.log.String()), d.Kill())
 	}
+}
+
+// launch starts the process.
+func (d *Daemon) launch(disk *Disk) error {
+	if disk == nil {
+		return d.cmd.Start()
+	}
+	watch, err := disk.wrap(d.cmd, d.Data)
+	if err != nil {
+		return err
+	}
+	if err := d.cmd.Start(); err != nil {
+		return err
+	}
+	return watch()
 }
 
 // Stop asks the daemon to end, as service managers do, and waits for it.

@@ -1,4 +1,5 @@
 /* .vmx files: a plain reader and a writer that keeps the other lines. */
+#define _GNU_SOURCE /* strcasestr */
 #include "double.h"
 
 #include <stdio.h>
@@ -28,16 +29,43 @@ static int split(const char *line, char *key, char *value)
 	return 1;
 }
 
+/* As VMware, which refuses a file with a line that is no setting, or with a key twice. */
+static int well_formed(char *data)
+{
+	char *line, *next, *keys = calloc(strlen(data) + 2, 1), k[256], v[PATH_SIZE], entry[260];
+	int good = 1;
+
+	strcpy(keys, "\n");
+	for (line = data; line != NULL && good; line = next) {
+		next = strchr(line, '\n');
+		if (next != NULL)
+			*next++ = 0;
+		line += strspn(line, " \t\r");
+		if (line[0] == 0 || line[0] == '#')
+			continue;
+		good = split(line, k, v);
+		snprintf(entry, sizeof entry, "\n%s\n", k);
+		good = good && strcasestr(keys, entry) == NULL;
+		strcat(keys, entry + 1);
+	}
+	free(keys);
+	return good;
+}
+
 /* 0, or the VIX code with which VMware does not open the file. */
 int vmx_check(const char *path)
 {
 	char *data, value[PATH_SIZE];
+	int good;
 
 	if (!file_exists(path))
 		return E_VM_NOT_FOUND;
 	if (file_read(path, &data) != 0)
 		return E_CANNOT_READ;
+	good = well_formed(data);
 	free(data);
+	if (!good)
+		return E_CANNOT_READ;
 	if (!vmx_get(path, "guestOS", value, sizeof value))
 		return E_CANNOT_READ;
 	if (vmx_get(path, "encryption.keySafe", value, sizeof value))

@@ -106,6 +106,9 @@ int lock_take(const char *path, int pid);
 void lock_drop(const char *path);
 int lock_held(const char *path);
 
+/* power.c */
+unsigned char *screen_image(int *size);
+
 /* snapshots.c */
 int snapshots_count(const char *path);
 int snapshot_named(const char *path, const char *name);

@@ -16,13 +16,6 @@ static VixHandle unsupported(const char *function, VixHandle vm)
 	return job_start(function, vm, NULL, w);
 }
 
-EXPORT VixHandle VixVM_Reset(VixHandle vmHandle, VixVMPowerOpOptions resetOptions,
-		VixEventProc *callbackProc, void *clientData)
-{
-	(void)resetOptions, (void)callbackProc, (void)clientData;
-	return unsupported("VixVM_Reset", vmHandle);
-}
-
 EXPORT VixHandle VixVM_Pause(VixHandle vmHandle, int options, VixHandle propertyList,
 		VixEventProc *callbackProc, void *clientData)
 {
@@ -226,13 +219,6 @@ EXPORT VixHandle VixVM_RemoveSharedFolder(VixHandle vmHandle, const char *shareN
 {
 	(void)shareName, (void)flags, (void)callbackProc, (void)clientData;
 	return unsupported("VixVM_RemoveSharedFolder", vmHandle);
-}
-
-EXPORT VixHandle VixVM_CaptureScreenImage(VixHandle vmHandle, int captureType, VixHandle
-		additionalProperties, VixEventProc *callbackProc, void *clientData)
-{
-	(void)captureType, (void)additionalProperties, (void)callbackProc, (void)clientData;
-	return unsupported("VixVM_CaptureScreenImage", vmHandle);
 }
 
 EXPORT VixHandle VixVM_InstallTools(VixHandle vmHandle, int options, const char

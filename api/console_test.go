@@ -1,0 +1,72 @@
+package api_test
+
+import (
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"osx-builder/vm"
+)
+
+// ready makes a machine and returns its path and what its driver knows it by.
+func (s *service) ready() (path string, m vm.Machine) {
+	s.t.Helper()
+	path = s.do("POST", "/vms", s.seed()).header.Get("Location")
+	if a := s.do("GET", path+"?wait=1m", ""); !strings.Contains(a.body, `"phase": "ready"`) {
+		s.t.Fatalf("got %s, want a machine that is ready", a.body)
+	}
+	id := strings.TrimPrefix(path, "/vms/")
+	return path, vm.Machine{ID: id, Dir: filepath.Join(s.dir, id)}
+}
+
+func TestConsole(t *testing.T) {
+	s := serve(t)
+	path, m := s.ready()
+	must(t, s.driver.Say(m, "hello\nworld\n"))
+	for query, want := range map[string]string{"": "hello\nworld\n", "?tail=6": "world\n", "?tail=1048576&follow=0": "hello\nworld\n"} {
+		res := s.open(path + "/console" + query)
+		b, err := io.ReadAll(res.Body)
+		must(t, err)
+		if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/plain; charset=utf-8" || string(b) != want {
+			t.Errorf("console%s: got %d %s %q, want %q", query, res.StatusCode, res.Header.Get("Content-Type"), b, want)
+		}
+	}
+	res := s.open(path + "/console?follow=1&tail=6")
+	for _, word := range []string{"world\n", "again\n"} {
+		b := make([]byte, len(word))
+		if _, err := io.ReadFull(res.Body, b); err != nil || string(b) != word {
+			t.Errorf("followed: got %q, %v, want %q", b, err, word)
+		}
+		must(t, s.driver.Say(m, "again\n"))
+	}
+	s.do("DELETE", path, "")
+	if _, err := io.ReadAll(res.Body); err != nil {
+		t.Errorf("once the machine is gone: got %v, want the answer's end", err)
+	}
+	for query, c := range map[string]struct {
+		status int
+		field  string
+	}{
+		"?tail=0": {400, "tail"}, "?tail=1048577": {400, "tail"}, "?tail=x": {400, "tail"}, "?follow=on": {400, "follow"}, "": {404, ""},
+	} {
+		if a := s.do("GET", path+"/console"+query, ""); a.status != c.status || a.Field != c.field {
+			t.Errorf("console%s: got %d %q, want %d %q", query, a.status, a.Field, c.status, c.field)
+		}
+	}
+}
+
+// A follower who is too far behind sees a broken answer, not a short one.
+func TestConsoleCutOff(t *testing.T) {
+	s := serve(t)
+	path, m := s.ready()
+	must(t, s.driver.Say(m, "x"))
+	res := s.open(path + "/console?follow=1")
+	_, err := io.ReadFull(res.Body, make([]byte, 1))
+	must(t, err)
+	must(t, s.driver.Say(m, strings.Repeat("x", vm.ConsoleKept+1)))
+	if _, err := io.ReadAll(res.Body); err == nil {
+		t.Error("got the answer's end, want a broken one")
+	}
+}

@@ -1,0 +1,91 @@
+package api
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/julienschmidt/httprouter"
+
+	"osx-builder/vm"
+)
+
+const (
+	// keepAliveEvery lets proxies see that a stream without news is alive, and
+	// the daemon whether its client is.
+	keepAliveEvery = 15 * time.Second
+
+	// reconnectMillis is what an EventSource waits before it comes again.
+	reconnectMillis = 2000
+)
+
+// events is GET /events: Server-Sent Events
+// (https://html.spec.whatwg.org/multipage/server-sent-events.html).
+func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	only := r.URL.Query().Get("vm")
+	if only != "" && !vm.ValidID(only) {
+		return &vm.Error{Code: vm.CodeInvalidField, Field: "vm", Message: fmt.Sprintf("vm is %s; it must be the id of a machine", quote(only))}
+	}
+	after := r.Header.Get("Last-Event-ID")
+	l, err := a.vms.Listen(after)
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+	s := newStream(w, r, "text/event-stream")
+	first := ""
+	switch {
+	case after == "":
+		first = sse("hello", l.EventID(), struct{}{})
+	case !l.Known:
+		first = sse("reset", l.EventID(), struct{}{})
+	}
+	if err := s.send(fmt.Sprintf("retry: %d\n\n%s", reconnectMillis, first)); err != nil {
+		return nil // the client has left
+	}
+	for {
+		e, err := nextEvent(r.Context(), l)
+		switch {
+		case r.Context().Err() != nil:
+			return nil
+		case errors.Is(err, context.DeadlineExceeded):
+			err = s.send(": keep-alive\n\n")
+		case errors.Is(err, vm.ErrSlow):
+			a.Log.Warn("listener cut off", "request_id", requestID(r), "err", err)
+		case err == nil && (only == "" || only == e.ID):
+			err = s.send(eventText(l.EventID(), e))
+		}
+		if err != nil {
+			return nil // an answer that has begun ends by itself: the client comes again
+		}
+	}
+}
+
+// nextEvent waits for the next event until it is time for a sign of life.
+func nextEvent(ctx context.Context, l *vm.Listener) (vm.Event, error) {
+	ctx, cancel := context.WithTimeout(ctx, keepAliveEvery)
+	defer cancel()
+	return l.Next(ctx)
+}
+
+func eventText(id string, e vm.Event) string {
+	if !e.Gone {
+		return sse("vm", id, e)
+	}
+	return sse("gone", id, struct {
+		ID string    `json:"id"`
+		At time.Time `json:"at"`
+	}{e.ID, e.At})
+}
+
+// sse is one event. JSON without indentation is one line.
+func sse(name, id string, data any) string {
+	b, err := json.Marshal(data)
+	if err != nil {
+		panic(fmt.Sprintf("writing %v as JSON: %v", data, err)) // strings, numbers and times always are
+	}
+	return fmt.Sprintf("id: %s\nevent: %s\ndata: %s\n\n", id, name, b)
+}

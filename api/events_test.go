@@ -1,0 +1,200 @@
+package api_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"io"
+	"net/http"
+	"regexp"
+	"strings"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+)
+
+// event is one of a stream of Server-Sent Events.
+type event struct{ id, name, data string }
+
+// listener reads GET /events as a browser's EventSource does.
+type listener struct {
+	s    *service
+	body io.Closer
+	r    *bufio.Reader
+}
+
+// listen opens a stream; headers come in pairs.
+func (s *service) listen(query string, headers ...string) *listener {
+	s.t.Helper()
+	res := s.open("/events"+query, headers...)
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" || res.Header.Get("Cache-Control") != "no-store" {
+		s.t.Fatalf("GET /events: got %d %v", res.StatusCode, res.Header)
+	}
+	l := &listener{s, res.Body, bufio.NewReader(res.Body)}
+	if line, err := l.r.ReadString('\n'); err != nil || line != "retry: 2000\n" {
+		s.t.Errorf("got first line %q, %v, want retry", line, err)
+	}
+	return l
+}
+
+// open sends a GET whose answer goes on until the test ends or closes it.
+func (s *service) open(path string, headers ...string) *http.Response {
+	s.t.Helper()
+	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+path, nil)
+	must(s.t, err)
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	must(s.t, err)
+	s.t.Cleanup(func() { cancel(); _ = res.Body.Close() })
+	return res
+}
+
+// next reads the next event.
+func (l *listener) next() (e event) {
+	l.s.t.Helper()
+	for {
+		line, err := l.r.ReadString('\n')
+		if err != nil {
+			l.s.t.Fatalf("reading the stream: %v", err)
+		}
+		name, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": ")
+		switch name {
+		case "id":
+			e.id = value
+		case "event":
+			e.name = value
+		case "data":
+			e.data = value
+		case "":
+			if e.name != "" {
+				return e
+			}
+		}
+	}
+}
+
+// until reads up to an event whose name and data have the words.
+func (l *listener) until(name, words string) event {
+	l.s.t.Helper()
+	for {
+		if e := l.next(); e.name == name && strings.Contains(e.data, words) {
+			return e
+		}
+	}
+}
+
+// The stream's first words, and a machine's life on it, in the form that the
+// contract gives.
+func TestEvents(t *testing.T) {
+	s := serve(t)
+	l := s.listen("")
+	hello := l.next()
+	if hello.name != "hello" || hello.data != "{}" || !regexp.MustCompile(`^[0-9a-f]{16}-0$`).MatchString(hello.id) {
+		t.Errorf("got %+v first, want hello", hello)
+	}
+	run, _, _ := strings.Cut(hello.id, "-")
+	path := s.do("POST", "/vms", s.seed()).header.Get("Location")
+	id := strings.TrimPrefix(path, "/vms/")
+	first := l.next()
+	want := regexp.MustCompile(`^\{"id":"` + id + `","phase":"accepted","status":"","at":"[0-9T:.-]+Z"\}$`)
+	if first.name != "vm" || first.id != run+"-1" || !want.MatchString(first.data) {
+		t.Errorf("got %+v, want event vm, ID %s-1, data %s", first, run, want)
+	}
+	ready := l.until("vm", `"phase":"ready"`)
+	if !strings.Contains(ready.data, `"status":"powered-on"`) {
+		t.Errorf("got %s, want powered-on", ready.data)
+	}
+	if a := s.do("GET", path, ""); !strings.Contains(a.body, `"phase": "ready"`) {
+		t.Errorf("after the news that it is ready GET answers %s", a.body)
+	}
+	s.do("DELETE", path, "")
+	l.until("vm", `"phase":"destroying"`)
+	end := l.next()
+	if end.name != "gone" || !regexp.MustCompile(`^\{"id":"`+id+`","at":"[^"]+Z"\}$`).MatchString(end.data) {
+		t.Errorf("got %+v, want that it is gone", end)
+	}
+
+	again := s.listen("", "Last-Event-ID", ready.id)
+	if e := again.next(); e.name != "vm" || !strings.Contains(e.data, `"phase":"destroying"`) {
+		t.Errorf("after %s: got %+v, want the next event", ready.id, e)
+	}
+	if e := again.next(); e != end {
+		t.Errorf("again: got %+v, want %+v", e, end)
+	}
+	for _, unknown := range []string{"0123456789abcdef-1", run + "-99", "x"} {
+		if e := s.listen("", "Last-Event-ID", unknown).next(); e.name != "reset" || e.data != "{}" || e.id != end.id {
+			t.Errorf("after %s: got %+v, want reset with ID %s", unknown, e, end.id)
+		}
+	}
+}
+
+// ?vm= hears of one machine alone, and of each destroyed one is told once.
+func TestEventsOfOneMachine(t *testing.T) {
+	s := serve(t)
+	one := s.do("POST", "/vms", s.seed()).header.Get("Location")
+	l := s.listen("?vm=" + strings.TrimPrefix(one, "/vms/"))
+	l.until("hello", "{}")
+	two := s.do("POST", "/vms", s.seed()).header.Get("Location")
+	for _, path := range []string{two, one} {
+		s.do("GET", path+"?wait=1m", "")
+		s.do("DELETE", path, "")
+	}
+	for {
+		e := l.next()
+		var d struct{ ID string }
+		must(t, json.Unmarshal([]byte(e.data), &d))
+		if d.ID != strings.TrimPrefix(one, "/vms/") {
+			t.Errorf("got %+v, want events of %s alone", e, one)
+		}
+		if e.name == "gone" {
+			break
+		}
+	}
+	if a := s.do("GET", "/events?vm=x", ""); a.status != http.StatusBadRequest || a.Field != "vm" {
+		t.Errorf("?vm=x: got %d %q, want 400 for vm", a.status, a.Field)
+	}
+}
+
+// The 65th listener is told to come later, and there is room again once one
+// has left.
+func TestEventsAreBounded(t *testing.T) {
+	s := serve(t)
+	var all []*listener
+	for range 64 {
+		all = append(all, s.listen(""))
+	}
+	if a := s.do("GET", "/events", ""); a.status != http.StatusServiceUnavailable || a.Code != vm.CodeBusy || a.header.Get("Retry-After") == "" {
+		t.Errorf("the 65th: got %d %s, want 503 %s", a.status, a.Code, vm.CodeBusy)
+	}
+	must(t, all[0].body.Close())
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		res := s.open("/events")
+		if res.StatusCode == http.StatusOK {
+			break
+		}
+		must(t, res.Body.Close())
+		if time.Now().After(deadline) {
+			t.Fatal("a listener has left, and there is no room for another")
+		}
+	}
+}
+
+// A stream ends when the daemon stops, and does not hold it up.
+func TestEventsEndWithTheDaemon(t *testing.T) {
+	s := serve(t)
+	l := s.listen("")
+	l.until("hello", "{}")
+	s.Config.RegisterOnShutdown(s.vms.Close) // as main does
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	defer cancel()
+	if err := s.Config.Shutdown(ctx); err != nil {
+		t.Errorf("got %v, want that the stream has ended", err)
+	}
+	if rest, err := io.ReadAll(l.r); err != nil || strings.Contains(string(rest), "event:") {
+		t.Errorf("got %q, %v, want the stream's end", rest, err)
+	}
+}

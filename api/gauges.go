@@ -1,0 +1,59 @@
+package api
+
+import (
+	"context"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"osx-builder/vm"
+)
+
+// gauges are the metrics that are read when they are asked for.
+type gauges struct{ vms *vm.Manager }
+
+var (
+	descVMs        = prometheus.NewDesc("osx_builder_vms", "Machines by phase and by the power state that the hypervisor tells; none where there is no machine yet, unknown where it cannot be read.", []string{"phase", "status"}, nil)
+	descImages     = prometheus.NewDesc("osx_builder_images", "Unpacked images in the cache.", nil, nil)
+	descImageBytes = prometheus.NewDesc("osx_builder_image_disk_bytes", "Disk that the unpacked images take.", nil, nil)
+	descFree       = prometheus.NewDesc("osx_builder_disk_free_bytes", "Free space of the data folder's disk.", nil, nil)
+	descTotal      = prometheus.NewDesc("osx_builder_disk_total_bytes", "Size of the data folder's disk.", nil, nil)
+	descReserve    = prometheus.NewDesc("osx_builder_disk_reserve_bytes", "Space that is kept for the host.", nil, nil)
+)
+
+// Describe implements prometheus.Collector.
+func (gauges) Describe(c chan<- *prometheus.Desc) {
+	for _, d := range []*prometheus.Desc{descVMs, descImages, descImageBytes, descFree, descTotal, descReserve} {
+		c <- d
+	}
+}
+
+// Collect implements prometheus.Collector. It takes no longer than the
+// Manager gives its census, whatever the hypervisor does. What cannot be read
+// is missing.
+func (g gauges) Collect(c chan<- prometheus.Metric) {
+	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
+		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
+	}
+	if seen, err := g.vms.Census(context.Background()); err == nil {
+		for s, n := range seen {
+			status := string(s.Status)
+			if status == "" {
+				status = "none"
+			}
+			gauge(descVMs, float64(n), string(s.Phase), status)
+		}
+	}
+	if list, err := g.vms.CachedImages(); err == nil {
+		var bytes int64
+		for _, i := range list {
+			bytes += i.DiskBytes
+		}
+		gauge(descImages, float64(len(list)))
+		gauge(descImageBytes, float64(bytes))
+	}
+	if d, err := g.vms.Images.Disk(); err == nil {
+		gauge(descFree, float64(d.Free))
+		gauge(descTotal, float64(d.Total))
+		gauge(descReserve, float64(d.Reserve))
+	}
+}

@@ -1,0 +1,74 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+	"testing"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
+)
+
+// described is a driver that tells what machines run on, and may lack it.
+type described struct {
+	small
+	lack error
+}
+
+// Ready implements vm.Readier.
+func (d described) Ready(context.Context) error { return d.lack }
+
+// Describe implements vm.Describer.
+func (described) Describe(context.Context) map[string]string {
+	return map[string]string{"version": "9.9", "acceleration": "tcg: no KVM"}
+}
+
+// Health tells all that an operator asks first: versions, acceleration, disk,
+// networks.
+func TestHealthTells(t *testing.T) {
+	s := serve(t, func(o *vm.Options) { o.Driver = described{small: small{&vmtest.Driver{}}} })
+	s.do("POST", "/vms", s.seed())
+	status, body := s.text("/healthz?verbose=1")
+	var h struct {
+		Status, Version, Go, Hypervisor string
+		Details                         map[string]string
+		Machines                        int
+		Disk                            map[string]int64
+		Networks                        map[string]vm.NetworkState
+	}
+	must(t, json.Unmarshal([]byte(body), &h))
+	if status != http.StatusOK || h.Status != "ok" || h.Version != "test" || !strings.HasPrefix(h.Go, "go1.") || h.Hypervisor != "memory" ||
+		h.Details["version"] != "9.9" || h.Details["acceleration"] != "tcg: no KVM" || h.Machines != 1 ||
+		h.Disk["free_bytes"] <= 0 || h.Disk["total_bytes"] < h.Disk["free_bytes"] || h.Disk["reserve_bytes"] != 1<<30 ||
+		!h.Networks["nat"].Available || h.Networks["bridged"].Available || h.Networks["bridged"].Reason == "" {
+		t.Errorf("got %d %s", status, body)
+	}
+}
+
+// Where no machine can be made, health is 503 and says why.
+func TestHealthTellsWhyNot(t *testing.T) {
+	lack := &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: "QEMU is not installed; install qemu-system-x86"}
+	missing := rig{vm: []func(*vm.Options){func(o *vm.Options) { o.Driver = described{small{&vmtest.Driver{}}, lack} }}}
+	full := rig{}
+	full.image.Limits.FreeBytes = 1 << 60
+	for name, c := range map[string]struct {
+		rig
+		want []string
+	}{
+		"hypervisor missing":     {missing, []string{`"hypervisor-unavailable"`, "install qemu-system-x86", `"free_bytes"`}},
+		"disk below its reserve": {full, []string{`"disk-full"`, "-disk-reserve keeps 1.0 EiB"}},
+		"both: what comes first": {rig{vm: missing.vm, image: full.image}, []string{`"hypervisor-unavailable"`, `"reserve_bytes"`}},
+	} {
+		status, body := c.serve(t).text("/healthz")
+		if status != http.StatusServiceUnavailable || !strings.Contains(body, `"status": "unavailable"`) {
+			t.Errorf("%s: got %d %s, want 503", name, status, body)
+		}
+		for _, want := range c.want {
+			if !strings.Contains(body, want) {
+				t.Errorf("%s: got %s, want %q in it", name, body, want)
+			}
+		}
+	}
+}

@@ -1,0 +1,150 @@
+package api_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"osx-builder/api"
+	"osx-builder/vm"
+)
+
+// lines is a log of JSON lines.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// logged is a service that logs all it can.
+func logged(t *testing.T) (*service, *lines) {
+	t.Helper()
+	l := &lines{}
+	log := slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	r := rig{api: api.Options{Log: log, Authorized: func(got string) bool { return got == token }}}
+	r.image.Log = log
+	r.vm = append(r.vm, func(o *vm.Options) { o.Log = log })
+	return r.serve(t), l
+}
+
+// find waits for a line with this message about a machine.
+func (l *lines) find(t *testing.T, msg, id string) map[string]any {
+	t.Helper()
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		for line := range strings.Lines(l.String()) {
+			var fields map[string]any
+			must(t, json.Unmarshal([]byte(line), &fields))
+			if fields["msg"] == msg && fields["vm"] == id {
+				return fields
+			}
+		}
+	}
+	t.Fatalf("no line %q of %s in %s", msg, id, l)
+	return nil
+}
+
+const bearerToken = "Bearer " + token
+
+// A caller's X-Request-Id is in the lines of the job that the request started.
+func TestRequestIDReachesTheJob(t *testing.T) {
+	s, log := logged(t)
+	a := s.do("POST", "/vms", s.with("callback_url", `"http://127.0.0.1:1/"`), "X-Request-Id", "build-7", "Authorization", bearerToken)
+	path := a.header.Get("Location")
+	id := strings.TrimPrefix(path, "/vms/")
+	for _, msg := range []string{"creating", "ready", "callback"} {
+		if got := log.find(t, msg, id)["request_id"]; got != "build-7" {
+			t.Errorf("%s: got request_id %v, want build-7", msg, got)
+		}
+	}
+	s.do("DELETE", path, "", "X-Request-Id", "clean-8", "Authorization", bearerToken)
+	if got := log.find(t, "destroyed", id)["request_id"]; got != "clean-8" {
+		t.Errorf("destroyed: got request_id %v, want clean-8", got)
+	}
+}
+
+// Neither tokens nor the queries and passwords of URLs are in any line, also
+// where all goes wrong.
+func TestNoSecretIsLogged(t *testing.T) {
+	s, log := logged(t)
+	refuses := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(refuses.Close)
+	host := strings.TrimPrefix(refuses.URL, "http://")
+	callback := `"http://user:SECRET-1@` + host + `/?key=SECRET-2"`
+	for _, url := range []string{s.image.URL + "?sig=SECRET-3", refuses.URL + "/i?sig=SECRET-3", "http://127.0.0.1:1/i?sig=SECRET-3"} {
+		body := strings.Replace(s.with("callback_url", callback), s.image.URL, url, 1)
+		a := s.do("POST", "/vms?key=SECRET-4", body, "Authorization", bearerToken, "Idempotency-Key", url+"SECRET-5", "Cookie", "SECRET-6")
+		if a.status != http.StatusAccepted {
+			t.Fatalf("got %d %s", a.status, a.body)
+		}
+		id := strings.TrimPrefix(a.header.Get("Location"), "/vms/")
+		if strings.Contains(url, host) || strings.Contains(url, s.image.URL) {
+			log.find(t, "callback", id)
+		}
+		s.do("DELETE", "/vms/"+id, "", "Authorization", bearerToken)
+	}
+	s.do("POST", "/vms", `{"image": {"url": "http://u:SECRET-7@x/"}}`, "Authorization", bearerToken)
+	s.do("GET", "/vms", "", "Authorization", "Bearer SECRET-8-0123456789")
+	if found := regexp.MustCompile(`SECRET-\d|`+token).FindAllString(log.String(), -1); len(found) > 0 {
+		t.Errorf("the log holds %q: %s", slices.Compact(found), log)
+	}
+}
+
+// What a client sends stays within its line, and its line within bounds.
+func TestLogInjection(t *testing.T) {
+	s, log := logged(t)
+	const forged = "\n" + `{"level":"INFO","msg":"forged"}` + "\n"
+	s.do("GET", "/vms/%0a%7b%22level%22:%22INFO%22,%22msg%22:%22forged%22%7d%0a", "", "X-Request-Id", "a\tb", "Authorization", bearerToken)
+	s.do("GET", "/"+strings.Repeat("x", 50_000), "", "Authorization", bearerToken)
+	s.do(strings.Repeat("M", 50_000), "/vms", "", "Authorization", bearerToken)
+	if strings.Contains(log.String(), forged) {
+		t.Errorf("a client wrote a line: %s", log)
+	}
+	for line := range strings.Lines(log.String()) {
+		var fields map[string]any
+		if err := json.Unmarshal([]byte(line), &fields); err != nil || len(line) > 2000 {
+			t.Errorf("got a line of %d bytes (%v): %.100s", len(line), err, line)
+		}
+	}
+}
+
+// A client that leaves ends its request, also one that had sent a body with
+// what needs none.
+func TestClientLeaves(t *testing.T) {
+	s, log := logged(t)
+	defer s.hold()()
+	path := s.do("POST", "/vms", s.seed(), "Authorization", bearerToken).header.Get("Location")
+	for _, request := range []string{path + "?wait=10m", "/events"} {
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		must(t, err)
+		_, err = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Length: 2\r\n\r\n{}", request, bearerToken)
+		must(t, err)
+		must(t, c.Close())
+		path, _, _ := strings.Cut(request, "?")
+		line := `"method":"GET","path":"` + path + `"`
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), line); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("GET %s goes on without its client: %s", request, log)
+			}
+		}
+	}
+}

@@ -1,0 +1,206 @@
+package page_test
+
+import (
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+
+	"osx-builder/api/page"
+	"osx-builder/vm"
+)
+
+// next is what the page is put before: it answers with a status of its own.
+var next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
+
+func serve(t *testing.T) *httptest.Server {
+	t.Helper()
+	s := httptest.NewServer(page.Before(next))
+	t.Cleanup(s.Close)
+	return s
+}
+
+// do sends a request; headers come in pairs.
+func do(t *testing.T, method, url string, headers ...string) (*http.Response, string) {
+	t.Helper()
+	req, err := http.NewRequest(method, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(headers); i += 2 {
+		req.Header.Set(headers[i], headers[i+1])
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res, string(b)
+}
+
+func TestWhoGetsThePage(t *testing.T) {
+	s := serve(t)
+	for accept, want := range map[string]bool{
+		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8": true, // browsers
+		"text/html":                             true,
+		"TEXT/HTML; charset=utf-8":              true,
+		"application/json, text/html":           true,
+		"application/json;q=0.5, text/html":     true,
+		"*/*":                                   false, // curl
+		"":                                      false,
+		"application/json":                      false,
+		"application/json, text/html;q=0.5":     false,
+		"text/html;q=0":                         false,
+		"text/html;q=x":                         false,
+		"text/*":                                false,
+		"text/plain":                            false,
+		"application/json, text/plain, */*;q=1": false,
+	} {
+		res, body := do(t, "GET", s.URL+"/", "Accept", accept)
+		if got := res.StatusCode == 200 && strings.HasPrefix(body, "<!doctype html>"); got != want {
+			t.Errorf("Accept %q: got the page: %v (%d), want %v", accept, got, res.StatusCode, want)
+		}
+		if got := res.Header.Get("Vary"); got != "Accept" {
+			t.Errorf("Accept %q: got Vary %q, want Accept", accept, got)
+		}
+	}
+	for _, c := range []struct{ method, path string }{
+		{"POST", "/"},
+		{"GET", "/vms"},
+		{"GET", "/page"},
+		{"GET", "/page/"},
+		{"GET", "/page/none.js"},
+		{"GET", "/page/index.html"},
+		{"GET", "/page/../page.go"},
+		{"GET", "/page/static/app.js"},
+		{"DELETE", "/page/app.js"},
+		{"GET", "/index.html"},
+	} {
+		if res, _ := do(t, c.method, s.URL+c.path, "Accept", "text/html"); res.StatusCode != http.StatusTeapot {
+			t.Errorf("%s %s: got %d, want that it is left to the next handler", c.method, c.path, res.StatusCode)
+		}
+	}
+	if res, body := do(t, "HEAD", s.URL+"/", "Accept", "text/html"); res.StatusCode != 200 || body != "" || res.ContentLength < 100 {
+		t.Errorf("HEAD /: got %d, %d bytes announced, body %q", res.StatusCode, res.ContentLength, body)
+	}
+}
+
+// Each file has its type, the policy, and a tag by which it is asked for again
+// without being sent again.
+func TestFiles(t *testing.T) {
+	s := serve(t)
+	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".html": "text/html; charset=utf-8"}
+	for _, file := range files(t) {
+		path := "/page/" + file
+		if file == "index.html" {
+			path = "/"
+		}
+		res, _ := do(t, "GET", s.URL+path, "Accept", "text/html")
+		h := res.Header
+		if got := h.Get("Content-Type"); res.StatusCode != 200 || got != types[filepath.Ext(file)] {
+			t.Errorf("%s: got %d, type %q, want %q", path, res.StatusCode, got, types[filepath.Ext(file)])
+		}
+		if h.Get("X-Content-Type-Options") != "nosniff" || h.Get("Cache-Control") != "no-cache" {
+			t.Errorf("%s: got headers %v", path, h)
+		}
+		for _, part := range []string{
+			"default-src 'none'", "script-src 'self'", "style-src 'self'", "img-src 'self' blob:", "connect-src 'self'",
+			"base-uri 'none'", "form-action 'none'", "frame-ancestors 'none'", "require-trusted-types-for 'script'",
+		} {
+			if policy := h.Get("Content-Security-Policy") + ";"; !strings.Contains(policy, part+";") || strings.Contains(policy, "unsafe") {
+				t.Errorf("%s: got policy %q, want %s and nothing unsafe", path, policy, part)
+			}
+		}
+		res, body := do(t, "GET", s.URL+path, "Accept", "text/html", "If-None-Match", h.Get("ETag"))
+		if h.Get("ETag") == "" || res.StatusCode != http.StatusNotModified || body != "" {
+			t.Errorf("%s asked for again with tag %s: got %d, want 304", path, h.Get("ETag"), res.StatusCode)
+		}
+		if res, _ := do(t, "GET", s.URL+path, "Accept", "text/html", "If-None-Match", `"of-another-build"`); res.StatusCode != 200 {
+			t.Errorf("%s with another build's tag: got %d, want 200", path, res.StatusCode)
+		}
+	}
+}
+
+// What the page asks for is there, and is its own.
+func TestReferences(t *testing.T) {
+	there := make(map[string]bool)
+	for _, file := range files(t) {
+		there[file] = true
+	}
+	asked := regexp.MustCompile(`(?:src|href)="([^"#][^"]*)"|from '([^']*)'`)
+	for file := range there {
+		for _, m := range asked.FindAllStringSubmatch(read(t, file), -1) {
+			name, absolute := strings.CutPrefix(m[1], "/page/")
+			if m[2] != "" {
+				name, absolute = strings.CutPrefix(m[2], "./")
+			}
+			if !absolute || !there[name] {
+				t.Errorf("%s asks for %s%s, which is not a file of the page", file, m[1], m[2])
+			}
+		}
+	}
+}
+
+// No script or style stands in the HTML, where the policy would refuse it, and
+// no script turns text into HTML or code.
+func TestNothingInline(t *testing.T) {
+	html := regexp.MustCompile(`(?i)<script(?: [^>]*)?>[^<]|<style|\sstyle=|\son\w+=|javascript:`)
+	if m := html.FindString(read(t, "index.html")); m != "" {
+		t.Errorf("index.html has %q", m)
+	}
+	script := regexp.MustCompile(`innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|setTimeout\('|DOMParser|createContextualFragment|https?://`)
+	for _, file := range files(t) {
+		if m := script.FindString(read(t, file)); filepath.Ext(file) == ".js" && m != "" {
+			t.Errorf("%s has %q", file, m)
+		}
+	}
+}
+
+// The form knows the API's defaults.
+func TestDefaults(t *testing.T) {
+	html := read(t, "index.html")
+	for name, want := range map[string]string{
+		"cpus": strconv.Itoa(vm.DefaultCPUs), "memory": vm.DefaultMemory, "tools_init_timeout": vm.DefaultToolsTimeout.String(),
+	} {
+		input := regexp.MustCompile(`<input id="f-\w+" name="` + name + `"[^>]* placeholder="([^"]*)"`).FindStringSubmatch(html)
+		if input == nil || input[1] != want {
+			t.Errorf("%s: got %q as what is used where it is empty, want %s", name, input, want)
+		}
+		if !strings.Contains(html, ">"+want+" where empty") {
+			t.Errorf("%s: its hint does not say %q", name, want+" where empty")
+		}
+	}
+	if !strings.Contains(html, `<option value="`+string(vm.NAT)+`" selected>`) {
+		t.Errorf("the form does not choose %s", vm.NAT)
+	}
+}
+
+func files(t *testing.T) (names []string) {
+	t.Helper()
+	entries, err := os.ReadDir("static")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	return names
+}
+
+func read(t *testing.T, file string) string {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join("static", file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(b)
+}

@@ -1,0 +1,164 @@
+package main_test
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"osx-builder/vm/vmtest/e2e"
+)
+
+// served runs a daemon that is reached in another way than a stage's.
+func served(t *testing.T, args ...string) *e2e.Daemon {
+	t.Helper()
+	data, err := os.MkdirTemp("", "osxb")
+	must(t, err)
+	d, err := e2e.Start(e2e.Options{Binary: binary, Data: data, Args: args})
+	must(t, err)
+	t.Cleanup(func() {
+		must(t, d.Stop())
+		if t.Failed() {
+			t.Log(d.Log())
+		}
+		must(t, os.RemoveAll(data))
+	})
+	return d
+}
+
+// curl returns an answer's body, and its status on the last line.
+func curl(t *testing.T, args ...string) string {
+	t.Helper()
+	out, err := exec.Command("curl", append([]string{"-sS", "-m", "20", "-w", "\n%{http_code}"}, args...)...).CombinedOutput()
+	if err != nil {
+		t.Errorf("curl %q: %v: %s", args, err, out)
+	}
+	return string(out)
+}
+
+// README's way over a Unix socket, which is gone once the daemon is.
+func TestUnixSocketWithCurl(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "api.sock")
+	t.Run("answers", func(t *testing.T) {
+		d := served(t, "-listen", "unix:"+socket)
+		if d.URL != "unix:"+socket {
+			t.Errorf("the log names %s, want unix:%s", d.URL, socket)
+		}
+		if got := curl(t, "--unix-socket", socket, "http://localhost/vms"); got != "{\n  \"vms\": []\n}\n\n200" {
+			t.Errorf("got %q, want no machines", got)
+		}
+	})
+	if _, err := os.Stat(socket); !os.IsNotExist(err) {
+		t.Errorf("once the daemon has stopped: got %v, want no socket", err)
+	}
+	t.Run("after a crash", func(t *testing.T) {
+		killed, err := e2e.Start(e2e.Options{Binary: binary, Data: t.TempDir(), Args: []string{"-listen", "unix:" + socket}})
+		must(t, err)
+		must(t, killed.Kill())
+		served(t, "-listen", "unix:"+socket)
+		if got := curl(t, "--unix-socket", socket, "http://localhost/healthz"); !strings.Contains(got, `"hypervisor"`) {
+			t.Errorf("got %q, want health", got)
+		}
+	})
+}
+
+// README's way with TLS and tokens: curl with the authority's certificate and
+// a token, of which SIGHUP takes over another.
+func TestTLSAndTokensWithCurl(t *testing.T) {
+	dir := t.TempDir()
+	cert, key, tokens := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "tokens")
+	certificate(t, cert, key)
+	write := func(text string) { must(t, os.WriteFile(tokens, []byte(text), 0o600)) }
+	const old, renewed = "the-token-of-2025-xxxx", "the-token-of-2026-xxxx"
+	write("# CI\n" + old + "\n")
+	d := served(t, "-listen", "0.0.0.0:0", "-token-file", tokens, "-tls-cert", cert, "-tls-key", key)
+	port := d.URL[strings.LastIndex(d.URL, ":"):]
+	if !strings.HasPrefix(d.URL, "https://") {
+		t.Errorf("the log names %s, want https://", d.URL)
+	}
+	get := func(token string) string {
+		args := []string{"--cacert", cert, "https://127.0.0.1" + port + "/vms"}
+		if token != "" {
+			args = append(args, "-H", "Authorization: Bearer "+token)
+		}
+		return curl(t, args...)
+	}
+	if got := get(""); !strings.Contains(got, `"unauthorized"`) || !strings.HasSuffix(got, "401") {
+		t.Errorf("without a token: got %s, want 401 unauthorized", got)
+	}
+	if got := get(old); !strings.HasSuffix(got, "200") {
+		t.Errorf("with the token: got %s, want 200", got)
+	}
+	if got := curl(t, "--cacert", cert, "https://127.0.0.1"+port+"/healthz"); !strings.Contains(got, `"hypervisor"`) {
+		t.Errorf("health without a token: got %s", got)
+	}
+	write(renewed)
+	must(t, syscall.Kill(d.PID(), syscall.SIGHUP))
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(d.Log(), "read anew") && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := get(old); !strings.HasSuffix(got, "401") {
+		t.Errorf("with the old token after SIGHUP: got %s, want 401", got)
+	}
+	if got := get(renewed); !strings.HasSuffix(got, "200") {
+		t.Errorf("with the new token: got %s, want 200", got)
+	}
+	if strings.Contains(d.Log(), old) || strings.Contains(d.Log(), renewed) {
+		t.Error("the log holds a token")
+	}
+}
+
+// certificate writes the certificate and key that net/http has for its tests.
+func certificate(t *testing.T, cert, key string) {
+	t.Helper()
+	s := httptest.NewTLSServer(http.NotFoundHandler())
+	defer s.Close()
+	own := s.TLS.Certificates[0]
+	secret, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
+	must(t, err)
+	must(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600))
+	must(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
+}
+
+// While VMware hangs, an operator's questions are answered all the same, and
+// tell what cannot be known; once it answers again so does the rest.
+func TestOperatingWhileVMwareHangs(t *testing.T) {
+	w := newVMware(t)
+	v := w.ready(w.create(w.image(tinyvm).Body(small(nil))).ID)
+	client := http.Client{Timeout: 20 * time.Second}
+	get := func(path string) string {
+		t.Helper()
+		res, err := client.Get(w.URL + path)
+		must(t, err)
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		must(t, err)
+		return fmt.Sprintf("%d\n%s", res.StatusCode, b)
+	}
+	hung := regexp.MustCompile(`\nosx_builder_vms\{phase="(ready|unknown)",status="unknown"\} 1\n`)
+	w.set("hang.Vix_GetProperties", v.ID)
+	for range 2 {
+		if got := get("/metrics"); !strings.HasPrefix(got, "200\n") || !hung.MatchString(got) {
+			t.Errorf("/metrics: got %s, want 200 and one machine of unknown status", got)
+		}
+		if got := get("/healthz?verbose=1"); !strings.Contains(got, `"hypervisor": "vix"`) || !strings.Contains(got, `"free_bytes"`) {
+			t.Errorf("/healthz: got %s, want what is known", got)
+		}
+	}
+	w.set("hang.Vix_GetProperties", "")
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(get("/metrics"), `osx_builder_vms{phase="ready",status="powered-on"} 1`); {
+		if time.Now().After(deadline) {
+			t.Fatalf("VMware answers again, and the metrics tell %s", get("/metrics"))
+		}
+	}
+}

@@ -1,0 +1,101 @@
+package vm_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
+)
+
+// Machines are counted by where they stand, also those that cannot be read.
+func TestCensus(t *testing.T) {
+	h := newHouse(t).open()
+	on, off, broken := h.wait(h.create(h.request()).ID), h.wait(h.create(h.request()).ID), h.wait(h.create(h.request()).ID)
+	for range 3 {
+		h.callback()
+	}
+	must(t, h.driver.SetPower(vm.Machine{Dir: filepath.Join(h.dir, "vms", off.ID)}, vm.PoweredOff))
+	must(t, os.WriteFile(filepath.Join(h.dir, "vms", broken.ID+".json"), []byte("{"), 0o600))
+	check := func(want map[vm.Standing]int) {
+		t.Helper()
+		got, err := h.vms.Census(t.Context())
+		must(t, err)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+	}
+	check(map[vm.Standing]int{{Phase: vm.Ready, Status: vm.PoweredOn}: 1, {Phase: vm.Ready, Status: vm.PoweredOff}: 1, {Phase: vm.Unknown, Status: vm.Unknown}: 1})
+	h.driver.Hook = func(_ context.Context, _ vmtest.Step, m vm.Machine) error {
+		if m.ID == on.ID {
+			return errors.New("a stalled lock")
+		}
+		return nil
+	}
+	check(map[vm.Standing]int{{Phase: vm.Ready, Status: vm.Unknown}: 1, {Phase: vm.Ready, Status: vm.PoweredOff}: 1, {Phase: vm.Unknown, Status: vm.Unknown}: 1})
+	h.close()
+	h.driver.Hook = nil
+}
+
+// Each creation is told of once, with each of its phases, across a stop of the
+// daemon in the middle of it.
+func TestHooks(t *testing.T) {
+	h := newHouse(t)
+	var mu sync.Mutex
+	var told []string
+	tell := func(s string) {
+		mu.Lock()
+		defer mu.Unlock()
+		told = append(told, s)
+	}
+	h.options = func(o *vm.Options) {
+		o.Hooks = vm.Hooks{
+			Created:    func(c vm.Code) { tell("created " + string(c)) },
+			Passed:     func(p vm.Phase, took time.Duration) { tell("passed " + string(p)) },
+			CalledBack: func(s vm.CallbackState) { tell("called back " + string(s)) },
+		}
+	}
+	reached := h.hold(vmtest.Start)
+	id := h.open().create(h.request()).ID
+	<-reached
+	h.close()
+	h.open()
+	h.wait(id)
+	h.callback()
+	h.close()
+	got := strings.Join(told, ", ")
+	const again = "passed accepted, passed cloning, passed starting, passed waiting, created , called back delivered"
+	if !strings.HasPrefix(got, "passed accepted, passed downloading") || !strings.HasSuffix(got, again) || strings.Count(got, "created ") != 1 {
+		t.Errorf("got %s, want the first run up to starting, and then %s", got, again)
+	}
+}
+
+// A machine's job carries the ID of the request over a restart.
+func TestRequestIDOutlivesTheDaemon(t *testing.T) {
+	h := newHouse(t)
+	var log bytes.Buffer
+	h.options = func(o *vm.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }
+	reached := h.hold(vmtest.Start)
+	v, err := h.open().vms.Create(vm.WithRequestID(t.Context(), "build-7"), h.request(), "")
+	must(t, err)
+	<-reached
+	h.close()
+	log.Reset()
+	h.open()
+	h.wait(v.ID)
+	h.callback()
+	h.close()
+	if want := "msg=ready vm=" + v.ID + " request_id=build-7"; !strings.Contains(log.String(), want) {
+		t.Errorf("got log %s, want %q in it", log.String(), want)
+	}
+}

@@ -1,0 +1,162 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"osx-builder/vm"
+)
+
+const (
+	// suspendedFile says that it was a client who stopped the machine.
+	suspendedFile = "suspended"
+
+	// quitTimeout is how long QEMU may take to write its disks' last blocks
+	// and end. One that takes longer is killed.
+	quitTimeout = 10 * time.Second
+)
+
+// Power does what the machine's buttons do.
+//
+// A suspended machine is one whose processors are stopped: it keeps its memory
+// on the host, and goes on within milliseconds. QEMU could write its memory
+// down and end, but not with every device that images have (it refuses NVMe),
+// nor where its sandbox forbids the helper that would write. So a suspended
+// machine outlives the daemon, like one that runs, but not the host's restart,
+// after which it is off.
+func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	pid, err := holder(m.Dir)
+	if err != nil {
+		return unreadable(m, pidFile, err)
+	}
+	if pid == 0 {
+		return d.powerWithout(m, a)
+	}
+	switch a {
+	case vm.Off:
+		err = d.quit(ctx, m, pid)
+	case vm.Shutdown:
+		err = d.shutDown(ctx, m)
+	case vm.Reset:
+		err = d.reset(ctx, m)
+	case vm.Suspend:
+		err = d.suspend(ctx, m)
+	case vm.Resume:
+		err = d.resume(ctx, m)
+	default:
+		return fmt.Errorf("there is no power action %q for QEMU", a)
+	}
+	if err != nil && !holds(m.Dir, pid) && (a == vm.Off || a == vm.Shutdown) {
+		return nil // it ended by itself meanwhile
+	}
+	return err
+}
+
+// powerWithout is what becomes of an action on a machine without a process.
+func (d *Driver) powerWithout(m vm.Machine, a vm.Action) error {
+	if a == vm.Off || a == vm.Shutdown {
+		return nil
+	}
+	return &vm.Error{Code: vm.CodePower, Message: fmt.Sprintf("machine %s is off, which does not allow %s", m.ID, a)}
+}
+
+// quit lets QEMU end by itself, so that its disks are whole, and kills it where
+// it does not.
+func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
+	// An error is no news: QEMU hangs up as it ends, and else it is killed.
+	asked := d.talk(ctx, m.Dir, func(q monitor) error { return q.ask("quit", nil) })
+	waiting, cancel := context.WithTimeout(ctx, quitTimeout)
+	defer cancel()
+	if wait(waiting, "QEMU's end", func() bool { return !holds(m.Dir, pid) }) == nil {
+		return nil
+	}
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	d.log.Warn("QEMU does not end by itself; killing it", "vm", m.ID, "err", asked)
+	return halt(ctx, m.Dir)
+}
+
+// shutDown asks the guest's agent, which tells whether it will, or else presses
+// the power button.
+func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
+	live := liveState{}
+	if err := d.talk(ctx, m.Dir, live.ask); err != nil {
+		return err
+	}
+	if live.agentOpen {
+		err := d.agentShutDown(ctx, m.Dir)
+		if err == nil {
+			return nil
+		}
+		d.log.Info("the guest's agent does not shut the machine down; pressing its power button", "vm", m.ID, "err", err)
+	}
+	return d.talk(ctx, m.Dir, func(q monitor) error { return q.ask("system_powerdown", nil) })
+}
+
+// agentShutDown asks the agent, which has no answer to this where it obeys.
+func (d *Driver) agentShutDown(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
+	defer cancel()
+	err := talkToAgent(ctx, filepath.Join(dir, agentSocket), `{"execute":"guest-shutdown"}`, nil)
+	if errors.Is(err, errUnanswered) {
+		return nil
+	}
+	return err
+}
+
+// reset resets the machine, and lets it run where a fault had stopped it.
+func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
+	return d.talk(ctx, m.Dir, func(q monitor) error {
+		if err := q.ask("system_reset", nil); err != nil {
+			return err
+		}
+		return q.ask("cont", nil)
+	})
+}
+
+// suspend writes down first who stopped the machine: one that is interrupted
+// in between runs on, and Inspect says so.
+func (d *Driver) suspend(ctx context.Context, m vm.Machine) error {
+	if err := writeJSON(filepath.Join(m.Dir, suspendedFile), struct{}{}); err != nil {
+		return diskFull(err)
+	}
+	return d.talk(ctx, m.Dir, func(q monitor) error { return q.ask("stop", nil) })
+}
+
+func (d *Driver) resume(ctx context.Context, m vm.Machine) error {
+	err := d.talk(ctx, m.Dir, func(q monitor) error {
+		var status struct{ Status string }
+		if err := q.ask("query-status", &status); err != nil {
+			return err
+		}
+		if status.Status == "suspended" { // its guest put it to sleep
+			return q.ask("system_wakeup", nil)
+		}
+		return q.ask("cont", nil)
+	})
+	if err != nil {
+		return err
+	}
+	return forgetSuspension(m.Dir)
+}
+
+func forgetSuspension(dir string) error {
+	if err := os.Remove(filepath.Join(dir, suspendedFile)); err != nil && !missing(err) {
+		return err
+	}
+	return nil
+}
+
+// wasSuspended tells whether a client stopped the machine.
+func wasSuspended(dir string) bool {
+	_, err := os.Lstat(filepath.Join(dir, suspendedFile))
+	return err == nil
+}

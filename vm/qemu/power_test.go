@@ -1,0 +1,189 @@
+package qemu_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"image/png"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+)
+
+func (r *rig) press(m vm.Machine, a vm.Action) {
+	r.t.Helper()
+	if err := r.Power(r.t.Context(), m, a); err != nil {
+		r.t.Fatalf("%s: %v", a, err)
+	}
+}
+
+// fetch reads a page of the real guest on the user network.
+func (r *rig) fetch(st vm.Status, path string) string {
+	r.t.Helper()
+	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", st.Forwards[1].Host, path))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(text)
+}
+
+func signal(t *testing.T, pid int, s syscall.Signal) {
+	t.Helper()
+	if err := syscall.Kill(pid, s); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// field is the value of a line "name: value".
+func field(page, name string) string {
+	_, rest, _ := strings.Cut(page, name+": ")
+	value, _, _ := strings.Cut(rest, "\n")
+	return value
+}
+
+// A guest that is asked to shut down does so in order: it writes to its disk
+// as it goes down, and what it wrote is there at its next boot. One with the
+// agent is asked by that, one without by its power button.
+func TestShutdownIsTheGuestsOwn(t *testing.T) {
+	t.Parallel()
+	for _, image := range []string{"tinyvm.tar.gz", "tinyvm-noagent.tar.gz"} {
+		t.Run(image, func(t *testing.T) {
+			r := newRig(t)
+			m := r.machine()
+			m.Memory = 256
+			url := func(st vm.Status) string { return fmt.Sprintf("http://127.0.0.1:%d/", st.Forwards[1].Host) }
+			gold := r.unpacked(image)
+			st, page := r.answers(m, gold, url)
+			boot := field(page, "boot_id")
+			if got := field(page, "last_shutdown"); got != "none" || boot == "" {
+				t.Fatalf("got page %q before there was a shutdown", page)
+			}
+			r.fetch(st, "/cgi-bin/mark?value=kept")
+
+			begin := time.Now()
+			r.press(m, vm.Shutdown)
+			if took := time.Since(begin); took > 5*time.Second {
+				t.Errorf("Shutdown took %v, want that it does not wait for the guest", took)
+			}
+			until(t, 60*time.Second, "the guest's end", func() bool { return r.inspect(m).Power == vm.PoweredOff })
+			if log := serial(m); !strings.Contains(log, "tinyvm: shutting down") {
+				t.Errorf("the guest did not shut down in order; its console:\n%s", log)
+			}
+
+			_, page = r.answers(m, gold, url)
+			if got := field(page, "last_shutdown"); !strings.HasPrefix(got, "clean ") || !strings.HasSuffix(got, boot) {
+				t.Errorf("the next boot finds %q on the disk, want a clean shutdown of boot %s", got, boot)
+			}
+			if got := field(page, "mark"); got != "kept" {
+				t.Errorf("the next boot finds mark %q, want kept", got)
+			}
+		})
+	}
+}
+
+// answers is bootsFrom for guests that may have no agent.
+func (r *rig) answers(m vm.Machine, gold string, url func(vm.Status) string) (st vm.Status, page string) {
+	r.t.Helper()
+	r.clone(m, gold)
+	r.start(m)
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	until(r.t, 60*time.Second, "the guest's page", func() bool {
+		st = r.inspect(m)
+		res, err := client.Get(url(st))
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		text, err := io.ReadAll(res.Body)
+		page = string(text)
+		return err == nil && field(page, "boot_id") != ""
+	})
+	return st, page
+}
+
+// A reset boots the machine anew, in the same process; a machine that its
+// host's restart, or a crash, ended while it was suspended is off, and starts
+// as any other.
+func TestResetAndLostSuspension(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	m := r.running(idle)
+	until(t, 20*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+	pid := pidOf(t, m)
+	r.press(m, vm.Reset)
+	until(t, 20*time.Second, "a second boot", func() bool { return serial(m) == "OK\nOK\n" })
+	if got := pidOf(t, m); got != pid {
+		t.Errorf("got process %d after a reset, want still %d", got, pid)
+	}
+	r.press(m, vm.Suspend)
+	signal(t, pid, syscall.SIGKILL)
+	until(t, 10*time.Second, "the end of the killed process", func() bool { return r.inspect(m).Power == vm.PoweredOff })
+	wantCode(t, r.Power(t.Context(), m, vm.Resume), vm.CodePower, "off")
+	r.start(m)
+	if got := r.inspect(m).Power; got != vm.PoweredOn {
+		t.Errorf("got %q after the start, want powered-on", got)
+	}
+	if _, err := os.Lstat(filepath.Join(m.Dir, "suspended")); err == nil {
+		t.Error("the suspension of the process that was killed is not forgotten")
+	}
+}
+
+// A QEMU that does not answer is switched off all the same.
+func TestOffWhileQEMUHangs(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	m := r.running(idle)
+	signal(t, pidOf(t, m), syscall.SIGSTOP)
+	r.press(m, vm.Off)
+	if got := r.inspect(m).Power; got != vm.PoweredOff {
+		t.Errorf("got %q, want powered-off", got)
+	}
+}
+
+// The screen is what the guest shows: the firmware's words on black. The file
+// by which QEMU tells it leaves nothing behind.
+func TestScreenshot(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	m := r.running(idle)
+	until(t, 20*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+	shot, err := r.Screenshot(t.Context(), m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	screen, err := png.Decode(bytes.NewReader(shot))
+	if err != nil {
+		t.Fatal(err)
+	}
+	colours := map[[3]uint32]int{}
+	for y := range screen.Bounds().Dy() {
+		for x := range screen.Bounds().Dx() {
+			red, green, blue, _ := screen.At(x, y).RGBA()
+			colours[[3]uint32{red, green, blue}]++
+		}
+	}
+	if screen.Bounds().Dx() < 640 || len(colours) < 2 || colours[[3]uint32{}] == 0 {
+		t.Errorf("got a screen of %v with colours %v, want text on black", screen.Bounds(), colours)
+	}
+	if left, _ := filepath.Glob(filepath.Join(m.Dir, "screen-*")); len(left) > 0 {
+		t.Errorf("the screenshot left %v", left)
+	}
+	if err := r.Power(context.Background(), m, vm.Off); err != nil {
+		t.Fatal(err)
+	}
+	_, err = r.Screenshot(t.Context(), m)
+	wantCode(t, err, vm.CodePower, "off")
+}

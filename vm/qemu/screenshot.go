@@ -1,0 +1,107 @@
+package qemu
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"image/png"
+	"io"
+	"os"
+
+	"osx-builder/vm"
+)
+
+// maxScreen bounds the screen's sides, in pixels, whatever a QEMU that its
+// guest took over says.
+const maxScreen = 8192
+
+// Screenshot asks QEMU for its screen as a PPM, which every version can write,
+// and makes a PNG of it. (QEMU's own PNG needs 7.1 and a library, and would be
+// passed on as it is from a process that guests can break into.)
+//
+// QEMU may have become a user that can write nowhere, so it is given a file
+// that is open, which has lost its name already.
+func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
+	pid, err := holder(m.Dir)
+	if err != nil {
+		return nil, unreadable(m, pidFile, err)
+	}
+	if pid == 0 {
+		return nil, &vm.Error{Code: vm.CodePower, Message: fmt.Sprintf("machine %s is off, so its screen shows nothing", m.ID)}
+	}
+	in, out, err := namelessFile(m.Dir)
+	if err != nil {
+		return nil, diskFull(err)
+	}
+	defer in.Close()
+	defer out.Close()
+	if err := d.talk(ctx, m.Dir, func(q monitor) error { return dumpScreen(q, in) }); err != nil {
+		return nil, err
+	}
+	screen, err := readPPM(out)
+	if err != nil {
+		return nil, fmt.Errorf("reading QEMU's picture of the screen: %w", err)
+	}
+	var b bytes.Buffer
+	err = (&png.Encoder{CompressionLevel: png.BestSpeed}).Encode(&b, screen)
+	return b.Bytes(), err
+}
+
+// namelessFile makes a file that has no name, open for writing and for reading.
+func namelessFile(dir string) (in, out *os.File, err error) {
+	if in, err = os.CreateTemp(dir, "screen-*"); err != nil {
+		return nil, nil, err
+	}
+	name := in.Name()
+	_ = in.Close()
+	if in, err = os.OpenFile(name, os.O_WRONLY, 0); err == nil { // QEMU insists that it is for writing only
+		if out, err = os.Open(name); err != nil {
+			_ = in.Close()
+		}
+	}
+	return in, out, errors.Join(err, os.Remove(name))
+}
+
+// dumpScreen lets QEMU write its screen to f.
+func dumpScreen(q monitor, f *os.File) error {
+	var set struct {
+		ID int `json:"fdset-id"`
+	}
+	if err := q.askWith("add-fd", nil, []*os.File{f}, &set); err != nil {
+		return err
+	}
+	name := map[string]any{"filename": fmt.Sprintf("/dev/fdset/%d", set.ID)}
+	return errors.Join(
+		q.askWith("screendump", name, nil, nil),
+		q.askWith("remove-fd", map[string]any{"fdset-id": set.ID}, nil, nil),
+	)
+}
+
+// readPPM reads a picture in the one form in which QEMU writes it: P6, 8 bits
+// for each of red, green and blue.
+func readPPM(r io.Reader) (image.Image, error) {
+	b := bufio.NewReader(r)
+	var width, height, most int
+	if _, err := fmt.Fscanf(b, "P6\n%d %d\n%d\n", &width, &height, &most); err != nil {
+		return nil, err
+	}
+	if width < 1 || height < 1 || width > maxScreen || height > maxScreen || most != 255 {
+		return nil, fmt.Errorf("it is %d by %d of %d shades", width, height, most)
+	}
+	screen := image.NewRGBA(image.Rect(0, 0, width, height))
+	line := make([]byte, 3*width)
+	for y := range height {
+		if _, err := io.ReadFull(b, line); err != nil {
+			return nil, err
+		}
+		row := screen.Pix[y*screen.Stride:]
+		for x := range width {
+			copy(row[4*x:], line[3*x:3*x+3])
+			row[4*x+3] = 0xff
+		}
+	}
+	return screen, nil
+}

@@ -1,0 +1,10 @@
+#!/bin/sh
+# build.sh OUT [SOURCE...] builds the double, or a library of other sources, at
+# OUT with the compiler CC. A warning is an error.
+set -eu
+dir=$(dirname "$0")
+out=$1
+shift
+[ $# -gt 0 ] || set -- "$dir"/*.c
+exec "${CC:-cc}" -std=gnu17 -Wall -Wextra -Werror -O1 -g -shared -fPIC -pthread -fvisibility=hidden \
+	-I"$dir/../../include" -o "$out" "$@"
