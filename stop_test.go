@@ -136,7 +136,7 @@ func TestStopInEachPhase(t *testing.T) {
 
 // An image that takes its time to unpack holds up the end no longer than others.
 func TestStopWhileUnpacking(t *testing.T) {
-	const size = 256 << 20
+	const size = 128 << 20
 	s := newStage(t)
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
