@@ -3,6 +3,7 @@ package main_test
 import (
 	"archive/zip"
 	"bytes"
+	"compress/flate"
 	"fmt"
 	"io"
 	"net"
@@ -140,6 +141,7 @@ func TestStopWhileUnpacking(t *testing.T) {
 	s := newStage(t)
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
+	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestSpeed) })
 	for name, content := range map[string]io.Reader{
 		"a.vmx":          strings.NewReader(vmxText("disk.vmdk")),
 		"disk.vmdk":      strings.NewReader(strings.Replace(descriptor("disk-flat.vmdk"), "RW 8 ", fmt.Sprintf("RW %d ", size/512), 1)),
@@ -152,11 +154,17 @@ func TestStopWhileUnpacking(t *testing.T) {
 	}
 	must(t, z.Close())
 	s.serve(map[string][]byte{"zeroes": b.Bytes()})
-	v := s.create(s.served("zeroes", b.Bytes()).Body(small(map[string]any{"tools_init_timeout": 1})))
+	v := s.create(s.served("zeroes", b.Bytes()).Body(small(nil)))
 	s.until(v.ID, "unpacking", func(v vm.VM) bool { return v.Phase == vm.Unpacking })
 	s.stopped()
 	s.start()
-	s.ready(v.ID)
+	s.until(v.ID, "unpacked", func(v vm.VM) bool {
+		return v.Phase != vm.Accepted && v.Phase != vm.Downloading && v.Phase != vm.Unpacking
+	})
+	if v := s.get(v.ID); v.Phase == vm.Failed {
+		t.Errorf("after the restart it failed: %+v", v.Error)
+	}
+	s.destroy(v.ID)
 }
 
 // SIGTERM during a destruction that hangs, and while a receiver does.
