@@ -20,7 +20,7 @@ TAGS      = $(shell if $(PROBE); then echo vix; fi)
 
 # What a Debian machine needs to run machines, and to test.
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
-TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping chromium \
+TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping jq openssl chromium \
   $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages)
 
 # The page is held against the rules of axe-core, which comes from npm and is

@@ -322,10 +322,12 @@ func (h hand) stop() {
 	mustB(h.b, p.Kill())
 }
 
-func freePort(b *testing.B) int {
-	b.Helper()
+func freePort(t testing.TB) int {
+	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	mustB(b, err)
+	if err != nil {
+		t.Fatal(err)
+	}
 	defer l.Close()
 	return l.Addr().(*net.TCPAddr).Port
 }

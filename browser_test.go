@@ -129,9 +129,6 @@ func (p *tab) watch(e any, host string) {
 	}
 }
 
-// in is the page as a subtest uses it.
-func (p *tab) in(t *testing.T) *tab { return &tab{t: t, ctx: p.ctx} }
-
 // do takes steps in the page, each within patience.
 func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()

@@ -84,9 +84,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	if c.CleanNetwork {
 		return cleanNetwork(ctx, c, log.Logger)
 	}
-	front, err := server.Listen(server.Options{
-		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Debug: c.DebugListen, Log: log.Logger,
-	})
+	front, err := server.Listen(serverOptions(c, log.Logger))
 	if err != nil {
 		return err
 	}
@@ -126,14 +124,28 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 		return err
 	}
 	defer vms.Close()
-	host, _, _ := net.SplitHostPort(c.Listen)
 	return front.Serve(ctx, hangup, server.Service{
-		Handler: api.New(vms, api.Options{
-			Log: log.Logger, Version: version, Hosts: []string{host}, Metrics: metrics, Authorized: front.Authorized(),
-		}),
-		Reload: func() error { return errors.Join(log.Reopen(), reload()) },
-		Stop:   vms.Close,
+		Handler: api.New(vms, apiOptions(c, front, metrics, log.Logger)),
+		Reload:  func() error { return errors.Join(log.Reopen(), reload()) },
+		Stop:    vms.Close,
 	})
+}
+
+// serverOptions are what the sockets are told.
+func serverOptions(c config.Config, log *slog.Logger) server.Options {
+	return server.Options{
+		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile,
+		TLSCert: c.TLSCert, TLSKey: c.TLSKey, Debug: c.DebugListen, Log: log,
+	}
+}
+
+// apiOptions are what the API is told. The host of -listen is a name by which
+// clients may address the daemon.
+func apiOptions(c config.Config, front *server.Server, metrics *api.Metrics, log *slog.Logger) api.Options {
+	host, _, _ := net.SplitHostPort(c.Listen)
+	return api.Options{
+		Log: log, Version: version, Hosts: append([]string{host}, c.HostNames...), Metrics: metrics, Authorized: front.Authorized(),
+	}
 }
 
 // imageOptions are what the image cache is told. Machines are counted by their

@@ -30,7 +30,7 @@ type Options struct {
 	Log     *slog.Logger // one line a request
 	Version string       // shown by GET /healthz
 	Hosts   []string     // names by which clients may address the daemon, beside localhost, this host's name and IP addresses
-	Metrics *Metrics     // what GET /metrics tells; nil for a new one
+	Metrics *Metrics     // what GET /metrics tells, of this handler alone; nil for a new one
 
 	// Authorized tells whether a token lets its bearer in, in a time that
 	// says nothing of it. Nil lets everybody in.
@@ -53,9 +53,13 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	for _, way := range a.routes() {
-		r.Handle(way.Method, way.Path, noted(way.Path, way.handle))
+		h := noted(way.Path, way.handle)
+		if way.Method == http.MethodGet || way.Method == http.MethodDelete {
+			h = bare(h)
+		}
+		r.Handle(way.Method, way.Path, h)
 		if way.head {
-			r.Handle(http.MethodHead, way.Path, noted(way.Path, way.handle))
+			r.Handle(http.MethodHead, way.Path, h)
 		}
 	}
 	r.NotFound = http.HandlerFunc(a.notFound)

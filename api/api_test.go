@@ -140,6 +140,21 @@ type answer struct {
 	vm.Error
 }
 
+// hold keeps machines from being cloned until they are released.
+func (s *service) hold() (release func()) {
+	held := make(chan struct{})
+	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
+		if step == vmtest.Clone {
+			select {
+			case <-held:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	}
+	return func() { close(held) }
+}
+
 // do sends a request; headers come in pairs.
 func (s *service) do(method, path, body string, headers ...string) answer {
 	s.t.Helper()
@@ -403,17 +418,8 @@ func TestIdempotencyKey(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	held := make(chan struct{})
 	s := serve(t, func(o *vm.Options) { o.Creations = 1 })
-	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
-		if step == vmtest.Clone {
-			select {
-			case <-held:
-			case <-ctx.Done():
-			}
-		}
-		return nil
-	}
+	release := s.hold()
 	if a := s.do("POST", "/vms", s.seed()); a.status != 202 {
 		t.Fatalf("got %d", a.status)
 	}
@@ -421,7 +427,7 @@ func TestBusy(t *testing.T) {
 	if a.status != http.StatusServiceUnavailable || a.Code != vm.CodeBusy || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %d %s, Retry-After %q, want 503 %s", a.status, a.Code, a.header.Get("Retry-After"), vm.CodeBusy)
 	}
-	close(held)
+	release()
 }
 
 func TestUnreadableMachine(t *testing.T) {

@@ -5,6 +5,9 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -137,6 +140,33 @@ func TestMetrics(t *testing.T) {
 	if strings.Contains(got, `outcome="failed"} 0`) || strings.Contains(got, "BREW") || strings.Contains(got, "osx_builder_image_download_bytes_total 0\n") {
 		t.Errorf("got %s", got)
 	}
+}
+
+// README explains the metrics that there are, and no others.
+func TestReadmeExplainsMetrics(t *testing.T) {
+	s := serveMetered(t)
+	a := s.do("POST", "/vms", s.with("callback_url", `"`+s.receiver+`"`))
+	s.do("GET", a.header.Get("Location")+"?wait=1m", "")
+	<-s.called
+	readme, err := os.ReadFile("../README.md")
+	must(t, err)
+	explained := names(`osx_builder_\w+`, string(readme))
+	var there []string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !slices.Equal(there, explained); time.Sleep(5 * time.Millisecond) {
+		there = names(`(?m)^# HELP (osx_builder_\w+)`, s.scrape()) // the callback is counted after its receiver has it
+	}
+	if !slices.Equal(there, explained) {
+		t.Errorf("there are %q, README explains %q", there, explained)
+	}
+}
+
+// names are the different matches of a pattern, in order.
+func names(pattern, text string) (list []string) {
+	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
+		list = append(list, m[len(m)-1])
+	}
+	slices.Sort(list)
+	return slices.Compact(list)
 }
 
 // Scrapes, and looks at the health, come back while the hypervisor hangs, and

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -80,6 +81,18 @@ func noted(path string, h httprouter.Handle) httprouter.Handle {
 	}
 }
 
+// bare reads the body, if there is one, of a request that needs none: before
+// its end the server does not look whether the client has left, and an answer
+// that is waited for would wait for nobody.
+func bare(h httprouter.Handle) httprouter.Handle {
+	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
+		if r.ContentLength != 0 {
+			_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)) // whatever it is
+		}
+		h(w, r, p)
+	}
+}
+
 // recorder notes what was answered.
 type recorder struct {
 	http.ResponseWriter
@@ -133,7 +146,7 @@ func (a *api) guard(next http.Handler) http.Handler {
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !ours(r.Host, hosts) {
-			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address"})
+			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address, or have the daemon know the name by -host-names"})
 			return
 		}
 		if err := origins.Check(r); err != nil {

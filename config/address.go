@@ -56,6 +56,26 @@ func (v place) Set(s string) error {
 	return nil
 }
 
+// names is a list of host names.
+type names struct{ at *[]string }
+
+func (v names) String() string { return strings.Join(*v.at, ",") }
+
+func (v names) Set(s string) error {
+	var list []string
+	for word := range strings.SplitSeq(s, ",") {
+		switch word = strings.TrimSpace(word); {
+		case word == "":
+		case !isName(word) || strings.HasPrefix(word, "."):
+			return fmt.Errorf("%q must be a host name, as in build.example.com, and several are separated by commas", word)
+		default:
+			list = append(list, word)
+		}
+	}
+	*v.at = list
+	return nil
+}
+
 // inside is an address that only this host reaches, or empty.
 type inside struct{ at *string }
 

@@ -23,6 +23,7 @@ type Config struct {
 	LogLevel      slog.Level // the least level that is logged
 	LogFile       string     // absolute path of the log file, "" for standard error
 	Insecure      bool       // listening beyond loopback without authentication is accepted
+	HostNames     []string   // by which clients may address the daemon, beside those that it knows
 	TokenFile     string     // absolute path of the file with the clients' tokens, "" for none
 	TLSCert       string     // absolute paths of a certificate and its key, both or neither "" for none
 	TLSKey        string

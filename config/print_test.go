@@ -33,7 +33,7 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 			"  -cache-size SIZE":         "OSX_BUILDER_CACHE_SIZE. Default 0.", "  -disk-reserve SIZE": "OSX_BUILDER_DISK_RESERVE. Default 1GiB.",
 			"  -allow-hosts HOSTS": "OSX_BUILDER_ALLOW_HOSTS. Default none.", "  -deny-hosts HOSTS": "OSX_BUILDER_DENY_HOSTS. Default none.",
 			"  -image-max-bytes SIZE": "OSX_BUILDER_IMAGE_MAX_BYTES. Default 256GiB.", "  -log-format FORMAT": "OSX_BUILDER_LOG_FORMAT. Default text.",
-			"  -token-file FILE": "OSX_BUILDER_TOKEN_FILE. Default none.", "  -debug-listen HOST:PORT": "OSX_BUILDER_DEBUG_LISTEN. Default none.",
+			"  -host-names NAMES": "OSX_BUILDER_HOST_NAMES. Default none.", "  -token-file FILE": "OSX_BUILDER_TOKEN_FILE. Default none.", "  -debug-listen HOST:PORT": "OSX_BUILDER_DEBUG_LISTEN. Default none.",
 			"  -tls-cert FILE": "OSX_BUILDER_TLS_CERT. Default none.", "  -tls-key FILE": "OSX_BUILDER_TLS_KEY. Default none.",
 			"  -log-level LEVEL": "OSX_BUILDER_LOG_LEVEL. Default info.", "  -insecure": "OSX_BUILDER_INSECURE. Default false.",
 			"  -vms N": "OSX_BUILDER_VMS. Default 1000.", "  -memory-reserve SIZE": "OSX_BUILDER_MEMORY_RESERVE. Default 512MiB.",
@@ -72,6 +72,8 @@ func TestPrintTellsValuesAndSources(t *testing.T) {
 	}
 	wanted := strings.ReplaceAll(`# variable PORT
 listen = 127.0.0.1:8080
+# default
+host-names =
 # default
 token-file =
 # default

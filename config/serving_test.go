@@ -9,11 +9,11 @@ import (
 
 func TestServingSettings(t *testing.T) {
 	c, err := config.Load(
-		strings.Fields("-listen 0.0.0.0:1 -token-file /t -tls-cert /c -tls-key /k -debug-listen [::1]:6060"), env{}.get)
+		strings.Fields("-listen 0.0.0.0:1 -token-file /t -tls-cert /c -tls-key /k -debug-listen [::1]:6060 -host-names a.example -host-names b"), env{}.get)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if c.Listen != "0.0.0.0:1" || c.TokenFile != "/t" || c.TLSCert != "/c" || c.TLSKey != "/k" || c.DebugListen != "[::1]:6060" {
+	if c.Listen != "0.0.0.0:1" || c.TokenFile != "/t" || c.TLSCert != "/c" || c.TLSKey != "/k" || c.DebugListen != "[::1]:6060" || strings.Join(c.HostNames, " ") != "a.example b" {
 		t.Errorf("got %+v, want every flag's value", c)
 	}
 	vars := env{"OSX_BUILDER_LISTEN": "unix:/run/o.sock", "OSX_BUILDER_TOKEN_FILE": "~/t", "OSX_BUILDER_TLS_CERT": "~/c", "OSX_BUILDER_TLS_KEY": "~/k", "OSX_BUILDER_DEBUG_LISTEN": "localhost:0"}
@@ -28,6 +28,8 @@ func TestServingSettings(t *testing.T) {
 func TestServingSettingsAreRefused(t *testing.T) {
 	for args, want := range map[string]string{
 		"-listen unix:o.sock":                             "absolute path",
+		"-host-names *.example.com":                       "as in build.example.com",
+		"-host-names http://a":                            "as in build.example.com",
 		"-listen unix:":                                   "absolute path",
 		"-listen unix:/run/":                              "absolute path",
 		"-listen unix:/" + strings.Repeat("x", 103):       "at most 103 bytes",

@@ -41,6 +41,10 @@ func (c *Config) settings(home string) []setting {
 			help: "Address of the HTTP API, or unix: and the absolute path of a socket; port 0 takes a free one. The variable PORT alone sets the port of the default.",
 		},
 		{
+			name: "host-names", arg: "NAMES", standard: "", value: names{&c.HostNames}, list: true,
+			help: "Names by which clients may address the daemon, as in build.example.com, beside localhost, this host's own, that of -listen, and IP addresses. Requests to others are refused. May be repeated.",
+		},
+		{
 			name: "token-file", arg: "FILE", standard: "", value: path{at: &c.TokenFile, home: home, optional: true},
 			help: "File with the tokens that requests must carry, as Authorization: Bearer TOKEN: at least 16 characters, one a line. Any of several will do, so that one can replace another. SIGHUP reads it anew.",
 		},

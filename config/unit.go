@@ -49,6 +49,7 @@ Environment=OSX_BUILDER_DATA=/var/lib/osx-builder
 EnvironmentFile=-/etc/osx-builder.env
 StateDirectory=osx-builder
 StateDirectoryMode=0700
+RuntimeDirectory=osx-builder
 UMask=0077
 Restart=on-failure
 RestartSec=2

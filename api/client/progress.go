@@ -134,10 +134,10 @@ func (p *progress) newBar(total int64) *progressbar.ProgressBar {
 	options := []progressbar.Option{
 		progressbar.OptionSetWriter(p.out), progressbar.OptionSetDescription(p.stage), progressbar.OptionSetWidth(30),
 		progressbar.OptionThrottle(65 * time.Millisecond), progressbar.OptionSetRenderBlankState(true),
-		progressbar.OptionSetElapsedTime(total < 0), progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSpinnerType(14),
+		progressbar.OptionSetElapsedTime(total < 0), progressbar.OptionUseANSICodes(true), progressbar.OptionSetSpinnerChangeInterval(0), progressbar.OptionSpinnerType(14),
 	}
 	if total >= 0 {
-		options = append(options, progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true), progressbar.OptionShowTotalBytes(true))
+		options = append(options, progressbar.OptionShowCount(), progressbar.OptionShowBytes(true), progressbar.OptionUseIECUnits(true), progressbar.OptionShowTotalBytes(true))
 	}
 	return progressbar.NewOptions64(total, options...)
 }

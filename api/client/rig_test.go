@@ -39,8 +39,7 @@ type rig struct {
 // command is a command line that runs beside the script.
 type command struct {
 	*exec.Cmd
-	stdout bytes.Buffer
-	stderr transcript
+	stdout, stderr transcript
 }
 
 // transcript is what a command has written so far.
@@ -89,6 +88,7 @@ func newRig(env *testscript.Env) (*rig, error) {
 	if err := writeCertificate(env.WorkDir); err != nil {
 		return nil, err
 	}
+	env.Setenv("DATA", r.data)
 	env.Setenv("SITE", r.site.URL)
 	env.Setenv("GOOD_SUM", sum(good))
 	env.Setenv("SLOW_SUM", sum(slow))
@@ -143,7 +143,7 @@ func (r *rig) finish(ts *testscript.TestScript, name string) int {
 		ts.Fatalf("no command %s was launched", name)
 	}
 	_ = c.Wait() // the exit code tells
-	_, _ = ts.Stdout().Write(c.stdout.Bytes())
+	_, _ = io.WriteString(ts.Stdout(), c.stdout.String())
 	_, _ = io.WriteString(ts.Stderr(), c.stderr.String())
 	return c.ProcessState.ExitCode()
 }
@@ -151,7 +151,7 @@ func (r *rig) finish(ts *testscript.TestScript, name string) int {
 // tells waits until a command line that was launched has said something.
 func (r *rig) tells(ts *testscript.TestScript, name, text string) {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if strings.Contains(r.commands[name].stderr.String(), text) {
+		if c := r.commands[name]; strings.Contains(c.stdout.String()+c.stderr.String(), text) {
 			return
 		}
 	}

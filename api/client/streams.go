@@ -23,7 +23,7 @@ func (c *cli) consoleCommand() *cobra.Command {
 			if follow {
 				query.Set("follow", "1")
 			}
-			if tail > 0 {
+			if tail != 0 {
 				query.Set("tail", strconv.Itoa(tail))
 			}
 			return c.stream(ctx, vmPath(args[0], "/console?"+query.Encode()), c.Stdout)

@@ -54,7 +54,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if err != nil {
 		return err
 	}
-	return d.awaitUnlocked(ctx, m.Dir) // else the next start would find it in use
+	return d.awaitUnlocked(ctx, m) // else the next start would find it in use
 }
 
 // pullPlug switches the machine off. VMware does not switch off one that is

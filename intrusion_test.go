@@ -28,7 +28,7 @@ func newAttacked(t *testing.T) attacked {
 	a := attacked{token: strings.Repeat("Tk7", 12)}
 	file := filepath.Join(t.TempDir(), "tokens")
 	must(t, os.WriteFile(file, []byte(a.token+"\n"), 0o600))
-	a.stage = newStage(t, "-token-file", file, "-log-level", "debug")
+	a.stage = newStage(t, "-host-names", "build.example", "-token-file", file, "-log-level", "debug")
 	a.canary = filepath.Join(a.Data, "canary.json")
 	must(t, os.WriteFile(a.canary, []byte(`{"version": 2}`), 0o600))
 	t.Cleanup(a.unharmed)
@@ -95,12 +95,16 @@ func TestAttackFromAPage(t *testing.T) {
 		"name that ends with ours":   {"Host", "evil-localhost"},
 		"numbers that are a name":    {"Host", "127.0.0.1.evil.example"},
 		"decimal address":            {"Host", "2130706433"},
+		"name below one of ours":     {"Host", "evil.build.example"},
 	} {
 		for _, method := range []string{"POST", "DELETE", "PATCH"} {
 			if got := a.ask(method, "/vms", body, append(headers, form...)...); got.status != http.StatusForbidden {
 				t.Errorf("%s, %s: got %d %s, want 403", name, method, got.status, got.body)
 			}
 		}
+	}
+	if got := a.ask("GET", "/vms", "", "Host", "BUILD.example.:12345"); got.status != http.StatusOK {
+		t.Errorf("to a name of -host-names: got %d %s, want 200", got.status, got.body)
 	}
 	got, err := a.Do("OPTIONS", "/vms", "", nil)
 	must(t, err)
