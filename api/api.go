@@ -154,10 +154,12 @@ func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		Version string `json:"version"`
 		Go      string `json:"go"`
 		vm.Health
+		Limits   *vm.Capacity                       `json:"limits,omitempty"`
 		Networks map[vm.NetworkType]vm.NetworkState `json:"networks,omitempty"`
 	}{Status: "ok", Version: a.Version, Go: runtime.Version(), Health: a.vms.Health(r.Context())}
 	if more {
-		body.Networks = a.vms.Networks()
+		limits := a.vms.Capacity()
+		body.Limits, body.Networks = &limits, a.vms.Networks()
 	}
 	if body.Error != nil {
 		body.Status = "unavailable"
