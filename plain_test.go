@@ -129,7 +129,7 @@ func TestLifeOverPlainHTTP(t *testing.T) {
 	path := "/vms/" + c.ask("POST", "/vms", string(body), http.StatusAccepted)["id"].(string)
 	n.until("vm", `"phase":"ready"`, `"status":"powered-on"`)
 	boot := c.guest(path, "/")["boot_id"]
-	if console := c.text(path + "/console"); !strings.Contains(console, "tinyvm: ready") {
+	if console := c.text(path + "/console"); !strings.Contains(console, "tinyvm: booting") {
 		t.Errorf("the console: got %q", console)
 	}
 	if _, err := png.Decode(strings.NewReader(c.text(path + "/screenshot"))); err != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"net"
 	"net/http"
 	"regexp"
 	"strings"
@@ -171,6 +172,25 @@ func TestEventsAreBounded(t *testing.T) {
 		t.Errorf("the 65th: got %d %s, want 503 %s", a.status, a.Code, vm.CodeBusy)
 	}
 	must(t, all[0].body.Close())
+	s.waitForRoom()
+
+	rude := rig{unchecked: true}.serve(t) // the check would read the body
+	for range 64 {
+		c, err := net.Dial("tcp", rude.Listener.Addr().String())
+		must(t, err)
+		_, err = io.WriteString(c, "GET /events HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
+		must(t, err)
+		_, err = c.Read(make([]byte, 1))
+		must(t, err)
+		must(t, c.Close())
+	}
+	rude.waitForRoom()
+}
+
+// waitForRoom waits until there is room for a listener.
+func (s *service) waitForRoom() {
+	t := s.t
+	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
 		res := s.open("/events")
 		if res.StatusCode == http.StatusOK {

@@ -17,7 +17,8 @@ type stream struct {
 }
 
 // newStream begins an answer of the type. Before the request's body is read
-// the server does not see its client leave.
+// the server may not see its client leave, as where that waits to be told to
+// send it (Expect: 100-continue).
 func newStream(w http.ResponseWriter, r *http.Request, contentType string) *stream {
 	_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)) // who sends too much is cut off
 	h := w.Header()

@@ -112,8 +112,10 @@ func (d *Driver) agentShutDown(ctx context.Context, dir string) error {
 	return err
 }
 
-// reset resets the machine, and lets it run where a fault had stopped it.
+// reset resets the machine, and lets it run where a fault had stopped it. The
+// sign of life that its guest gave before counts no more.
 func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
+	defer d.pulses.Delete(m.Dir)
 	return d.talk(ctx, m.Dir, func(q monitor) error {
 		if err := q.ask("system_reset", nil); err != nil {
 			return err

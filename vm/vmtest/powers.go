@@ -36,7 +36,7 @@ func buttons(t *testing.T, b Bench) {
 	b.up(t, d, m)
 	press(vm.Reset, vm.PoweredOn)
 	b.up(t, d, m)
-	press(vm.Shutdown, vm.PoweredOff)
+	b.shutDown(t, d, p, m)
 	must(t, "Start after Shutdown", d.Start(b.context(t), m))
 	b.up(t, d, m)
 	press(vm.Suspend, vm.Suspended)
@@ -45,6 +45,21 @@ func buttons(t *testing.T, b Bench) {
 	b.power(t, d, m, vm.PoweredOn)
 	press(vm.Off, vm.PoweredOff)
 	b.destroy(t, d, m)
+}
+
+// shutDown asks the guest until it ends: one that gave a sign of life may not
+// listen to its power button yet.
+func (b Bench) shutDown(t *testing.T, d vm.Driver, p vm.Powerer, m vm.Machine) {
+	t.Helper()
+	ctx := b.context(t)
+	for b.inspect(t, d, m).Power != vm.PoweredOff {
+		must(t, string(vm.Shutdown), p.Power(ctx, m, vm.Shutdown))
+		select {
+		case <-ctx.Done():
+			t.Fatalf("the guest does not shut down within %v", b.Limit)
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // buttonsInterrupted cuts each action off at once and a moment later, and
