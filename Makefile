@@ -30,7 +30,7 @@ AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := build
-.PHONY: build run demo install install-files uninstall dist dist-check test test-vix check check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build run demo install install-files uninstall dist dist-check test test-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default)
 
@@ -127,6 +127,9 @@ check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
 shots: test-deps build image ## take build/shots/*.png of the page, to look at
 	@mkdir -p $(BUILD)/shots
 	PAGE_SHOTS=$(abspath $(BUILD))/shots go test -count=1 -run '^TestPage$$' .
+
+lint-api: ## lint the API's description; needs npx
+	npx -y @redocly/cli@2.77.0 lint api/openapi.json
 
 bench: test-deps build image ## measure against named baselines, as ratios in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m . ./image ./vm/qemu

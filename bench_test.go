@@ -189,6 +189,7 @@ func newBenchRig(b *testing.B, args ...string) *benchRig {
 	r.image = e2e.Image{URL: r.site.ImageURL(tinyvm), SHA256: sum}
 	r.start()
 	b.Cleanup(func() {
+		r.clear()
 		mustB(b, r.Stop())
 		r.site.Close()
 		_ = exec.Command("chmod", "-R", "u+w", data).Run() // gold images are read-only
@@ -207,6 +208,19 @@ func newBenchRig(b *testing.B, args ...string) *benchRig {
 	r.vmdk = gold[0]
 	r.destroy(v.ID)
 	return r
+}
+
+// clear destroys what a measurement that failed left running.
+func (r *benchRig) clear() {
+	a, err := r.Do("GET", "/vms", "", nil)
+	if err != nil {
+		return // it stopped the daemon
+	}
+	var list struct{ VMs []vm.VM }
+	mustB(r.b, a.JSON(&list))
+	for _, v := range list.VMs {
+		r.destroy(v.ID)
+	}
 }
 
 func (r *benchRig) start() {

@@ -17,6 +17,7 @@ import (
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/network"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 )
@@ -98,6 +99,9 @@ func (b browser) open(t *testing.T, address string, l look) *tab {
 	u, err := url.Parse(address)
 	must(t, err)
 	must(t, chromedp.Listen(ctx, func(e any) { p.watch(e, u.Hostname()) }))
+	// News come by events alone: the slow reading of everything is off.
+	_, err = chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: "window.setInterval = () => 0"})
+	must(t, err)
 	p.look(l)
 	p.navigate(address)
 	return p

@@ -24,18 +24,7 @@ import (
 func TestMachineLife(t *testing.T) {
 	s := newStage(t)
 	i := s.image(tinyvm)
-	body := fmt.Sprintf(`{
-"cpus": 2,
-"memory": "256mib",
-"network_type": "nat",
-"image": {
-"url": %q,
-"checksum": %q,
-"checksum_type": "sha256"
-},
-"launch_gui": true,
-"callback_url": %q,
-}`, i.URL, i.SHA256, s.site.CallbackURL())
+	body := s.firstExample(i, "256mib")
 	file := filepath.Join(t.TempDir(), "create.json")
 	must(t, os.WriteFile(file, []byte(body), 0o600))
 	out, err := exec.Command("curl", "-sS", "-d@"+file, s.URL+"/vms").Output()

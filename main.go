@@ -256,7 +256,8 @@ func openDriver(ctx context.Context, c config.Config, log *slog.Logger) (d closi
 
 func openVIX(c config.Config, log *slog.Logger) (*vix.Driver, error) {
 	return vix.Open(vix.Options{
-		Dir: filepath.Join(c.Data, "vix"), Library: c.VIXLibrary, HostOptions: c.VIXHostOptions, Log: log,
+		Gold: filepath.Join(c.Data, "images", "gold"), Dir: filepath.Join(c.Data, "images", qemu.PreparedFolder),
+		Library: c.VIXLibrary, HostOptions: c.VIXHostOptions, Log: log,
 	})
 }
 

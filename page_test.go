@@ -37,6 +37,7 @@ func TestPage(t *testing.T) {
 		{"images", pageImages},
 		{"power", pagePower},
 		{"a hidden tab", pageHidden},
+		{"a token", pageToken},
 	} {
 		t.Run(story.name, func(t *testing.T) { story.tell(t, b, memoryStage(t, memory)) })
 	}
@@ -83,7 +84,7 @@ func pageMachine(t *testing.T, b browser) {
 	p.shot("screen")
 	p.click("#screen button")
 	p.click("[data-ref=console] summary")
-	p.shows("[data-ref=log]", "Linux version")
+	p.shows("[data-ref=log]", "tinyvm: ready")
 	p.in3(func(what string) { p.accessible("with a machine, " + what); p.shot("machine-" + what) })
 
 	must(t, s.Kill())
@@ -92,7 +93,7 @@ func pageMachine(t *testing.T, b browser) {
 	s.start()
 	p.shows("#link", "Live")
 	p.until("the banner goes", one("#gone")+".hidden")
-	p.shows("[data-ref=log]", "Linux version")
+	p.shows("[data-ref=log]", "tinyvm: ready")
 
 	p.click("[data-power=suspend]")
 	p.shows(".card", "suspended")
@@ -332,7 +333,9 @@ func pageHostile(t *testing.T, b browser, s *stage) {
 func pageImages(t *testing.T, b browser, s *stage) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(memoryImages(t)["image0"]))
 	p := b.open(t, s.URL+"/", desk)
-	p.shows("#host-facts", "memory")
+	for _, fact := range []string{"Health\nok", "Hypervisor\nmemory", "Limits creations\n16", "Limits memory promised\n0b", "Disk free\n", "Network nat\navailable"} {
+		p.shows("#host-facts", fact)
+	}
 	p.order(s.site.ImageURL("image0"), sum)
 	p.shows(".card", "ready")
 	p.shows("#images-list", "used by 1 machine")
@@ -358,6 +361,7 @@ func pagePower(t *testing.T, b browser, s *stage) {
 	p := b.open(t, s.URL+"/", desk)
 	archive := memoryImages(t)["image0"]
 	p.order(s.site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
+	p.shows(".card", "ready")
 	p.shows(".card", "powered-on")
 	for _, step := range []struct{ action, status, buttons string }{
 		{"suspend", "suspended", "resume off"},
@@ -388,7 +392,7 @@ func pagePower(t *testing.T, b browser, s *stage) {
 }
 
 // A tab that is not looked at lets go of its connection, and catches up once
-// it is looked at again.
+// it is looked at again. It learns what others do.
 func pageHidden(t *testing.T, b browser, s *stage) {
 	p := b.open(t, s.URL+"/", desk)
 	p.shows("#link", "Live")
@@ -402,9 +406,44 @@ func pageHidden(t *testing.T, b browser, s *stage) {
 			t.Fatalf("not within %v: the stream of events ends", patience)
 		}
 	}
-	s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
+	v := s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
 	hide(false)
 	p.shows(".card", "failed")
+	s.destroy(v.ID)
+	p.shows("#empty", "no machines")
+}
+
+// Where the daemon wants a token, the page asks for it, says when it is not the
+// right one, keeps it over a reload and forgets it when told to.
+func pageToken(t *testing.T, b browser, s *stage) {
+	must(t, s.Stop())
+	file := filepath.Join(t.TempDir(), "tokens")
+	const token = "a-token-of-thirty-two-characters"
+	must(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
+	s.args = append(s.args, "-token-file", file)
+	s.start()
+	p := b.open(t, s.URL+"/", desk)
+	p.shows("#token", "Token")
+	p.in3(func(what string) { p.accessible("asking for the token, " + what); p.shot("token-" + what) })
+	p.click("#token [type=submit]")
+	p.shows("#e-token", "empty")
+	p.fill("#f-token", "not-the-token-of-this-daemon-here")
+	p.keys(kb.Enter)
+	p.shows("#e-token", "does not take")
+	p.fill("#f-token", token)
+	p.keys(kb.Enter)
+	p.shows("#link", "Live")
+	p.shows("#empty", "no machines")
+	p.navigate(s.URL + "/")
+	p.shows("#link", "Live")
+	p.order(s.site.ImageURL("image0"), strings.Repeat("ab", 32))
+	p.shows(".card", "failed")
+	p.click("[data-ref=destroy]")
+	p.click("#confirm [value=yes]")
+	p.shows("#empty", "no machines")
+	p.click("#forget")
+	p.shows("#token", "Token")
+	must(t, s.Stop())
 }
 
 // accessible holds the page against axe-core's rules.

@@ -3,11 +3,14 @@ package main_test
 import (
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -125,4 +128,37 @@ func certificate(t *testing.T, cert, key string) {
 	must(t, err)
 	must(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600))
 	must(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
+}
+
+// While VMware hangs, an operator's questions are answered all the same, and
+// tell what cannot be known; once it answers again so does the rest.
+func TestOperatingWhileVMwareHangs(t *testing.T) {
+	w := newVMware(t)
+	v := w.ready(w.create(w.image(tinyvm).Body(small(nil))).ID)
+	client := http.Client{Timeout: 20 * time.Second}
+	get := func(path string) string {
+		t.Helper()
+		res, err := client.Get(w.URL + path)
+		must(t, err)
+		defer res.Body.Close()
+		b, err := io.ReadAll(res.Body)
+		must(t, err)
+		return fmt.Sprintf("%d\n%s", res.StatusCode, b)
+	}
+	hung := regexp.MustCompile(`\nosx_builder_vms\{phase="(ready|unknown)",status="unknown"\} 1\n`)
+	w.set("hang.Vix_GetProperties", v.ID)
+	for range 2 {
+		if got := get("/metrics"); !strings.HasPrefix(got, "200\n") || !hung.MatchString(got) {
+			t.Errorf("/metrics: got %s, want 200 and one machine of unknown status", got)
+		}
+		if got := get("/healthz?verbose=1"); !strings.Contains(got, `"hypervisor": "vix"`) || !strings.Contains(got, `"free_bytes"`) {
+			t.Errorf("/healthz: got %s, want what is known", got)
+		}
+	}
+	w.set("hang.Vix_GetProperties", "")
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(get("/metrics"), `osx_builder_vms{phase="ready",status="powered-on"} 1`); {
+		if time.Now().After(deadline) {
+			t.Fatalf("VMware answers again, and the metrics tell %s", get("/metrics"))
+		}
+	}
 }

@@ -165,6 +165,23 @@ func need(t *testing.T, path string) string {
 	return path
 }
 
+// firstExample is the body of the first example in the project's description,
+// its trailing comma and all.
+func (s *stage) firstExample(i e2e.Image, memory string) string {
+	return fmt.Sprintf(`{
+"cpus": 2,
+"memory": %q,
+"network_type": "nat",
+"image": {
+"url": %q,
+"checksum": %q,
+"checksum_type": "sha256"
+},
+"launch_gui": true,
+"callback_url": %q,
+}`, memory, i.URL, i.SHA256, s.site.CallbackURL())
+}
+
 const tinyvm = "tinyvm.tar.gz"
 
 // small is a request's fields that leave room, and time, for others on the host.

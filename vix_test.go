@@ -2,7 +2,6 @@ package main_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -53,10 +52,10 @@ func (w *vmware) set(name, content string) {
 	must(w.t, os.WriteFile(path, []byte(content), 0o600))
 }
 
-// glob lists what is below the daemon's folder for VMware.
+// glob lists what is below the folders of what was made of images for VMware.
 func (w *vmware) glob(pattern string) []string {
 	w.t.Helper()
-	names, err := filepath.Glob(filepath.Join(w.Data, "vix", pattern))
+	names, err := filepath.Glob(filepath.Join(w.Data, "images", "prepared", pattern))
 	must(w.t, err)
 	return names
 }
@@ -90,18 +89,7 @@ func fields(t *testing.T, doc []byte) (names []string) {
 func TestVMwareLife(t *testing.T) {
 	w := newVMware(t)
 	i := w.image(tinyvm)
-	body := fmt.Sprintf(`{
-"cpus": 2,
-"memory": "1gib",
-"network_type": "nat",
-"image": {
-"url": %q,
-"checksum": %q,
-"checksum_type": "sha256"
-},
-"launch_gui": true,
-"callback_url": %q,
-}`, i.URL, i.SHA256, w.site.CallbackURL())
+	body := w.firstExample(i, "1gib")
 	a, err := w.Do("POST", "/vms", "application/x-www-form-urlencoded", []byte(body))
 	must(t, err)
 	if got := fields(t, a.Body); a.Status != http.StatusAccepted || len(got) < 9 || !slices.Equal(got[:9], seedFields) {
@@ -134,7 +122,7 @@ func TestVMwareLife(t *testing.T) {
 	if code != vm.CodeNotFound {
 		t.Errorf("GET once gone: got %s, want %s", code, vm.CodeNotFound)
 	}
-	if left := w.glob("*/clones/*"); len(left) != 0 {
+	if left := w.glob("*/vmware/clones/*"); len(left) != 0 {
 		t.Errorf("the base remembers machines that are gone: %q", left)
 	}
 	a, err = w.Do("DELETE", "/images/"+i.SHA256, "", nil)
@@ -183,6 +171,37 @@ func TestVMwareRecovery(t *testing.T) {
 		t.Errorf("after another crash: got %+v, want it as it was: %+v", after, before)
 	}
 	w.destroy(v.ID)
+}
+
+// What VMware refuses fails the machine with its code and VMware's own words,
+// and nothing else: the machine can be destroyed, and the next one is made.
+func TestVMwareRefuses(t *testing.T) {
+	w := newVMware(t)
+	i := w.image(tinyvm)
+	for name, c := range map[string]struct {
+		call, code string
+		want       vm.Code
+		says       string
+	}{
+		"no licence":     {"VixVM_Clone", "32", vm.CodeHypervisorUnavailable, "licence"},
+		"disk full":      {"VixVM_Clone", "8", vm.CodeDiskFull, "not enough disk space"},
+		"locked":         {"VixVM_Clone", "15", vm.CodeOpen, "close it in VMware's window"},
+		"damaged":        {"VixVM_PowerOn", "4002", vm.CodeOpen, ".vmx file is damaged"},
+		"a dialog waits": {"VixVM_PowerOn", "3028", vm.CodeHypervisor, "dialog"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := &vmware{w.in(t), w.control}
+			w.set("error."+c.call, c.code)
+			v := w.settled(w.create(i.Body(small(nil))).ID)
+			if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != c.want {
+				t.Fatalf("got phase %s with %+v, want failed with %s", v.Phase, v.Error, c.want)
+			}
+			wantParts(t, "its error", v.Error.Message, c.says, "(VIX error "+c.code+")")
+			w.set("error."+c.call, "")
+			w.destroy(v.ID)
+			w.destroy(w.ready(w.create(i.Body(small(nil))).ID).ID)
+		})
+	}
 }
 
 // A machine that VMware does not let be read answers 409 and gets in nobody's

@@ -50,26 +50,18 @@ func New(vms *vm.Manager, o Options) http.Handler {
 		a.Metrics = NewMetrics(o.Version)
 	}
 	a.Metrics.registry.MustRegister(gauges{vms})
-	r := router{httprouter.New()}
+	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
-	r.POST("/vms", a.handle(a.create))
-	r.GET("/events", a.handle(a.events))
-	r.GET("/vms", a.handle(a.list))
-	r.HEAD("/vms", a.handle(a.list))
-	r.GET("/vms/:id", a.handle(a.get))
-	r.HEAD("/vms/:id", a.handle(a.get))
-	r.PATCH("/vms/:id", a.handle(a.change))
-	r.DELETE("/vms/:id", a.handle(a.destroy))
-	r.GET("/vms/:id/console", a.handle(a.console))
-	r.GET("/vms/:id/screenshot", a.handle(a.screenshot))
-	r.POST("/vms/:id/power", a.handle(a.power))
-	r.GET("/images", a.handle(a.images))
-	r.HEAD("/images", a.handle(a.images))
-	r.DELETE("/images/:checksum", a.handle(a.removeImage))
-	r.GET("/healthz", a.handle(a.health))
-	r.HEAD("/healthz", a.handle(a.health))
-	r.GET("/metrics", a.metrics())
-	r.HEAD("/metrics", a.metrics())
+	for _, way := range a.routes() {
+		h := noted(way.Path, way.handle)
+		if way.Method == http.MethodGet || way.Method == http.MethodDelete {
+			h = bare(h)
+		}
+		r.Handle(way.Method, way.Path, h)
+		if way.head {
+			r.Handle(http.MethodHead, way.Path, h)
+		}
+	}
 	r.NotFound = http.HandlerFunc(a.notFound)
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
 	return a.log(a.survive(a.guard(page.Before(a.authenticate(r)))))
@@ -162,10 +154,12 @@ func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		Version string `json:"version"`
 		Go      string `json:"go"`
 		vm.Health
+		Limits   *vm.Capacity                       `json:"limits,omitempty"`
 		Networks map[vm.NetworkType]vm.NetworkState `json:"networks,omitempty"`
 	}{Status: "ok", Version: a.Version, Go: runtime.Version(), Health: a.vms.Health(r.Context())}
 	if more {
-		body.Networks = a.vms.Networks()
+		limits := a.vms.Capacity()
+		body.Limits, body.Networks = &limits, a.vms.Networks()
 	}
 	if body.Error != nil {
 		body.Status = "unavailable"

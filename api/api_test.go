@@ -44,6 +44,8 @@ type rig struct {
 	api   api.Options
 	image image.Options
 	vm    []func(*vm.Options)
+
+	unchecked bool // requests and answers are not held to openapi.json
 }
 
 // small is the driver of a host with 8 processors and 8 GiB.
@@ -86,7 +88,11 @@ func (r rig) serve(t testing.TB) *service {
 	must(t, err)
 	sum := sha1.Sum(archive)
 	s.image = vm.Image{URL: web.URL + "/i", Checksum: hex.EncodeToString(sum[:]), ChecksumType: "sha1"}
-	s.Server = httptest.NewServer(api.New(s.vms, r.api))
+	handler := api.New(s.vms, r.api)
+	if !r.unchecked {
+		handler = checked(t, handler)
+	}
+	s.Server = httptest.NewServer(handler)
 	t.Cleanup(func() {
 		s.Server.Close()
 		s.vms.Close()
@@ -132,6 +138,21 @@ type answer struct {
 	header http.Header
 	body   string
 	vm.Error
+}
+
+// hold keeps machines from being cloned until they are released.
+func (s *service) hold() (release func()) {
+	held := make(chan struct{})
+	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
+		if step == vmtest.Clone {
+			select {
+			case <-held:
+			case <-ctx.Done():
+			}
+		}
+		return nil
+	}
+	return func() { close(held) }
 }
 
 // do sends a request; headers come in pairs.
@@ -309,7 +330,8 @@ func TestPathsAndMethods(t *testing.T) {
 		code         vm.Code
 		allow        string
 	}{
-		{"GET", "/", 404, "not-found", ""},
+		{"GET", "/nothing", 404, "not-found", ""},
+		{"POST", "/", 405, "method-not-allowed", "GET, HEAD, OPTIONS"},
 		{"GET", "/vms/", 404, "not-found", ""},
 		{"GET", "/VMS", 404, "not-found", ""},
 		{"GET", "/vms/a/b", 404, "not-found", ""},
@@ -396,17 +418,8 @@ func TestIdempotencyKey(t *testing.T) {
 }
 
 func TestBusy(t *testing.T) {
-	held := make(chan struct{})
 	s := serve(t, func(o *vm.Options) { o.Creations = 1 })
-	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
-		if step == vmtest.Clone {
-			select {
-			case <-held:
-			case <-ctx.Done():
-			}
-		}
-		return nil
-	}
+	release := s.hold()
 	if a := s.do("POST", "/vms", s.seed()); a.status != 202 {
 		t.Fatalf("got %d", a.status)
 	}
@@ -414,7 +427,7 @@ func TestBusy(t *testing.T) {
 	if a.status != http.StatusServiceUnavailable || a.Code != vm.CodeBusy || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %d %s, Retry-After %q, want 503 %s", a.status, a.Code, a.header.Get("Retry-After"), vm.CodeBusy)
 	}
-	close(held)
+	release()
 }
 
 func TestUnreadableMachine(t *testing.T) {

@@ -36,6 +36,7 @@ func TestHealthTells(t *testing.T) {
 		Details                         map[string]string
 		Machines                        int
 		Disk                            map[string]int64
+		Limits                          vm.Capacity
 		Networks                        map[string]vm.NetworkState
 	}
 	must(t, json.Unmarshal([]byte(body), &h))
@@ -44,6 +45,9 @@ func TestHealthTells(t *testing.T) {
 		h.Disk["free_bytes"] <= 0 || h.Disk["total_bytes"] < h.Disk["free_bytes"] || h.Disk["reserve_bytes"] != 1<<30 ||
 		!h.Networks["nat"].Available || h.Networks["bridged"].Available || h.Networks["bridged"].Reason == "" {
 		t.Errorf("got %d %s", status, body)
+	}
+	if want := (vm.Capacity{CPUs: 8, Memory: "8.0gib", Promised: "1.0gib", Creations: 16}); h.Limits != want {
+		t.Errorf("limits: got %+v, want %+v", h.Limits, want)
 	}
 }
 

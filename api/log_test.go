@@ -2,7 +2,9 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"regexp"
@@ -121,6 +123,28 @@ func TestLogInjection(t *testing.T) {
 		var fields map[string]any
 		if err := json.Unmarshal([]byte(line), &fields); err != nil || len(line) > 2000 {
 			t.Errorf("got a line of %d bytes (%v): %.100s", len(line), err, line)
+		}
+	}
+}
+
+// A client that leaves ends its request, also one that had sent a body with
+// what needs none.
+func TestClientLeaves(t *testing.T) {
+	s, log := logged(t)
+	defer s.hold()()
+	path := s.do("POST", "/vms", s.seed(), "Authorization", bearerToken).header.Get("Location")
+	for _, request := range []string{path + "?wait=10m", "/events"} {
+		c, err := net.Dial("tcp", s.Listener.Addr().String())
+		must(t, err)
+		_, err = fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Length: 2\r\n\r\n{}", request, bearerToken)
+		must(t, err)
+		must(t, c.Close())
+		path, _, _ := strings.Cut(request, "?")
+		line := `"method":"GET","path":"` + path + `"`
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), line); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("GET %s goes on without its client: %s", request, log)
+			}
 		}
 	}
 }

@@ -2,7 +2,6 @@ package image
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +20,15 @@ import (
 const (
 	bzipChunk  = 256 << 10
 	bzipChunks = 4 // ready chunks of a block; most blocks fit into them
+
+	// bzipWorkers is how many blocks are decompressed at once, each of which
+	// takes some 11 MB.
+	bzipWorkers = 4
+
+	// bzipGarbage is after how many blocks garbage is collected. The scanner
+	// makes a megabyte of it for each, and the collector would let that grow to
+	// as much as all workers have.
+	bzipGarbage = 8
 )
 
 // bzip2Reader decompresses bzip2 in order, on all processors.
@@ -55,7 +63,7 @@ func newBzipBlock(b pbzip2.CompressedBlock) *bzipBlock {
 // newBzip2Reader reads from in, which has at least the header buffered. Close
 // it after reads of in have been made to end.
 func newBzip2Reader(in *bufio.Reader) *bzip2Reader {
-	workers := min(runtime.GOMAXPROCS(0), 8)
+	workers := min(runtime.GOMAXPROCS(0), bzipWorkers)
 	r := &bzip2Reader{order: make(chan *bzipBlock, workers), free: make(chan []byte, workers*bzipChunks)}
 	r.ctx, r.cancel = context.WithCancel(context.Background())
 	work := make(chan *bzipBlock)
@@ -94,7 +102,10 @@ func guarded(f func() error) (err error) {
 // scan finds the blocks.
 func (r *bzip2Reader) scan(in io.Reader, work chan<- *bzipBlock) error {
 	sc := pbzip2.NewScanner(in)
-	for sc.Scan(r.ctx) {
+	for n := 1; sc.Scan(r.ctx); n++ {
+		if n%bzipGarbage == 0 {
+			runtime.GC()
+		}
 		b := newBzipBlock(sc.Block())
 		for _, to := range []chan<- *bzipBlock{r.order, work} {
 			select {
@@ -110,7 +121,7 @@ func (r *bzip2Reader) scan(in io.Reader, work chan<- *bzipBlock) error {
 // bzipDecoder is what a worker uses again for each block.
 type bzipDecoder struct {
 	bzip2.Reader
-	stream []byte
+	stream bzipStream
 }
 
 // newChunk returns an empty chunk.
@@ -130,8 +141,8 @@ func (r *bzip2Reader) decode(b *bzipBlock, d *bzipDecoder) {
 		return // a stream of nothing
 	}
 	b.err = guarded(func() error {
-		d.stream = b.appendStream(d.stream[:0])
-		if err := d.Reset(bytes.NewReader(d.stream)); err != nil {
+		d.stream.reset(b)
+		if err := d.Reset(&d.stream); err != nil {
 			return err
 		}
 		for {
@@ -145,6 +156,7 @@ func (r *bzip2Reader) decode(b *bzipBlock, d *bzipDecoder) {
 				}
 			}
 			if err == io.EOF {
+				b.Data = nil // which only a merge would need
 				return nil
 			}
 			if err != nil {

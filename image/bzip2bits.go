@@ -2,7 +2,7 @@ package image
 
 import (
 	"encoding/binary"
-	"slices"
+	"io"
 
 	"github.com/cosnicolaou/pbzip2"
 )
@@ -14,19 +14,56 @@ const (
 	bzipEndMagic   = 0x177245385090
 )
 
-// appendStream appends a bzip2 stream that has only this block to buf. The
-// checksum of a stream of one block is the block's own.
-func (b *bzipBlock) appendStream(buf []byte) []byte {
-	w := bitWriter{b: slices.Grow(buf, len(b.Data)+32)}
-	w.put('B', 8)
-	w.put('Z', 8)
-	w.put('h', 8)
-	w.put(uint64('0'+b.StreamBlockSize/100_000), 8)
-	w.put(bzipBlockMagic, 48)
-	w.copy(b.Data, b.BitOffset, b.SizeInBits)
-	w.put(bzipEndMagic, 48)
-	w.put(uint64(b.CRC), 32)
-	return w.bytes()
+// bzipPiece is how much of a block bzipStream holds at once, in bytes.
+const bzipPiece = 32 << 10
+
+// bzipStream reads as a bzip2 stream that has only one block, whose bits it
+// shifts piece by piece: a copy of the whole would cost each worker a megabyte.
+type bzipStream struct {
+	data   []byte // of the block, from the bit off on
+	off    int
+	left   int // bits
+	crc    uint32
+	w      bitWriter
+	unread []byte // of w
+	ended  bool
+}
+
+// reset makes s the stream of b. The checksum of a stream of one block is the
+// block's own.
+func (s *bzipStream) reset(b *bzipBlock) {
+	*s = bzipStream{
+		data: b.Data, off: b.BitOffset, left: min(b.SizeInBits, 8*len(b.Data)-b.BitOffset), crc: b.CRC, w: bitWriter{b: s.w.b[:0]},
+	}
+	s.w.put('B', 8)
+	s.w.put('Z', 8)
+	s.w.put('h', 8)
+	s.w.put(uint64('0'+b.StreamBlockSize/100_000), 8)
+	s.w.put(bzipBlockMagic, 48)
+	s.unread = s.w.b
+}
+
+// Read implements io.Reader.
+func (s *bzipStream) Read(p []byte) (int, error) {
+	for len(s.unread) == 0 {
+		if s.ended {
+			return 0, io.EOF
+		}
+		s.w.b = s.w.b[:0]
+		n := min(s.left, 8*bzipPiece)
+		s.w.copy(s.data, s.off, n)
+		s.data, s.left = s.data[n/8:], s.left-n
+		if s.left == 0 {
+			s.w.put(bzipEndMagic, 48)
+			s.w.put(uint64(s.crc), 32)
+			s.w.bytes()
+			s.ended = true
+		}
+		s.unread = s.w.b
+	}
+	n := copy(p, s.unread)
+	s.unread = s.unread[n:]
+	return n, nil
 }
 
 // join returns the block that two blocks are if the magic between them was

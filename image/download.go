@@ -2,8 +2,6 @@ package image
 
 import (
 	"context"
-	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -166,37 +164,6 @@ func (d *download) broken(ctx context.Context, err error) error {
 		return &passingError{err: err}
 	default:
 		return fail(ErrDownload, err, "downloading %s: %s", shown(d.url), reason(err))
-	}
-}
-
-func isCertificateError(err error) bool {
-	var verification *tls.CertificateVerificationError
-	var unknown x509.UnknownAuthorityError
-	var hostname x509.HostnameError
-	return errors.As(err, &verification) || errors.As(err, &unknown) || errors.As(err, &hostname)
-}
-
-// accept judges a response's head: whether its body continues the part.
-func (d *download) accept(res *http.Response) error {
-	switch code := res.StatusCode; {
-	case code == http.StatusOK:
-		return d.expect(res, 0, res.ContentLength)
-	case code == http.StatusPartialContent:
-		first, total, ok := contentRange(res.Header.Get("Content-Range"))
-		if !ok {
-			return errStartOver
-		}
-		return d.expect(res, first, total)
-	case code == http.StatusRequestedRangeNotSatisfiable && d.part.size > 0:
-		if _, total, ok := contentRange(res.Header.Get("Content-Range")); ok && total == d.part.size {
-			d.part.origin.Total = total
-			return nil
-		}
-		return errStartOver
-	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
-		return &passingError{err: errors.New("the server answers " + res.Status), after: retryAfter(res.Header)}
-	default:
-		return fail(ErrDownload, nil, "downloading %s: the server answers %q, not 200; check the URL", shown(d.url), res.Status)
 	}
 }
 

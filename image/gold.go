@@ -86,6 +86,14 @@ func (r *record) settle(ctx context.Context, dir string, files []string) error {
 	return nil
 }
 
+// links counts a file's names.
+func links(info fs.FileInfo) uint64 {
+	if st, ok := info.Sys().(*syscall.Stat_t); ok {
+		return uint64(st.Nlink)
+	}
+	return 1
+}
+
 // diskBytes is what a file takes on disk, which for one with holes is less
 // than its size. stat counts in units of 512 bytes.
 func diskBytes(info fs.FileInfo) int64 {

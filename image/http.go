@@ -1,6 +1,8 @@
 package image
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -99,6 +101,30 @@ func (d *download) newRequest() (*http.Request, error) {
 	return req, nil
 }
 
+// accept judges a response's head: whether its body continues the part.
+func (d *download) accept(res *http.Response) error {
+	switch code := res.StatusCode; {
+	case code == http.StatusOK:
+		return d.expect(res, 0, res.ContentLength)
+	case code == http.StatusPartialContent:
+		first, total, ok := contentRange(res.Header.Get("Content-Range"))
+		if !ok {
+			return errStartOver
+		}
+		return d.expect(res, first, total)
+	case code == http.StatusRequestedRangeNotSatisfiable && d.part.size > 0:
+		if _, total, ok := contentRange(res.Header.Get("Content-Range")); ok && total == d.part.size {
+			d.part.origin.Total = total
+			return nil
+		}
+		return errStartOver
+	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
+		return &passingError{err: errors.New("the server answers " + res.Status), after: retryAfter(res.Header)}
+	default:
+		return fail(ErrDownload, nil, "downloading %s: the server answers %q, not 200; check the URL", shown(d.url), res.Status)
+	}
+}
+
 // originOf reads what a response says about the whole file.
 func originOf(url string, res *http.Response, total int64) origin {
 	o := origin{Source: sourceID(url), LastModified: res.Header.Get("Last-Modified"), Total: total}
@@ -178,6 +204,13 @@ func mayPass(err error) bool {
 	default:
 		return !isCertificateError(err)
 	}
+}
+
+func isCertificateError(err error) bool {
+	var verification *tls.CertificateVerificationError
+	var unknown x509.UnknownAuthorityError
+	var hostname x509.HostnameError
+	return errors.As(err, &verification) || errors.As(err, &unknown) || errors.As(err, &hostname)
 }
 
 // reason returns the part of a request's error that a client may read: not the

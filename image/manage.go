@@ -108,8 +108,9 @@ func (c *Cache) derivedPath(s Sum) string {
 	return path
 }
 
-// derivedBytes is the disk space of what others made of an image. What cannot
-// be looked at, as it is just being made, does not count yet.
+// derivedBytes is the disk space of what others made of an image. A file with
+// another name is the image's own and counts there. What cannot be looked at, as
+// it is just being made, does not count yet.
 func (c *Cache) derivedBytes(s Sum) (total int64) {
 	path := c.derivedPath(s)
 	if path == "" {
@@ -119,7 +120,7 @@ func (c *Cache) derivedBytes(s Sum) (total int64) {
 		if err != nil {
 			return nil
 		}
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() {
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() && links(info) == 1 {
 			total += diskBytes(info)
 		}
 		return nil

@@ -196,6 +196,22 @@ func TestSums(t *testing.T) {
 	}
 }
 
+// A file that others share with an image takes no disk space of its own.
+func TestSharedFilesCountOnce(t *testing.T) {
+	c, dir := open(t, func(o *image.Options) { o.Derived = "made" })
+	s, gold := keep(t, c, 500)
+	before, err := c.List()
+	must(t, err)
+	made := filepath.Join(dir, "made", s.String())
+	must(t, os.MkdirAll(made, 0o755))
+	must(t, os.Link(filepath.Join(filepath.Dir(gold.VMX), "dir", "disk"), filepath.Join(made, "disk")))
+	after, err := c.List()
+	must(t, err)
+	if after[0].DiskBytes != before[0].DiskBytes {
+		t.Errorf("with a shared disk the image takes %d bytes on disk, want %d as before", after[0].DiskBytes, before[0].DiskBytes)
+	}
+}
+
 // What others made of an image counts as its own and goes with it, whether it
 // is removed or evicted.
 func TestWhatWasMadeOfAnImageGoesWithIt(t *testing.T) {

@@ -16,10 +16,7 @@ func (m *Manager) admit(r *record) error {
 	if m.VMs > 0 && len(m.promised) >= m.VMs {
 		return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("there are %d machines, which is the limit set by -vms; destroy some and try again", len(m.promised))}
 	}
-	promised := 0
-	for _, mib := range m.promised {
-		promised += mib
-	}
+	promised := m.promisedMemory()
 	if most := m.limits().Memory; promised+r.Spec.Memory > most {
 		return &Error{
 			Code: CodeNoCapacity,
@@ -30,6 +27,34 @@ func (m *Manager) admit(r *record) error {
 	m.creating++
 	m.promised[r.ID] = r.Spec.Memory
 	return nil
+}
+
+// Capacity is how many machines there may be, and how large, as clients are told.
+type Capacity struct {
+	CPUs      int    `json:"cpus"`   // of one machine
+	Memory    string `json:"memory"` // of all machines together
+	Promised  string `json:"memory_promised"`
+	Creations int    `json:"creations"`     // unfinished ones
+	VMs       int    `json:"vms,omitempty"` // 0 where memory alone is the limit
+}
+
+// Capacity tells the limits in force, and how much of the memory is taken.
+func (m *Manager) Capacity() Capacity {
+	most := m.limits()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return Capacity{
+		CPUs: most.CPUs, Memory: memoryText(most.Memory), Promised: memoryText(m.promisedMemory()),
+		Creations: m.Creations, VMs: m.VMs,
+	}
+}
+
+// promisedMemory is the MiB that machines have been promised. The caller holds mu.
+func (m *Manager) promisedMemory() (mib int) {
+	for _, each := range m.promised {
+		mib += each
+	}
+	return mib
 }
 
 // limits is how large one machine may be, and how much memory all together.

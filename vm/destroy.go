@@ -60,11 +60,13 @@ func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *
 	m.stopAct(id)
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		log.Error("destruction failed", "err", err)
+		m.survived(r)
 		j.endDestruction(destroyError(ctx, id, err))
 		return
 	}
 	if err := m.bury(r); err != nil {
 		log.Error("destruction failed", "err", err)
+		m.survived(r)
 		j.endDestruction(storeError(id, err))
 		return
 	}
@@ -74,6 +76,18 @@ func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *
 	if r.due() {
 		m.deliver(ctx, r)
 		m.forget(r)
+	}
+}
+
+// survived notes that a destruction which an earlier daemon began failed, and
+// did not take the daemon down.
+func (m *Manager) survived(r *record) {
+	if r.Attempts == 0 {
+		return
+	}
+	r.Attempts = 0
+	if err := m.store.keep(r); err != nil {
+		m.Log.Warn("attempts not taken back", "vm", r.ID, "err", err)
 	}
 }
 
@@ -90,7 +104,7 @@ func (m *Manager) intend(ctx context.Context, r *record, why *Error) {
 	} else if r.settled() && why != nil {
 		r.announce()
 	}
-	r.Phase, r.UpdatedAt = Destroying, time.Now().UTC()
+	r.Phase, r.Attempts, r.UpdatedAt = Destroying, 0, time.Now().UTC()
 	if why != nil {
 		r.Error = why
 		m.fill(ctx, r)

@@ -349,6 +349,43 @@ func TestAttemptsAreBounded(t *testing.T) {
 	h.callback()
 }
 
+// A destruction that took the daemon down three times is not tried again but
+// for a DELETE; one that failed in other ways is, whatever the daemons did.
+func TestAttemptsToDestroyAreBounded(t *testing.T) {
+	h := newHouse(t).open()
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(time.Hour)
+	v := h.wait(h.create(q).ID)
+	h.callback()
+	h.fail(vmtest.Destroy, errors.New("the file is already in use"))
+	if err := h.vms.Destroy(t.Context(), v.ID); err == nil {
+		t.Error("Destroy: got no error, want one")
+	}
+	for range 5 {
+		h.close()
+		h.open()
+	}
+	h.close()
+	h.edit(v.ID, func(r map[string]any) {
+		if n := r["attempts"]; n != float64(0) {
+			t.Errorf("destructions that failed counted as attempts: %v", n)
+		}
+	})
+	h.edit(v.ID, func(r map[string]any) { r["attempts"], r["expiry"].(map[string]any)["at"] = 3, time.Now() })
+	reached := h.hold(vmtest.Destroy)
+	h.open()
+	select {
+	case <-reached:
+		t.Fatal("the fourth daemon tried by itself")
+	case <-time.After(300 * time.Millisecond): // it would have begun by then
+	}
+	h.driver.Hook = nil
+	must(t, h.vms.Destroy(t.Context(), v.ID))
+	if names := h.files(); len(names) != 0 {
+		t.Errorf("left: %v", names)
+	}
+}
+
 // A callback that is refused is tried again, also by the next daemon.
 func TestCallbackSurvivesRestart(t *testing.T) {
 	h := newHouse(t)

@@ -84,6 +84,10 @@ func (m *Manager) resume(r *record) {
 	if !r.Gone {
 		m.relist(r)
 	}
+	if r.Phase == Destroying && !r.Gone {
+		m.destroyAgain(r)
+		return
+	}
 	switch {
 	case r.Gone:
 		m.start(r.ID, true, func(ctx context.Context, j *job) {
@@ -91,8 +95,6 @@ func (m *Manager) resume(r *record) {
 			m.deliver(ctx, r)
 			m.forget(r)
 		})
-	case r.Phase == Destroying:
-		m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, "", nil) })
 	case !r.settled():
 		r.Attempts++
 		m.rewrite(r)
@@ -108,6 +110,18 @@ func (m *Manager) resume(r *record) {
 	}
 }
 
+// destroyAgain goes on with a destruction, but not with one that took the
+// daemon down again and again: that waits for a client's DELETE.
+func (m *Manager) destroyAgain(r *record) {
+	r.Attempts++
+	if r.Attempts > maxAttempts {
+		m.Log.Error("the daemon ended again and again while it destroyed this machine; DELETE tries once more", "vm", r.ID)
+		return
+	}
+	m.rewrite(r)
+	m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, "", nil) })
+}
+
 // relist puts a machine among those that exist.
 func (m *Manager) relist(r *record) {
 	m.feed.know(r.ID, r.Phase)
@@ -121,7 +135,9 @@ func (m *Manager) relist(r *record) {
 		m.keys[r.Key] = settledClaim(r.ID)
 		m.mu.Unlock()
 	}
-	m.arm(r.ID, r.Expiry)
+	if r.Phase != Destroying {
+		m.arm(r.ID, r.Expiry)
+	}
 }
 
 // rewrite writes a record before its job begins.

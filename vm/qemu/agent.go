@@ -24,8 +24,11 @@ const (
 	agentReply = 1 << 20
 )
 
-// errUnanswered is an agent that took a request and did not answer it.
-var errUnanswered = errors.New("the guest agent has not answered")
+// What can become of a request to an agent that listens.
+var (
+	errUnanswered = errors.New("the guest agent has not answered")
+	errRefused    = errors.New("the guest agent refuses")
+)
 
 // agentInterface is one entry of guest-network-get-interfaces.
 type agentInterface struct {
@@ -52,6 +55,9 @@ func (d *Driver) agentInterfaces(ctx context.Context, dir string, pid int) ([]ag
 func askAgent(ctx context.Context, path string) ([]agentInterface, error) {
 	var interfaces []agentInterface
 	err := talkToAgent(ctx, path, `{"execute":"guest-network-get-interfaces"}`, &interfaces)
+	if errors.Is(err, errRefused) {
+		return nil, nil // it runs, and knows of none
+	}
 	return interfaces, err
 }
 
@@ -82,7 +88,7 @@ func talkToAgent(ctx context.Context, path, request string, out any) error {
 		return fmt.Errorf("%w: %w", errUnanswered, err)
 	}
 	if reply.Error != nil {
-		return fmt.Errorf("the guest agent refuses: %s", reply.Error.Desc)
+		return fmt.Errorf("%w: %s", errRefused, reply.Error.Desc)
 	}
 	if out == nil {
 		return nil

@@ -73,8 +73,13 @@ func TestGuestsOnBridges(t *testing.T) {
 	host := serveNames(t, func(f func() error) error { return f() }, ":8081")
 
 	t.Run("each has an address of its own that answers", func(t *testing.T) {
-		seen := map[netip.Addr]bool{}
+		seen, cards := map[netip.Addr]bool{}, map[string]bool{}
 		for _, g := range h.guests {
+			mac, err := net.ParseMAC(g.status.MAC)
+			if err != nil || mac[0]&3 != 2 || cards[g.status.MAC] {
+				t.Errorf("got MAC address %q (%v), want one that is locally administered and no other's", g.status.MAC, err)
+			}
+			cards[g.status.MAC] = true
 			if seen[g.ip] || g.status.Forwards != nil || !slices.Contains(g.status.Addresses, g.ip.String()) {
 				t.Errorf("got %+v, want an address that no other has, among its addresses, and no forwards", g.status)
 			}

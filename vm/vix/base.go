@@ -4,20 +4,22 @@ package vix
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"osx-builder/vm"
 )
 
 // snapshotName is the snapshot of a base that its clones start from.
 const snapshotName = "osx-builder"
+
+// baseFolder keeps a base apart from what others make of the image.
+const baseFolder = "vmware"
 
 // base is the machine that the clones of one image are clones of. Its folder:
 //
@@ -35,10 +37,18 @@ type baseState struct {
 	Shared bool   // disks are other names of the image's read-only files
 }
 
-func (d *Driver) base(gold string) base {
-	key := sha256.Sum256([]byte(gold))
-	return base{dir: filepath.Join(d.Dir, hex.EncodeToString(key[:16])), gold: gold}
+// base is that of the image whose .vmx is at gold.
+func (d *Driver) base(gold string) (base, error) {
+	rel, err := filepath.Rel(d.Gold, gold)
+	image, _, inside := strings.Cut(rel, string(filepath.Separator))
+	if err != nil || !inside || !filepath.IsLocal(rel) {
+		return base{}, fmt.Errorf("the image %s is not in %s", gold, d.Gold)
+	}
+	return base{dir: d.baseDir(image), gold: gold}, nil
 }
+
+// baseDir is where the base of an image of that name is.
+func (d *Driver) baseDir(image string) string { return filepath.Join(d.Dir, image, baseFolder) }
 
 // vmx keeps the image's name for its .vmx, which is the name of its list of
 // snapshots too.
@@ -67,6 +77,10 @@ func (d *Driver) ensureBase(ctx context.Context, b base, copies bool) error {
 		return fmt.Errorf("reading %s: %w", b.stateFile(), err) // clones may need what is there
 	}
 	if err := b.clear(); err != nil {
+		return err
+	}
+	// What others make of the image may be for other users, the base is not.
+	if err := os.MkdirAll(filepath.Dir(b.dir), 0o755); err != nil { // #nosec G301 -- see above
 		return err
 	}
 	if err := os.MkdirAll(filepath.Join(b.dir, "clones"), 0o700); err != nil {
@@ -105,11 +119,11 @@ func (d *Driver) clearHalfMade() error {
 	}
 	var errs []error
 	for _, e := range entries {
-		b := base{dir: filepath.Join(d.Dir, e.Name())}
+		b := base{dir: d.baseDir(e.Name())}
 		if _, err := b.state(); errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, b.clear())
 			// These stay where there are marks of clones.
-			_, _ = os.Remove(filepath.Join(b.dir, "clones")), os.Remove(b.dir)
+			_, _ = os.Remove(filepath.Join(b.dir, "clones")), b.removeEmpty()
 		}
 	}
 	return errors.Join(errs...)
@@ -117,7 +131,7 @@ func (d *Driver) clearHalfMade() error {
 
 // leave takes the machine's mark from the base of its image, whichever it is.
 func (d *Driver) leave(id string) error {
-	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", "clones", globQuote(id)))
+	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", baseFolder, "clones", globQuote(id)))
 	if err != nil {
 		return err
 	}
@@ -132,7 +146,7 @@ func (d *Driver) leave(id string) error {
 // Sweep implements vm.Sweeper: it takes the marks of machines that are not
 // known from the bases.
 func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
-	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", "clones", "*"))
+	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", baseFolder, "clones", "*"))
 	if err != nil {
 		return err
 	}
@@ -142,18 +156,18 @@ func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 			errs = append(errs, d.leave(id))
 		}
 	}
-	return errors.Join(append(errs, d.SweepImages(ctx))...)
+	return errors.Join(append(errs, d.sweepImages(ctx))...)
 }
 
-// SweepImages removes the bases whose image is gone and that have no clones.
-func (d *Driver) SweepImages(ctx context.Context) error {
+// sweepImages removes the bases whose image is gone and that have no clones.
+func (d *Driver) sweepImages(ctx context.Context) error {
 	entries, err := os.ReadDir(d.Dir)
 	if err != nil {
 		return err
 	}
 	var errs []error
 	for _, e := range entries {
-		b := base{dir: filepath.Join(d.Dir, e.Name())}
+		b := base{dir: d.baseDir(e.Name())}
 		s, err := b.state()
 		if err != nil {
 			continue // being made
@@ -168,9 +182,9 @@ func (d *Driver) SweepImages(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// sweep is SweepImages where what is left is left for the next time.
+// sweep is sweepImages where what is left is left for the next time.
 func (d *Driver) sweep(ctx context.Context) {
-	if err := d.SweepImages(ctx); err != nil {
+	if err := d.sweepImages(ctx); err != nil {
 		d.Log.Warn("bases of clones not swept", "err", err)
 	}
 }
@@ -197,7 +211,18 @@ func (d *Driver) removeBase(ctx context.Context, b base) error {
 		return err
 	}
 	d.Log.Info("base of clones removed with its image", "image", b.gold)
-	return os.RemoveAll(b.dir)
+	if err := os.RemoveAll(b.dir); err != nil {
+		return err
+	}
+	_ = b.removeEmpty()
+	return nil
+}
+
+// removeEmpty removes the base's folder, and that of the image around it, where
+// nothing is in them.
+func (b base) removeEmpty() error {
+	_ = os.Remove(b.dir)
+	return os.Remove(filepath.Dir(b.dir))
 }
 
 // missingImage is the error for a gold image that cannot be read.

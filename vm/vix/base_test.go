@@ -20,12 +20,12 @@ func (b *bench) forget(gold string) {
 // bases lists what is in the folder of the bases.
 func (b *bench) bases() []string {
 	b.t.Helper()
-	names, err := filepath.Glob(filepath.Join(b.options.Dir, "*"))
+	names, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "vmware"))
 	must(b.t, err)
 	return names
 }
 
-// The base of an image that is removed goes with it.
+// The base of an image that was removed by hand is swept.
 func TestSweepImages(t *testing.T) {
 	b := newBench(t)
 	d := b.open()
@@ -39,7 +39,7 @@ func TestSweepImages(t *testing.T) {
 		t.Fatalf("got %d bases of two images, want 2", n)
 	}
 	b.forget(b.gold)
-	must(t, d.SweepImages(t.Context()))
+	must(t, d.Sweep(t.Context(), func(string) bool { return true }))
 	if n := len(b.bases()); n != 1 {
 		t.Errorf("got %d bases once one of two images is gone, want 1", n)
 	}
@@ -51,7 +51,7 @@ func TestSweepMarks(t *testing.T) {
 	d := b.open()
 	known, unknown := b.running(d), b.running(d)
 	mark := func(m vm.Machine) bool {
-		marks, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "clones", m.ID))
+		marks, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "vmware", "clones", m.ID))
 		must(t, err)
 		return len(marks) == 1
 	}

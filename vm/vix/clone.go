@@ -48,7 +48,11 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if made, err := isMade(m); made || err != nil {
 		return err
 	}
-	if err := d.clone(ctx, h, m, d.base(gold)); err != nil {
+	b, err := d.base(gold)
+	if err != nil {
+		return err
+	}
+	if err := d.clone(ctx, h, m, b); err != nil {
 		return err
 	}
 	if err := customize(vmxPath(m), m); err != nil {

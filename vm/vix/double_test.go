@@ -101,7 +101,7 @@ func newBench(t *testing.T) *bench {
 	t.Setenv("OSXB_VIX_DOUBLE", b.control)
 	b.gold = b.image("gold", goldVMX)
 	b.options = vix.Options{
-		Dir: filepath.Join(b.dir, "bases"), Library: double, Deadlines: deadlines,
+		Gold: b.dir, Dir: filepath.Join(b.dir, "bases"), Library: double, Deadlines: deadlines,
 		Log: slog.New(slog.NewTextHandler(&b.log, nil)), Leases: map[vm.NetworkType]string{},
 	}
 	t.Cleanup(func() {

@@ -71,7 +71,7 @@ func openOn(goos string, o Options) (*Driver, error) {
 	if err := d.connect(goos); err != nil {
 		return nil, err
 	}
-	if err := errors.Join(os.MkdirAll(o.Dir, 0o700), d.clearHalfMade()); err != nil {
+	if err := errors.Join(os.MkdirAll(o.Dir, 0o755), d.clearHalfMade()); err != nil {
 		return nil, errors.Join(fmt.Errorf("preparing the folder of the clones' bases: %w", err), d.Close())
 	}
 	d.sweep(context.Background())

@@ -67,7 +67,7 @@ func TestBase(t *testing.T) {
 	before := tree(t, filepath.Dir(b.gold))
 	one, two := b.running(d), b.running(d)
 
-	bases, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "machine", "disk.vmdk"))
+	bases, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "vmware", "machine", "disk.vmdk"))
 	must(t, err)
 	if len(bases) != 1 {
 		t.Fatalf("got the bases %q, want one", bases)
@@ -75,7 +75,7 @@ func TestBase(t *testing.T) {
 	if b, g := stat(t, bases[0]), stat(t, filepath.Join(filepath.Dir(b.gold), "disk.vmdk")); !os.SameFile(b, g) {
 		t.Log("the file system shares blocks; else the base's disk would be the image's file")
 	}
-	if strings.Contains(read(t, filepath.Join(b.options.Dir, "*", "machine", "*.log")), "noise") {
+	if strings.Contains(read(t, filepath.Join(b.options.Dir, "*", "vmware", "machine", "*.log")), "noise") {
 		t.Error("the image's log is in the base")
 	}
 	must(t, d.Destroy(t.Context(), one))
@@ -112,7 +112,7 @@ func TestBaseIsCopiedWhereSharingFails(t *testing.T) {
 	b.set("readonly", "")
 	m := b.running(d)
 	must(t, d.Destroy(t.Context(), m))
-	if s := read(t, filepath.Join(b.options.Dir, "*", "base.json")); !strings.Contains(s, `"Shared":false`) {
+	if s := read(t, filepath.Join(b.options.Dir, "*", "vmware", "base.json")); !strings.Contains(s, `"Shared":false`) {
 		t.Errorf("got %s, want a base that shares nothing", s)
 	}
 	must(t, d.Destroy(t.Context(), b.running(d)))

@@ -55,7 +55,7 @@ func TestNoLeaks(t *testing.T) {
 			t.Errorf("%s: %d before, %d after", name, before[name], after[name])
 		}
 	}
-	snapshots := read(t, filepath.Join(b.options.Dir, "*", "machine", "*.vmsd"))
+	snapshots := read(t, filepath.Join(b.options.Dir, "*", "vmware", "machine", "*.vmsd"))
 	if !strings.Contains(snapshots, `snapshot.numSnapshots = "1"`) {
 		t.Errorf("got snapshots\n%s\nwant one", snapshots)
 	}

@@ -48,7 +48,7 @@ func TestStaleLock(t *testing.T) {
 	must(t, d.Destroy(t.Context(), m))
 	b.gone(d, m)
 
-	bases, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "machine"))
+	bases, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "vmware", "machine"))
 	must(t, err)
 	lock(t, vm.Machine{Dir: bases[0], ID: "gold"}, stale)
 	must(t, d.Clone(t.Context(), m, b.gold))

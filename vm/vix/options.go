@@ -7,12 +7,17 @@ import (
 	"osx-builder/vm"
 )
 
-// Options says how to reach VMware. Dir is required; the zero value of every
+// Options says how to reach VMware. Gold and Dir are required; the zero value of every
 // other field stands for what its comment says.
 type Options struct {
-	// Dir is where the bases of clones are kept. It is made if absent. On the
-	// file system of the images a base takes next to no room; on another one it
-	// takes a copy of the image.
+	// Gold is the absolute path of the folder with the unpacked images, each in
+	// a folder of its name.
+	Gold string
+
+	// Dir is where the bases of clones are kept, in the folder "vmware" of a
+	// folder of the image's name. It is made if absent. On the file system of the
+	// images a base takes next to no room; on another one it takes a copy of the
+	// image.
 	Dir string
 
 	// Library is the path of VMware's libvixAllProducts. Where it is empty the

@@ -74,7 +74,7 @@ export async function refreshHost() {
 // flat turns what an operator is told into names and values, as deep as it is.
 function flat(object, path = '') {
   return Object.entries(object).flatMap(([key, value]) => {
-    const name = path + key.replaceAll('_', ' ');
+    const name = path + key.replace(/_bytes$/, '').replaceAll('_', ' ');
     if (value !== null && typeof value === 'object') return flat(value, `${name} `);
     return [[name[0].toUpperCase() + name.slice(1), /bytes$/.test(key) ? size(value) : value]];
   });

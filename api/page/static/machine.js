@@ -32,6 +32,7 @@ const mostFollowed = 3;
 export class Machine {
   constructor(doc, changed) {
     this.changed = changed;
+    this.blind = false; // there are no screens to be had
     this.refs = clone('machine');
     const r = this.refs;
     r.node.dataset.id = doc.id;
@@ -89,21 +90,24 @@ export class Machine {
     }
   }
 
+  // address has its place for as long as the machine is on, so that its buttons
+  // stay where they are when the address comes.
   address() {
-    const { ip_address: ip, port_forwards: forwards = [] } = this.doc;
-    const all = forwards.length ? forwards.map((f) => [`${ip}:${f.host}`, `leads to port ${f.guest}`]) : ip ? [[ip, '']] : [];
+    const { status, ip_address: ip, port_forwards: forwards = [] } = this.doc;
+    const all = forwards.length ? forwards.map((f) => [`${ip}:${f.host}`, ` leads to port ${f.guest}`]) : ip ? [[ip, '']] : [];
     const address = this.refs.address;
     const now = JSON.stringify(all);
-    address.hidden = all.length === 0;
+    address.hidden = status !== 'powered-on';
     if (address.dataset.now === now) return;
     address.dataset.now = now;
     address.replaceChildren(...all.map(([where, what]) => {
       const span = document.createElement('span');
       const code = document.createElement('code');
       code.textContent = where;
-      span.append(code, what && ` ${what}`);
+      span.append(code, what);
       return span;
     }));
+    if (all.length === 0) address.textContent = 'No address yet';
   }
 
   details() {
@@ -124,6 +128,7 @@ export class Machine {
       b.setAttribute('aria-label', `${b.textContent}: ${this.title()}`);
     }
     this.refs.actions.hidden = allowed.length === 0;
+    this.refs.thumb.setAttribute('aria-label', `Screen: ${this.title()}`);
     this.refs.destroy.hidden = this.doc.phase === 'destroying';
     this.refs.destroy.setAttribute('aria-label', `Destroy: ${this.title()}`);
     this.refs.console.hidden = !this.doc.status;
@@ -161,21 +166,22 @@ export class Machine {
     if (await confirm({ title: `Destroy ${this.title()}?`, words, yes: 'Destroy' })) await this.act('DELETE', vm(this.doc.id));
   }
 
-  // look takes a new picture of the screen, where there is one to be seen.
+  // look takes a new picture of the screen, where there is one to be seen. Its
+  // place is kept free from the start: nothing moves under a pointer.
   async look() {
     const { thumb, shot } = this.refs;
-    if (this.doc.status !== 'powered-on') {
-      thumb.hidden = true;
-      return;
-    }
-    if (this.looking) return;
+    const on = this.doc.status === 'powered-on';
+    thumb.hidden = !this.doc.status || this.blind;
+    thumb.disabled = !on;
+    if (!on) shot.hidden = true;
+    if (!on || this.blind || this.looking) return;
     this.looking = true;
     try {
       await screenshot(this.doc.id, shot);
-      thumb.setAttribute('aria-label', `Screen: ${this.title()}`);
-      thumb.hidden = this.doc.status !== 'powered-on';
-    } catch {
-      thumb.hidden = true; // the dialog would say why; a card has no room for it
+      shot.hidden = this.doc.status !== 'powered-on';
+    } catch (error) {
+      shot.hidden = true; // the dialog says why; a card has no room for it
+      this.blind = thumb.hidden = error.status === 501;
     } finally {
       this.looking = false;
     }

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"net"
+	"net/netip"
 	"testing"
 	"time"
 
@@ -28,6 +29,11 @@ func TestGuestsOfNatGetAddressesThatAnswer(t *testing.T) {
 	}
 	if got := l.address(t, 2); got != a2 {
 		t.Errorf("Address of guest 2 is %s, it got %s", got, a2)
+	}
+	for a, want := range map[netip.Addr]bool{a1: false, a2: true, a2.Next(): false, {}: false} {
+		if got, err := l.Taken(a, mac(1)); err != nil || got != want {
+			t.Errorf("for guest 1 %s is another's: got %t (%v), want %t", a, got, err, want)
+		}
 	}
 	if again := one.dhcp(t); again != a1 {
 		t.Errorf("guest 1 got %s when it asked again, had %s", again, a1)
