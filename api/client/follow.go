@@ -82,8 +82,9 @@ func (c *cli) follow(ctx context.Context, n *conn, m machine, g goal) (machine, 
 }
 
 // away decides what an error means while a machine is waited for: that it is
-// gone, which can be what was waited for, that the daemon is away for a while,
-// or the end.
+// gone, which can be what was waited for, that the daemon is away for a while or
+// cannot read the machine just now, or the end. A daemon that never answered is
+// not waited for.
 func (c *cli) away(ctx context.Context, m machine, g goal, err error, answered time.Time, p *progress) (machine, error) {
 	code := exitCode(context.WithoutCancel(ctx), err)
 	switch {
@@ -91,7 +92,7 @@ func (c *cli) away(ctx context.Context, m machine, g goal, err error, answered t
 		return machine{}, nil
 	case ctx.Err() != nil:
 		return m, late(ctx)
-	case code != exitUnavailable || time.Since(answered) > outageTime:
+	case m.document == nil || code != exitUnavailable && code != exitConflict || time.Since(answered) > outageTime:
 		return m, err
 	}
 	p.note(fmt.Sprintf("%v; trying again for %v", err, outageTime))

@@ -23,6 +23,7 @@ type progress struct {
 	began time.Time
 	told  time.Time // when the log was last told of bytes
 	bar   *progressbar.ProgressBar
+	total int64 // of the bar; -1 where nobody knows
 	noted string
 }
 
@@ -75,7 +76,7 @@ func (p *progress) turn() {
 		return
 	}
 	if p.bar == nil {
-		p.bar = p.newBar(-1)
+		p.bar, p.total = p.newBar(-1), -1
 	}
 	_ = p.bar.Add(1) // a terminal that is gone is no failure
 }
@@ -85,11 +86,11 @@ func (p *progress) bytes(n, total int64) {
 	switch {
 	case p.out == nil:
 	case p.terminal:
-		if p.bar == nil || p.bar.GetMax64() != total {
+		if p.bar == nil || p.total != total {
 			p.clear()
-			p.bar = p.newBar(total)
+			p.bar, p.total = p.newBar(total), total
 		}
-		_ = p.bar.Set64(min(n, max(n, total))) // as in turn
+		_ = p.bar.Set64(n) // as in turn
 	case time.Since(p.told) >= quietTime:
 		p.told = time.Now()
 		fmt.Fprintf(p.out, "osx-builder: %s: %s\n", p.stage, amountText(n, total))
