@@ -101,9 +101,8 @@ function event(name, data) {
   const machine = machines.get(data.id);
   const same = machine && machine.doc.phase === data.phase && machine.doc.status === data.status;
   if (machine) machine.update({ ...machine.doc, phase: data.phase, status: data.status, progress: data.progress });
-  if (same) return; // only its progress
-  refreshOne(data.id);
   if (['ready', 'failed'].includes(data.phase)) soon();
+  if (!same) refreshOne(data.id); // else only its progress is new, or it has been read since
 }
 
 // soon reads the images and the health once a few events have passed.
