@@ -39,10 +39,14 @@ func TestReadme(t *testing.T) {
 			if regexp.MustCompile(`(?m)^make `).MatchString(b.text) {
 				dir = r.source
 			}
+			r.ready(b.text)
 			out := r.run(b.line, dir, foreground(b.text))
 			if i+1 < len(blocks) && blocks[i+1].kind == "json" && blocks[i+1].file == "" {
 				sameFields(t, fmt.Sprintf("what README's line %d prints", b.line), out, blocks[i+1].text)
 				r.id = regexp.MustCompile(`"id": "([^"]+)"`).FindStringSubmatch(out)[1]
+			}
+			if strings.Contains(b.text, "-X DELETE") {
+				r.id = ""
 			}
 		}
 	}
@@ -105,10 +109,22 @@ func recipe(yaml string) string {
 	return commands
 }
 
-// foreground runs beside the rest of a block the daemon that a user would run
+// ready makes a machine for a block that names the example's, where the last was
+// destroyed, and destroys the last before the daemon is stopped.
+func (r *reader) ready(text string) {
+	switch {
+	case strings.Contains(text, exampleID) && r.id == "":
+		r.id = strings.TrimSpace(r.run(0, r.work, "osx-builder create -f create.json --wait --field id"))
+	case strings.HasPrefix(text, "kill") && r.id != "":
+		r.run(0, r.work, "osx-builder delete "+r.id)
+	}
+}
+
+// foreground ends what follows a stream as Ctrl-C would. It runs beside the rest of a block the daemon that a user would run
 // in a terminal of its own, on other data than the one that is there, and stops
 // it at the block's end.
 func foreground(text string) string {
+	text = regexp.MustCompile(`(?m)^curl -N .*$`).ReplaceAllString(text, `timeout 3 $0 || [ $$? = 124 ]`)
 	daemon := regexp.MustCompile(`(?m)^osx-builder -.*$`)
 	if !daemon.MatchString(text) {
 		return text
