@@ -32,6 +32,7 @@ const mostFollowed = 3;
 export class Machine {
   constructor(doc, changed) {
     this.changed = changed;
+    this.busy = 0; // requests under way
     this.blind = false; // there are no screens to be had
     this.refs = clone('machine');
     const r = this.refs;
@@ -134,10 +135,11 @@ export class Machine {
     this.refs.console.hidden = !this.doc.status;
   }
 
-  // act sends a request for one of the buttons, and shows what is wrong.
+  // act sends a request for one of the buttons, and shows what is wrong. It waits
+  // for no other: to destroy a machine that hangs is what the button is for, and
+  // what is asked for twice the daemon does once.
   async act(method, path, body) {
-    if (this.busy) return;
-    this.busy = true;
+    this.busy++;
     this.refs.node.setAttribute('aria-busy', 'true');
     text(this.refs.failure, '');
     try {
@@ -145,8 +147,7 @@ export class Machine {
     } catch (error) {
       if (error.status !== 404) text(this.refs.failure, error.message);
     } finally {
-      this.busy = false;
-      this.refs.node.removeAttribute('aria-busy');
+      if (--this.busy === 0) this.refs.node.removeAttribute('aria-busy');
       this.changed(this.doc.id);
     }
   }
