@@ -110,13 +110,15 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		v.ToolsStatus = ToolsUnknown
 	}
 	if !r.Expiry.At.IsZero() {
-		v.ExpiresAt = &r.Expiry.At
+		at := r.Expiry.At // the record's own is its job's
+		v.ExpiresAt = &at
 	}
 	if n := len(r.Messages); n > 0 {
 		o := r.Messages[n-1]
 		v.Callback = &Callback{URL: redacted(o.URL), State: o.State, Attempts: o.Attempts, LastError: o.LastError}
 		if o.State == CallbackDelivered {
-			v.Callback.DeliveredAt = &o.DeliveredAt
+			at := o.DeliveredAt
+			v.Callback.DeliveredAt = &at
 		}
 	}
 	return v
