@@ -22,7 +22,7 @@ func (c *crasher) settle(round int) {
 	c.open = make(map[string]string)
 	c.mu.Unlock()
 	for key, name := range open {
-		if status, v := c.post(name, key); key != "" && status == http.StatusAccepted {
+		if status, v := c.post(name, key); status == http.StatusAccepted {
 			c.accepted[v.ID] = name
 		}
 	}

@@ -204,7 +204,9 @@ func (c *crasher) create(r *rand.Rand) {
 		c.keyed[key] = v.ID
 	case status == 0:
 		c.lost++
-		c.open[key] = name
+		if key != "" {
+			c.open[key] = name
+		}
 	case status != http.StatusServiceUnavailable:
 		c.t.Errorf("POST: got status %d", status)
 	}

@@ -155,7 +155,7 @@ func (s *stage) patientCallback() vm.VM {
 func TestWithoutQEMU(t *testing.T) {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PATH=") })
 	env = append(env, "PATH="+t.TempDir())
-	s := newStageEnv(t, env)
+	s := newStageEnv(t, env, "-driver", "auto")
 	if !strings.Contains(s.Log(), "qemu-system-x86") {
 		t.Errorf("the log does not name the package: %s", s.Log())
 	}

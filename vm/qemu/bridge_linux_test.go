@@ -243,10 +243,8 @@ func newHall(t *testing.T) *hall {
 // stands, with its machines running.
 func (h *hall) reopen(t *testing.T, isolate bool) {
 	t.Helper()
-	if h.guests != nil {
-		if err := h.Close(); err != nil {
-			t.Fatal(err)
-		}
+	if err := h.Close(); err != nil {
+		t.Fatal(err)
 	}
 	h.options.Isolate = isolate
 	d, err := qemu.Open(h.options)
