@@ -25,7 +25,10 @@ func TestHostOnlyOnUserNetwork(t *testing.T) {
 	r := newRig(t)
 	o := options(r.data)
 	o.Forward = nil
-	var err error
+	err := r.Close()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if r.Driver, err = qemu.Open(o); err != nil {
 		t.Fatal(err)
 	}
