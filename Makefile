@@ -100,7 +100,7 @@ dist-check: image $(NFPM) ## build all of dist twice, compare, and try it on a t
 
 test: test-deps build test-vix $(AXE) $(NFPM) ## install what is missing and run every test, on real QEMU too
 	$(TINYVM) $(BUILD) all
-	go vet ./... && go test -race -timeout 20m ./...
+	go vet ./... && go test -race -timeout 40m ./...
 
 test-vix: ## vet and test what drives VMware, over a double of VMware's library
 	@[ -n "$(TAGS)" ] || { echo 'VMware support is not tested: it needs cgo, and a C compiler such as gcc'; [ -z "$$CI" ]; }

@@ -3,9 +3,11 @@ package qemu_test
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"fmt"
 	"image/png"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -94,6 +96,47 @@ func TestShutdownIsTheGuestsOwn(t *testing.T) {
 	}
 }
 
+// A machine that its guest switched off is started anew, also while its QEMU
+// has not ended yet.
+func TestStartBeforeQEMUEnded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	m := r.machine()
+	m.Memory = 256
+	url := func(st vm.Status) string { return fmt.Sprintf("http://127.0.0.1:%d/", st.Forwards[1].Host) }
+	gold := r.unpacked("tinyvm.tar.gz")
+	st, page := r.answers(m, gold, url)
+	r.lingers(m)
+	r.fetch(st, "/cgi-bin/poweroff")
+	until(t, 60*time.Second, "the guest's end", func() bool { return r.inspect(m).Power == vm.PoweredOff })
+	before := pidOf(t, m) // it is still there
+	_, again := r.answers(m, gold, url)
+	if field(again, "boot_id") == field(page, "boot_id") || pidOf(t, m) == before {
+		t.Errorf("got page %q of process %d, want another boot and process", again, before)
+	}
+}
+
+// lingers makes QEMU stay when its guest has switched the machine off.
+func (r *rig) lingers(m vm.Machine) {
+	r.t.Helper()
+	c, err := net.Dial("unix", filepath.Join(m.Dir, "qmp"))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, `{"execute": "qmp_capabilities"}{"execute": "set-action", "arguments": {"shutdown": "pause"}}`)
+	replies := json.NewDecoder(c)
+	for answers := 0; answers < 2; {
+		var reply struct{ Return, Error json.RawMessage }
+		if err := replies.Decode(&reply); err != nil || reply.Error != nil {
+			r.t.Fatalf("got %s, %v from QEMU", reply.Error, err)
+		}
+		if reply.Return != nil {
+			answers++
+		}
+	}
+}
+
 // answers is bootsFrom for guests that may have no agent.
 func (r *rig) answers(m vm.Machine, gold string, url func(vm.Status) string) (st vm.Status, page string) {
 	r.t.Helper()
@@ -101,7 +144,9 @@ func (r *rig) answers(m vm.Machine, gold string, url func(vm.Status) string) (st
 	r.start(m)
 	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 	until(r.t, 60*time.Second, "the guest's page", func() bool {
-		st = r.inspect(m)
+		if st = r.inspect(m); len(st.Forwards) < 2 {
+			return false
+		}
 		res, err := client.Get(url(st))
 		if err != nil {
 			return false

@@ -84,7 +84,8 @@ func (d *Driver) isStarting(dir string) bool {
 }
 
 // adopt waits for the answer of a QEMU that an earlier call started. It says
-// whether there is one.
+// whether there is one that runs. One whose guest has switched the machine off
+// may take a while to end, and is not taken for a machine that runs.
 func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error) {
 	pid, err := holder(m.Dir)
 	if err != nil || pid == 0 {
@@ -92,14 +93,19 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 	}
 	waiting, cancel := context.WithTimeout(ctx, startTimeout)
 	defer cancel()
+	var live liveState
+	answered := false
 	err = wait(waiting, "the monitor of QEMU", func() bool {
-		runs = d.answers(waiting, m.Dir)
-		return runs || !holds(m.Dir, pid)
+		answered = d.talk(waiting, m.Dir, live.ask) == nil
+		return answered || !holds(m.Dir, pid)
 	})
-	if err != nil && ctx.Err() == nil {
+	switch {
+	case err != nil && ctx.Err() == nil:
 		return false, notAnswering(m, pid, err)
+	case err == nil && answered && live.power == vm.PoweredOff:
+		return false, d.quit(ctx, m, pid)
 	}
-	return runs, err
+	return answered, err
 }
 
 // answers says whether the machine's QEMU is up to its monitor.
