@@ -1,17 +1,18 @@
 // A machine's serial console, followed as the guest writes.
 
-import { pause, text } from './dom.js';
+import { pause } from './dom.js';
 import { request, vm } from './api.js';
 
 const tail = 16 << 10; // bytes shown at first
 const most = 128 << 10; // characters kept on the page
 
 // followConsole writes the console into log until signal is aborted. What is
-// wrong goes to state.
+// wrong goes to state, which keeps its line where it is empty: what is below does
+// not move under a pointer.
 export async function followConsole(id, log, state, signal) {
   for (let wait = 1000; !signal.aborted; wait = Math.min(wait * 2, 15_000)) {
     try {
-      text(state, log.textContent ? '' : 'Nothing yet');
+      state.textContent = log.textContent ? '' : 'Nothing yet';
       const response = await request('GET', vm(id, `/console?tail=${tail}&follow=1`), { signal });
       log.textContent = '';
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -20,12 +21,12 @@ export async function followConsole(id, log, state, signal) {
         const { value, done } = await reader.read();
         if (done) break;
         append(log, plain(value));
-        text(state, '');
+        state.textContent = '';
         wait = 1000;
       }
     } catch (error) {
       if (signal.aborted) return;
-      text(state, error.message ?? 'The console broke off');
+      state.textContent = error.message ?? 'The console broke off';
       if (error.status === 404 || error.status === 501) return;
     }
     await pause(wait, signal);
