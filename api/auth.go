@@ -24,18 +24,10 @@ func (a *api) authenticate(next http.Handler) http.Handler {
 }
 
 // open tells whether a request needs no token: a load balancer's question
-// whether the daemon is well, and a browser's for the page, which is the same
-// for all and asks for the token itself.
+// whether the daemon is well. The page's files are served before tokens are
+// asked for.
 func open(r *http.Request) bool {
-	switch {
-	case r.Method != http.MethodGet && r.Method != http.MethodHead:
-		return false
-	case r.URL.Path == "/healthz":
-		return !r.URL.Query().Has("verbose")
-	default:
-		html := strings.Contains(r.Header.Get("Accept"), "text/html")
-		return (r.URL.Path == "/" && html) || strings.HasPrefix(r.URL.Path, "/page/")
-	}
+	return (r.Method == http.MethodGet || r.Method == http.MethodHead) && r.URL.Path == "/healthz" && !r.URL.Query().Has("verbose")
 }
 
 // bearer returns the request's token, "" where it has none, or several.

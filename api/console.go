@@ -31,7 +31,7 @@ func (a *api) console(w http.ResponseWriter, r *http.Request, p httprouter.Param
 	if !follow {
 		text = io.LimitReader(log, tail) // the guest may write faster than the client reads
 	}
-	s := newStream(w, r, "text/plain; charset=utf-8")
+	s := newStream(w, "text/plain; charset=utf-8")
 	if err := s.copy(text); errors.Is(err, vm.ErrSlow) {
 		a.Log.Warn("console's reader cut off", "request_id", requestID(r), "err", err)
 		panic(http.ErrAbortHandler) // it must not take what it has for all

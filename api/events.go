@@ -35,7 +35,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		return err
 	}
 	defer l.Close()
-	s := newStream(w, r, "text/event-stream")
+	s := newStream(w, "text/event-stream")
 	first := ""
 	switch {
 	case after == "":

@@ -26,15 +26,7 @@ var saneID = regexp.MustCompile(`^[A-Za-z0-9._:/+=-]{1,128}$`)
 // maxLogged bounds what a client can have written into the log, in bytes.
 const maxLogged = 256
 
-type recorderKey struct{}
-
-func requestID(r *http.Request) string {
-	rec, ok := r.Context().Value(recorderKey{}).(*recorder)
-	if !ok {
-		return ""
-	}
-	return rec.id
-}
+func requestID(r *http.Request) string { return vm.RequestID(r.Context()) }
 
 // log gives each request an ID and one line in the log.
 func (a *api) log(next http.Handler) http.Handler {
@@ -49,7 +41,7 @@ func (a *api) log(next http.Handler) http.Handler {
 			// follows for the next request.
 			w.Header().Set("Connection", "close")
 		}
-		rec := &recorder{ResponseWriter: w, id: id, status: http.StatusOK}
+		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
 		started := time.Now()
 		defer func() {
 			took := time.Since(started)
@@ -58,8 +50,7 @@ func (a *api) log(next http.Handler) http.Handler {
 				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", took.Round(time.Microsecond)))
 			a.Metrics.answered(rec.route, r.Method, rec.status, took)
 		}()
-		ctx := context.WithValue(r.Context(), recorderKey{}, rec)
-		next.ServeHTTP(rec, r.WithContext(vm.WithRequestID(ctx, id)))
+		next.ServeHTTP(rec, r.WithContext(vm.WithRequestID(r.Context(), id)))
 	})
 }
 
@@ -83,7 +74,8 @@ func noted(path string, h httprouter.Handle) httprouter.Handle {
 
 // bare reads the body, if there is one, of a request that needs none: before
 // its end the server does not look whether the client has left, and an answer
-// that is waited for would wait for nobody.
+// that is waited for, or that goes on, would be for nobody. So it is where the
+// client waits to be told to send it (Expect: 100-continue).
 func bare(h httprouter.Handle) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
 		if r.ContentLength != 0 {
@@ -96,7 +88,7 @@ func bare(h httprouter.Handle) httprouter.Handle {
 // recorder notes what was answered.
 type recorder struct {
 	http.ResponseWriter
-	id, route     string
+	route         string
 	status, bytes int
 	written       bool
 }

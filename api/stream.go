@@ -16,11 +16,8 @@ type stream struct {
 	conn *http.ResponseController
 }
 
-// newStream begins an answer of the type. Before the request's body is read
-// the server may not see its client leave, as where that waits to be told to
-// send it (Expect: 100-continue).
-func newStream(w http.ResponseWriter, r *http.Request, contentType string) *stream {
-	_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)) // who sends too much is cut off
+// newStream begins an answer of the type.
+func newStream(w http.ResponseWriter, contentType string) *stream {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")

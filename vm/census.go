@@ -5,8 +5,6 @@ import (
 	"maps"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 // censusTime is what counting the machines may take. Those that the hypervisor
@@ -84,21 +82,14 @@ func (m *Manager) startCensus() (*census, error) {
 func (m *Manager) take(c *census, ids []string) {
 	ctx, cancel := context.WithTimeout(m.ctx, censusTime)
 	defer cancel()
-	var g errgroup.Group
-	g.SetLimit(inspectsAtOnce)
-	for _, id := range ids {
-		g.Go(func() error {
-			v := m.entry(ctx, id)
-			c.mu.Lock()
-			defer c.mu.Unlock()
-			c.left--
-			if v != nil {
-				c.seen[v.standing()]++
-			}
-			return nil
-		})
-	}
-	_ = g.Wait() // entries carry their own errors
+	m.entries(ctx, ids, func(_ int, v *VM) {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.left--
+		if v != nil {
+			c.seen[v.standing()]++
+		}
+	})
 }
 
 func (v *VM) standing() Standing {

@@ -19,7 +19,7 @@ import (
 // daemon does so by itself.
 func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
 	for {
-		j, mine := m.start(id, true, func(job context.Context, j *job) { m.destroy(job, j, id, requestID(ctx), why) })
+		j, mine := m.start(id, true, func(job context.Context, j *job) { m.destroy(job, j, id, RequestID(ctx), why) })
 		if j == nil {
 			return shuttingDown()
 		}

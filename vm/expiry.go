@@ -141,13 +141,9 @@ func (m *Manager) wake(id string, after time.Duration) {
 
 // expire destroys a machine if its time is up, and else waits for that.
 func (m *Manager) expire(id string) {
-	m.mu.Lock()
-	if m.stopping {
-		m.mu.Unlock()
+	if !m.begin() {
 		return
 	}
-	m.wg.Add(1)
-	m.mu.Unlock()
 	defer m.wg.Done()
 	r, err := m.record(id)
 	switch {

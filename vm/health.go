@@ -93,15 +93,3 @@ func (m *Manager) ask(ctx context.Context) answer {
 		}}
 	}
 }
-
-// begin counts the caller among those that Close waits for; false means that
-// the Manager stops. m.wg.Done ends what it begins.
-func (m *Manager) begin() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.stopping {
-		return false
-	}
-	m.wg.Add(1)
-	return true
-}

@@ -118,6 +118,18 @@ func (m *Manager) Close() {
 	m.wg.Wait()
 }
 
+// begin counts the caller among those that Close waits for; false means that
+// the Manager stops. m.wg.Done ends what it begins.
+func (m *Manager) begin() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.stopping {
+		return false
+	}
+	m.wg.Add(1)
+	return true
+}
+
 // Create accepts a request: when it returns, the record is on disk and the job
 // is at work. A key that is not empty makes it idempotent: the same key with
 // the same request answers the same machine for as long as that exists.
@@ -181,7 +193,7 @@ func (m *Manager) ready(ctx context.Context) error {
 func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {
 	now := time.Now().UTC()
 	r := newRecord(s, key, now)
-	r.RequestID = requestID(ctx)
+	r.RequestID = RequestID(ctx)
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.MaxLifetime), now)
 	if err := m.admit(r); err != nil {
 		return VM{}, err
@@ -291,15 +303,7 @@ func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
 		return nil, err
 	}
 	seen := make([]*VM, len(ids))
-	var g errgroup.Group
-	g.SetLimit(inspectsAtOnce)
-	for i, id := range ids {
-		g.Go(func() error {
-			seen[i] = m.entry(ctx, id)
-			return nil
-		})
-	}
-	_ = g.Wait() // entries carry their own errors
+	m.entries(ctx, ids, func(i int, v *VM) { seen[i] = v })
 	list := make([]VM, 0, len(ids))
 	for _, v := range seen {
 		if v != nil && (f.Phase == "" || v.Phase == f.Phase) && (f.Status == "" || v.Status == f.Status) {
@@ -310,6 +314,20 @@ func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
 	return list, ctx.Err()
+}
+
+// entries reads machines side by side and calls each, also side by side, with
+// the place of a machine among ids and its entry.
+func (m *Manager) entries(ctx context.Context, ids []string, each func(i int, v *VM)) {
+	var g errgroup.Group
+	g.SetLimit(inspectsAtOnce)
+	for i, id := range ids {
+		g.Go(func() error {
+			each(i, m.entry(ctx, id))
+			return nil
+		})
+	}
+	_ = g.Wait() // entries carry their own errors
 }
 
 // entry returns a machine as List shows it, nil where it is gone by now.

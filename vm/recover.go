@@ -84,10 +84,6 @@ func (m *Manager) resume(r *record) {
 	if !r.Gone {
 		m.relist(r)
 	}
-	if r.Phase == Destroying && !r.Gone {
-		m.destroyAgain(r)
-		return
-	}
 	switch {
 	case r.Gone:
 		m.start(r.ID, true, func(ctx context.Context, j *job) {
@@ -95,6 +91,8 @@ func (m *Manager) resume(r *record) {
 			m.deliver(ctx, r)
 			m.forget(r)
 		})
+	case r.Phase == Destroying:
+		m.destroyAgain(r)
 	case !r.settled():
 		r.Attempts++
 		m.rewrite(r)
