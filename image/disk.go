@@ -1,11 +1,5 @@
 package image
 
-import (
-	"fmt"
-
-	"golang.org/x/sys/unix"
-)
-
 // Disk is how full the disk is that holds the images, in bytes.
 type Disk struct {
 	Free      int64 `json:"free_bytes"`
@@ -16,12 +10,11 @@ type Disk struct {
 
 // Disk looks at the disk.
 func (c *Cache) Disk() (Disk, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(c.dir, &st); err != nil {
-		return Disk{}, fmt.Errorf("asking for free disk space: %w", err)
+	free, total, err := diskSpace(c.dir)
+	if err != nil {
+		return Disk{}, err
 	}
-	block := int64(st.Bsize) // #nosec G115
-	d := Disk{Free: int64(st.Bavail) * block, Total: int64(st.Blocks) * block, Reserve: c.limits.FreeBytes}
+	d := Disk{Free: free, Total: total, Reserve: c.limits.FreeBytes}
 	if d.Free >= d.Reserve {
 		return d, nil // what could go is of no interest
 	}

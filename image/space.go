@@ -24,13 +24,15 @@ func (r *ration) take(n int64) error {
 	return r.room(0)
 }
 
-// freeBytes returns the space that this process may use on dir's file system.
-func freeBytes(dir string) (int64, error) {
+// diskSpace returns the bytes of dir's file system, and those of them that this
+// process may still use.
+func diskSpace(dir string) (free, total int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("asking for free disk space: %w", err)
+		return 0, 0, fmt.Errorf("asking for free disk space: %w", err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil // #nosec G115
+	block := int64(st.Bsize) // #nosec G115
+	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
 }
 
 // room makes sure that need bytes can be written without touching the host's
@@ -61,6 +63,6 @@ func (c *Cache) room(need int64) error {
 // shortage returns how many bytes are missing to write need bytes, 0 or less
 // if none are.
 func (c *Cache) shortage(need int64) (int64, error) {
-	free, err := freeBytes(c.dir)
+	free, _, err := diskSpace(c.dir)
 	return need + c.limits.FreeBytes - free, err
 }
