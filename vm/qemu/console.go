@@ -6,7 +6,6 @@ import (
 	"io"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -33,31 +32,23 @@ func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, er
 	return f, nil
 }
 
-// keepLogs cuts the machines' logs back, at once and again and again until the
-// returned function is called.
+// keepLogs cuts the machines' logs back, at once and again and again until ctx
+// ends.
 //
 // QEMU has its logs open and cannot be made to open others, so they stay the
 // files that they are, and their beginnings become holes: that takes nothing
 // from a reader or a writer, and loses nothing that is written meanwhile.
 // While the daemon is away nobody does it.
-func (d *Driver) keepLogs() (rest func()) {
-	ctx, cancel := context.WithCancel(context.Background())
-	var keeper sync.WaitGroup
-	keeper.Go(func() {
-		tick := time.NewTicker(trimEvery)
-		defer tick.Stop()
-		for {
-			d.trimLogs()
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
+func (d *Driver) keepLogs(ctx context.Context) {
+	tick := time.NewTicker(trimEvery)
+	defer tick.Stop()
+	for {
+		d.trimLogs()
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
 		}
-	})
-	return func() {
-		cancel()
-		keeper.Wait()
 	}
 }
 

@@ -11,18 +11,22 @@ import (
 // of these tells the daemon.
 const repairEvery = 10 * time.Second
 
-// keepNetworks puts the networks right again and again until d.rest is called.
-func (d *Driver) keepNetworks() {
+// keep lets each keeper do its work until the returned function is called,
+// which waits for their ends.
+func keep(keepers ...func(context.Context)) (rest func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var keeper sync.WaitGroup
-	keeper.Go(func() { d.repair(ctx) })
-	d.rest = func() {
+	var working sync.WaitGroup
+	for _, work := range keepers {
+		working.Go(func() { work(ctx) })
+	}
+	return func() {
 		cancel()
-		keeper.Wait()
+		working.Wait()
 	}
 }
 
-// repair logs a failure once, not each time that it meets it.
+// repair puts the networks right again and again until ctx ends. It logs a
+// failure once, not each time that it meets it.
 func (d *Driver) repair(ctx context.Context) {
 	tick := time.NewTicker(repairEvery)
 	defer tick.Stop()

@@ -47,7 +47,6 @@ func (d *Driver) Network(t vm.NetworkType) error {
 // go on running.
 func (d *Driver) Close() error {
 	d.rest()
-	d.restLogs()
 	return d.networks.Close()
 }
 

@@ -55,8 +55,7 @@ type Driver struct {
 	binaries binaries
 	networks *network.Manager
 	wires    wires
-	rest     func() // ends what keeps the networks right, and waits for it
-	restLogs func() // likewise for what cuts logs back
+	rest     func() // ends what keeps networks right and logs short, and waits for it
 
 	stable *stable
 
@@ -121,14 +120,14 @@ func Open(o Options) (*Driver, error) {
 		networks: networks,
 		wires:    wires,
 		stable:   prepared,
-		rest:     func() {},
 		starting: map[string]int{},
 	}
-	d.restLogs = d.keepLogs()
 	d.announce()
+	keepers := []func(context.Context){d.keepLogs}
 	if wires.bridges() {
-		d.keepNetworks()
+		keepers = append(keepers, d.repair)
 	}
+	d.rest = keep(keepers...)
 	return d, nil
 }
 
