@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -32,15 +31,7 @@ func (c *cli) imageListCommand(use, short string) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: use, Short: short, Args: cobra.NoArgs,
 		RunE: c.verb(func(ctx context.Context, _ []string) error {
-			n, err := c.dial()
-			if err != nil {
-				return err
-			}
-			document, err := n.get(ctx, "/images")
-			if err != nil || asJSON {
-				return errors.Join(err, c.print(document))
-			}
-			return c.printImages(document)
+			return c.list(ctx, "/images", asJSON, c.printImages)
 		}),
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the daemon's JSON in place of a table")

@@ -28,21 +28,26 @@ func (c *cli) listCommand() *cobra.Command {
 					query.Set(name, value)
 				}
 			}
-			n, err := c.dial()
-			if err != nil {
-				return err
-			}
-			document, err := n.get(ctx, "/vms?"+query.Encode())
-			if err != nil || asJSON {
-				return errors.Join(err, c.print(document))
-			}
-			return c.printMachines(document)
+			return c.list(ctx, "/vms?"+query.Encode(), asJSON, c.printMachines)
 		}),
 	}
 	cmd.Flags().StringVar(&phase, "phase", "", "only those in this phase, as in ready")
 	cmd.Flags().StringVar(&status, "status", "", "only those in this power state, as in powered-on")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the daemon's JSON in place of a table")
 	return cmd
+}
+
+// list fetches a list and prints it as the daemon sent it, or as a table.
+func (c *cli) list(ctx context.Context, path string, asJSON bool, table func(document []byte) error) error {
+	n, err := c.dial()
+	if err != nil {
+		return err
+	}
+	document, err := n.get(ctx, path)
+	if err != nil || asJSON {
+		return errors.Join(err, c.print(document))
+	}
+	return table(document)
 }
 
 func (c *cli) printMachines(document []byte) error {
