@@ -144,15 +144,6 @@ exec unshare --mount --propagation private sh -c 'mount --bind %[1]s /dev/net/tu
 	return s
 }
 
-// without skips the test for want of something, but never in CI.
-func without(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // banner waits for what the guest tells a client of port 22.
 func (s *stage) banner(v vm.VM) {
 	s.t.Helper()

@@ -152,15 +152,21 @@ func (s *stage) image(file string) e2e.Image {
 	return e2e.Image{URL: s.site.ImageURL(file), SHA256: sum}
 }
 
+// without skips the test for want of something, but never in CI.
+func without(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
 // need returns the path of a file that make test has built. Without it the
 // test cannot run, which CI does not let pass.
 func need(t *testing.T, path string) string {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
-		if os.Getenv("CI") != "" {
-			t.Fatalf("%v; make test builds it", err)
-		}
-		t.Skipf("%v; make test builds it", err)
+		without(t, fmt.Sprintf("%v; make test builds it", err))
 	}
 	return path
 }

@@ -7,14 +7,14 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
-	"runtime"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"github.com/vishvananda/netns"
+
+	"osx-builder/vm/vmtest/e2e"
 )
 
 const ownNamespace = "OSXB_TEST_OWN_NAMESPACE"
@@ -60,35 +60,21 @@ func inNamespace(t *testing.T) bool {
 	return false
 }
 
-// without skips the test for want of something, but never in CI.
-func without(t *testing.T, why string) {
-	t.Helper()
-	if os.Getenv("CI") != "" {
-		t.Fatal(why)
-	}
-	t.Skip(why)
-}
-
 // space is a further network namespace.
-type space struct{ ns netns.NsHandle }
+type space struct{ e2e.Space }
 
 // newInternet makes a namespace beyond the host's default route, with a web
 // server that tells each who it is. It knows a way into private networks
 // through the host, as an attacker nearby would.
 func newInternet(t *testing.T) space {
 	t.Helper()
-	made := make(chan netns.NsHandle)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := netns.New()
-		if err != nil {
-			t.Error(err)
-		}
-		made <- ns
-	}()
-	s := space{<-made}
-	t.Cleanup(func() { s.ns.Close() })
-	out := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "eth0", PeerNamespace: netlink.NsFd(s.ns)}
+	made, err := e2e.NewSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := space{made}
+	t.Cleanup(func() { s.Close() })
+	out := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "eth0", PeerNamespace: netlink.NsFd(s.NsHandle)}
 	out.Name = "outside"
 	if err := netlink.LinkAdd(out); err != nil {
 		t.Fatal(err)
@@ -101,36 +87,22 @@ func newInternet(t *testing.T) space {
 		{here, "addr add " + hostOutside + "/24 dev outside"},
 		{here, "link set outside up"},
 		{here, "route add default via " + internetIP},
-		{s.do, "addr add " + internetIP + "/24 dev eth0"},
-		{s.do, "link set eth0 up"},
-		{s.do, "route add 10.0.0.0/8 via " + hostOutside},
-		{s.do, "route add 192.0.2.0/24 via " + hostOutside},
+		{s.Do, "addr add " + internetIP + "/24 dev eth0"},
+		{s.Do, "link set eth0 up"},
+		{s.Do, "route add 10.0.0.0/8 via " + hostOutside},
+		{s.Do, "route add 192.0.2.0/24 via " + hostOutside},
 	} {
 		if err := c.in(exec.Command("ip", strings.Fields(c.args)...).Run); err != nil {
 			t.Fatalf("ip %s: %v", c.args, err)
 		}
 	}
-	serveNames(t, s.do, ":80")
+	serveNames(t, s.Do, ":80")
 	return s
-}
-
-// do calls f on a thread that is in the namespace.
-func (s space) do(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(s.ns); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
 }
 
 // connects says whether a connection to the guest's page can be had.
 func (s space) connects(to netip.Addr) bool {
-	return s.do(func() error {
+	return s.Do(func() error {
 		c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(to, 80).String(), 400*time.Millisecond)
 		if err == nil {
 			c.Close()

@@ -142,19 +142,12 @@ func (r *rig) answers(m vm.Machine, gold string, url func(vm.Status) string) (st
 	r.t.Helper()
 	r.clone(m, gold)
 	r.start(m)
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	until(r.t, 60*time.Second, "the guest's page", func() bool {
+	until(r.t, 60*time.Second, "the guest's page", func() (ok bool) {
 		if st = r.inspect(m); len(st.Forwards) < 2 {
 			return false
 		}
-		res, err := client.Get(url(st))
-		if err != nil {
-			return false
-		}
-		defer res.Body.Close()
-		text, err := io.ReadAll(res.Body)
-		page = string(text)
-		return err == nil && field(page, "boot_id") != ""
+		page, ok = served(url(st))
+		return ok && field(page, "boot_id") != ""
 	})
 	return st, page
 }

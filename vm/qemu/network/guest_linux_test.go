@@ -36,7 +36,7 @@ func plug(t *testing.T, tap, id string, mac net.HardwareAddr) *box {
 		t.Fatal(err)
 	}
 	var far *os.File
-	if err := b.do(func() (err error) { far, err = openTap("eth0"); return err }); err != nil {
+	if err := b.Do(func() (err error) { far, err = openTap("eth0"); return err }); err != nil {
 		t.Fatal(err)
 	}
 	var wires sync.WaitGroup
@@ -120,7 +120,7 @@ echo "bound $ip router=$router dns=$dns"
 // get connects from the box and returns whom the server there takes it for.
 func (b space) get(address string) (string, error) {
 	var body []byte
-	err := b.do(func() error {
+	err := b.Do(func() error {
 		d := net.Dialer{Timeout: 500 * time.Millisecond}
 		c, err := d.Dial("tcp4", address)
 		if err != nil {
@@ -141,7 +141,7 @@ func (b space) reaches(to netip.Addr) bool { return b.knock(to, 3*time.Second) }
 func (b space) cutOff(from netip.Addr) bool { return !b.knock(from, 400*time.Millisecond) }
 
 func (b space) knock(at netip.Addr, patience time.Duration) bool {
-	err := b.do(func() error {
+	err := b.Do(func() error {
 		d := net.Dialer{Timeout: patience}
 		c, err := d.Dial("tcp4", netip.AddrPortFrom(at, 9).String())
 		if err == nil {

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"syscall"
 	"testing"
 
@@ -15,6 +14,8 @@ import (
 	"github.com/vishvananda/netns"
 	"go.uber.org/goleak"
 	"golang.org/x/sys/unix"
+
+	"osx-builder/vm/vmtest/e2e"
 )
 
 // inside is set in the environment of the process that runs the tests.
@@ -107,23 +108,18 @@ func furnish() error {
 }
 
 // space is a network namespace.
-type space struct{ ns netns.NsHandle }
+type space struct{ e2e.Space }
 
 // newSpace makes an empty network namespace, which ends with the test.
 func newSpace(t *testing.T) space {
 	t.Helper()
 	needHost(t)
-	made := make(chan netns.NsHandle)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
-		ns, err := netns.New()
-		if err != nil {
-			t.Error(err)
-		}
-		made <- ns
-	}()
-	s := space{<-made}
-	t.Cleanup(func() { s.ns.Close() })
+	made, err := e2e.NewSpace()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := space{made}
+	t.Cleanup(func() { s.Close() })
 	s.run(t, "ip", "link", "set", "lo", "up")
 	return s
 }
@@ -136,21 +132,7 @@ func thisSpace(t *testing.T) space {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	return space{ns}
-}
-
-// do calls f on a thread that is in the namespace.
-func (s space) do(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := netns.Set(s.ns); err != nil {
-			done <- err
-			return
-		}
-		done <- f()
-	}()
-	return <-done
+	return space{e2e.Space{NsHandle: ns}}
 }
 
 // run runs a command in the namespace.
@@ -165,7 +147,7 @@ func (s space) run(t *testing.T, name string, args ...string) string {
 
 func (s space) try(name string, args ...string) (string, error) {
 	var out []byte
-	err := s.do(func() (err error) {
+	err := s.Do(func() (err error) {
 		out, err = exec.Command(name, args...).CombinedOutput()
 		return err
 	})
@@ -176,7 +158,7 @@ func (s space) try(name string, args ...string) (string, error) {
 func (s space) listen(t *testing.T, address string) {
 	t.Helper()
 	var l net.Listener
-	if err := s.do(func() (err error) { l, err = net.Listen("tcp4", address); return err }); err != nil {
+	if err := s.Do(func() (err error) { l, err = net.Listen("tcp4", address); return err }); err != nil {
 		t.Fatal(err)
 	}
 	serve(t, l)
@@ -215,7 +197,7 @@ func host(t *testing.T, name string, args ...string) string {
 func newInternet(t *testing.T) space {
 	t.Helper()
 	s := newSpace(t)
-	out, in := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "eth0", PeerNamespace: netlink.NsFd(s.ns)}, "outside"
+	out, in := &netlink.Veth{LinkAttrs: netlink.NewLinkAttrs(), PeerName: "eth0", PeerNamespace: netlink.NsFd(s.NsHandle)}, "outside"
 	out.Name = in
 	if err := netlink.LinkAdd(out); err != nil {
 		t.Fatal(err)

@@ -53,9 +53,9 @@ func (s space) hears(t *testing.T, from space, at netip.Addr) bool {
 	t.Helper()
 	const port = 5353
 	listening, heard := make(chan struct{}), make(chan error, 1)
-	go func() { heard <- s.do(func() error { return receive(port, listening) }) }()
+	go func() { heard <- s.Do(func() error { return receive(port, listening) }) }()
 	<-listening
-	if err := from.do(func() error { return send(port, netip.AddrPortFrom(at, port).String()) }); err != nil {
+	if err := from.Do(func() error { return send(port, netip.AddrPortFrom(at, port).String()) }); err != nil {
 		t.Error(err)
 	}
 	return <-heard == nil
@@ -164,10 +164,10 @@ func TestSpoofingGuestIsCutOff(t *testing.T) {
 		pinned := make(chan struct{})
 		got := make(chan error, 1)
 		go func() {
-			got <- good.do(func() error { return receive(68, pinned) })
+			got <- good.Do(func() error { return receive(68, pinned) })
 		}()
 		<-pinned
-		if err := bad.do(func() error { return send(67, net.JoinHostPort(a2.String(), "68")) }); err != nil {
+		if err := bad.Do(func() error { return send(67, net.JoinHostPort(a2.String(), "68")) }); err != nil {
 			t.Fatal(err)
 		}
 		if err := <-got; err == nil {
@@ -179,7 +179,7 @@ func TestSpoofingGuestIsCutOff(t *testing.T) {
 		to := good.linkLocal(t)
 		_ = bad.linkLocal(t)
 		dial := func(patience time.Duration) error {
-			return bad.do(func() error {
+			return bad.Do(func() error {
 				d := net.Dialer{Timeout: patience}
 				_, err := d.Dial("tcp6", net.JoinHostPort(to+"%eth0", "9"))
 				return err
@@ -200,7 +200,7 @@ func TestSpoofingGuestIsCutOff(t *testing.T) {
 	t.Run("with a flood of DHCP", func(t *testing.T) {
 		reset(t)
 		before := strings.Count(l.serverLog(network.NAT), "\n")
-		err := bad.do(func() error { return flood(net.JoinHostPort(gw.String(), "67"), discover(mac(1)), 500) })
+		err := bad.Do(func() error { return flood(net.JoinHostPort(gw.String(), "67"), discover(mac(1)), 500) })
 		if err != nil {
 			t.Fatal(err)
 		}

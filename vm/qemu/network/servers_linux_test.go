@@ -29,7 +29,7 @@ func daemon(t *testing.T, do func(func() error) error, args ...string) {
 // serveDNS answers questions for name in the namespace.
 func (s space) serveDNS(t *testing.T, name, address string) {
 	t.Helper()
-	daemon(t, s.do, "--address=/"+name+"/"+address)
+	daemon(t, s.Do, "--address=/"+name+"/"+address)
 	deadline := time.Now().Add(5 * time.Second)
 	for {
 		if _, err := s.try("busybox", "nslookup", "-type=a", name, "127.0.0.1"); err == nil {

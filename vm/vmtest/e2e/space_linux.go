@@ -1,0 +1,39 @@
+package e2e
+
+import (
+	"runtime"
+
+	"github.com/vishvananda/netns"
+)
+
+// Space is a network namespace that a test made. It ends once it is closed and
+// nothing is in it.
+type Space struct{ netns.NsHandle }
+
+// NewSpace makes an empty network namespace, for which the process needs
+// CAP_SYS_ADMIN. Whoever makes it closes it.
+func NewSpace() (Space, error) {
+	var s Space
+	made := make(chan error)
+	go func() {
+		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		var err error
+		s.NsHandle, err = netns.New()
+		made <- err
+	}()
+	return s, <-made
+}
+
+// Do calls f on a thread that is in the namespace.
+func (s Space) Do(f func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // as above
+		if err := netns.Set(s.NsHandle); err != nil {
+			done <- err
+			return
+		}
+		done <- f()
+	}()
+	return <-done
+}
