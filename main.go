@@ -207,7 +207,6 @@ func secrets(file string) (keys func() [][]byte, reload func() error, err error)
 // closingDriver is a driver that main closes.
 type closingDriver interface {
 	vm.Driver
-	vm.Readier
 	io.Closer
 }
 

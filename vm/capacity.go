@@ -59,10 +59,7 @@ func (m *Manager) promisedMemory() (mib int) {
 
 // limits is how large one machine may be, and how much memory all together.
 func (m *Manager) limits() Limits {
-	limits := Limits{CPUs: 1 << 10, Memory: 1 << 30}
-	if l, ok := m.Driver.(Limiter); ok {
-		limits = l.Limits()
-	}
+	limits := m.Driver.Limits()
 	limits.Memory = max(limits.Memory-m.MemoryReserve, MinMemory)
 	return limits
 }

@@ -132,6 +132,6 @@ func TestNotSupported(t *testing.T) {
 	wantCode(t, "a console", err, vm.CodeNotSupported)
 	_, err = h.vms.Screenshot(t.Context(), id)
 	wantCode(t, "a screenshot", err, vm.CodeNotSupported)
-	_, err = h.vms.Power(t.Context(), id, vm.Off)
+	_, err = h.vms.Power(t.Context(), id, vm.ActionOff)
 	wantCode(t, "a power action", err, vm.CodeNotSupported)
 }

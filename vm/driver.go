@@ -40,6 +40,30 @@ type Driver interface {
 	// hypervisor forget it and removes m.Dir. Only ID and Dir of m need to be
 	// set. It is a no-op for a machine that was never made.
 	Destroy(ctx context.Context, m Machine) error
+
+	// Sweep removes what the host holds of machines of the data folder that
+	// are not known and that have no folder: processes, network devices,
+	// leases. It is called before any other method. It changes nothing of
+	// machines that are known or that belong to another data folder.
+	Sweep(ctx context.Context, known func(id string) bool) error
+
+	// Limits returns the largest machine that the host can run. It does not
+	// block.
+	Limits() Limits
+
+	// Network returns nil if machines can be attached to a network of type t.
+	// Otherwise it returns an *Error of CodeNetworkUnavailable that says why
+	// they cannot and what to do. It does not block.
+	Network(t NetworkType) error
+
+	// Ready returns nil if a machine could be made now. Otherwise it returns
+	// an *Error of CodeHypervisorUnavailable that says what is missing and how
+	// to get it.
+	Ready(ctx context.Context) error
+
+	// Describe returns facts about the hypervisor for an operator to read: its
+	// version, its acceleration, its networks. It may return nil.
+	Describe(ctx context.Context) map[string]string
 }
 
 // Machine is what a Driver knows of a machine.
@@ -99,12 +123,12 @@ type Action string
 
 // The actions.
 const (
-	On       Action = "on"       // Driver.Start; no Powerer is asked for it
-	Off      Action = "off"      // at once, without asking the guest
-	Shutdown Action = "shutdown" // the guest is asked to end in order
-	Reset    Action = "reset"    // at once, without asking the guest
-	Suspend  Action = "suspend"
-	Resume   Action = "resume" // goes on where it was suspended
+	ActionOn       Action = "on"       // Driver.Start does it
+	ActionOff      Action = "off"      // at once, without asking the guest
+	ActionShutdown Action = "shutdown" // asks the guest to shut down
+	ActionReset    Action = "reset"    // at once, without asking the guest
+	ActionSuspend  Action = "suspend"
+	ActionResume   Action = "resume" // continues where the machine was suspended
 )
 
 // The bounds of consoles.
@@ -147,67 +171,35 @@ type Limits struct {
 	Memory int // MiB
 }
 
-// The powers below are optional: the Manager asks a Driver for them by type
-// assertion and does without where they are missing.
+// The interfaces below are optional: the Manager finds out by type assertion
+// whether a Driver has them.
 type (
-	// Limiter says how large a machine may be. It does not block.
-	Limiter interface {
-		Limits() Limits
-	}
-
-	// Networker returns nil where machines can be attached to a network of
-	// type t, and else an *Error of CodeNetworkUnavailable that says why not
-	// and what to do. It does not block.
-	Networker interface {
-		Network(t NetworkType) error
-	}
-
-	// Readier returns nil where a machine could be made now, and else an
-	// *Error of CodeHypervisorUnavailable that says what is missing and how
-	// to get it.
-	Readier interface {
-		Ready(ctx context.Context) error
-	}
-
-	// Sweeper removes what the host holds of machines of the data folder that
-	// are not known, and of which no folder is left: processes, network
-	// devices, leases. It is called before any other method, and changes
-	// nothing of machines that are known or of another data folder.
-	Sweeper interface {
-		Sweep(ctx context.Context, known func(id string) bool) error
-	}
-
 	// Consoler opens the log of what the guest wrote to its first serial port
-	// since the machine was made. It is written on while it is read, so a
-	// reader at its end reads on later. Its last ConsoleKept bytes are kept in
-	// their places; before them it may read as zeroes. Where the disk knows no
-	// such holes the log is emptied in place instead. Of a machine that never
-	// ran the error is fs.ErrNotExist. It may be called at any time.
+	// since the machine was made. The log grows while it is read, so a reader
+	// at its end can read again later. The last ConsoleKept bytes keep their
+	// offsets; before them the log may read as zeroes. On a file system without
+	// holes the log is emptied in place instead. For a machine that never ran
+	// the error is fs.ErrNotExist. It may be called at any time.
 	Consoler interface {
 		Console(ctx context.Context, m Machine) (io.ReadSeekCloser, error)
 	}
 
-	// Screenshoter returns what the machine's screen shows, as a PNG image.
-	// It may be called at any time. Of a machine that has no screen to show
-	// now, one that is off above all, the error is an *Error of CodePower.
-	Screenshoter interface {
+	// Screenshotter returns what the machine's screen shows, as a PNG image.
+	// It may be called at any time. If the machine has no screen to show, for
+	// example because it is off, the error is an *Error of CodePower.
+	Screenshotter interface {
 		Screenshot(ctx context.Context, m Machine) ([]byte, error)
 	}
 
-	// Powerer does to a machine what its buttons do; it is switched on by
-	// Start. It is called in the machine's turn, like Start, and only where
-	// Inspect told a state that allows the action. It may be repeated after an
-	// interruption at any point, is a no-op where what is wanted is so
-	// already, and returns when it is so, but for Shutdown, which returns when
-	// the guest has been asked. A suspended machine stays so, and Inspect says
-	// so, until it is resumed or switched off.
+	// Powerer changes a machine's power state by every Action but ActionOn.
+	// The Manager calls it like Start, not beside another call that changes
+	// the machine, and only if Inspect returned a state that allows the
+	// action. It may be repeated after an interruption at any point. It is a
+	// no-op if the machine is already in the action's state, and returns once
+	// the machine is in that state; for ActionShutdown it returns once the
+	// guest has been asked. A suspended machine stays suspended, and Inspect
+	// says so, until it is resumed or switched off.
 	Powerer interface {
 		Power(ctx context.Context, m Machine, a Action) error
-	}
-
-	// Describer tells facts about the hypervisor that an operator wants to
-	// read: its version, its acceleration, its networks.
-	Describer interface {
-		Describe(ctx context.Context) map[string]string
 	}
 )

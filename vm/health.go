@@ -74,12 +74,7 @@ func (m *Manager) ask(ctx context.Context) answer {
 		defer m.wg.Done()
 		limited, cancel := context.WithTimeout(m.ctx, healthTime)
 		defer cancel()
-		var a answer
-		if d, ok := m.Driver.(Describer); ok {
-			a.details = d.Describe(limited)
-		}
-		a.err = m.ready(limited)
-		return a, nil
+		return answer{details: m.Driver.Describe(limited), err: m.Driver.Ready(limited)}, nil
 	})
 	limited, cancel := context.WithTimeout(ctx, healthTime)
 	defer cancel()

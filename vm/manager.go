@@ -175,19 +175,10 @@ func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
 		return s, err
 	}
 	s.ExpiresIn = int(d / time.Second)
-	if n, ok := m.Driver.(Networker); ok {
-		if err := n.Network(s.Network); err != nil {
-			return s, err
-		}
+	if err := m.Driver.Network(s.Network); err != nil {
+		return s, err
 	}
-	return s, m.ready(ctx)
-}
-
-func (m *Manager) ready(ctx context.Context) error {
-	if r, ok := m.Driver.(Readier); ok {
-		return r.Ready(ctx)
-	}
-	return nil
+	return s, m.Driver.Ready(ctx)
 }
 
 func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {

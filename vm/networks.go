@@ -8,14 +8,10 @@ type NetworkState struct {
 
 // Networks says which network types this host offers. It does not block.
 func (m *Manager) Networks() map[NetworkType]NetworkState {
-	n, chooses := m.Driver.(Networker)
 	states := make(map[NetworkType]NetworkState)
 	for _, t := range []NetworkType{Bridged, NAT, HostOnly} {
 		states[t] = NetworkState{Available: true}
-		if !chooses {
-			continue
-		}
-		if err := n.Network(t); err != nil {
+		if err := m.Driver.Network(t); err != nil {
 			states[t] = NetworkState{Reason: clientError(err).Message}
 		}
 	}

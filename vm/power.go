@@ -14,29 +14,31 @@ import (
 const powerTimeout = 2 * time.Minute
 
 // Actions lists every Action.
-func Actions() []Action { return []Action{On, Off, Shutdown, Reset, Suspend, Resume} }
+func Actions() []Action {
+	return []Action{ActionOn, ActionOff, ActionShutdown, ActionReset, ActionSuspend, ActionResume}
+}
 
 // sets is the state that an action leads to. In that state it is a no-op, so
 // that it can be asked for again by whoever had no answer.
 var sets = map[Action]Power{
-	On: PoweredOn, Off: PoweredOff, Shutdown: PoweredOff, Suspend: Suspended, Resume: PoweredOn,
+	ActionOn: PoweredOn, ActionOff: PoweredOff, ActionShutdown: PoweredOff, ActionSuspend: Suspended, ActionResume: PoweredOn,
 }
 
 // allows lists what can be done to a machine in a state.
 func allows(p Power) []Action {
 	switch p {
 	case PoweredOff:
-		return []Action{On}
+		return []Action{ActionOn}
 	case PoweredOn:
-		return []Action{Off, Shutdown, Reset, Suspend}
+		return []Action{ActionOff, ActionShutdown, ActionReset, ActionSuspend}
 	case Suspended:
-		return []Action{Resume, Off}
+		return []Action{ActionResume, ActionOff}
 	case Paused:
-		return []Action{Resume, Reset, Off}
+		return []Action{ActionResume, ActionReset, ActionOff}
 	case Blocked:
-		return []Action{Reset, Off}
+		return []Action{ActionReset, ActionOff}
 	case PoweringOn, PoweringOff, Suspending, Resetting:
-		return []Action{Off}
+		return []Action{ActionOff}
 	}
 	return nil
 }
@@ -170,7 +172,7 @@ func (m *Manager) power(ctx context.Context, d Powerer, id string, a Action) err
 		return forbidden(id, st.Power, a)
 	}
 	started := time.Now()
-	if a == On {
+	if a == ActionOn {
 		err = m.Driver.Start(ctx, machine)
 	} else {
 		err = d.Power(ctx, machine, a)

@@ -49,13 +49,9 @@ func (m *Manager) refuse(id string, err error) {
 // sweepHost lets the driver remove what the host holds of machines that have
 // no record and no folder.
 func (m *Manager) sweepHost(ids []string) {
-	s, ok := m.Driver.(Sweeper)
-	if !ok {
-		return
-	}
 	ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
 	defer cancel()
-	if err := s.Sweep(ctx, func(id string) bool { return slices.Contains(ids, id) }); err != nil {
+	if err := m.Driver.Sweep(ctx, func(id string) bool { return slices.Contains(ids, id) }); err != nil {
 		m.Log.Error("what unknown machines left on the host was not removed", "err", err)
 	}
 }

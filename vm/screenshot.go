@@ -12,7 +12,7 @@ func (m *Manager) Screenshot(ctx context.Context, id string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, ok := m.Driver.(Screenshoter)
+	d, ok := m.Driver.(Screenshotter)
 	if !ok {
 		return nil, m.notSupported("screen")
 	}

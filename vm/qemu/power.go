@@ -40,20 +40,20 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 		return d.powerWithout(m, a)
 	}
 	switch a {
-	case vm.Off:
+	case vm.ActionOff:
 		err = d.quit(ctx, m, pid)
-	case vm.Shutdown:
+	case vm.ActionShutdown:
 		err = d.shutDown(ctx, m)
-	case vm.Reset:
+	case vm.ActionReset:
 		err = d.reset(ctx, m)
-	case vm.Suspend:
+	case vm.ActionSuspend:
 		err = d.suspend(ctx, m)
-	case vm.Resume:
+	case vm.ActionResume:
 		err = d.resume(ctx, m)
 	default:
 		return fmt.Errorf("there is no power action %q for QEMU", a)
 	}
-	if err != nil && !holds(m.Dir, pid) && (a == vm.Off || a == vm.Shutdown) {
+	if err != nil && !holds(m.Dir, pid) && (a == vm.ActionOff || a == vm.ActionShutdown) {
 		return nil // it ended by itself meanwhile
 	}
 	return err
@@ -61,7 +61,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 
 // powerWithout is what becomes of an action on a machine without a process.
 func (d *Driver) powerWithout(m vm.Machine, a vm.Action) error {
-	if a == vm.Off || a == vm.Shutdown {
+	if a == vm.ActionOff || a == vm.ActionShutdown {
 		return nil
 	}
 	return &vm.Error{Code: vm.CodePower, Message: fmt.Sprintf("machine %s is off, which does not allow %s", m.ID, a)}

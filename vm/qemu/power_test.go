@@ -76,7 +76,7 @@ func TestShutdownIsTheGuestsOwn(t *testing.T) {
 			r.fetch(st, "/cgi-bin/mark?value=kept")
 
 			begin := time.Now()
-			r.press(m, vm.Shutdown)
+			r.press(m, vm.ActionShutdown)
 			if took := time.Since(begin); took > 5*time.Second {
 				t.Errorf("Shutdown took %v, want that it does not wait for the guest", took)
 			}
@@ -161,15 +161,15 @@ func TestResetAndLostSuspension(t *testing.T) {
 	m := r.running(idle)
 	until(t, 20*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 	pid := pidOf(t, m)
-	r.press(m, vm.Reset)
+	r.press(m, vm.ActionReset)
 	until(t, 20*time.Second, "a second boot", func() bool { return serial(m) == "OK\nOK\n" })
 	if got := pidOf(t, m); got != pid {
 		t.Errorf("got process %d after a reset, want still %d", got, pid)
 	}
-	r.press(m, vm.Suspend)
+	r.press(m, vm.ActionSuspend)
 	signal(t, pid, syscall.SIGKILL)
 	until(t, 10*time.Second, "the end of the killed process", func() bool { return r.inspect(m).Power == vm.PoweredOff })
-	wantCode(t, r.Power(t.Context(), m, vm.Resume), vm.CodePower, "off")
+	wantCode(t, r.Power(t.Context(), m, vm.ActionResume), vm.CodePower, "off")
 	r.start(m)
 	if got := r.inspect(m).Power; got != vm.PoweredOn {
 		t.Errorf("got %q after the start, want powered-on", got)
@@ -185,7 +185,7 @@ func TestOffWhileQEMUHangs(t *testing.T) {
 	r := newRig(t)
 	m := r.running(idle)
 	signal(t, pidOf(t, m), syscall.SIGSTOP)
-	r.press(m, vm.Off)
+	r.press(m, vm.ActionOff)
 	if got := r.inspect(m).Power; got != vm.PoweredOff {
 		t.Errorf("got %q, want powered-off", got)
 	}
@@ -219,7 +219,7 @@ func TestScreenshot(t *testing.T) {
 	if left, _ := filepath.Glob(filepath.Join(m.Dir, "screen-*")); len(left) > 0 {
 		t.Errorf("the screenshot left %v", left)
 	}
-	if err := r.Power(context.Background(), m, vm.Off); err != nil {
+	if err := r.Power(context.Background(), m, vm.ActionOff); err != nil {
 		t.Fatal(err)
 	}
 	_, err = r.Screenshot(t.Context(), m)

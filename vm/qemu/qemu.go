@@ -68,15 +68,10 @@ type Driver struct {
 }
 
 var (
-	_ vm.Driver    = (*Driver)(nil)
-	_ vm.Limiter   = (*Driver)(nil)
-	_ vm.Networker = (*Driver)(nil)
-	_ vm.Readier   = (*Driver)(nil)
-	_ vm.Describer = (*Driver)(nil)
-
-	_ vm.Consoler     = (*Driver)(nil)
-	_ vm.Screenshoter = (*Driver)(nil)
-	_ vm.Powerer      = (*Driver)(nil)
+	_ vm.Driver        = (*Driver)(nil)
+	_ vm.Consoler      = (*Driver)(nil)
+	_ vm.Screenshotter = (*Driver)(nil)
+	_ vm.Powerer       = (*Driver)(nil)
 )
 
 const (

@@ -5,11 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-
-	"osx-builder/vm"
 )
-
-var _ vm.Sweeper = (*Driver)(nil)
 
 // Sweep ends every QEMU that works in the machines' folder for a machine that
 // is not known, and removes what such machines have on the managed networks. It

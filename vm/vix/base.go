@@ -143,7 +143,7 @@ func (d *Driver) leave(id string) error {
 	return nil
 }
 
-// Sweep implements vm.Sweeper: it takes the marks of machines that are not
+// Sweep implements [vm.Driver]: it takes the marks of machines that are not
 // known from the bases.
 func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 	marks, err := filepath.Glob(filepath.Join(globQuote(d.Dir), "*", baseFolder, "clones", "*"))

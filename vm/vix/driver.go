@@ -37,15 +37,7 @@ type Driver struct {
 	closed   bool
 }
 
-var (
-	_ vm.Driver    = (*Driver)(nil)
-	_ vm.Limiter   = (*Driver)(nil)
-	_ vm.Networker = (*Driver)(nil)
-	_ vm.Readier   = (*Driver)(nil)
-	_ vm.Describer = (*Driver)(nil)
-
-	_ vm.Sweeper = (*Driver)(nil)
-)
+var _ vm.Driver = (*Driver)(nil)
 
 // Open opens VMware's library and connects to VMware. Where either is not to
 // be had the error says what was tried, and is an *vm.Error of
@@ -146,16 +138,16 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// Limits implements vm.Limiter. VMware gives a machine no more processors than
+// Limits implements [vm.Driver]. VMware gives a machine no more processors than
 // the host has, but for two, which every host may give.
 func (d *Driver) Limits() vm.Limits {
 	return vm.Limits{CPUs: max(2, runtime.NumCPU()), Memory: hostMemory()}
 }
 
-// Network implements vm.Networker: VMware has a network of each type.
+// Network implements [vm.Driver]: VMware has a network of each type.
 func (d *Driver) Network(vm.NetworkType) error { return nil }
 
-// Ready implements vm.Readier.
+// Ready implements [vm.Driver].
 func (d *Driver) Ready(context.Context) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -175,7 +167,7 @@ func errClosed() error {
 	return &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: "the connection to VMware is closed"}
 }
 
-// Describe implements vm.Describer.
+// Describe implements [vm.Driver].
 func (d *Driver) Describe(context.Context) map[string]string {
 	d.mu.Lock()
 	defer d.mu.Unlock()

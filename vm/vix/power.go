@@ -25,13 +25,13 @@ const (
 )
 
 var (
-	_ vm.Powerer      = (*Driver)(nil)
-	_ vm.Screenshoter = (*Driver)(nil)
+	_ vm.Powerer       = (*Driver)(nil)
+	_ vm.Screenshotter = (*Driver)(nil)
 )
 
 // Power implements vm.Powerer.
 func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
-	if a == vm.Shutdown {
+	if a == vm.ActionShutdown {
 		return d.shutDown(ctx, m)
 	}
 	h, err := d.take(ctx, vmxPath(m), d.Deadlines.Stop)
@@ -40,13 +40,13 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	}
 	defer h.drop()
 	switch a {
-	case vm.Off:
+	case vm.ActionOff:
 		err = d.pullPlug(ctx, h)
-	case vm.Suspend:
+	case vm.ActionSuspend:
 		err = d.suspend(ctx, h)
-	case vm.Reset:
+	case vm.ActionReset:
 		return d.reset(ctx, h)
-	case vm.Resume:
+	case vm.ActionResume:
 		return d.powerOn(ctx, h, m.LaunchGUI)
 	default:
 		return fmt.Errorf("there is no power action %q for VMware", a)

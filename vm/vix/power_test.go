@@ -37,7 +37,7 @@ func TestShutdown(t *testing.T) {
 	b := newBench(t)
 	d := b.open()
 	m := b.up(d)
-	must(t, d.Power(t.Context(), m, vm.Shutdown))
+	must(t, d.Power(t.Context(), m, vm.ActionShutdown))
 	until(t, "off", func() bool {
 		st, err := d.Inspect(t.Context(), m)
 		return err == nil && st.Power == vm.PoweredOff
@@ -45,24 +45,24 @@ func TestShutdown(t *testing.T) {
 	if text := read(t, m.Dir+"/*.clean"); text == "" {
 		t.Error("the guest was not asked: it left no mark")
 	}
-	must(t, d.Power(t.Context(), m, vm.Shutdown))
+	must(t, d.Power(t.Context(), m, vm.ActionShutdown))
 
 	b.set("tools.ms", -1)
 	must(t, d.Start(t.Context(), m))
-	if err := d.Power(t.Context(), m, vm.Shutdown); !hasCode(err, vm.CodeHypervisor) {
+	if err := d.Power(t.Context(), m, vm.ActionShutdown); !hasCode(err, vm.CodeHypervisor) {
 		t.Errorf("without tools: got %v, want VMware's refusal", err)
 	}
 	b.set("tools.ms", 0)
 	b.set("hang.VixVM_PowerOff.guest", "")
 	begin := time.Now()
-	must(t, d.Power(t.Context(), m, vm.Shutdown))
+	must(t, d.Power(t.Context(), m, vm.ActionShutdown))
 	if took := time.Since(begin); took > 8*time.Second {
 		t.Errorf("a deaf guest held the shutdown up for %v", took)
 	}
 	if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOn {
 		t.Errorf("while the guest is asked: got %+v, %v, want powered-on", st, err)
 	}
-	must(t, d.Power(t.Context(), m, vm.Off))
+	must(t, d.Power(t.Context(), m, vm.ActionOff))
 	b.clear()
 	must(t, d.Destroy(t.Context(), m))
 	b.gone(d, m)
@@ -86,7 +86,7 @@ func TestScreenshot(t *testing.T) {
 		t.Errorf("where VMware refuses: got %v", err)
 	}
 	b.clear()
-	must(t, d.Power(t.Context(), m, vm.Off))
+	must(t, d.Power(t.Context(), m, vm.ActionOff))
 	if _, err := d.Screenshot(t.Context(), m); !hasCode(err, vm.CodePower) {
 		t.Errorf("of a machine that is off: got %v, want %s", err, vm.CodePower)
 	}

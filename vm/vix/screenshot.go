@@ -18,7 +18,7 @@ import (
 // maxScreenshot bounds what is taken for a picture.
 const maxScreenshot = 64 << 20
 
-// Screenshot implements vm.Screenshoter. govix's own gives VMware the address
+// Screenshot implements vm.Screenshotter. govix's own gives VMware the address
 // of one byte where it writes a size and an address, and frees what is not its.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	h, err := d.take(ctx, vmxPath(m), d.Deadlines.Look)

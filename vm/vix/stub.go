@@ -2,11 +2,7 @@
 
 package vix
 
-import (
-	"context"
-
-	"osx-builder/vm"
-)
+import "osx-builder/vm"
 
 // Supported reports whether this binary can drive VMware at all.
 func Supported() bool { return false }
@@ -21,9 +17,6 @@ var errNotBuilt = &vm.Error{
 
 // Open fails: this binary was built without VIX support.
 func Open(Options) (*Driver, error) { return nil, errNotBuilt }
-
-// Ready returns the error that Open returns.
-func (d *Driver) Ready(context.Context) error { return errNotBuilt }
 
 // Close does nothing.
 func (d *Driver) Close() error { return nil }

@@ -49,10 +49,10 @@ type Driver struct {
 }
 
 var (
-	_ vm.Driver       = (*Driver)(nil)
-	_ vm.Consoler     = (*Driver)(nil)
-	_ vm.Screenshoter = (*Driver)(nil)
-	_ vm.Powerer      = (*Driver)(nil)
+	_ vm.Driver        = (*Driver)(nil)
+	_ vm.Consoler      = (*Driver)(nil)
+	_ vm.Screenshotter = (*Driver)(nil)
+	_ vm.Powerer       = (*Driver)(nil)
 )
 
 // state is the file of a machine.
@@ -118,16 +118,16 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 		return err
 	}
 	switch a {
-	case vm.Off, vm.Shutdown:
+	case vm.ActionOff, vm.ActionShutdown:
 		return d.SetPower(m, vm.PoweredOff)
-	case vm.Suspend:
+	case vm.ActionSuspend:
 		return d.SetPower(m, vm.Suspended)
 	default:
 		return d.SetPower(m, vm.PoweredOn)
 	}
 }
 
-// Screenshot implements vm.Screenshoter: a screen of one white pixel.
+// Screenshot implements vm.Screenshotter: a screen of one white pixel.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	if err := d.hook(ctx, Screenshot, m); err != nil {
 		return nil, err
@@ -191,6 +191,21 @@ func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	}
 	return os.RemoveAll(m.Dir)
 }
+
+// Sweep implements [vm.Driver]. Its machines are nothing but their folders.
+func (d *Driver) Sweep(context.Context, func(id string) bool) error { return nil }
+
+// Limits implements [vm.Driver]: they are larger than those of any host.
+func (d *Driver) Limits() vm.Limits { return vm.Limits{CPUs: 1 << 10, Memory: 1 << 30} }
+
+// Network implements [vm.Driver]: there is a network of each type.
+func (d *Driver) Network(vm.NetworkType) error { return nil }
+
+// Ready implements [vm.Driver].
+func (d *Driver) Ready(context.Context) error { return nil }
+
+// Describe implements [vm.Driver].
+func (d *Driver) Describe(context.Context) map[string]string { return nil }
 
 // read takes of a machine's file what s has a field for.
 func read(dir string, s any) error {

@@ -26,24 +26,24 @@ func buttons(t *testing.T, b Bench) {
 		t.Helper()
 		must(t, string(a), p.Power(b.context(t), m, a))
 		b.power(t, b.Open(t), m, want)
-		if a != vm.Reset {
+		if a != vm.ActionReset {
 			must(t, string(a)+" again", p.Power(b.context(t), m, a))
 			b.power(t, d, m, want)
 		}
 	}
-	press(vm.Suspend, vm.Suspended)
-	press(vm.Resume, vm.PoweredOn)
+	press(vm.ActionSuspend, vm.Suspended)
+	press(vm.ActionResume, vm.PoweredOn)
 	b.up(t, d, m)
-	press(vm.Reset, vm.PoweredOn)
+	press(vm.ActionReset, vm.PoweredOn)
 	b.up(t, d, m)
 	b.shutDown(t, d, p, m)
 	must(t, "Start after Shutdown", d.Start(b.context(t), m))
 	b.up(t, d, m)
-	press(vm.Suspend, vm.Suspended)
-	press(vm.Off, vm.PoweredOff)
+	press(vm.ActionSuspend, vm.Suspended)
+	press(vm.ActionOff, vm.PoweredOff)
 	must(t, "Start after Suspend and Off", d.Start(b.context(t), m))
 	b.power(t, d, m, vm.PoweredOn)
-	press(vm.Off, vm.PoweredOff)
+	press(vm.ActionOff, vm.PoweredOff)
 	b.destroy(t, d, m)
 }
 
@@ -53,7 +53,7 @@ func (b Bench) shutDown(t *testing.T, d vm.Driver, p vm.Powerer, m vm.Machine) {
 	t.Helper()
 	ctx := b.context(t)
 	for b.inspect(t, d, m).Power != vm.PoweredOff {
-		must(t, string(vm.Shutdown), p.Power(ctx, m, vm.Shutdown))
+		must(t, string(vm.ActionShutdown), p.Power(ctx, m, vm.ActionShutdown))
 		select {
 		case <-ctx.Done():
 			t.Fatalf("the guest does not shut down within %v", b.Limit)
@@ -73,7 +73,7 @@ func buttonsInterrupted(t *testing.T, b Bench) {
 	for _, step := range []struct {
 		a    vm.Action
 		want vm.Power
-	}{{vm.Suspend, vm.Suspended}, {vm.Resume, vm.PoweredOn}, {vm.Suspend, vm.Suspended}} {
+	}{{vm.ActionSuspend, vm.Suspended}, {vm.ActionResume, vm.PoweredOn}, {vm.ActionSuspend, vm.Suspended}} {
 		for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(b.context(t), after)
 			err := p.Power(ctx, m, step.a)
@@ -107,9 +107,9 @@ func (b Bench) power(t *testing.T, d vm.Driver, m vm.Machine, want vm.Power) {
 
 // screen reads a machine's screen, and that of one that has none.
 func screen(t *testing.T, b Bench) {
-	s, ok := b.Open(t).(vm.Screenshoter)
+	s, ok := b.Open(t).(vm.Screenshotter)
 	if !ok {
-		t.Skip("this driver is no vm.Screenshoter")
+		t.Skip("this driver is no vm.Screenshotter")
 	}
 	d, m := b.running(t)
 	b.up(t, d, m)

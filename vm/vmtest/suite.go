@@ -32,7 +32,7 @@ type Bench struct {
 }
 
 // TestDriver checks every promise of vm.Driver, and those of vm.Powerer,
-// vm.Screenshoter and vm.Consoler where the driver is one.
+// vm.Screenshotter and vm.Consoler where the driver is one.
 func TestDriver(t *testing.T, b Bench) {
 	for name, test := range map[string]func(*testing.T, Bench){
 		"a machine's life":                       life,
@@ -53,6 +53,8 @@ func TestDriver(t *testing.T, b Bench) {
 		"interrupted power actions":      buttonsInterrupted,
 		"the screen":                     screen,
 		"the console":                    console,
+		"the host":                       host,
+		"a sweep spares known machines":  sweepKnown,
 	} {
 		t.Run(name, func(t *testing.T) {
 			before := tree(t, filepath.Dir(b.Gold))
@@ -210,6 +212,40 @@ func missingImage(t *testing.T, b Bench) {
 	}
 	if st := b.inspect(t, d, m); st.Power != "" {
 		t.Errorf("after the failed Clone: got %q, want no power state", st.Power)
+	}
+	b.destroy(t, d, m)
+}
+
+// host reads what the driver says of the host.
+func host(t *testing.T, b Bench) {
+	d := b.Open(t)
+	m := b.machine(t)
+	if l := d.Limits(); l.CPUs < m.CPUs || l.Memory < m.Memory {
+		t.Errorf("Limits: got %+v, want room for a machine of %d CPUs and %d MiB", l, m.CPUs, m.Memory)
+	}
+	must(t, "Ready", d.Ready(b.context(t)))
+	for _, n := range []vm.NetworkType{vm.Bridged, vm.NAT, vm.HostOnly} {
+		var known *vm.Error
+		if err := d.Network(n); err != nil && (!errors.As(err, &known) || known.Code != vm.CodeNetworkUnavailable || known.Message == "") {
+			t.Errorf("Network(%s): got %v, want nil or a message with code %s", n, err, vm.CodeNetworkUnavailable)
+		}
+	}
+	must(t, "Network("+string(m.Network)+")", d.Network(m.Network))
+	for fact, value := range d.Describe(b.context(t)) {
+		if fact == "" || value == "" {
+			t.Errorf("Describe: got %q for %q, want both to say something", value, fact)
+		}
+	}
+}
+
+// sweepKnown sweeps as a daemon that starts does, while a machine runs.
+func sweepKnown(t *testing.T, b Bench) {
+	d, m := b.running(t)
+	before := b.up(t, d, m)
+	d = b.Open(t)
+	must(t, "Sweep", d.Sweep(b.context(t), func(id string) bool { return id == m.ID }))
+	if after := b.up(t, d, m); after.Power != vm.PoweredOn || after.MAC != before.MAC || after.IP != before.IP {
+		t.Errorf("after Sweep: got %+v, want %+v", after, before)
 	}
 	b.destroy(t, d, m)
 }
