@@ -6,13 +6,14 @@ import (
 	"go/parser"
 	"go/token"
 	"io"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
 	"testing"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"osx-builder/api"
 	"osx-builder/config"
@@ -22,23 +23,25 @@ import (
 // arrows is the house: which package may import which of the others. What is
 // not here is not allowed; tests may import what they like.
 var arrows = map[string][]string{
-	"":                 {"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/qemu", "vm/vix", "vm/vmx"},
-	"api":              {"api/page", "vm"},
-	"api/client":       nil,
-	"api/page":         nil,
-	"api/server":       nil,
-	"callback":         nil,
-	"config":           nil,
-	"image":            nil,
-	"vm":               {"callback", "image"},
-	"vm/qemu":          {"vm", "vm/vmx", "vm/qemu/network"},
-	"vm/qemu/network":  nil,
-	"vm/vix":           {"vm", "vm/vmx"},
-	"vm/vmtest":        {"vm"},
-	"vm/vmtest/daemon": {"api", "api/server", "callback", "config", "image", "vm", "vm/vmtest"},
-	"vm/vmtest/demo":   {"vm", "vm/vmtest/e2e"},
-	"vm/vmtest/e2e":    {"vm"},
-	"vm/vmx":           nil,
+	"":                  {"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/qemu", "vm/vix", "vm/vmx"},
+	"api":               {"api/page", "vm"},
+	"api/client":        nil,
+	"api/page":          nil,
+	"api/server":        nil,
+	"callback":          nil,
+	"config":            nil,
+	"image":             nil,
+	"vm":                {"callback", "image"},
+	"vm/qemu":           {"vm", "vm/vmx", "vm/qemu/network"},
+	"vm/qemu/network":   nil,
+	"vm/vix":            {"vm", "vm/vmx"},
+	"vm/vmtest":         {"vm"},
+	"vm/vmtest/daemon":  {"api", "api/server", "callback", "config", "image", "vm", "vm/vmtest"},
+	"vm/vmtest/demo":    {"vm", "vm/vmtest/e2e"},
+	"vm/vmtest/crash":   nil,
+	"vm/vmtest/e2e":     {"vm"},
+	"vm/vmtest/harness": {"vm", "vm/vmtest/e2e"},
+	"vm/vmx":            nil,
 }
 
 type goPackage struct {
@@ -110,7 +113,7 @@ func TestExportedNamesHaveComments(t *testing.T) {
 
 // Every code that a client may see has a status and stands in README.
 func TestCodes(t *testing.T) {
-	readme := readFile(t, "README.md")
+	readme := harness.ReadFile(t, "README.md")
 	statuses := api.Statuses()
 	for _, code := range vm.Codes() {
 		if statuses[code] == 0 {
@@ -122,7 +125,7 @@ func TestCodes(t *testing.T) {
 			t.Errorf("README does not explain code %s", code)
 		}
 	}
-	source := readFile(t, "vm/error.go")
+	source := harness.ReadFile(t, "vm/error.go")
 	for _, m := range regexp.MustCompile(`(?m)^\s+Code\w+\s+Code = "([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
 		if !slices.Contains(vm.Codes(), vm.Code(m[1])) {
 			t.Errorf("code %s is not in vm.Codes", m[1])
@@ -137,7 +140,7 @@ func TestReadmeSettings(t *testing.T) {
 	if !errors.As(err, &help) {
 		t.Fatalf("-help: got %v", err)
 	}
-	readme := readFile(t, "README.md")
+	readme := harness.ReadFile(t, "README.md")
 	names := regexp.MustCompile(`(?m)^ +-([a-z-]+)`).FindAllStringSubmatch(help.Text, -1)
 	if len(names) < 10 {
 		t.Fatalf("-help has %d settings: %s", len(names), help.Text)
@@ -152,7 +155,7 @@ func TestReadmeSettings(t *testing.T) {
 // Every block of JSON in README is JSON, but for the comments and trailing
 // commas that the API takes.
 func TestReadmeJSON(t *testing.T) {
-	blocks := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(readFile(t, "README.md"), -1)
+	blocks := regexp.MustCompile("(?s)```json\n(.*?)```").FindAllStringSubmatch(harness.ReadFile(t, "README.md"), -1)
 	if len(blocks) == 0 {
 		t.Fatal("README has no JSON examples")
 	}
@@ -162,13 +165,4 @@ func TestReadmeJSON(t *testing.T) {
 			t.Errorf("README: %v in\n%s", err, b[1])
 		}
 	}
-}
-
-func readFile(t *testing.T, name string) string {
-	t.Helper()
-	b, err := os.ReadFile(name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(b)
 }

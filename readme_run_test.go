@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm/vmtest/harness"
+
 	"osx-builder/vm/vmtest/e2e"
 )
 
@@ -24,7 +26,7 @@ const exampleID = "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489"
 // block of JSON that follows has the fields of what was printed, in order, and
 // the recipes for CI run as their jobs would.
 func TestReadme(t *testing.T) {
-	need(t, filepath.Join("build", tinyvm))
+	harness.Need(t, filepath.Join("build", harness.TinyVM))
 	r := newReader(t)
 	blocks := readmeBlocks(t)
 	for i, b := range blocks {
@@ -73,7 +75,7 @@ func readmeBlocks(t *testing.T) (all []block) {
 	t.Helper()
 	var now *block
 	file, number := "", 0
-	for line := range strings.Lines(readFile(t, "README.md")) {
+	for line := range strings.Lines(harness.ReadFile(t, "README.md")) {
 		number++
 		fence, isFence := strings.CutPrefix(strings.TrimRight(line, "\n"), "```")
 		switch {
@@ -149,27 +151,27 @@ type reader struct {
 func newReader(t *testing.T) *reader {
 	t.Helper()
 	home, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
-	must(t, err)
+	harness.Must(t, err)
 	source, err := os.Getwd()
-	must(t, err)
+	harness.Must(t, err)
 	r := &reader{
 		t: t, home: home, work: filepath.Join(home, "work"), source: source, site: e2e.NewSite("build"),
 		stdout: filepath.Join(home, "stdout"), stderr: filepath.Join(home, "stderr"),
 		ended: make(chan struct{}), done: make(chan string, 1),
 	}
-	must(t, os.MkdirAll(filepath.Join(r.work, "ci"), 0o755))
-	must(t, os.WriteFile(filepath.Join(home, "token"), []byte("0123456789abcdef\n"), 0o600))
-	port, other := fmt.Sprint(freePort(t)), fmt.Sprint(freePort(t))
+	harness.Must(t, os.MkdirAll(filepath.Join(r.work, "ci"), 0o755))
+	harness.Must(t, os.WriteFile(filepath.Join(home, "token"), []byte("0123456789abcdef\n"), 0o600))
+	port, other := fmt.Sprint(harness.FreePort(t)), fmt.Sprint(harness.FreePort(t))
 	cert := exec.Command("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
 		"-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem")
 	cert.Dir = r.work
 	if out, err := cert.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v: %s", cert, err, out)
 	}
-	sum, err := e2e.SHA256(filepath.Join("build", tinyvm))
-	must(t, err)
+	sum, err := e2e.SHA256(filepath.Join("build", harness.TinyVM))
+	harness.Must(t, err)
 	r.replace = strings.NewReplacer(
-		"https://example.com/images/debian-12.tar.gz", r.site.ImageURL(tinyvm),
+		"https://example.com/images/debian-12.tar.gz", r.site.ImageURL(harness.TinyVM),
 		"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", sum,
 		"http://ci.example.com/hooks/vm", r.site.CallbackURL(),
 		"localhost:12345", "localhost:"+port,
@@ -208,14 +210,14 @@ func (r *reader) start(env []string) {
 	r.shell.Env = env
 	r.shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := r.shell.StdinPipe()
-	must(r.t, err)
+	harness.Must(r.t, err)
 	told, tell, err := os.Pipe()
-	must(r.t, err)
+	harness.Must(r.t, err)
 	r.shell.ExtraFiles = []*os.File{tell} // 3
 	stderr, err := os.Create(r.stderr)
-	must(r.t, err)
+	harness.Must(r.t, err)
 	r.shell.Stdout, r.shell.Stderr = stderr, stderr
-	must(r.t, r.shell.Start())
+	harness.Must(r.t, r.shell.Start())
 	_, _ = tell.Close(), stderr.Close()
 	r.typed = func(text string) { _, _ = in.Write([]byte(text)) } // a shell that has ended tells by that
 	go func() {
@@ -243,18 +245,18 @@ func (r *reader) run(line int, dir, text string) string {
 	select {
 	case <-r.done:
 	case <-r.ended:
-		r.t.Fatalf("README, line %d: the shell ended at\n%s\n%s%s", line, text, readFile(r.t, r.stdout), readFile(r.t, r.stderr))
+		r.t.Fatalf("README, line %d: the shell ended at\n%s\n%s%s", line, text, harness.ReadFile(r.t, r.stdout), harness.ReadFile(r.t, r.stderr))
 	case <-time.After(5 * time.Minute):
-		r.t.Fatalf("README, line %d: not done within 5 minutes:\n%s\n%s%s", line, text, readFile(r.t, r.stdout), readFile(r.t, r.stderr))
+		r.t.Fatalf("README, line %d: not done within 5 minutes:\n%s\n%s%s", line, text, harness.ReadFile(r.t, r.stdout), harness.ReadFile(r.t, r.stderr))
 	}
-	out := readFile(r.t, r.stdout)
+	out := harness.ReadFile(r.t, r.stdout)
 	r.t.Logf("README, line %d (%v):\n%s\n%s", line, time.Since(began).Round(time.Millisecond), text, out)
 	return out
 }
 
 func (r *reader) write(file, text string) {
 	r.t.Helper()
-	must(r.t, os.WriteFile(filepath.Join(r.work, file), []byte(r.replace.Replace(text)), 0o600))
+	harness.Must(r.t, os.WriteFile(filepath.Join(r.work, file), []byte(r.replace.Replace(text)), 0o600))
 }
 
 // close ends what a failed test leaves: the shell, the daemon, machines.
@@ -268,5 +270,5 @@ func (r *reader) close(told *os.File) {
 	}
 	_ = told.Close()
 	r.site.Close()
-	must(r.t, os.RemoveAll(r.home))
+	harness.Must(r.t, os.RemoveAll(r.home))
 }

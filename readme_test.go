@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 
+	"osx-builder/vm/vmtest/harness"
+
 	"osx-builder/vm"
 )
 
@@ -19,7 +21,7 @@ func sameFields(t *testing.T, what, got, want string) {
 
 // The diagram of a machine's life has every phase, and no other.
 func TestReadmeDiagram(t *testing.T) {
-	diagram := regexp.MustCompile("(?s)```mermaid\n(.*?)```").FindString(readFile(t, "README.md"))
+	diagram := regexp.MustCompile("(?s)```mermaid\n(.*?)```").FindString(harness.ReadFile(t, "README.md"))
 	told := make(map[vm.Phase]bool)
 	for _, m := range regexp.MustCompile(`(?m)^\s+(\S+) --> ([^:\s]+)`).FindAllStringSubmatch(diagram, -1) {
 		for _, word := range m[1:] {

@@ -17,9 +17,13 @@ import (
 	"time"
 )
 
-// startTime is what the daemon may take from its start to its first answer,
-// and from SIGTERM to its end.
-const startTime = 30 * time.Second
+// startTime is how long this package waits for the daemon's first answer, and
+// from SIGTERM to its end. It guards against hanging only: a busy host may take
+// a hundred times longer than an idle one.
+const startTime = 3 * time.Minute
+
+// answerTime is how long it waits for an answer of the daemon's.
+const answerTime = 10 * time.Minute
 
 // quickExit spares a daemon with the race detector in it the second that it
 // would wait for further reports at its end.
@@ -128,6 +132,8 @@ func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 // Log returns what the daemon has logged so far.
 func (d *Daemon) Log() string { return d.log.String() }
 
+var client = http.Client{Timeout: answerTime}
+
 // Answer is the daemon's answer to a request.
 type Answer struct {
 	Status int
@@ -149,7 +155,7 @@ func (d *Daemon) Do(method, path, contentType string, body []byte) (Answer, erro
 
 // Send sends a request that the caller has made.
 func (d *Daemon) Send(req *http.Request) (Answer, error) {
-	res, err := http.DefaultClient.Do(req)
+	res, err := client.Do(req)
 	if err != nil {
 		return Answer{}, err
 	}

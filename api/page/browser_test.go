@@ -1,4 +1,4 @@
-package main_test
+package page_test
 
 import (
 	"context"
@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm/vmtest/harness"
+
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
@@ -23,7 +25,7 @@ import (
 )
 
 // patience is what the page may take for what it is to show.
-const patience = time.Minute
+const patience = harness.Patience
 
 // browser is one Chromium for many stories.
 type browser struct{ ctx context.Context }
@@ -41,7 +43,7 @@ func newBrowser(t *testing.T) browser {
 	t.Cleanup(cancel)
 	ctx, cancel = chromedp.NewContext(ctx)
 	t.Cleanup(cancel)
-	must(t, chromedp.Do(ctx))
+	harness.Must(t, chromedp.Do(ctx))
 	return browser{ctx}
 }
 
@@ -52,7 +54,7 @@ func chromium(t *testing.T) string {
 			return path
 		}
 	}
-	without(t, "the page is not tested: there is no Chromium (Debian: apt-get install chromium; make test does it)")
+	harness.Without(t, "the page is not tested: there is no Chromium (Debian: apt-get install chromium; make test does it)")
 	return ""
 }
 
@@ -93,11 +95,11 @@ func (b browser) open(t *testing.T, address string, l look) *tab {
 		}
 	})
 	u, err := url.Parse(address)
-	must(t, err)
-	must(t, chromedp.Listen(ctx, func(e any) { p.watch(e, u.Hostname()) }))
+	harness.Must(t, err)
+	harness.Must(t, chromedp.Listen(ctx, func(e any) { p.watch(e, u.Hostname()) }))
 	// News come by events alone: the slow reading of everything is off.
 	_, err = chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: "window.setInterval = () => 0"})
-	must(t, err)
+	harness.Must(t, err)
 	p.look(l)
 	p.navigate(address)
 	return p
@@ -130,7 +132,7 @@ func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
-	must(p.t, chromedp.Do(ctx, steps...))
+	harness.Must(p.t, chromedp.Do(ctx, steps...))
 }
 
 // value is what an action in the page returns.
@@ -139,7 +141,7 @@ func value[T any](p *tab, a chromedp.Action[T]) T {
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
 	v, err := chromedp.Run(ctx, a)
-	must(p.t, err)
+	harness.Must(p.t, err)
 	return v
 }
 
@@ -158,7 +160,7 @@ func (p *tab) look(l look) {
 	_, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
 		{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
 	}})
-	must(p.t, err)
+	harness.Must(p.t, err)
 }
 
 // eval is the value of an expression in the page; a promise's is waited for.
@@ -211,7 +213,7 @@ func (p *tab) fill(selector, text string) {
 	p.until(selector+" is to be seen", one(selector)+"?.checkVisibility()")
 	eval[bool](p, one(selector)+".value = '', "+one(selector)+".focus(), true")
 	_, err := chromedp.Call(p.ctx, input.InsertText, input.InsertTextParams{Text: text})
-	must(p.t, err)
+	harness.Must(p.t, err)
 }
 
 // shot keeps a picture of the page in PAGE_SHOTS, where that is set, for
@@ -222,5 +224,5 @@ func (p *tab) shot(name string) {
 	if dir == "" {
 		return
 	}
-	must(p.t, os.WriteFile(filepath.Join(dir, name+".png"), value(p, chromedp.CaptureScreenshot()), 0o644))
+	harness.Must(p.t, os.WriteFile(filepath.Join(dir, name+".png"), value(p, chromedp.CaptureScreenshot()), 0o644))
 }

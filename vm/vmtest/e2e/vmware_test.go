@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"encoding/json"
@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
@@ -22,15 +24,15 @@ import (
 func libvix(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "libvix.so")
-	if out, err := exec.Command("vm/vix/testdata/libvix/build.sh", path).CombinedOutput(); err != nil {
+	if out, err := exec.Command(harness.Path(t, "vm/vix/testdata/libvix/build.sh"), path).CombinedOutput(); err != nil {
 		t.Fatalf("building the double: %v\n%s", err, out)
 	}
 	return path
 }
 
-// vmware is a stage on VMware, which a double plays.
+// vmware is a harness whose daemon drives the double of VMware's library.
 type vmware struct {
-	*stage
+	*harness.Harness
 	control string // the double's folder
 }
 
@@ -38,33 +40,33 @@ func newVMware(t *testing.T) *vmware {
 	t.Helper()
 	control := t.TempDir()
 	env := append(os.Environ(), "OSXB_VIX_DOUBLE="+control)
-	return &vmware{newStageEnv(t, env, "-driver", "vix", "-vix-library", libvix(t)), control}
+	return &vmware{harness.NewEnv(t, env, "-driver", "vix", "-vix-library", libvix(t)), control}
 }
 
 // set writes a file of the double's folder, "" removes it.
 func (w *vmware) set(name, content string) {
-	w.t.Helper()
+	w.T.Helper()
 	path := filepath.Join(w.control, name)
 	if content == "" {
-		must(w.t, os.Remove(path))
+		harness.Must(w.T, os.Remove(path))
 		return
 	}
-	must(w.t, os.WriteFile(path, []byte(content), 0o600))
+	harness.Must(w.T, os.WriteFile(path, []byte(content), 0o600))
 }
 
 // glob lists what is below the folders of what was made of images for VMware.
 func (w *vmware) glob(pattern string) []string {
-	w.t.Helper()
+	w.T.Helper()
 	names, err := filepath.Glob(filepath.Join(w.Data, "images", "prepared", pattern))
-	must(w.t, err)
+	harness.Must(w.T, err)
 	return names
 }
 
 // settings reads a machine's .vmx.
 func (w *vmware) settings(id string) *vmx.File {
-	w.t.Helper()
-	f, err := vmx.Parse([]byte(readFile(w.t, filepath.Join(w.Data, "vms", id, id+".vmx"))))
-	must(w.t, err)
+	w.T.Helper()
+	f, err := vmx.Parse([]byte(harness.ReadFile(w.T, filepath.Join(w.Data, "vms", id, id+".vmx"))))
+	harness.Must(w.T, err)
 	return f
 }
 
@@ -88,25 +90,25 @@ func fields(t *testing.T, doc []byte) (names []string) {
 // VMware, is read back live, tells its callback and goes without a trace.
 func TestVMwareLife(t *testing.T) {
 	w := newVMware(t)
-	i := w.image(tinyvm)
-	body := w.firstExample(i, "1gib")
+	i := w.Image(harness.TinyVM)
+	body := w.FirstExample(i, "1gib")
 	a, err := w.Do("POST", "/vms", "application/x-www-form-urlencoded", []byte(body))
-	must(t, err)
+	harness.Must(t, err)
 	if got := fields(t, a.Body); a.Status != http.StatusAccepted || len(got) < 9 || !slices.Equal(got[:9], seedFields) {
 		t.Fatalf("POST: got %d with %q, want 202 with first %q", a.Status, got, seedFields)
 	}
 	var v vm.VM
-	must(t, a.JSON(&v))
+	harness.Must(t, a.JSON(&v))
 	if v.Memory != "1gib" || v.CPUs != 2 || !v.LaunchGUI || v.IPAddress != "" || v.Status != "" || v.GuestOS != "" {
 		t.Errorf("POST: got %s", a.Body)
 	}
-	w.ready(v.ID)
-	v = w.until(v.ID, "reachable", func(v vm.VM) bool { return v.IPAddress != "" && v.ToolsStatus == vm.ToolsRunning })
+	w.Ready(v.ID)
+	v = w.Until(v.ID, "reachable", func(v vm.VM) bool { return v.IPAddress != "" && v.ToolsStatus == vm.ToolsRunning })
 	if v.Hypervisor != "vix" || v.Status != vm.PoweredOn || v.CPUs != 2 || v.Memory != "1.0gib" || v.GuestOS != "other5xlinux-64" ||
 		!strings.HasPrefix(v.IPAddress, "192.168.99.") || !strings.HasPrefix(v.MACAddress, "00:0c:29:") {
 		t.Errorf("GET: got %+v", v)
 	}
-	posted := w.callback()
+	posted := w.Callback()
 	ignore := cmpopts.IgnoreFields(vm.VM{}, "Callback", "ToolsStatus", "IPAddress", "Addresses")
 	if diff := cmp.Diff(v, posted, ignore); diff != "" {
 		t.Errorf("the callback's document differs from GET's (-GET +callback):\n%s", diff)
@@ -116,9 +118,9 @@ func TestVMwareLife(t *testing.T) {
 		t.Errorf("annotation: got %q, want the image's URL and checksum in it", annotation)
 	}
 
-	w.destroy(v.ID)
+	w.Destroy(v.ID)
 	_, code, err := w.VM("GET", "/vms/"+v.ID, nil, http.StatusNotFound)
-	must(t, err)
+	harness.Must(t, err)
 	if code != vm.CodeNotFound {
 		t.Errorf("GET once gone: got %s, want %s", code, vm.CodeNotFound)
 	}
@@ -126,11 +128,11 @@ func TestVMwareLife(t *testing.T) {
 		t.Errorf("the base remembers machines that are gone: %q", left)
 	}
 	a, err = w.Do("DELETE", "/images/"+i.SHA256, "", nil)
-	must(t, err)
+	harness.Must(t, err)
 	if left := w.glob("*"); a.Status != http.StatusNoContent || len(left) != 0 {
 		t.Errorf("the image removed: got %d %s, and left are %q", a.Status, a.Body, left)
 	}
-	must(t, w.Stop())
+	harness.Must(t, w.Stop())
 	for name, n := range w.stats() {
 		if n != "0" && name != "jobs" {
 			t.Errorf("VMware's library at the daemon's end: got %s %s, want none", n, name)
@@ -140,9 +142,9 @@ func TestVMwareLife(t *testing.T) {
 
 // stats reads the double's counters.
 func (w *vmware) stats() map[string]string {
-	w.t.Helper()
+	w.T.Helper()
 	stats := make(map[string]string)
-	for line := range strings.Lines(readFile(w.t, filepath.Join(w.control, "stats"))) {
+	for line := range strings.Lines(harness.ReadFile(w.T, filepath.Join(w.control, "stats"))) {
 		if name, n, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
 			stats[name] = n
 		}
@@ -155,29 +157,29 @@ func TestVMwareRecovery(t *testing.T) {
 	w := newVMware(t)
 	w.set("tools.ms", "-1")
 	w.set("ip.ms", "-1")
-	v := w.create(w.image(tinyvm).Body(small(map[string]any{"callback_url": w.site.CallbackURL()})))
-	w.until(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
-	must(t, w.Kill())
+	v := w.Create(w.Image(harness.TinyVM).Body(harness.Small(map[string]any{"callback_url": w.Site.CallbackURL()})))
+	w.Until(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
+	harness.Must(t, w.Kill())
 	w.set("tools.ms", "0")
 	w.set("ip.ms", "0")
-	w.start()
-	before := w.ready(v.ID)
-	if posted := w.callback(); posted.ID != v.ID || posted.Phase != vm.Ready {
+	w.Start()
+	before := w.Ready(v.ID)
+	if posted := w.Callback(); posted.ID != v.ID || posted.Phase != vm.Ready {
 		t.Errorf("callback: got %+v, want the machine, ready", posted)
 	}
-	must(t, w.Kill())
-	w.start()
-	if after := w.get(v.ID); after.Status != vm.PoweredOn || after.MACAddress != before.MACAddress {
+	harness.Must(t, w.Kill())
+	w.Start()
+	if after := w.Get(v.ID); after.Status != vm.PoweredOn || after.MACAddress != before.MACAddress {
 		t.Errorf("after another crash: got %+v, want it as it was: %+v", after, before)
 	}
-	w.destroy(v.ID)
+	w.Destroy(v.ID)
 }
 
 // What VMware refuses fails the machine with its code and VMware's own words,
 // and nothing else: the machine can be destroyed, and the next one is made.
 func TestVMwareRefuses(t *testing.T) {
 	w := newVMware(t)
-	i := w.image(tinyvm)
+	i := w.Image(harness.TinyVM)
 	for name, c := range map[string]struct {
 		call, code string
 		want       vm.Code
@@ -190,16 +192,16 @@ func TestVMwareRefuses(t *testing.T) {
 		"a dialog waits": {"VixVM_PowerOn", "3028", vm.CodeHypervisor, "dialog"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &vmware{w.in(t), w.control}
+			w := &vmware{w.In(t), w.control}
 			w.set("error."+c.call, c.code)
-			v := w.settled(w.create(i.Body(small(nil))).ID)
+			v := w.Settled(w.Create(i.Body(harness.Small(nil))).ID)
 			if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != c.want {
 				t.Fatalf("got phase %s with %+v, want failed with %s", v.Phase, v.Error, c.want)
 			}
 			wantParts(t, "its error", v.Error.Message, c.says, "(VIX error "+c.code+")")
 			w.set("error."+c.call, "")
-			w.destroy(v.ID)
-			w.destroy(w.ready(w.create(i.Body(small(nil))).ID).ID)
+			w.Destroy(v.ID)
+			w.Destroy(w.Ready(w.Create(i.Body(harness.Small(nil))).ID).ID)
 		})
 	}
 }
@@ -208,51 +210,51 @@ func TestVMwareRefuses(t *testing.T) {
 // way; it can be destroyed once VMware lets go of it.
 func TestVMwareUnreadable(t *testing.T) {
 	w := newVMware(t)
-	i := w.image(tinyvm)
-	locked, other := w.create(i.Body(small(nil))), w.create(i.Body(small(nil)))
-	w.ready(locked.ID)
-	w.ready(other.ID)
+	i := w.Image(harness.TinyVM)
+	locked, other := w.Create(i.Body(harness.Small(nil))), w.Create(i.Body(harness.Small(nil)))
+	w.Ready(locked.ID)
+	w.Ready(other.ID)
 	for name, content := range map[string]string{
 		"error.Vix_GetProperties": "15 -1 " + locked.ID,
 		"hang.Vix_GetProperties":  locked.ID,
 	} {
 		w.set(name, content)
 		_, code, err := w.VM("GET", "/vms/"+locked.ID, nil, http.StatusConflict)
-		must(t, err)
+		harness.Must(t, err)
 		if code != vm.CodeOpen {
 			t.Errorf("%s: got %s, want %s", name, code, vm.CodeOpen)
 		}
-		if v := w.get(other.ID); v.Status != vm.PoweredOn {
+		if v := w.Get(other.ID); v.Status != vm.PoweredOn {
 			t.Errorf("%s: another machine is %q, want powered-on", name, v.Status)
 		}
 		a, err := w.Do("GET", "/vms", "", nil)
-		must(t, err)
+		harness.Must(t, err)
 		var list struct{ VMs []vm.VM }
-		must(t, json.Unmarshal(a.Body, &list))
+		harness.Must(t, json.Unmarshal(a.Body, &list))
 		if len(list.VMs) != 2 || list.VMs[0].Error == nil || list.VMs[1].Error != nil {
 			t.Errorf("%s: GET /vms: got %s, want both, and an error in the first", name, a.Body)
 		}
 		w.set(name, "")
 	}
-	w.destroy(locked.ID)
+	w.Destroy(locked.ID)
 }
 
 // Whatever a request says, it sets no line of the machine's .vmx but those
 // that are its own.
 func TestVMwareInjection(t *testing.T) {
 	w := newVMware(t)
-	i := w.image(tinyvm)
-	w.site.Serve = func(rw http.ResponseWriter, r *http.Request, _ string) {
-		http.ServeFile(rw, r, filepath.Join("build", tinyvm))
+	i := w.Image(harness.TinyVM)
+	w.Site.Serve = func(rw http.ResponseWriter, r *http.Request, _ string) {
+		http.ServeFile(rw, r, filepath.Join(harness.BuildDir(w.T), harness.TinyVM))
 	}
 	keys := func(i e2e.Image) []string {
-		v := w.ready(w.create(i.Body(small(nil))).ID)
-		defer w.destroy(v.ID)
+		v := w.Ready(w.Create(i.Body(harness.Small(nil))).ID)
+		defer w.Destroy(v.ID)
 		return slices.Sorted(slices.Values(w.settings(v.ID).Keys()))
 	}
 	clean := keys(i)
 	for _, name := range []string{`x" |22|0Afirmware = "efi`, `%22%0Afirmware%20=%20%22efi`, "#$|7C='\\\u2028\"firmware=\"efi"} {
-		hostile := e2e.Image{URL: w.site.ImageURL(name), SHA256: i.SHA256}
+		hostile := e2e.Image{URL: w.Site.ImageURL(name), SHA256: i.SHA256}
 		if diff := cmp.Diff(clean, keys(hostile)); diff != "" {
 			t.Errorf("from the URL %q the .vmx has other keys (-clean +hostile):\n%s", hostile.URL, diff)
 		}

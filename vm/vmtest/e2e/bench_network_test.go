@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"bytes"
@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 )
 
 // BenchmarkAddress measures POST to an ip_address in GET, on a managed bridge,
@@ -16,7 +18,7 @@ func BenchmarkAddress(b *testing.B) {
 	if os.Geteuid() != 0 {
 		b.Skip("a managed bridge needs root")
 	}
-	r := newBenchRig(b, "-network", "bridge")
+	r := newComparison(b, "-network", "bridge")
 	log := filepath.Join(r.Data, "net", "nat", "dnsmasq.log")
 	var address pair
 	var lag []time.Duration
@@ -40,14 +42,14 @@ func BenchmarkAddress(b *testing.B) {
 func awaitLease(b *testing.B, log string) <-chan time.Time {
 	b.Helper()
 	f, err := os.Open(log)
-	mustB(b, err)
+	harness.Must(b, err)
 	_, err = f.Seek(0, io.SeekEnd)
-	mustB(b, err)
+	harness.Must(b, err)
 	leased := make(chan time.Time, 1)
 	go func() {
 		defer f.Close()
 		var seen []byte
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			more, _ := io.ReadAll(f) // what a read did not get the next one does
 			if seen = append(seen, more...); bytes.Contains(seen, []byte("DHCPACK")) {
 				leased <- time.Now()

@@ -1,4 +1,4 @@
-package main_test
+package crash_test
 
 import (
 	"bytes"
@@ -8,11 +8,12 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
@@ -25,43 +26,20 @@ import (
 // driver that has no hypervisor and with QEMU; CRASH_SEED repeats a run's
 // choices.
 func TestCrash(t *testing.T) {
-	seed := uint64(envInt(t, "CRASH_SEED", int(time.Now().UnixNano()&0xffffff)))
+	seed := uint64(harness.EnvInt(t, "CRASH_SEED", int(time.Now().UnixNano()&0xffffff)))
 	t.Run("memory", func(t *testing.T) {
 		crash(t, crashPlan{
-			rounds: envInt(t, "CRASH_ROUNDS", 12), each: 4, seed: seed,
-			binary: memoryDaemon(t), images: memoryImages(t), least: 20 * time.Millisecond, most: 500 * time.Millisecond, ops: 12,
+			rounds: harness.EnvInt(t, "CRASH_ROUNDS", 12), each: 4, seed: seed,
+			binary: harness.MemoryDaemon(t), images: harness.MemoryImages(t), least: 20 * time.Millisecond, most: 500 * time.Millisecond, ops: 12,
 		})
 	})
 	t.Run("qemu", func(t *testing.T) {
-		newStage(t).image(tinyvm) // says why where it cannot be had
+		harness.New(t).Image(harness.TinyVM) // says why where it cannot be had
 		crash(t, crashPlan{
-			rounds: envInt(t, "CRASH_QEMU_ROUNDS", 3), each: 3, seed: seed, qemu: true,
-			binary: binary, images: qemuImages(t), least: 200 * time.Millisecond, most: 4 * time.Second, ops: 4,
+			rounds: harness.EnvInt(t, "CRASH_QEMU_ROUNDS", 3), each: 3, seed: seed, qemu: true,
+			binary: harness.Binary(t), images: qemuImages(t), least: 200 * time.Millisecond, most: 4 * time.Second, ops: 4,
 		})
 	})
-}
-
-func envInt(t *testing.T, name string, standard int) int {
-	t.Helper()
-	text := os.Getenv(name)
-	if text == "" {
-		return standard
-	}
-	n, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatalf("%s is %q, want a number", name, text)
-	}
-	return n
-}
-
-// memoryDaemon builds the daemon whose machines are files.
-func memoryDaemon(t *testing.T) string {
-	t.Helper()
-	path := filepath.Join(t.TempDir(), "daemon")
-	if out, err := exec.Command("go", "build", "-race", "-o", path, "./vm/vmtest/daemon").CombinedOutput(); err != nil {
-		t.Fatalf("building the daemon: %v\n%s", err, out)
-	}
-	return path
 }
 
 // crashPlan says how to go about it.
@@ -75,21 +53,10 @@ type crashPlan struct {
 	ops          int               // requests at once and after another, a round
 }
 
-// memoryImages are archives that differ.
-func memoryImages(t *testing.T) map[string][]byte {
-	images := map[string][]byte{"bad-archive": []byte("no archive")}
-	for i := range 3 {
-		name := fmt.Sprintf("image%d", i)
-		disk := bytes.Repeat([]byte(name), 50_000)
-		images[name] = packed(t, name+".vmx", "guestOS = \"other\"\n", "disk.vmdk", string(disk))
-	}
-	return images
-}
-
 func qemuImages(t *testing.T) map[string][]byte {
-	b, err := os.ReadFile(filepath.Join("build", tinyvm))
-	must(t, err)
-	return map[string][]byte{tinyvm: b, "bad-archive": []byte("no archive")}
+	b, err := os.ReadFile(filepath.Join(harness.BuildDir(t), harness.TinyVM))
+	harness.Must(t, err)
+	return map[string][]byte{harness.TinyVM: b, "bad-archive": []byte("no archive")}
 }
 
 // crash is one run.
@@ -111,7 +78,7 @@ func crash(t *testing.T, p crashPlan) {
 			if t.Failed() {
 				t.Fatalf("round %d, seed %d; the last daemon's log:\n%s", round, p.seed, c.daemon.Log())
 			}
-			must(t, c.daemon.Stop())
+			harness.Must(t, c.daemon.Stop())
 		}
 	}
 	c.start()
@@ -134,7 +101,7 @@ func (c *crasher) start() {
 func (c *crasher) env() []string { return append(os.Environ(), "TMPDIR="+c.temp) }
 
 func (c *crasher) kill() {
-	must(c.t, c.daemon.Kill())
+	harness.Must(c.t, c.daemon.Kill())
 	if bytes.Contains([]byte(c.daemon.Log()), []byte("DATA RACE")) {
 		c.t.Errorf("the daemon's log:\n%s", c.daemon.Log())
 	}
@@ -144,7 +111,7 @@ func (c *crasher) kill() {
 func (c *crasher) killWhileStarting() {
 	cmd := exec.Command(c.binary, "-data", c.data, "-listen", "127.0.0.1:0")
 	cmd.Env = c.env()
-	must(c.t, cmd.Start())
+	harness.Must(c.t, cmd.Start())
 	time.Sleep(c.between(0, c.startTook*3/2))
 	_ = cmd.Process.Kill() // there is nothing that it could have ended by
 	_ = cmd.Wait()

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"debug/elf"
@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"osx-builder/vm/vmtest/harness"
+
 	"osx-builder/vm/vmtest/e2e"
 )
 
@@ -18,7 +20,7 @@ func refused(t *testing.T, binary, data string, args ...string) string {
 	t.Helper()
 	d, err := e2e.Start(e2e.Options{Binary: binary, Data: data, Args: args})
 	if err == nil {
-		must(t, d.Stop())
+		harness.Must(t, d.Stop())
 		t.Fatalf("%q: the daemon started", args)
 	}
 	return err.Error()
@@ -51,12 +53,12 @@ func TestDriverWithoutVMware(t *testing.T) {
 	if runtime.GOOS == "darwin" {
 		places = []string{"/Applications/VMware Fusion.app/Contents/Public/libvixAllProducts.dylib"}
 	}
-	got := refused(t, binary, t.TempDir(), "-driver", "vix")
+	got := refused(t, harness.Binary(t), t.TempDir(), "-driver", "vix")
 	wantParts(t, "-driver vix", got, append(places, "-vix-library", "install VMware")...)
-	got = refused(t, binary, t.TempDir(), "-driver", "vix", "-vix-library", "/no/such.so")
+	got = refused(t, harness.Binary(t), t.TempDir(), "-driver", "vix", "-vix-library", "/no/such.so")
 	wantParts(t, "-vix-library", got, "/no/such.so", "no such file")
 
-	s := newStage(t, "-driver", "auto")
+	s := harness.New(t, "-driver", "auto")
 	if n := strings.Count(s.Log(), "driver chosen"); n != 1 {
 		t.Errorf("got %d lines about the driver, want 1", n)
 	}
@@ -65,18 +67,17 @@ func TestDriverWithoutVMware(t *testing.T) {
 
 // Where VMware answers, the daemon that may choose takes it.
 func TestDriverWithVMware(t *testing.T) {
-	s := newStage(t, "-driver", "auto", "-vix-library", libvix(t))
+	s := harness.New(t, "-driver", "auto", "-vix-library", libvix(t))
 	wantParts(t, "-driver auto", s.Log(), `"driver":"vix"`, `"asked":"auto"`)
 }
 
 // A build without VIX support says so, and runs on QEMU.
 func TestDriverNotBuilt(t *testing.T) {
-	plain := filepath.Join(t.TempDir(), "osx-builder")
-	must(t, buildDaemon(plain))
+	plain := harness.PlainBinary(t)
 	wantParts(t, "-driver vix", refused(t, plain, t.TempDir(), "-driver", "vix"), "built without VIX support", "make")
-	for path, want := range map[string]string{plain: "drivers: qemu", binary: "drivers: vix, qemu"} {
+	for path, want := range map[string]string{plain: "drivers: qemu", harness.Binary(t): "drivers: vix, qemu"} {
 		out, err := exec.Command(path, "-version").Output()
-		must(t, err)
+		harness.Must(t, err)
 		if got := strings.TrimSpace(string(out)); !strings.HasSuffix(got, want) {
 			t.Errorf("-version: got %q, want it to end in %q", got, want)
 		}
@@ -88,22 +89,22 @@ func TestDriverNotBuilt(t *testing.T) {
 func TestMachinesStayOnTheirHypervisor(t *testing.T) {
 	noVMware(t)
 	w := newVMware(t)
-	v := w.ready(w.create(w.image(tinyvm).Body(small(nil))).ID)
-	must(t, w.Stop())
-	wantParts(t, "-driver qemu", refused(t, binary, w.Data, "-driver", "qemu"), "1 machines", "run on VMware", "-driver vix", "-data")
-	wantParts(t, "-driver auto", refused(t, binary, w.Data, "-driver", "auto"), "libvixAllProducts")
-	w.start()
-	w.destroy(v.ID)
+	v := w.Ready(w.Create(w.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
+	harness.Must(t, w.Stop())
+	wantParts(t, "-driver qemu", refused(t, harness.Binary(t), w.Data, "-driver", "qemu"), "1 machines", "run on VMware", "-driver vix", "-data")
+	wantParts(t, "-driver auto", refused(t, harness.Binary(t), w.Data, "-driver", "auto"), "libvixAllProducts")
+	w.Start()
+	w.Destroy(v.ID)
 
 	data := t.TempDir()
 	clone := filepath.Join(data, "vms", v.ID)
-	must(t, os.MkdirAll(clone, 0o700))
-	must(t, os.WriteFile(filepath.Join(clone, "machine.json"), []byte("{}"), 0o600))
-	library := w.args[len(w.args)-1]
-	wantParts(t, "-driver vix", refused(t, binary, data, "-driver", "vix", "-vix-library", library), "1 machines", "run on QEMU", "-driver qemu")
-	d, err := e2e.Start(e2e.Options{Binary: binary, Data: data, Args: []string{"-vix-library", library}})
-	must(t, err)
-	must(t, d.Stop())
+	harness.Must(t, os.MkdirAll(clone, 0o700))
+	harness.Must(t, os.WriteFile(filepath.Join(clone, "machine.json"), []byte("{}"), 0o600))
+	library := w.Args[len(w.Args)-1]
+	wantParts(t, "-driver vix", refused(t, harness.Binary(t), data, "-driver", "vix", "-vix-library", library), "1 machines", "run on QEMU", "-driver qemu")
+	d, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: data, Args: []string{"-vix-library", library}})
+	harness.Must(t, err)
+	harness.Must(t, d.Stop())
 	wantParts(t, "-driver auto", d.Log(), `"driver":"qemu"`, "machines of the data folder run on it")
 }
 
@@ -114,16 +115,16 @@ func TestNoLibraryOfVMware(t *testing.T) {
 	var err error
 	if runtime.GOOS == "darwin" {
 		var f *macho.File
-		f, err = macho.Open(binary)
-		must(t, err)
+		f, err = macho.Open(harness.Binary(t))
+		harness.Must(t, err)
 		libraries, err = f.ImportedLibraries()
 	} else {
 		var f *elf.File
-		f, err = elf.Open(binary)
-		must(t, err)
+		f, err = elf.Open(harness.Binary(t))
+		harness.Must(t, err)
 		libraries, err = f.ImportedLibraries()
 	}
-	must(t, err)
+	harness.Must(t, err)
 	if len(libraries) == 0 {
 		t.Error("the binary is linked with no library at all; was it built with cgo?")
 	}

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"bytes"
@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"osx-builder/vm"
 )
@@ -19,7 +21,7 @@ func TestPublishedAttacks(t *testing.T) {
 	outside := t.TempDir()
 	secret := filepath.Join(outside, "secret")
 	const content = "nobody may read this"
-	must(t, os.WriteFile(secret, []byte(strings.Repeat(content, 8*512/len(content)+1)), 0o600))
+	harness.Must(t, os.WriteFile(secret, []byte(strings.Repeat(content, 8*512/len(content)+1)), 0o600))
 	json := fmt.Sprintf(`json:{"driver":"file","filename":"%s"}`, secret)
 	attacks := map[string]struct {
 		archive []byte
@@ -28,36 +30,36 @@ func TestPublishedAttacks(t *testing.T) {
 	}{
 		// OpenStack: a flat VMDK whose extent is a file of the host.
 		"CVE-2022-47951": {
-			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor(secret)),
+			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor(secret)),
 			vm.CodeImageUnsafe,
 			[]string{"d.vmdk", "extent", secret},
 		},
 		// OpenStack: a QCOW2 image whose data is a file of the host.
 		"CVE-2024-32498": {
-			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", outsideData(t, secret)),
+			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", outsideData(t, secret)),
 			vm.CodeImageUnsafe,
 			[]string{"a.vmx", "scsi0:0.fileName", "d.vmdk", "QCOW"},
 		},
 		// QEMU: the same, with a json: name that qemu-img info follows.
 		"CVE-2024-4467": {
-			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", outsideData(t, json)),
+			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", outsideData(t, json)),
 			vm.CodeImageUnsafe,
 			[]string{"scsi0:0.fileName", "d.vmdk", "QCOW"},
 		},
 		"CVE-2024-4467 in the .vmx": {
-			packed(t, "a.vmx", vmxText(strings.ReplaceAll(json, `"`, "|22"))),
+			harness.Archive(t, "a.vmx", harness.VMX(strings.ReplaceAll(json, `"`, "|22"))),
 			vm.CodeImageUnsafe,
 			[]string{"a.vmx", "scsi0:0.fileName", "json:"},
 		},
 		// Nomad: a decompression bomb.
 		"CVE-2023-0821": {
-			packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("A", 64<<20)),
+			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", strings.Repeat("A", 64<<20)),
 			vm.CodeImageRatio,
 			[]string{"200 bytes"},
 		},
 		// Incus: a link at the top that leads outside, and a file below it.
 		"GHSA-vxp5-584q-c479": {
-			packed(t, "a.vmx", vmxText("d.vmdk"), "templates", "-> "+outside, "templates/gotcha", "x"),
+			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "templates", "-> "+outside, "templates/gotcha", "x"),
 			vm.CodeImageUnsafe,
 			[]string{"templates", outside},
 		},
@@ -66,10 +68,10 @@ func TestPublishedAttacks(t *testing.T) {
 	for name, a := range attacks {
 		archives[strings.ReplaceAll(name, " ", "")] = a.archive
 	}
-	s := newStage(t)
-	s.serve(archives)
+	s := harness.New(t)
+	s.Serve(archives)
 	for name, a := range attacks {
-		v := s.settled(s.create(s.served(strings.ReplaceAll(name, " ", ""), a.archive).Body(small(nil))).ID)
+		v := s.Settled(s.Create(s.Served(strings.ReplaceAll(name, " ", ""), a.archive).Body(harness.Small(nil))).ID)
 		if v.Error == nil || v.Error.Code != a.want {
 			t.Errorf("%s: got %s, %+v, want %s", name, v.Phase, v.Error, a.want)
 			continue
@@ -80,7 +82,7 @@ func TestPublishedAttacks(t *testing.T) {
 			}
 		}
 	}
-	if files := s.kept(); len(files) > 0 {
+	if files := imageFiles(s); len(files) > 0 {
 		t.Errorf("got %v, want nothing kept", files)
 	}
 	if out, err := exec.Command("grep", "-rl", content, s.Data).CombinedOutput(); err == nil || len(out) > 0 {
@@ -102,7 +104,7 @@ func outsideData(t *testing.T, name string) string {
 		t.Fatalf("%v: %s", err, out)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "d"))
-	must(t, err)
+	harness.Must(t, err)
 	if !bytes.Contains(b, []byte(stand)) {
 		t.Fatal("the image does not name its data file")
 	}

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"context"
@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"github.com/google/uuid"
 	"github.com/julienschmidt/httprouter"
@@ -40,7 +42,7 @@ const leastRate = 0.5
 func BenchmarkRecords(b *testing.B) {
 	data := b.TempDir()
 	images, err := image.Open(filepath.Join(data, "images"), image.Options{})
-	mustB(b, err)
+	harness.Must(b, err)
 	sender := callback.New(callback.Options{})
 	dir := filepath.Join(data, "vms")
 	id := fillRecords(b, dir)
@@ -48,7 +50,7 @@ func BenchmarkRecords(b *testing.B) {
 	var vms *vm.Manager
 	open := func() {
 		vms, err = vm.Open(vm.Options{Dir: dir, Driver: &vmtest.Driver{}, Hypervisor: "memory", Images: images, Callbacks: sender, Hooks: metrics.Hooks()})
-		mustB(b, err)
+		harness.Must(b, err)
 	}
 	var start []time.Duration
 	for range 5 {
@@ -81,7 +83,7 @@ func BenchmarkRecords(b *testing.B) {
 	stop()
 	base.Close()
 	vms.Close()
-	mustB(b, images.Close())
+	harness.Must(b, images.Close())
 	sender.Close()
 }
 
@@ -92,12 +94,12 @@ const benchToken = "a-token-for-benchmarks"
 func serveAll(b *testing.B, data string, vms *vm.Manager, metrics *api.Metrics) (url string, stop func()) {
 	b.Helper()
 	tokens := filepath.Join(data, "tokens")
-	mustB(b, os.WriteFile(tokens, []byte(benchToken), 0o600))
+	harness.Must(b, os.WriteFile(tokens, []byte(benchToken), 0o600))
 	file, err := os.Create(filepath.Join(data, "log"))
-	mustB(b, err)
+	harness.Must(b, err)
 	log := slog.New(slog.NewJSONHandler(file, nil))
 	front, err := server.Listen(server.Options{Listen: "127.0.0.1:0", Connections: 1000, TokenFile: tokens, Log: log})
-	mustB(b, err)
+	harness.Must(b, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() {
@@ -107,8 +109,8 @@ func serveAll(b *testing.B, data string, vms *vm.Manager, metrics *api.Metrics) 
 	}()
 	return front.URL(), func() {
 		cancel()
-		mustB(b, <-ended)
-		mustB(b, file.Close())
+		harness.Must(b, <-ended)
+		harness.Must(b, file.Close())
 	}
 }
 
@@ -153,7 +155,7 @@ func fillRecords(b *testing.B, dir string) (id string) {
 		id = uuid.NewString()
 		now := time.Now().UTC()
 		m := vm.Machine{ID: id, Dir: filepath.Join(dir, id), CPUs: 2, Memory: 512, Network: vm.NAT}
-		mustB(b, os.MkdirAll(m.Dir, 0o700))
+		harness.Must(b, os.MkdirAll(m.Dir, 0o700))
 		for path, content := range map[string]any{
 			filepath.Join(m.Dir, "machine.json"): map[string]any{"Machine": m, "Power": vm.PoweredOn},
 			m.Dir + ".json": map[string]any{
@@ -165,8 +167,8 @@ func fillRecords(b *testing.B, dir string) (id string) {
 			},
 		} {
 			text, err := json.Marshal(content)
-			mustB(b, err)
-			mustB(b, os.WriteFile(path, text, 0o600))
+			harness.Must(b, err)
+			harness.Must(b, os.WriteFile(path, text, 0o600))
 		}
 	}
 	return id
@@ -175,13 +177,13 @@ func fillRecords(b *testing.B, dir string) (id string) {
 func fetchAll(b *testing.B, url string) []byte {
 	b.Helper()
 	req, err := http.NewRequest("GET", url, nil)
-	mustB(b, err)
+	harness.Must(b, err)
 	req.Header.Set("Authorization", "Bearer "+benchToken)
 	res, err := http.DefaultClient.Do(req)
-	mustB(b, err)
+	harness.Must(b, err)
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	mustB(b, err)
+	harness.Must(b, err)
 	if res.StatusCode != http.StatusOK {
 		b.Fatalf("GET %s: got status %d", url, res.StatusCode)
 	}

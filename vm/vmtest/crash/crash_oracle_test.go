@@ -1,21 +1,21 @@
-package main_test
+package crash_test
 
 import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"io"
-	"io/fs"
 	"math/rand/v2"
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
@@ -53,7 +53,7 @@ type crasher struct {
 func newCrasher(t *testing.T, p crashPlan) *crasher {
 	t.Helper()
 	data, err := os.MkdirTemp("", "osxb")
-	must(t, err)
+	harness.Must(t, err)
 	c := &crasher{
 		crashPlan: p, t: t, data: data, temp: t.TempDir(), rand: rand.New(rand.NewPCG(p.seed, 1)), bodies: make(map[string][]byte),
 		gold: make(map[string]string), accepted: make(map[string]string), doomed: make(map[string]bool), deleted: make(map[string]bool),
@@ -69,7 +69,7 @@ func newCrasher(t *testing.T, p crashPlan) *crasher {
 	}
 	t.Cleanup(func() {
 		if c.daemon != nil {
-			must(t, c.daemon.Kill())
+			harness.Must(t, c.daemon.Kill())
 		}
 		for id, pids := range c.processes() { // where the test failed on its way
 			for _, pid := range pids {
@@ -80,20 +80,10 @@ func newCrasher(t *testing.T, p crashPlan) *crasher {
 			}
 		}
 		web.Close()
-		makeWritable(data)
-		must(t, os.RemoveAll(data))
+		harness.MakeWritable(data)
+		harness.Must(t, os.RemoveAll(data))
 	})
 	return c
-}
-
-// makeWritable lets a folder with gold images be removed without root.
-func makeWritable(dir string) {
-	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && e.IsDir() {
-			_ = os.Chmod(path, 0o700)
-		}
-		return nil
-	})
 }
 
 func (c *crasher) between(least, most time.Duration) time.Duration {

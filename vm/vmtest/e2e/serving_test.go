@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"crypto/x509"
@@ -16,22 +16,24 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm/vmtest/harness"
+
 	"osx-builder/vm/vmtest/e2e"
 )
 
-// served runs a daemon that is reached in another way than a stage's.
+// served runs a daemon that is reached in another way than a harness's.
 func served(t *testing.T, args ...string) *e2e.Daemon {
 	t.Helper()
 	data, err := os.MkdirTemp("", "osxb")
-	must(t, err)
-	d, err := e2e.Start(e2e.Options{Binary: binary, Data: data, Args: args})
-	must(t, err)
+	harness.Must(t, err)
+	d, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: data, Args: args})
+	harness.Must(t, err)
 	t.Cleanup(func() {
-		must(t, d.Stop())
+		harness.Must(t, d.Stop())
 		if t.Failed() {
 			t.Log(d.Log())
 		}
-		must(t, os.RemoveAll(data))
+		harness.Must(t, os.RemoveAll(data))
 	})
 	return d
 }
@@ -62,9 +64,9 @@ func TestUnixSocketWithCurl(t *testing.T) {
 		t.Errorf("once the daemon has stopped: got %v, want no socket", err)
 	}
 	t.Run("after a crash", func(t *testing.T) {
-		killed, err := e2e.Start(e2e.Options{Binary: binary, Data: t.TempDir(), Args: []string{"-listen", "unix:" + socket}})
-		must(t, err)
-		must(t, killed.Kill())
+		killed, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: t.TempDir(), Args: []string{"-listen", "unix:" + socket}})
+		harness.Must(t, err)
+		harness.Must(t, killed.Kill())
 		served(t, "-listen", "unix:"+socket)
 		if got := curl(t, "--unix-socket", socket, "http://localhost/healthz"); !strings.Contains(got, `"hypervisor"`) {
 			t.Errorf("got %q, want health", got)
@@ -78,7 +80,7 @@ func TestTLSAndTokensWithCurl(t *testing.T) {
 	dir := t.TempDir()
 	cert, key, tokens := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "tokens")
 	certificate(t, cert, key)
-	write := func(text string) { must(t, os.WriteFile(tokens, []byte(text), 0o600)) }
+	write := func(text string) { harness.Must(t, os.WriteFile(tokens, []byte(text), 0o600)) }
 	const old, renewed = "the-token-of-2025-xxxx", "the-token-of-2026-xxxx"
 	write("# CI\n" + old + "\n")
 	d := served(t, "-listen", "0.0.0.0:0", "-token-file", tokens, "-tls-cert", cert, "-tls-key", key)
@@ -103,8 +105,8 @@ func TestTLSAndTokensWithCurl(t *testing.T) {
 		t.Errorf("health without a token: got %s", got)
 	}
 	write(renewed)
-	must(t, syscall.Kill(d.PID(), syscall.SIGHUP))
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(d.Log(), "read anew") && time.Now().Before(deadline); {
+	harness.Must(t, syscall.Kill(d.PID(), syscall.SIGHUP))
+	for deadline := time.Now().Add(harness.Patience); !strings.Contains(d.Log(), "read anew") && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if got := get(old); !strings.HasSuffix(got, "401") {
@@ -125,24 +127,24 @@ func certificate(t *testing.T, cert, key string) {
 	defer s.Close()
 	own := s.TLS.Certificates[0]
 	secret, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
-	must(t, err)
-	must(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600))
-	must(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
+	harness.Must(t, err)
+	harness.Must(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600))
+	harness.Must(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
 }
 
 // While VMware hangs, an operator's questions are answered all the same, and
 // tell what cannot be known; once it answers again so does the rest.
 func TestOperatingWhileVMwareHangs(t *testing.T) {
 	w := newVMware(t)
-	v := w.ready(w.create(w.image(tinyvm).Body(small(nil))).ID)
-	client := http.Client{Timeout: 20 * time.Second}
+	v := w.Ready(w.Create(w.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
+	client := http.Client{Timeout: harness.Patience}
 	get := func(path string) string {
 		t.Helper()
 		res, err := client.Get(w.URL + path)
-		must(t, err)
+		harness.Must(t, err)
 		defer res.Body.Close()
 		b, err := io.ReadAll(res.Body)
-		must(t, err)
+		harness.Must(t, err)
 		return fmt.Sprintf("%d\n%s", res.StatusCode, b)
 	}
 	hung := regexp.MustCompile(`\nosx_builder_vms\{phase="(ready|unknown)",status="unknown"\} 1\n`)
@@ -156,7 +158,7 @@ func TestOperatingWhileVMwareHangs(t *testing.T) {
 		}
 	}
 	w.set("hang.Vix_GetProperties", "")
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(get("/metrics"), `osx_builder_vms{phase="ready",status="powered-on"} 1`); {
+	for deadline := time.Now().Add(harness.Patience); !strings.Contains(get("/metrics"), `osx_builder_vms{phase="ready",status="powered-on"} 1`); {
 		if time.Now().After(deadline) {
 			t.Fatalf("VMware answers again, and the metrics tell %s", get("/metrics"))
 		}

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"bufio"
@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 )
 
 // document is what a client without our types sees of an answer.
@@ -25,17 +27,17 @@ type client struct {
 func (c client) ask(method, path, body string, want int) (d document) {
 	c.t.Helper()
 	req, err := http.NewRequest(method, c.url+path, strings.NewReader(body))
-	must(c.t, err)
+	harness.Must(c.t, err)
 	res, err := http.DefaultClient.Do(req)
-	must(c.t, err)
+	harness.Must(c.t, err)
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	must(c.t, err)
+	harness.Must(c.t, err)
 	if res.StatusCode != want {
 		c.t.Fatalf("%s %s %s: got %d %s, want %d", method, path, body, res.StatusCode, text, want)
 	}
 	if len(text) > 0 && res.Header.Get("Content-Type") == "application/json" {
-		must(c.t, json.Unmarshal(text, &d))
+		harness.Must(c.t, json.Unmarshal(text, &d))
 	}
 	return d
 }
@@ -44,10 +46,10 @@ func (c client) ask(method, path, body string, want int) (d document) {
 func (c client) text(path string) string {
 	c.t.Helper()
 	res, err := http.Get(c.url + path)
-	must(c.t, err)
+	harness.Must(c.t, err)
 	defer res.Body.Close()
 	text, err := io.ReadAll(res.Body)
-	must(c.t, err)
+	harness.Must(c.t, err)
 	return string(text)
 }
 
@@ -60,8 +62,8 @@ type news struct {
 func (c client) listen() (n news, hangUp func()) {
 	c.t.Helper()
 	res, err := http.Get(c.url + "/events")
-	must(c.t, err)
-	end := time.AfterFunc(2*time.Minute, func() { _ = res.Body.Close() })
+	harness.Must(c.t, err)
+	end := time.AfterFunc(harness.Patience, func() { _ = res.Body.Close() })
 	return news{c, bufio.NewScanner(res.Body)}, func() { end.Stop(); _ = res.Body.Close() }
 }
 
@@ -88,7 +90,7 @@ func (n news) until(event string, words ...string) {
 // guest is the machine's own page, once it answers.
 func (c client) guest(path, page string) map[string]string {
 	c.t.Helper()
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		v := c.ask("GET", path, "", http.StatusOK)
 		res, err := http.Get("http://" + v["ip_address"].(string) + page)
 		if err != nil {
@@ -96,7 +98,7 @@ func (c client) guest(path, page string) map[string]string {
 		}
 		text, err := io.ReadAll(res.Body)
 		res.Body.Close()
-		must(c.t, err)
+		harness.Must(c.t, err)
 		facts := map[string]string{}
 		for line := range strings.Lines(string(text)) {
 			k, v, _ := strings.Cut(line, ": ")
@@ -113,7 +115,7 @@ func (c client) guest(path, page string) map[string]string {
 // suspended over a restart of the daemon, shut down by its own guest, which
 // writes to its disk as it goes down, switched on again, reset, and gone.
 func TestLifeOverPlainHTTP(t *testing.T) {
-	s := newStage(t)
+	s := harness.New(t)
 	c := client{t, s.URL}
 	if index := c.ask("GET", "/", "", http.StatusOK); index["service"] != "osx-builder" {
 		t.Errorf("GET /: got %v", index)
@@ -123,9 +125,9 @@ func TestLifeOverPlainHTTP(t *testing.T) {
 	}
 	n, hangUp := c.listen()
 	n.until("hello")
-	i := s.image(tinyvm)
+	i := s.Image(harness.TinyVM)
 	body, err := json.Marshal(document{"memory": "128mib", "image": document{"url": i.URL, "checksum": i.SHA256, "checksum_type": "sha256"}})
-	must(t, err)
+	harness.Must(t, err)
 	path := "/vms/" + c.ask("POST", "/vms", string(body), http.StatusAccepted)["id"].(string)
 	n.until("vm", `"phase":"ready"`, `"status":"powered-on"`)
 	boot := c.guest(path, "/")["boot_id"]
@@ -143,9 +145,9 @@ func TestLifeOverPlainHTTP(t *testing.T) {
 		t.Errorf("suspended: got status %v", got)
 	}
 	n.until("vm", `"status":"suspended"`)
-	must(t, s.Stop())
+	harness.Must(t, s.Stop())
 	hangUp()
-	s.start()
+	s.Start()
 	c.url = s.URL
 	n, hangUp = c.listen()
 	defer hangUp()

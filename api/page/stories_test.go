@@ -1,10 +1,9 @@
-package main_test
+package page_test
 
 import (
 	"bytes"
 	"crypto/sha256"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -12,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -23,10 +24,10 @@ import (
 func TestPage(t *testing.T) {
 	b := newBrowser(t)
 	t.Run("a real machine", func(t *testing.T) { pageMachine(t, b) })
-	memory := memoryDaemon(t)
+	memory := harness.MemoryDaemon(t)
 	for _, story := range []struct {
 		name string
-		tell func(*testing.T, browser, *stage)
+		tell func(*testing.T, browser, *harness.Harness)
 	}{
 		{"a restart meanwhile", pageRestart},
 		{"a failing image", pageFailure},
@@ -44,19 +45,19 @@ func TestPage(t *testing.T) {
 }
 
 // memoryStage is a stage whose daemon has machines that are files.
-func memoryStage(t *testing.T, daemon string) *stage {
+func memoryStage(t *testing.T, daemon string) *harness.Harness {
 	t.Helper()
-	images := memoryImages(t)
-	s := newStageOf(t, daemon, nil, "-listen", freeAddress(t))
-	s.site.Serve = func(w http.ResponseWriter, _ *http.Request, file string) { _, _ = w.Write(images[filepath.Base(file)]) }
+	images := harness.MemoryImages(t)
+	s := harness.NewOf(t, daemon, nil, "-listen", harness.FreeAddress(t))
+	s.Site.Serve = func(w http.ResponseWriter, _ *http.Request, file string) { _, _ = w.Write(images[filepath.Base(file)]) }
 	return s
 }
 
 // A machine is made through the form, comes up before one's eyes, shows its
 // screen and console, stays through a restart of the daemon, is paused and goes.
 func pageMachine(t *testing.T, b browser) {
-	s := newStage(t, "-listen", freeAddress(t))
-	i := s.image(tinyvm)
+	s := harness.New(t, "-listen", harness.FreeAddress(t))
+	i := s.Image(harness.TinyVM)
 	p := b.open(t, s.URL+"/", desk)
 	p.shows("#empty", "no machines")
 	p.accessible("with no machines")
@@ -71,11 +72,11 @@ func pageMachine(t *testing.T, b browser) {
 	p.accessible("the form")
 	p.shot("form")
 	p.click("#create [type=submit]")
-	p.shows(".card", tinyvm)
+	p.shows(".card", harness.TinyVM)
 	p.shows(".card", "ready")
 	p.shows(".card", "powered-on")
 	id := eval[string](p, one(".card")+".dataset.id")
-	p.shows(".card .address", s.get(id).IPAddress)
+	p.shows(".card .address", s.Get(id).IPAddress)
 
 	p.until("the screen is on the card", one(".thumb img")+".naturalWidth > 100")
 	p.click(".thumb")
@@ -87,10 +88,10 @@ func pageMachine(t *testing.T, b browser) {
 	p.shows("[data-ref=log]", "tinyvm: ready")
 	p.in3(func(what string) { p.accessible("with a machine, " + what); p.shot("machine-" + what) })
 
-	must(t, s.Kill())
+	harness.Must(t, s.Kill())
 	p.shows("#gone", "does not answer")
 	p.shows("#link", "Offline")
-	s.start()
+	s.Start()
 	p.shows("#link", "Live")
 	p.until("the banner goes", one("#gone")+".hidden")
 	p.shows("[data-ref=log]", "tinyvm: ready")
@@ -110,7 +111,7 @@ func pageMachine(t *testing.T, b browser) {
 	if !eval[bool](p, "window.first === true") {
 		t.Error("the page was loaded anew, want that it followed by itself")
 	}
-	if n := s.machines(); n != 0 {
+	if n := s.Machines(); n != 0 {
 		t.Errorf("%d machines run, want none", n)
 	}
 }
@@ -127,15 +128,6 @@ func (p *tab) in3(tell func(what string)) {
 	}
 }
 
-// freeAddress is an address that a daemon can have again after a restart.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	must(t, l.Close())
-	return l.Addr().String()
-}
-
 // order fills the form with an image of the memory daemon's and sends it.
 func (p *tab) order(url, sum string) {
 	p.t.Helper()
@@ -147,10 +139,10 @@ func (p *tab) order(url, sum string) {
 
 // A download is watched; the daemon is killed in its midst and comes back, and
 // the machine becomes ready on the same page.
-func pageRestart(t *testing.T, b browser, s *stage) {
-	archive := memoryImages(t)["image0"]
+func pageRestart(t *testing.T, b browser, s *harness.Harness) {
+	archive := harness.MemoryImages(t)["image0"]
 	whole := make(chan struct{})
-	s.site.Serve = func(w http.ResponseWriter, r *http.Request, _ string) {
+	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, _ string) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(archive)))
 		half := len(archive) / 2
 		_, _ = w.Write(archive[:half])
@@ -169,17 +161,17 @@ func pageRestart(t *testing.T, b browser, s *stage) {
 	}
 	p := b.open(t, s.URL+"/", desk)
 	eval[bool](p, "window.first = true")
-	p.order(s.site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
+	p.order(s.Site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
 	p.shows(".card", "downloading")
 	p.shows(".card .progress", fmt.Sprintf(" of %d B, ", len(archive)))
 	p.until("the bar is over the half", one(".card progress")+".position > 0.5")
 	p.in3(func(what string) { p.accessible("a download, " + what); p.shot("download-" + what) })
-	must(t, s.Kill())
+	harness.Must(t, s.Kill())
 	p.shows("#gone", "does not answer")
 	p.shows(".card", "downloading")
 	p.in3(func(what string) { p.accessible("without the daemon, " + what); p.shot("gone-" + what) })
 	close(whole)
-	s.start()
+	s.Start()
 	p.shows("#link", "Live")
 	p.shows(".card", "ready")
 	if !eval[bool](p, "window.first === true") {
@@ -188,9 +180,9 @@ func pageRestart(t *testing.T, b browser, s *stage) {
 }
 
 // An image that is not what it should be says so on the machine's card.
-func pageFailure(t *testing.T, b browser, s *stage) {
+func pageFailure(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desk)
-	p.order(s.site.ImageURL("image0"), strings.Repeat("ab", 32))
+	p.order(s.Site.ImageURL("image0"), strings.Repeat("ab", 32))
 	p.shows(".card", "failed")
 	p.shows(".card .error", "image-checksum-mismatch")
 	p.shows(".card .error", strings.Repeat("ab", 32))
@@ -204,11 +196,11 @@ func pageFailure(t *testing.T, b browser, s *stage) {
 }
 
 // The API's words stand at the field that they are about, which has the focus.
-func pageErrors(t *testing.T, b browser, s *stage) {
+func pageErrors(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desk)
 	p.click("#new")
 	p.click("#create summary")
-	good := map[string]string{"image.url": s.site.ImageURL("image0"), "image.checksum": strings.Repeat("ab", 32)}
+	good := map[string]string{"image.url": s.Site.ImageURL("image0"), "image.checksum": strings.Repeat("ab", 32)}
 	for _, c := range []struct{ field, value, words string }{
 		{"image.url", "", "must be an absolute http or https URL"},
 		{"image.url", "ftp://x/y", "must be an absolute http or https URL"},
@@ -235,19 +227,19 @@ func pageErrors(t *testing.T, b browser, s *stage) {
 		}
 	}
 	p.in3(func(what string) { p.accessible("the form with an error, " + what); p.shot("error-" + what) })
-	must(t, s.Kill())
+	harness.Must(t, s.Kill())
 	p.click("#create [type=submit]")
 	p.shows("[data-error='']", "does not answer")
 }
 
 // Everything can be done without a mouse, and the focus is never lost.
-func pageKeyboard(t *testing.T, b browser, s *stage) {
+func pageKeyboard(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desk)
 	p.shows("#empty", "no machines")
 	p.tabTo("#new")
 	p.keys(kb.Enter)
 	p.until("the first field has the focus", one("[name='image.url']")+".matches(':focus')")
-	p.keys(s.site.ImageURL("image0"))
+	p.keys(s.Site.ImageURL("image0"))
 	p.tabTo("[name='image.checksum']")
 	p.keys(strings.Repeat("ab", 32))
 	p.keys(kb.Enter)
@@ -287,7 +279,7 @@ func (p *tab) keys(keys string) {
 }
 
 // Nothing is wider than a phone, and what is pressed is large enough.
-func pagePhone(t *testing.T, b browser, s *stage) {
+func pagePhone(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", phone)
 	fits := func(what string) {
 		if w := eval[int](p, "document.documentElement.scrollWidth"); w > int(phone.width) {
@@ -305,7 +297,7 @@ func pagePhone(t *testing.T, b browser, s *stage) {
 	fits("the form")
 	p.shot("phone-form")
 	p.click("#create [data-close]")
-	p.order(s.site.ImageURL(strings.Repeat("long-name-", 12)+".tar.gz"), strings.Repeat("ab", 32))
+	p.order(s.Site.ImageURL(strings.Repeat("long-name-", 12)+".tar.gz"), strings.Repeat("ab", 32))
 	p.shows(".card", "failed")
 	p.click(".card details:last-child summary")
 	fits("a failed machine")
@@ -317,10 +309,10 @@ func pagePhone(t *testing.T, b browser, s *stage) {
 }
 
 // Words of others are words, whatever they look like.
-func pageHostile(t *testing.T, b browser, s *stage) {
+func pageHostile(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desk)
 	const evil = `<img src=x onerror=alert(1)>"'&amp;`
-	p.order(s.site.URL+"/images/x?"+evil, strings.Repeat("ab", 32))
+	p.order(s.Site.URL+"/images/x?"+evil, strings.Repeat("ab", 32))
 	p.shows(".card", "failed")
 	p.click(".card details:last-child summary")
 	p.shows(".card .facts", evil)
@@ -330,13 +322,13 @@ func pageHostile(t *testing.T, b browser, s *stage) {
 }
 
 // The image cache is listed; an image goes when it is told to, unless in use.
-func pageImages(t *testing.T, b browser, s *stage) {
-	sum := fmt.Sprintf("%x", sha256.Sum256(memoryImages(t)["image0"]))
+func pageImages(t *testing.T, b browser, s *harness.Harness) {
+	sum := fmt.Sprintf("%x", sha256.Sum256(harness.MemoryImages(t)["image0"]))
 	p := b.open(t, s.URL+"/", desk)
 	for _, fact := range []string{"Health\nok", "Hypervisor\nmemory", "Limits creations\n16", "Limits memory promised\n0b", "Disk free\n", "Network nat\navailable"} {
 		p.shows("#host-facts", fact)
 	}
-	p.order(s.site.ImageURL("image0"), sum)
+	p.order(s.Site.ImageURL("image0"), sum)
 	p.shows(".card", "ready")
 	p.shows("#images-list", "used by 1 machine")
 	if eval[bool](p, one("[data-ref=remove]")+".checkVisibility()") {
@@ -349,7 +341,7 @@ func pageImages(t *testing.T, b browser, s *stage) {
 	p.click("#confirm [value=yes]")
 	p.shows("#images-empty", "No image")
 	a, err := s.Do("GET", "/images", "", nil)
-	must(t, err)
+	harness.Must(t, err)
 	if bytes.Contains(a.Body, []byte(sum)) {
 		t.Errorf("GET /images: got %s, want that it is gone", a.Body)
 	}
@@ -357,10 +349,10 @@ func pageImages(t *testing.T, b browser, s *stage) {
 
 // A machine's buttons are those that its state allows; what loses data is asked
 // about. Only a few consoles are followed at once.
-func pagePower(t *testing.T, b browser, s *stage) {
+func pagePower(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desk)
-	archive := memoryImages(t)["image0"]
-	p.order(s.site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
+	archive := harness.MemoryImages(t)["image0"]
+	p.order(s.Site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
 	p.shows(".card", "ready")
 	p.shows(".card", "powered-on")
 	for _, step := range []struct{ action, status, buttons string }{
@@ -381,7 +373,7 @@ func pagePower(t *testing.T, b browser, s *stage) {
 		p.until("the buttons are "+step.buttons, "[...document.querySelectorAll('[data-power]')].filter((b) => b.checkVisibility()).map((b) => b.dataset.power).join(' ') === '"+step.buttons+"'")
 	}
 	for range 4 {
-		s.settled(s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: fmt.Sprintf("%x", sha256.Sum256(archive))}.Body(nil)).ID)
+		s.Settled(s.Create(e2e.Image{URL: s.Site.ImageURL("image0"), SHA256: fmt.Sprintf("%x", sha256.Sum256(archive))}.Body(nil)).ID)
 	}
 	p.until("there are five machines", "document.querySelectorAll('.card').length === 5")
 	for i := range 4 {
@@ -393,7 +385,7 @@ func pagePower(t *testing.T, b browser, s *stage) {
 
 // A tab that is not looked at lets go of its connection, and catches up once
 // it is looked at again. It learns what others do.
-func pageHidden(t *testing.T, b browser, s *stage) {
+func pageHidden(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desk)
 	p.shows("#link", "Live")
 	hide := func(away bool) {
@@ -406,22 +398,22 @@ func pageHidden(t *testing.T, b browser, s *stage) {
 			t.Fatalf("not within %v: the stream of events ends", patience)
 		}
 	}
-	v := s.create(e2e.Image{URL: s.site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
+	v := s.Create(e2e.Image{URL: s.Site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
 	hide(false)
 	p.shows(".card", "failed")
-	s.destroy(v.ID)
+	s.Destroy(v.ID)
 	p.shows("#empty", "no machines")
 }
 
 // Where the daemon wants a token, the page asks for it, says when it is not the
 // right one, keeps it over a reload and forgets it when told to.
-func pageToken(t *testing.T, b browser, s *stage) {
-	must(t, s.Stop())
+func pageToken(t *testing.T, b browser, s *harness.Harness) {
+	harness.Must(t, s.Stop())
 	file := filepath.Join(t.TempDir(), "tokens")
 	const token = "a-token-of-thirty-two-characters"
-	must(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
-	s.args = append(s.args, "-token-file", file)
-	s.start()
+	harness.Must(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
+	s.Args = append(s.Args, "-token-file", file)
+	s.Start()
 	p := b.open(t, s.URL+"/", desk)
 	p.shows("#token", "Token")
 	p.in3(func(what string) { p.accessible("asking for the token, " + what); p.shot("token-" + what) })
@@ -436,21 +428,21 @@ func pageToken(t *testing.T, b browser, s *stage) {
 	p.shows("#empty", "no machines")
 	p.navigate(s.URL + "/")
 	p.shows("#link", "Live")
-	p.order(s.site.ImageURL("image0"), strings.Repeat("ab", 32))
+	p.order(s.Site.ImageURL("image0"), strings.Repeat("ab", 32))
 	p.shows(".card", "failed")
 	p.click("[data-ref=destroy]")
 	p.click("#confirm [value=yes]")
 	p.shows("#empty", "no machines")
 	p.click("#forget")
 	p.shows("#token", "Token")
-	must(t, s.Stop())
+	harness.Must(t, s.Stop())
 }
 
 // accessible holds the page against axe-core's rules.
 func (p *tab) accessible(what string) {
 	p.t.Helper()
 	files, err := filepath.Glob("build/axe-*/node_modules/axe-core/axe.min.js")
-	must(p.t, err)
+	harness.Must(p.t, err)
 	if len(files) == 0 {
 		const why = "accessibility is not checked: there is no axe-core; make test gets it, with npm"
 		if os.Getenv("CI") != "" {
@@ -460,7 +452,7 @@ func (p *tab) accessible(what string) {
 		return
 	}
 	script, err := os.ReadFile(files[len(files)-1])
-	must(p.t, err)
+	harness.Must(p.t, err)
 	p.do(chromedp.Evaluate[chromedp.Void]("window.axe || (() => {" + string(script) + "})(), 0"))
 	const run = `axe.run({resultTypes: ['violations']}).then((r) => r.violations.filter((v) => ['serious', 'critical'].includes(v.impact))
 		.map((v) => v.id + ': ' + v.help + '\n' + v.nodes.map((n) => '  ' + n.html + '\n  ' + n.failureSummary).join('\n')))`

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"bufio"
@@ -14,12 +14,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 )
 
 // attacked is a daemon that wants a token, and a file beside its records that
 // nobody may reach.
 type attacked struct {
-	*stage
+	*harness.Harness
 	token, canary string
 }
 
@@ -27,10 +29,10 @@ func newAttacked(t *testing.T) attacked {
 	t.Helper()
 	a := attacked{token: strings.Repeat("Tk7", 12)}
 	file := filepath.Join(t.TempDir(), "tokens")
-	must(t, os.WriteFile(file, []byte(a.token+"\n"), 0o600))
-	a.stage = newStage(t, "-host-names", "build.example", "-token-file", file, "-log-level", "debug")
+	harness.Must(t, os.WriteFile(file, []byte(a.token+"\n"), 0o600))
+	a.Harness = harness.New(t, "-host-names", "build.example", "-token-file", file, "-log-level", "debug")
 	a.canary = filepath.Join(a.Data, "canary.json")
-	must(t, os.WriteFile(a.canary, []byte(`{"version": 2}`), 0o600))
+	harness.Must(t, os.WriteFile(a.canary, []byte(`{"version": 2}`), 0o600))
 	t.Cleanup(a.unharmed)
 	return a
 }
@@ -38,16 +40,16 @@ func newAttacked(t *testing.T) attacked {
 // unharmed checks that no attack left a machine, an internal error or a secret
 // in the log, or touched what is not the API's.
 func (a attacked) unharmed() {
-	a.t.Helper()
+	a.T.Helper()
 	list := a.ask("GET", "/vms", "")
 	if !strings.Contains(list.body, `"vms": []`) {
-		a.t.Errorf("after the attack: got %d %s, want no machine", list.status, list.body)
+		a.T.Errorf("after the attack: got %d %s, want no machine", list.status, list.body)
 	}
 	if b, err := os.ReadFile(a.canary); err != nil || string(b) != `{"version": 2}` {
-		a.t.Errorf("the file beside the records: got %q, %v", b, err)
+		a.T.Errorf("the file beside the records: got %q, %v", b, err)
 	}
 	if bad := regexp.MustCompile(`(?m)^.*("status":500|panic|` + a.token + `).*$`).FindString(a.Log()); bad != "" {
-		a.t.Errorf("the log has %s", bad)
+		a.T.Errorf("the log has %s", bad)
 	}
 }
 
@@ -59,9 +61,9 @@ type reply struct {
 // ask sends a request with the token, if no header says otherwise; headers
 // come in pairs.
 func (a attacked) ask(method, path, body string, headers ...string) reply {
-	a.t.Helper()
+	a.T.Helper()
 	req, err := http.NewRequest(method, a.URL+path, strings.NewReader(body))
-	must(a.t, err)
+	harness.Must(a.T, err)
 	req.Header.Set("Authorization", "Bearer "+a.token)
 	for i := 0; i < len(headers); i += 2 {
 		if headers[i] == "Host" {
@@ -71,7 +73,7 @@ func (a attacked) ask(method, path, body string, headers ...string) reply {
 		req.Header.Set(headers[i], headers[i+1])
 	}
 	res, err := a.Send(req)
-	must(a.t, err)
+	harness.Must(a.T, err)
 	return reply{res.Status, string(res.Body)}
 }
 
@@ -107,7 +109,7 @@ func TestAttackFromAPage(t *testing.T) {
 		t.Errorf("to a name of -host-names: got %d %s, want 200", got.status, got.body)
 	}
 	got, err := a.Do("OPTIONS", "/vms", "", nil)
-	must(t, err)
+	harness.Must(t, err)
 	for name := range got.Header {
 		if strings.HasPrefix(name, "Access-Control-") {
 			t.Errorf("a preflight is answered with %s: %s", name, got.Header.Get(name))
@@ -117,7 +119,7 @@ func TestAttackFromAPage(t *testing.T) {
 
 // anyBody is a request that would make a machine.
 func (a attacked) anyBody() string {
-	return `{"image": {"url": "` + a.site.ImageURL("none") + `", "checksum": "` + strings.Repeat("0", 64) + `", "checksum_type": "sha256"}}`
+	return `{"image": {"url": "` + a.Site.ImageURL("none") + `", "checksum": "` + strings.Repeat("0", 64) + `", "checksum_type": "sha256"}}`
 }
 
 // Guesses, prefixes, other schemes and tokens in other places let nobody in,
@@ -163,15 +165,15 @@ func TestAttackOnPaths(t *testing.T) {
 // raw writes bytes to the daemon and returns its answers up to its closing the
 // connection, which it must do by itself.
 func (a attacked) raw(text string) (replies []reply) {
-	a.t.Helper()
+	a.T.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
-	must(a.t, err)
+	harness.Must(a.T, err)
 	defer c.Close()
-	must(a.t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	harness.Must(a.T, c.SetDeadline(time.Now().Add(harness.Patience)))
 	_, _ = io.WriteString(c, text) // it may have closed already
 	b, err := io.ReadAll(c)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
-		a.t.Errorf("%.200q: the connection stays open", text)
+		a.T.Errorf("%.200q: the connection stays open", text)
 	}
 	for r := bufio.NewReader(bytes.NewReader(b)); ; {
 		res, err := http.ReadResponse(r, nil)
@@ -181,7 +183,7 @@ func (a attacked) raw(text string) (replies []reply) {
 		body, _ := io.ReadAll(res.Body)
 		for name := range res.Header {
 			if strings.Contains(name, "Evil") {
-				a.t.Errorf("%.200q: the answer has the header %s", text, name)
+				a.T.Errorf("%.200q: the answer has the header %s", text, name)
 			}
 		}
 		replies = append(replies, reply{res.StatusCode, string(body)})

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"fmt"
@@ -13,9 +13,11 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 )
 
-// figures are what a daemon holds of its host.
+// measure are what a daemon holds of its host.
 type figures struct {
 	descriptors, threads int
 	rss                  int // KiB
@@ -27,31 +29,31 @@ func (f figures) String() string {
 	return fmt.Sprintf("%d descriptors, %d threads, %d KiB resident, %d network devices, %d files", f.descriptors, f.threads, f.rss, f.devices, len(f.files))
 }
 
-// figures measures the daemon while it has no machine.
-func (s *stage) figures() (f figures) {
-	s.t.Helper()
+// measure measures the daemon while it has no machine.
+func measure(s *harness.Harness) (f figures) {
+	s.T.Helper()
 	http.DefaultClient.CloseIdleConnections() // ours would count among its descriptors
 	time.Sleep(200 * time.Millisecond)        // for it to see that they are closed
 	proc := filepath.Join("/proc", strconv.Itoa(s.PID()))
 	count := func(dir string) int {
 		entries, err := os.ReadDir(filepath.Join(proc, dir))
-		must(s.t, err)
+		harness.Must(s.T, err)
 		return len(entries)
 	}
 	f.descriptors, f.threads = count("fd"), count("task")
 	b, err := os.ReadFile(filepath.Join(proc, "status"))
-	must(s.t, err)
+	harness.Must(s.T, err)
 	if m := regexp.MustCompile(`VmRSS:\s+(\d+) kB`).FindSubmatch(b); m != nil {
 		f.rss, _ = strconv.Atoi(string(m[1]))
 	}
 	devices, err := net.Interfaces()
-	must(s.t, err)
+	harness.Must(s.T, err)
 	for _, d := range devices {
 		if strings.HasPrefix(d.Name, "osxb") {
 			f.devices++
 		}
 	}
-	must(s.t, filepath.WalkDir(s.Data, func(path string, e fs.DirEntry, err error) error {
+	harness.Must(s.T, filepath.WalkDir(s.Data, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() {
 			f.files = append(f.files, strings.TrimPrefix(path, s.Data))
 		}
@@ -60,14 +62,14 @@ func (s *stage) figures() (f figures) {
 	return f
 }
 
-// goroutines ends the daemon by SIGQUIT, which makes it tell of each.
-func (s *stage) goroutines() int {
-	s.t.Helper()
+// countGoroutines ends the daemon by SIGQUIT, which makes it tell of each.
+func countGoroutines(s *harness.Harness) int {
+	s.T.Helper()
 	http.DefaultClient.CloseIdleConnections()
-	must(s.t, s.Quit())
+	harness.Must(s.T, s.Quit())
 	n := len(regexp.MustCompile(`(?m)^goroutine \d+ `).FindAllString(s.Log(), -1))
 	if n == 0 {
-		s.t.Errorf("the daemon told of no goroutine: %s", s.Log())
+		s.T.Errorf("the daemon told of no goroutine: %s", s.Log())
 	}
 	return n
 }
@@ -80,37 +82,37 @@ func TestSoak(t *testing.T) {
 		t.Skip("needs Linux's /proc to look into the daemon")
 	}
 	temp := t.TempDir()
-	s := newStageEnv(t, append(os.Environ(), "TMPDIR="+temp))
-	i := s.image(tinyvm)
+	s := harness.NewEnv(t, append(os.Environ(), "TMPDIR="+temp))
+	i := s.Image(harness.TinyVM)
 	a, err := s.Do("GET", "/healthz", "", nil)
-	must(t, err)
+	harness.Must(t, err)
 	if a.Status != http.StatusOK {
 		t.Fatalf("GET /healthz: got %d %s", a.Status, a.Body)
 	}
-	fresh := s.goroutines()
-	s.start()
+	fresh := countGoroutines(s)
+	s.Start()
 	round := func() {
-		v := s.create(i.Body(small(map[string]any{"callback_url": s.site.CallbackURL(), "expires_in": "1h"})))
-		bad := s.create(i.Body(small(map[string]any{"image": map[string]string{
-			"url": s.site.ImageURL("none"), "checksum": strings.Repeat("1", 64), "checksum_type": "sha256",
+		v := s.Create(i.Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL(), "expires_in": "1h"})))
+		bad := s.Create(i.Body(harness.Small(map[string]any{"image": map[string]string{
+			"url": s.Site.ImageURL("none"), "checksum": strings.Repeat("1", 64), "checksum_type": "sha256",
 		}})))
-		cancelled := s.create(i.Body(small(nil)))
-		s.destroy(cancelled.ID)
-		s.ready(v.ID)
-		s.settled(bad.ID)
-		s.callback()
-		s.destroy(v.ID)
-		s.destroy(bad.ID)
+		cancelled := s.Create(i.Body(harness.Small(nil)))
+		s.Destroy(cancelled.ID)
+		s.Ready(v.ID)
+		s.Settled(bad.ID)
+		s.Callback()
+		s.Destroy(v.ID)
+		s.Destroy(bad.ID)
 	}
 	round()
 	round()
-	before := s.figures()
+	before := measure(s)
 	rounds := 0
-	for end := time.Now().Add(time.Duration(envInt(t, "SOAK_SECONDS", 15)) * time.Second); time.Now().Before(end); rounds++ {
+	for end := time.Now().Add(time.Duration(harness.EnvInt(t, "SOAK_SECONDS", 15)) * time.Second); time.Now().Before(end); rounds++ {
 		round()
 	}
-	after := s.figures()
-	left := s.goroutines()
+	after := measure(s)
+	left := countGoroutines(s)
 	t.Logf("%d rounds of 3 machines each\nat the start: %v, %d goroutines\nat the end:   %v, %d goroutines", rounds, before, fresh, after, left)
 	if after.descriptors > before.descriptors+2 || after.devices > before.devices || left > fresh+5 {
 		t.Errorf("descriptors, devices or goroutines have grown")
@@ -127,5 +129,5 @@ func TestSoak(t *testing.T) {
 	if entries, err := os.ReadDir(temp); err != nil || len(entries) > 0 {
 		t.Errorf("temporary files: %v, %v", entries, err)
 	}
-	s.start() // to tidy up what SIGQUIT cut off
+	s.Start() // to tidy up what SIGQUIT cut off
 }

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"encoding/json"
@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm/vmtest/harness"
+
 	"osx-builder/vm"
 )
 
@@ -28,71 +30,71 @@ const daemonUser = 54321
 // address that it keeps while the daemon is killed and its network broken, and
 // -clean-network leaves the host as it was, though the machine runs.
 func TestManagedNetwork(t *testing.T) {
-	s := newStageAs(t, "+net_admin,+net_raw,+net_bind_service", "-network", "bridge")
-	before := s.hostNetwork()
-	s.start()
+	s := newHarnessAs(t, "+net_admin,+net_raw,+net_bind_service", "-network", "bridge")
+	before := hostNetwork(s)
+	s.Start()
 	t.Cleanup(func() {
 		if t.Failed() {
 			_ = s.Kill() // it may be dead, or alive, wherever the test ended
-			s.start()    // to destroy the machine
+			s.Start()    // to destroy the machine
 		}
 	})
-	v := s.ready(s.create(s.image(tinyvm).Body(small(map[string]any{"forward": []int{8080}}))).ID)
+	v := s.Ready(s.Create(s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"forward": []int{8080}}))).ID)
 	if v.PortForwards != nil || !slices.Contains(v.Addresses, v.IPAddress) {
 		t.Errorf("got forwards %v and %s among %v, want no forwards and the address among its addresses", v.PortForwards, v.IPAddress, v.Addresses)
 	}
-	boot := s.page(v)["boot_id"]
-	if caps := s.capabilities(v.ID); caps != "0000000000000000" {
+	boot := s.Page(v)["boot_id"]
+	if caps := capabilities(s, v.ID); caps != "0000000000000000" {
 		t.Errorf("QEMU has capabilities %s, want none", caps)
 	}
 
-	rules := s.output(listRules)
-	must(t, s.Kill())
-	s.output("kill -9 $(cat " + filepath.Join(s.Data, "net", "nat", "dnsmasq.pid") + ")")
-	s.output("ip link del $(ip -br link show type bridge | grep -o '^osxb[^ ]*')")
-	s.start()
-	if again := s.get(v.ID); again.IPAddress != v.IPAddress || s.page(again)["boot_id"] != boot {
+	rules := shell(s, listRules)
+	harness.Must(t, s.Kill())
+	shell(s, "kill -9 $(cat "+filepath.Join(s.Data, "net", "nat", "dnsmasq.pid")+")")
+	shell(s, "ip link del $(ip -br link show type bridge | grep -o '^osxb[^ ]*')")
+	s.Start()
+	if again := s.Get(v.ID); again.IPAddress != v.IPAddress || s.Page(again)["boot_id"] != boot {
 		t.Errorf("after the restart: got %+v, want %s and boot %s", again, v.IPAddress, boot)
 	}
-	if got := s.output(listRules); !sameWords(got, rules) {
+	if got := shell(s, listRules); !sameWords(got, rules) {
 		t.Errorf("after the restart the rules are\n%s\nwant\n%s", got, rules)
 	}
 
-	must(t, s.Kill())
-	if out, err := exec.Command(s.program, "-data", s.Data, "-clean-network").CombinedOutput(); err != nil {
+	harness.Must(t, s.Kill())
+	if out, err := exec.Command(s.Program, "-data", s.Data, "-clean-network").CombinedOutput(); err != nil {
 		t.Fatalf("-clean-network: %v: %s", err, out)
 	}
-	if got := s.hostNetwork(); got != before {
+	if got := hostNetwork(s); got != before {
 		t.Errorf("after -clean-network the host has\n%s\nwant\n%s", got, before)
 	}
-	if n := s.machines(); n != 1 {
+	if n := s.Machines(); n != 1 {
 		t.Errorf("%d machines run, want that -clean-network ended none", n)
 	}
-	s.start()
-	if again := s.get(v.ID); again.IPAddress != "" || again.Status != vm.PoweredOn {
+	s.Start()
+	if again := s.Get(v.ID); again.IPAddress != "" || again.Status != vm.PoweredOn {
 		t.Errorf("without its network the machine has address %q and status %s", again.IPAddress, again.Status)
 	}
-	s.destroy(v.ID)
+	s.Destroy(v.ID)
 }
 
 // Without the right to set up networks machines are on the user network, and
 // all who are told that there is no other are told why.
 func TestUserNetwork(t *testing.T) {
-	s := newStageAs(t, "-all", "-forward", "80")
-	s.start()
+	s := newHarnessAs(t, "-all", "-forward", "80")
+	s.Start()
 	a, err := s.Do("GET", "/healthz?verbose=1", "", nil)
-	must(t, err)
+	harness.Must(t, err)
 	var health struct {
 		Networks map[vm.NetworkType]vm.NetworkState
 	}
-	must(t, a.JSON(&health))
+	harness.Must(t, a.JSON(&health))
 	if n := health.Networks; !n[vm.NAT].Available || !n[vm.HostOnly].Available || n[vm.Bridged].Available {
 		t.Errorf("got %+v, want nat and hostonly", n)
 	}
-	a, err = s.Do("POST", "/vms", "application/json", s.image(tinyvm).Body(small(map[string]any{"network_type": "bridged"})))
-	must(t, err)
+	a, err = s.Do("POST", "/vms", "application/json", s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"network_type": "bridged"})))
+	harness.Must(t, err)
 	var refused vm.Error
-	must(t, json.Unmarshal(a.Body, &refused))
+	harness.Must(t, json.Unmarshal(a.Body, &refused))
 	if a.Status != http.StatusBadRequest || refused.Code != vm.CodeNetworkUnavailable {
 		t.Errorf("bridged: got %d %s, want 400 %s", a.Status, a.Body, vm.CodeNetworkUnavailable)
 	}
@@ -102,36 +104,35 @@ func TestUserNetwork(t *testing.T) {
 		}
 	}
 
-	v := s.ready(s.create(s.image(tinyvm).Body(small(map[string]any{"network_type": "hostonly", "forward": []int{8080}}))).ID)
+	v := s.Ready(s.Create(s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"network_type": "hostonly", "forward": []int{8080}}))).ID)
 	if v.IPAddress != "127.0.0.1" || len(v.PortForwards) != 3 {
 		t.Errorf("got address %s, forwards %v, want 127.0.0.1 and ports 22, 80 and 8080", v.IPAddress, v.PortForwards)
 	}
-	if page := s.page(v); page["mac"] != v.MACAddress {
+	if page := s.Page(v); page["mac"] != v.MACAddress {
 		t.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
 	}
-	s.banner(v)
-	must(t, s.Stop())
-	s.start()
-	if again := s.get(v.ID); !slices.Equal(again.PortForwards, v.PortForwards) || s.page(again)["mac"] != v.MACAddress {
+	awaitBanner(s, v)
+	harness.Must(t, s.Stop())
+	s.Start()
+	if again := s.Get(v.ID); !slices.Equal(again.PortForwards, v.PortForwards) || s.Page(again)["mac"] != v.MACAddress {
 		t.Errorf("after a restart: got forwards %v, want %v", again.PortForwards, v.PortForwards)
 	}
 }
 
-// newStageAs prepares a stage whose daemon is a user that is not root and has
+// newHarnessAs prepares a harness whose daemon is a user that is not root and has
 // these capabilities, as setpriv writes them. A test that is not root itself
 // runs the daemon as it is.
-func newStageAs(t *testing.T, capabilities string, args ...string) *stage {
+func newHarnessAs(t *testing.T, capabilities string, args ...string) *harness.Harness {
 	t.Helper()
-	s := bareStage(t, nil, args...)
+	s := harness.Stopped(t, nil, args...)
 	if os.Geteuid() != 0 {
 		if capabilities != "-all" {
-			without(t, "this test gives a daemon capabilities and needs root")
+			harness.Without(t, "this test gives a daemon capabilities and needs root")
 		}
 		return s
 	}
-	must(t, os.Chmod(filepath.Dir(binary), 0o711))
-	must(t, os.Chown(s.Data, daemonUser, daemonUser))
-	s.program = filepath.Join(t.TempDir(), "daemon")
+	harness.Must(t, os.Chown(s.Data, daemonUser, daemonUser))
+	s.Program = filepath.Join(t.TempDir(), "daemon")
 	tun := filepath.Join(t.TempDir(), "tun")
 	// Where udev runs, every user may open /dev/net/tun; elsewhere, in
 	// containers, this daemon gets one that it may.
@@ -139,46 +140,46 @@ func newStageAs(t *testing.T, capabilities string, args ...string) *stage {
 [ -e %[1]s ] || mknod -m 666 %[1]s c 10 200 || exit
 exec unshare --mount --propagation private sh -c 'mount --bind %[1]s /dev/net/tun && exec "$@"' sh \
 	setpriv --reuid %[2]d --regid %[2]d --clear-groups --inh-caps -all,%[3]s --ambient-caps -all,%[3]s %[4]s "$@"
-`, tun, daemonUser, capabilities, binary)
-	must(t, os.WriteFile(s.program, []byte(script), 0o755))
+`, tun, daemonUser, capabilities, harness.Binary(t))
+	harness.Must(t, os.WriteFile(s.Program, []byte(script), 0o755))
 	return s
 }
 
-// banner waits for what the guest tells a client of port 22.
-func (s *stage) banner(v vm.VM) {
-	s.t.Helper()
+// awaitBanner waits for what the guest tells a client of port 22.
+func awaitBanner(s *harness.Harness, v vm.VM) {
+	s.T.Helper()
 	i := slices.IndexFunc(v.PortForwards, func(f vm.PortForward) bool { return f.Guest == 22 })
-	c, err := net.DialTimeout("tcp", net.JoinHostPort(v.IPAddress, strconv.Itoa(v.PortForwards[i].Host)), 10*time.Second)
-	must(s.t, err)
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(v.IPAddress, strconv.Itoa(v.PortForwards[i].Host)), harness.Patience)
+	harness.Must(s.T, err)
 	defer c.Close()
-	must(s.t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+	harness.Must(s.T, c.SetReadDeadline(time.Now().Add(harness.Patience)))
 	b := make([]byte, 6)
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "tinyvm" {
-		s.t.Errorf("port 22 answers %q, %v, want the guest's banner", b, err)
+		s.T.Errorf("port 22 answers %q, %v, want the guest's banner", b, err)
 	}
 }
 
-// output runs a shell's command.
-func (s *stage) output(command string) string {
-	s.t.Helper()
+// shell runs a shell's command.
+func shell(s *harness.Harness, command string) string {
+	s.T.Helper()
 	out, err := exec.Command("sh", "-c", command).CombinedOutput()
 	if err != nil {
-		s.t.Fatalf("%s: %v: %s", command, err, out)
+		s.T.Fatalf("%s: %v: %s", command, err, out)
 	}
 	return string(out)
 }
 
 // hostNetwork is what -clean-network leaves as it found it.
-func (s *stage) hostNetwork() string {
-	s.t.Helper()
-	return s.output("ip link; ip route; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ls /run | grep osxb; ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*" + s.Data + "' || true")
+func hostNetwork(s *harness.Harness) string {
+	s.T.Helper()
+	return shell(s, "ip link; ip route; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ls /run | grep osxb; ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*"+s.Data+"' || true")
 }
 
 // capabilities are those in force of the machine's QEMU.
-func (s *stage) capabilities(id string) string {
-	s.t.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.process(id)))
-	must(s.t, err)
+func capabilities(s *harness.Harness, id string) string {
+	s.T.Helper()
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.QEMU(id)))
+	harness.Must(s.T, err)
 	_, after, _ := strings.Cut(string(status), "CapEff:\t")
 	caps, _, _ := strings.Cut(after, "\n")
 	return caps

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"archive/zip"
@@ -17,13 +17,12 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm/vmtest/harness"
+
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"osx-builder/vm"
 )
-
-// longestStop is what the daemon may take from SIGTERM to its end.
-const longestStop = 10 * time.Second
 
 // verifySignature lets the specification's own library judge.
 func verifySignature(secret string, h http.Header, body []byte) error {
@@ -34,15 +33,15 @@ func verifySignature(secret string, h http.Header, body []byte) error {
 	return w.Verify(body, h)
 }
 
-// dial opens a connection that the daemon serves.
-func (s *stage) dial() net.Conn {
-	s.t.Helper()
+// dialServed opens a connection that the daemon serves.
+func dialServed(s *harness.Harness) net.Conn {
+	s.T.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-	must(s.t, err)
+	harness.Must(s.T, err)
 	_, err = c.Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-	must(s.t, err)
+	harness.Must(s.T, err)
 	_, err = c.Read(make([]byte, 1))
-	must(s.t, err)
+	harness.Must(s.T, err)
 	return c
 }
 
@@ -50,12 +49,12 @@ func (s *stage) dial() net.Conn {
 func newPlainDaemon(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
 	data, err := os.MkdirTemp("", "osxb")
-	must(t, err)
-	d := exec.Command(binary, append([]string{"-data", data, "-listen", "127.0.0.1:0"}, args...)...)
-	must(t, d.Start())
+	harness.Must(t, err)
+	d := exec.Command(harness.Binary(t), append([]string{"-data", data, "-listen", "127.0.0.1:0"}, args...)...)
+	harness.Must(t, d.Start())
 	t.Cleanup(func() {
 		_ = d.Process.Kill() // it has ended, unless the test failed
-		must(t, os.RemoveAll(data))
+		harness.Must(t, os.RemoveAll(data))
 	})
 	for i, a := range args {
 		if a == "-log-file" {
@@ -68,7 +67,7 @@ func newPlainDaemon(t *testing.T, args ...string) *exec.Cmd {
 // waitForText waits until a file has a text.
 func waitForText(t *testing.T, path, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), text) {
 			return
 		}
@@ -77,18 +76,14 @@ func waitForText(t *testing.T, path, text string) {
 	t.Fatalf("%s does not get %q: %s", path, text, b)
 }
 
-// stopped sends SIGTERM and checks the time that the end takes, and that
-// nothing half-written is left.
-func (s *stage) stopped() {
-	s.t.Helper()
-	started := time.Now()
-	must(s.t, s.Stop())
-	if took := time.Since(started); took > longestStop {
-		s.t.Errorf("the daemon took %v to stop, want at most %v", took, longestStop)
-	}
+// stopInOrder sends SIGTERM and checks that the daemon ends with status 0, which it
+// does only within its own time limit, and that nothing half-written is left.
+func stopInOrder(s *harness.Harness) {
+	s.T.Helper()
+	harness.Must(s.T, s.Stop())
 	half, _ := filepath.Glob(filepath.Join(s.Data, "vms", ".*"))
 	if len(half) > 0 {
-		s.t.Errorf("half-written files are left: %v", half)
+		s.T.Errorf("half-written files are left: %v", half)
 	}
 }
 
@@ -105,13 +100,13 @@ func TestStopInEachPhase(t *testing.T) {
 			if phase == vm.Waiting {
 				open[1]()
 			}
-			s := newStageEnv(t, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
-			i := s.image(tinyvm)
+			s := harness.NewEnv(t, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
+			i := s.Image(harness.TinyVM)
 			if phase == vm.Downloading {
-				s.site.Serve = func(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }
+				s.Site.Serve = func(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }
 			}
-			v := s.create(i.Body(small(nil)))
-			s.until(v.ID, string(phase), func(v vm.VM) bool { return v.Phase == phase })
+			v := s.Create(i.Body(harness.Small(nil)))
+			s.Until(v.ID, string(phase), func(v vm.VM) bool { return v.Phase == phase })
 			waited := make(chan string, 1)
 			go func() {
 				a, err := s.Do("GET", "/vms/"+v.ID+"?wait=1m", "", nil)
@@ -122,15 +117,15 @@ func TestStopInEachPhase(t *testing.T) {
 				waited <- ""
 			}()
 			time.Sleep(50 * time.Millisecond) // so that the waiter is likely to wait; either way it has its answer
-			s.stopped()
+			stopInOrder(s)
 			if said := <-waited; said != "" {
 				t.Errorf("?wait= got no document: %s", said)
 			}
-			s.site.Serve = nil
+			s.Site.Serve = nil
 			open[0]()
 			open[1]()
-			s.start()
-			s.ready(v.ID)
+			s.Start()
+			s.Ready(v.ID)
 		})
 	}
 }
@@ -138,56 +133,56 @@ func TestStopInEachPhase(t *testing.T) {
 // An image that takes its time to unpack holds up the end no longer than others.
 func TestStopWhileUnpacking(t *testing.T) {
 	const size = 128 << 20
-	s := newStage(t)
+	s := harness.New(t)
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
 	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestSpeed) })
 	for name, content := range map[string]io.Reader{
-		"a.vmx":          strings.NewReader(vmxText("disk.vmdk")),
-		"disk.vmdk":      strings.NewReader(strings.Replace(descriptor("disk-flat.vmdk"), "RW 8 ", fmt.Sprintf("RW %d ", size/512), 1)),
+		"a.vmx":          strings.NewReader(harness.VMX("disk.vmdk")),
+		"disk.vmdk":      strings.NewReader(strings.Replace(harness.Descriptor("disk-flat.vmdk"), "RW 8 ", fmt.Sprintf("RW %d ", size/512), 1)),
 		"disk-flat.vmdk": io.LimitReader(neverEnds{}, size),
 	} {
 		w, err := z.Create(name)
-		must(t, err)
+		harness.Must(t, err)
 		_, err = io.Copy(w, content)
-		must(t, err)
+		harness.Must(t, err)
 	}
-	must(t, z.Close())
-	s.serve(map[string][]byte{"zeroes": b.Bytes()})
-	v := s.create(s.served("zeroes", b.Bytes()).Body(small(nil)))
-	s.until(v.ID, "unpacking", func(v vm.VM) bool { return v.Phase == vm.Unpacking })
-	s.stopped()
-	s.start()
-	s.until(v.ID, "unpacked", func(v vm.VM) bool {
+	harness.Must(t, z.Close())
+	s.Serve(map[string][]byte{"zeroes": b.Bytes()})
+	v := s.Create(s.Served("zeroes", b.Bytes()).Body(harness.Small(nil)))
+	s.Until(v.ID, "unpacking", func(v vm.VM) bool { return v.Phase == vm.Unpacking })
+	stopInOrder(s)
+	s.Start()
+	s.Until(v.ID, "unpacked", func(v vm.VM) bool {
 		return v.Phase != vm.Accepted && v.Phase != vm.Downloading && v.Phase != vm.Unpacking
 	})
-	if v := s.get(v.ID); v.Phase == vm.Failed {
+	if v := s.Get(v.ID); v.Phase == vm.Failed {
 		t.Errorf("after the restart it failed: %+v", v.Error)
 	}
-	s.destroy(v.ID)
+	s.Destroy(v.ID)
 }
 
 // SIGTERM during a destruction that hangs, and while a receiver does.
 func TestStopWhileOthersHang(t *testing.T) {
-	s := newStage(t)
+	s := harness.New(t)
 	hung := make(chan struct{})
 	receiver := hangingReceiver(t, hung)
-	i := s.image(tinyvm)
-	v := s.ready(s.create(i.Body(small(map[string]any{"callback_url": receiver}))).ID)
+	i := s.Image(harness.TinyVM)
+	v := s.Ready(s.Create(i.Body(harness.Small(map[string]any{"callback_url": receiver}))).ID)
 	<-hung
-	must(t, syscall.Kill(s.process(v.ID), syscall.SIGSTOP))
+	harness.Must(t, syscall.Kill(s.QEMU(v.ID), syscall.SIGSTOP))
 	first := s.Daemon
 	go func() { _, _ = first.Do("GET", "/vms/"+v.ID, "", nil) }() // hangs with the machine
-	s.stopped()
-	s.start()
-	s.destroy(v.ID)
+	stopInOrder(s)
+	s.Start()
+	s.Destroy(v.ID)
 }
 
 // hangingReceiver takes callbacks and does not answer the first of them.
 func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	harness.Must(t, err)
 	var once sync.Once
 	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		once.Do(func() {
@@ -197,7 +192,7 @@ func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
 		})
 	})}
 	go func() { _ = server.Serve(l) }() // ends with Close
-	t.Cleanup(func() { must(t, server.Close()) })
+	t.Cleanup(func() { harness.Must(t, server.Close()) })
 	return "http://" + l.Addr().String() + "/"
 }
 
@@ -205,21 +200,21 @@ func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
 func TestSystemdIsNotified(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
-	must(t, err)
+	harness.Must(t, err)
 	defer l.Close()
-	s := newStageEnv(t, append(os.Environ(), "NOTIFY_SOCKET="+socket))
+	s := harness.NewEnv(t, append(os.Environ(), "NOTIFY_SOCKET="+socket))
 	next := func() string {
 		t.Helper()
-		must(t, l.SetReadDeadline(time.Now().Add(10*time.Second)))
+		harness.Must(t, l.SetReadDeadline(time.Now().Add(harness.Patience)))
 		b := make([]byte, 1000)
 		n, err := l.Read(b)
-		must(t, err)
+		harness.Must(t, err)
 		return string(b[:n])
 	}
 	if got := next(); got != "READY=1" {
 		t.Errorf("at the start: got %q, want READY=1", got)
 	}
-	s.stopped()
+	stopInOrder(s)
 	if got := next(); got != "STOPPING=1" {
 		t.Errorf("at the end: got %q, want STOPPING=1", got)
 	}

@@ -1,9 +1,6 @@
-package main_test
+package e2e_test
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -14,43 +11,12 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
 )
-
-// vmxText is a .vmx with one disk.
-func vmxText(disk string) string {
-	return fmt.Sprintf("config.version = \"8\"\nvirtualHW.version = \"19\"\nguestOS = \"other\"\nscsi0.present = \"TRUE\"\nscsi0.virtualDev = \"pvscsi\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"%s\"\n", disk)
-}
-
-// descriptor is a VMDK that says that its bytes are in another file.
-func descriptor(extent string) string {
-	return fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\n# Extent description\nRW 8 FLAT \"%s\" 0\n", extent)
-}
-
-// packed is an archive of these files: pairs of name and content.
-func packed(t testing.TB, files ...string) []byte {
-	t.Helper()
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	w := tar.NewWriter(z)
-	for i := 0; i < len(files); i += 2 {
-		h := &tar.Header{Name: files[i], Mode: 0o644, Size: int64(len(files[i+1])), Typeflag: tar.TypeReg}
-		if target, ok := strings.CutPrefix(files[i+1], "-> "); ok {
-			h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, target, 0
-		}
-		must(t, w.WriteHeader(h))
-		if h.Size > 0 {
-			_, err := w.Write([]byte(files[i+1]))
-			must(t, err)
-		}
-	}
-	must(t, w.Close())
-	must(t, z.Close())
-	return b.Bytes()
-}
 
 // Each image that cannot be one fails with its code, by GET and by callback,
 // and leaves nothing but the failed machine's record.
@@ -62,34 +28,34 @@ func TestBadImages(t *testing.T) {
 		names   string // what the message must name
 	}{
 		"not an archive":        {[]byte("<html>login</html>"), vm.CodeImageInvalid, ""},
-		"no vmx":                {packed(t, "readme", "hello"), vm.CodeImageInvalid, ".vmx"},
-		"two vmx":               {packed(t, "a.vmx", vmxText("d.vmdk"), "b.vmx", vmxText("d.vmdk")), vm.CodeImageInvalid, "b.vmx"},
-		"disk missing":          {packed(t, "a.vmx", vmxText("gone.vmdk")), vm.CodeImageInvalid, "gone.vmdk"},
-		"extent missing":        {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("gone-flat.vmdk")), vm.CodeImageInvalid, "gone-flat.vmdk"},
-		"truncated":             {packed(t, "a.vmx", vmxText("d.vmdk"))[:40], vm.CodeImageInvalid, ""},
-		"traversal":             {packed(t, "../../evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
-		"absolute name":         {packed(t, "/tmp/evil.vmx", vmxText("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
-		"link":                  {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", "-> /etc/passwd"), vm.CodeImageUnsafe, "d.vmdk"},
-		"disk of the host":      {packed(t, "a.vmx", vmxText("/dev/vda")), vm.CodeImageUnsafe, "/dev/vda"},
-		"disk by URL":           {packed(t, "a.vmx", vmxText("nbd:127.0.0.1:10809")), vm.CodeImageUnsafe, "nbd:"},
-		"extent of the host":    {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("/etc/shadow")), vm.CodeImageUnsafe, "/etc/shadow"},
-		"extent outside":        {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", descriptor("../../x")), vm.CodeImageUnsafe, "../../x"},
-		"raw disk named vmdk":   {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", flat), vm.CodeImageUnsafe, "d.vmdk"},
+		"no vmx":                {harness.Archive(t, "readme", "hello"), vm.CodeImageInvalid, ".vmx"},
+		"two vmx":               {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "b.vmx", harness.VMX("d.vmdk")), vm.CodeImageInvalid, "b.vmx"},
+		"disk missing":          {harness.Archive(t, "a.vmx", harness.VMX("gone.vmdk")), vm.CodeImageInvalid, "gone.vmdk"},
+		"extent missing":        {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor("gone-flat.vmdk")), vm.CodeImageInvalid, "gone-flat.vmdk"},
+		"truncated":             {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"))[:40], vm.CodeImageInvalid, ""},
+		"traversal":             {harness.Archive(t, "../../evil.vmx", harness.VMX("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
+		"absolute name":         {harness.Archive(t, "/tmp/evil.vmx", harness.VMX("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
+		"link":                  {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", "-> /etc/passwd"), vm.CodeImageUnsafe, "d.vmdk"},
+		"disk of the host":      {harness.Archive(t, "a.vmx", harness.VMX("/dev/vda")), vm.CodeImageUnsafe, "/dev/vda"},
+		"disk by URL":           {harness.Archive(t, "a.vmx", harness.VMX("nbd:127.0.0.1:10809")), vm.CodeImageUnsafe, "nbd:"},
+		"extent of the host":    {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor("/etc/shadow")), vm.CodeImageUnsafe, "/etc/shadow"},
+		"extent outside":        {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor("../../x")), vm.CodeImageUnsafe, "../../x"},
+		"raw disk named vmdk":   {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", flat), vm.CodeImageUnsafe, "d.vmdk"},
 		"wrong checksum":        {nil, vm.CodeImageChecksum, strings.Repeat("0", 60)},
 		"absent":                {nil, vm.CodeImageDownload, "404"},
 		"server stops half way": {nil, vm.CodeImageDownload, "half"},
 		"connection refused":    {nil, vm.CodeImageStalled, "refused"},
 		"silence":               {nil, vm.CodeImageStalled, "4s"},
-		"too large":             {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("\x00", 41<<20)), vm.CodeImageTooLarge, "40 MiB"},
+		"too large":             {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", strings.Repeat("\x00", 41<<20)), vm.CodeImageTooLarge, "40 MiB"},
 		"archive too large":     {noise(t, "archive", 2<<20), vm.CodeImageArchive, "1.0 MiB"},
-		"too many entries":      {packed(t, "a.vmx", "", "b", "", "c", "", "d", "", "e", ""), vm.CodeImageEntries, "4"},
-		"path too deep":         {packed(t, "a/b/c/d", ""), vm.CodeImageDepth, "a/b/c/d"},
-		"path too long":         {packed(t, strings.Repeat("x", 61), ""), vm.CodeImagePath, "xxx"},
-		"ratio too high":        {packed(t, "a.vmx", vmxText("d.vmdk"), "d.vmdk", strings.Repeat("A", 24<<20)), vm.CodeImageRatio, "100"},
+		"too many entries":      {harness.Archive(t, "a.vmx", "", "b", "", "c", "", "d", "", "e", ""), vm.CodeImageEntries, "4"},
+		"path too deep":         {harness.Archive(t, "a/b/c/d", ""), vm.CodeImageDepth, "a/b/c/d"},
+		"path too long":         {harness.Archive(t, strings.Repeat("x", 61), ""), vm.CodeImagePath, "xxx"},
+		"ratio too high":        {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", strings.Repeat("A", 24<<20)), vm.CodeImageRatio, "100"},
 	}
-	s := newStage(t, "-creations", "64", "-image-max-bytes", "40mib", "-image-max-download", "1mib", "-image-max-entries", "4",
+	s := harness.New(t, "-creations", "64", "-image-max-bytes", "40mib", "-image-max-download", "1mib", "-image-max-entries", "4",
 		"-image-max-depth", "3", "-image-max-path", "60", "-image-max-ratio", "100", "-image-max-idle", "4s")
-	s.site.Serve = func(w http.ResponseWriter, r *http.Request, file string) {
+	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, file string) {
 		c := cases[strings.ReplaceAll(filepath.Base(file), "+", " ")]
 		switch {
 		case strings.Contains(file, "half"):
@@ -106,7 +72,7 @@ func TestBadImages(t *testing.T) {
 	ids := make(map[string]string)
 	for name, c := range cases {
 		sum := sha256.Sum256(c.archive)
-		i := e2e.Image{URL: s.site.ImageURL(strings.ReplaceAll(name, " ", "+")), SHA256: hex.EncodeToString(sum[:])}
+		i := e2e.Image{URL: s.Site.ImageURL(strings.ReplaceAll(name, " ", "+")), SHA256: hex.EncodeToString(sum[:])}
 		switch name {
 		case "wrong checksum", "absent", "server stops half way", "connection refused", "silence":
 			i.SHA256 = strings.Repeat("0", 62) + fmt.Sprintf("%02d", len(name)) // of no image, one for each
@@ -114,15 +80,15 @@ func TestBadImages(t *testing.T) {
 		if name == "connection refused" {
 			i.URL = "http://127.0.0.1:1/" + name[:1]
 		}
-		ids[name] = s.create(i.Body(map[string]any{"callback_url": s.site.CallbackURL()})).ID
+		ids[name] = s.Create(i.Body(map[string]any{"callback_url": s.Site.CallbackURL()})).ID
 	}
 	posted := make(map[string]vm.VM)
 	for range cases {
-		v := s.patientCallback()
+		v := s.Callback()
 		posted[v.ID] = v
 	}
 	for name, c := range cases {
-		v := s.get(ids[name])
+		v := s.Get(ids[name])
 		if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != c.want || v.Status != "" {
 			t.Errorf("%s: got phase %s, status %q, error %+v, want failed with %s", name, v.Phase, v.Status, v.Error, c.want)
 			continue
@@ -133,7 +99,7 @@ func TestBadImages(t *testing.T) {
 		if p := posted[v.ID]; p.Error == nil || p.Error.Code != c.want {
 			t.Errorf("%s: callback: got %+v, want %s", name, p.Error, c.want)
 		}
-		s.destroy(v.ID)
+		s.Destroy(v.ID)
 	}
 	left, _ := filepath.Glob(filepath.Join(s.Data, "images", "gold", "*"))
 	if len(left) != 0 {
@@ -141,36 +107,27 @@ func TestBadImages(t *testing.T) {
 	}
 }
 
-// patientCallback waits longer than a download that is tried again and again.
-func (s *stage) patientCallback() vm.VM {
-	s.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); len(s.site.Callbacks) == 0 && time.Now().Before(deadline); {
-		time.Sleep(50 * time.Millisecond)
-	}
-	return s.callback()
-}
-
 // A host without QEMU says at start what is missing and how to get it, and
 // tells each client; told to use QEMU, the daemon does not start.
 func TestWithoutQEMU(t *testing.T) {
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PATH=") })
 	env = append(env, "PATH="+t.TempDir())
-	s := newStageEnv(t, env, "-driver", "auto")
+	s := harness.NewEnv(t, env, "-driver", "auto")
 	if !strings.Contains(s.Log(), "qemu-system-x86") {
 		t.Errorf("the log does not name the package: %s", s.Log())
 	}
-	i := e2e.Image{URL: s.site.ImageURL("x"), SHA256: strings.Repeat("a", 64)}
+	i := e2e.Image{URL: s.Site.ImageURL("x"), SHA256: strings.Repeat("a", 64)}
 	a, err := s.Do("POST", "/vms", "application/json", i.Body(nil))
-	must(t, err)
+	harness.Must(t, err)
 	var e vm.Error
-	must(t, a.JSON(&e))
+	harness.Must(t, a.JSON(&e))
 	if a.Status != http.StatusServiceUnavailable || e.Code != vm.CodeHypervisorUnavailable || !strings.Contains(e.Message, "qemu-system-x86") {
 		t.Errorf("POST: got %d %s, want 503 %s that names the package", a.Status, a.Body, vm.CodeHypervisorUnavailable)
 	}
 	if a, err = s.Do("GET", "/healthz", "", nil); err != nil || a.Status != http.StatusServiceUnavailable {
 		t.Errorf("GET /healthz: got %d, %v, want 503", a.Status, err)
 	}
-	cmd := exec.Command(binary, "-driver", "qemu", "-data", t.TempDir(), "-listen", "127.0.0.1:0")
+	cmd := exec.Command(harness.Binary(t), "-driver", "qemu", "-data", t.TempDir(), "-listen", "127.0.0.1:0")
 	cmd.Env = env
 	if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "qemu-system-x86") {
 		t.Errorf("-driver qemu: got %v, %s, want an error that names the package", err, out)
@@ -179,8 +136,8 @@ func TestWithoutQEMU(t *testing.T) {
 
 // A second daemon on the same data says who holds it.
 func TestSecondDaemon(t *testing.T) {
-	s := newStage(t)
-	out, err := exec.Command(binary, "-data", s.Data, "-listen", "127.0.0.1:0").CombinedOutput()
+	s := harness.New(t)
+	out, err := exec.Command(harness.Binary(t), "-data", s.Data, "-listen", "127.0.0.1:0").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), s.URL) || !strings.Contains(string(out), "-data") {
 		t.Errorf("got %v, %s, want an error that names %s and -data", err, out, s.URL)
 	}
@@ -200,7 +157,7 @@ func TestBadSettings(t *testing.T) {
 		"port out of range": {[]string{"-forward", "70000"}, "70000"},
 	} {
 		args := append([]string{"-listen", "127.0.0.1:0", "-data", t.TempDir()}, c.args...)
-		out, err := exec.Command(binary, args...).CombinedOutput()
+		out, err := exec.Command(harness.Binary(t), args...).CombinedOutput()
 		if err == nil || !strings.Contains(string(out), c.want) {
 			t.Errorf("%s: got %v, %s, want an error that names %s", name, err, out, c.want)
 		}

@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"errors"
@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 )
 
 const (
@@ -25,7 +27,7 @@ const (
 
 	// honestTime is how soon an honest client has its answer: the daemon makes
 	// a place for it at once, so this only leaves room for a busy machine.
-	honestTime = 10 * time.Second
+	honestTime = harness.Patience
 )
 
 // Ten thousand connections that say nothing, or a header or a body byte by
@@ -34,14 +36,14 @@ const (
 func TestSlowConnections(t *testing.T) {
 	n := slowClients
 	var files syscall.Rlimit
-	must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
+	harness.Must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
 	if most := int(files.Max) - 500; most < n {
 		t.Logf("this process may open %d files, so there are %d slow connections", files.Max, most)
 		n = most
 	}
 	files.Cur = min(files.Max, slowClients+500)
-	must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
-	s := newStage(t, "-connections", fmt.Sprint(places))
+	harness.Must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
+	s := harness.New(t, "-connections", fmt.Sprint(places))
 	at := strings.TrimPrefix(s.URL, "http://")
 	asked, answered := make(chan struct{}), make(chan error, 1)
 	go func() { answered <- honest(s.URL, asked) }()
@@ -75,20 +77,20 @@ func TestSlowConnections(t *testing.T) {
 	for err := range failed {
 		t.Error(err)
 	}
-	if got := s.files(); got > places+spareFiles {
+	if got := openFiles(s); got > places+spareFiles {
 		t.Errorf("with %d slow connections the daemon has %d files open, want at most %d", n, got, places+spareFiles)
 	}
 	close(asked)
-	must(t, <-answered)
+	harness.Must(t, <-answered)
 	for i := range slow {
 		_ = slow[i].Close()
 		slow[i] = nil
 	}
 	deadline := time.Now().Add(honestTime)
-	for s.files() > spareFiles && time.Now().Before(deadline) {
+	for openFiles(s) > spareFiles && time.Now().Before(deadline) {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if got := s.files(); got > spareFiles {
+	if got := openFiles(s); got > spareFiles {
 		t.Errorf("once they are gone the daemon has %d files open, want at most %d", got, spareFiles)
 	}
 }
@@ -125,12 +127,12 @@ func honest(url string, done <-chan struct{}) error {
 	return nil
 }
 
-// files counts what the daemon has open; 0 where the system does not tell.
-func (s *stage) files() int {
-	s.t.Helper()
+// openFiles counts what the daemon has open; 0 where the system does not tell.
+func openFiles(s *harness.Harness) int {
+	s.T.Helper()
 	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.PID()))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		s.t.Fatal(err)
+		s.T.Fatal(err)
 	}
 	return len(names)
 }

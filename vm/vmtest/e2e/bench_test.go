@@ -1,4 +1,4 @@
-package main_test
+package e2e_test
 
 import (
 	"bytes"
@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -17,6 +16,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"osx-builder/vm/vmtest/harness"
 
 	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
@@ -55,13 +56,13 @@ func BenchmarkAccept(b *testing.B) {
 	hold := make(chan struct{})
 	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold }))
 	images, err := image.Open(filepath.Join(data, "images"), image.Options{})
-	mustB(b, err)
+	harness.Must(b, err)
 	sender := callback.New(callback.Options{})
 	vms, err := vm.Open(vm.Options{
 		Dir: filepath.Join(data, "vms"), Driver: &vmtest.Driver{}, Hypervisor: "memory",
 		Images: images, Callbacks: sender, Creations: 1 << 20,
 	})
-	mustB(b, err)
+	harness.Must(b, err)
 	ours := httptest.NewServer(api.New(vms, api.Options{Log: slog.New(slog.DiscardHandler)}))
 	base := httptest.NewServer(bareHandler(filepath.Join(data, "base")))
 	body := e2e.Image{URL: web.URL, SHA256: strings.Repeat("a", 64)}.Body(map[string]any{"cpus": 2, "memory": "1gib"})
@@ -75,7 +76,7 @@ func BenchmarkAccept(b *testing.B) {
 	base.Close()
 	vms.Close()
 	close(hold)
-	mustB(b, images.Close())
+	harness.Must(b, images.Close())
 	sender.Close()
 	web.Close()
 }
@@ -111,9 +112,9 @@ const bootRounds = 5
 // that makes the same overlay and starts QEMU with the same arguments: to the
 // machine that is powered on, and to the guest's page.
 func BenchmarkWarmCreate(b *testing.B) {
-	r := newBenchRig(b, "-network", "user", "-forward", "80")
+	r := newComparison(b, "-network", "user", "-forward", "80")
 	gold, err := filepath.Glob(filepath.Join(r.Data, "images", "gold", "*", "*", "*.vmdk"))
-	mustB(b, err)
+	harness.Must(b, err)
 	var on, page pair
 	for range bootRounds {
 		start := time.Now()
@@ -138,12 +139,12 @@ func BenchmarkWarmCreate(b *testing.B) {
 // BenchmarkColdCreate measures a creation that downloads its image against
 // curl, sha256sum, tar and the same QEMU by hand.
 func BenchmarkColdCreate(b *testing.B) {
-	r := newBenchRig(b, "-network", "user", "-forward", "80")
+	r := newComparison(b, "-network", "user", "-forward", "80")
 	var page pair
 	for range bootRounds {
-		mustB(b, r.Stop())
-		mustB(b, exec.Command("chmod", "-R", "u+w", filepath.Join(r.Data, "images")).Run())
-		mustB(b, os.RemoveAll(filepath.Join(r.Data, "images")))
+		harness.Must(b, r.Stop())
+		harness.Must(b, exec.Command("chmod", "-R", "u+w", filepath.Join(r.Data, "images")).Run())
+		harness.Must(b, os.RemoveAll(filepath.Join(r.Data, "images")))
 		r.start()
 		start := time.Now()
 		v := r.create()
@@ -154,9 +155,9 @@ func BenchmarkColdCreate(b *testing.B) {
 		start = time.Now()
 		dir := b.TempDir()
 		script := fmt.Sprintf("cd %s && curl -sSo f %s && echo '%s  f' | sha256sum -c --quiet && tar xf f", dir, r.image.URL, r.image.SHA256)
-		mustB(b, exec.Command("sh", "-c", script).Run())
+		harness.Must(b, exec.Command("sh", "-c", script).Run())
 		gold, err := filepath.Glob(filepath.Join(dir, "*", "*.vmdk"))
-		mustB(b, err)
+		harness.Must(b, err)
 		h := r.byHand(gold[0])
 		h.page()
 		page.base = append(page.base, time.Since(start))
@@ -165,8 +166,8 @@ func BenchmarkColdCreate(b *testing.B) {
 	page.report(b, "cold-page")
 }
 
-// benchRig is a daemon, and the command line with which it starts QEMU.
-type benchRig struct {
+// manualComparison is a daemon, and the command line with which it starts QEMU.
+type manualComparison struct {
 	*e2e.Daemon
 	b     *testing.B
 	args  []string // of the daemon
@@ -177,93 +178,82 @@ type benchRig struct {
 	vmdk  string // and its gold disk
 }
 
-func newBenchRig(b *testing.B, args ...string) *benchRig {
+func newComparison(b *testing.B, args ...string) *manualComparison {
 	b.Helper()
 	data, err := os.MkdirTemp("", "osxb")
-	mustB(b, err)
-	r := &benchRig{b: b, args: args, site: e2e.NewSite("build"), Daemon: &e2e.Daemon{Data: data}}
-	sum, err := e2e.SHA256(filepath.Join("build", tinyvm))
+	harness.Must(b, err)
+	r := &manualComparison{b: b, args: args, site: e2e.NewSite(harness.BuildDir(b)), Daemon: &e2e.Daemon{Data: data}}
+	sum, err := e2e.SHA256(filepath.Join(harness.BuildDir(b), harness.TinyVM))
 	if err != nil {
 		b.Fatalf("%v; make image builds it", err)
 	}
-	r.image = e2e.Image{URL: r.site.ImageURL(tinyvm), SHA256: sum}
+	r.image = e2e.Image{URL: r.site.ImageURL(harness.TinyVM), SHA256: sum}
 	r.start()
 	b.Cleanup(func() {
 		r.clear()
-		mustB(b, r.Stop())
+		harness.Must(b, r.Stop())
 		r.site.Close()
 		_ = exec.Command("chmod", "-R", "u+w", data).Run() // gold images are read-only
-		mustB(b, os.RemoveAll(data))
+		harness.Must(b, os.RemoveAll(data))
 	})
 	v := r.create()
 	r.page(v.ID)
 	r.dir = filepath.Join(data, "vms", v.ID)
 	pid, err := os.ReadFile(filepath.Join(r.dir, "pid"))
-	mustB(b, err)
+	harness.Must(b, err)
 	line, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
-	mustB(b, err)
+	harness.Must(b, err)
 	r.qemu = strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
 	gold, err := filepath.Glob(filepath.Join(data, "images", "gold", "*", "*", "*.vmdk"))
-	mustB(b, err)
+	harness.Must(b, err)
 	r.vmdk = gold[0]
 	r.destroy(v.ID)
 	return r
 }
 
 // clear destroys what a measurement that failed left running.
-func (r *benchRig) clear() {
+func (r *manualComparison) clear() {
 	a, err := r.Do("GET", "/vms", "", nil)
 	if err != nil {
 		return // it stopped the daemon
 	}
 	var list struct{ VMs []vm.VM }
-	mustB(r.b, a.JSON(&list))
+	harness.Must(r.b, a.JSON(&list))
 	for _, v := range list.VMs {
 		r.destroy(v.ID)
 	}
 }
 
-func (r *benchRig) start() {
+func (r *manualComparison) start() {
 	r.b.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: plainBinary(r.b), Data: r.Data, Args: append([]string{"-driver", "qemu"}, r.args...)})
-	mustB(r.b, err)
+	d, err := e2e.Start(e2e.Options{Binary: harness.PlainBinary(r.b), Data: r.Data, Args: append([]string{"-driver", "qemu"}, r.args...)})
+	harness.Must(r.b, err)
 	r.Daemon = d
 }
 
-// plainBinary is the daemon without the race detector.
-func plainBinary(b *testing.B) string {
-	b.Helper()
-	path := filepath.Join(filepath.Dir(binary), "plain")
-	if _, err := os.Stat(path); err == nil {
-		return path
-	}
-	mustB(b, exec.Command("go", "build", "-o", path, ".").Run())
-	return path
-}
-
-func (r *benchRig) create() vm.VM {
+func (r *manualComparison) create() vm.VM {
 	r.b.Helper()
 	v, _, err := r.VM("POST", "/vms", r.image.Body(map[string]any{"memory": "256mib"}), http.StatusAccepted)
-	mustB(r.b, err)
+	harness.Must(r.b, err)
 	return v
 }
 
-func (r *benchRig) poweredOn(id string) vm.VM {
+func (r *manualComparison) poweredOn(id string) vm.VM {
 	r.b.Helper()
 	return r.until(id, func(v vm.VM) bool { return v.Status == vm.PoweredOn })
 }
 
-func (r *benchRig) addressed(id string) vm.VM {
+func (r *manualComparison) addressed(id string) vm.VM {
 	r.b.Helper()
 	return r.until(id, func(v vm.VM) bool { return v.IPAddress != "" })
 }
 
-func (r *benchRig) until(id string, done func(vm.VM) bool) (v vm.VM) {
+func (r *manualComparison) until(id string, done func(vm.VM) bool) (v vm.VM) {
 	r.b.Helper()
 	for !done(v) {
 		var err error
 		v, _, err = r.VM("GET", "/vms/"+id, nil, http.StatusOK)
-		mustB(r.b, err)
+		harness.Must(r.b, err)
 		if v.Error != nil {
 			r.b.Fatalf("the machine failed: %+v", v.Error)
 		}
@@ -271,20 +261,20 @@ func (r *benchRig) until(id string, done func(vm.VM) bool) (v vm.VM) {
 	return v
 }
 
-func (r *benchRig) page(id string) {
+func (r *manualComparison) page(id string) {
 	r.b.Helper()
-	_, err := e2e.Page(r.addressed(id), "/", time.Minute)
-	mustB(r.b, err)
+	_, err := e2e.Page(r.addressed(id), "/", harness.Patience)
+	harness.Must(r.b, err)
 }
 
-func (r *benchRig) destroy(id string) {
+func (r *manualComparison) destroy(id string) {
 	r.b.Helper()
 	_, _, err := r.VM("DELETE", "/vms/"+id, nil, http.StatusNoContent)
-	mustB(r.b, err)
+	harness.Must(r.b, err)
 }
 
-// hand is a machine that was started by hand.
-type hand struct {
+// manualMachine is a machine that was started by hand.
+type manualMachine struct {
 	b    *testing.B
 	dir  string
 	http int // host port of the page
@@ -292,11 +282,11 @@ type hand struct {
 
 // byHand does what a shell script would: an overlay, and QEMU with the
 // daemon's arguments on other files and ports.
-func (r *benchRig) byHand(vmdk string) hand {
+func (r *manualComparison) byHand(vmdk string) manualMachine {
 	r.b.Helper()
 	dir := r.b.TempDir()
-	h := hand{r.b, dir, freePort(r.b)}
-	forward := fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:80", freePort(r.b), h.http)
+	h := manualMachine{r.b, dir, harness.FreePort(r.b)}
+	forward := fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:80", harness.FreePort(r.b), h.http)
 	args := slices.Clone(r.qemu)
 	for i, a := range args {
 		a = strings.ReplaceAll(strings.ReplaceAll(a, r.dir, dir), r.vmdk, vmdk)
@@ -318,32 +308,22 @@ func (r *benchRig) byHand(vmdk string) hand {
 	return h
 }
 
-func (h hand) page() {
+func (h manualMachine) page() {
 	h.b.Helper()
 	v := vm.VM{IPAddress: "127.0.0.1", PortForwards: []vm.PortForward{{Host: h.http, Guest: 80}}}
-	_, err := e2e.Page(v, "/", time.Minute)
-	mustB(h.b, err)
+	_, err := e2e.Page(v, "/", harness.Patience)
+	harness.Must(h.b, err)
 }
 
-func (h hand) stop() {
+func (h manualMachine) stop() {
 	h.b.Helper()
 	pid, err := os.ReadFile(filepath.Join(h.dir, "pid"))
-	mustB(h.b, err)
+	harness.Must(h.b, err)
 	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
-	mustB(h.b, err)
+	harness.Must(h.b, err)
 	p, err := os.FindProcess(n)
-	mustB(h.b, err)
-	mustB(h.b, p.Kill())
-}
-
-func freePort(t testing.TB) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	harness.Must(h.b, err)
+	harness.Must(h.b, p.Kill())
 }
 
 func timed(b *testing.B, f func()) time.Duration {
@@ -356,18 +336,11 @@ func timed(b *testing.B, f func()) time.Duration {
 func post(b *testing.B, url string, body []byte) {
 	b.Helper()
 	res, err := http.Post(url+"/vms", "application/json", bytes.NewReader(body))
-	mustB(b, err)
+	harness.Must(b, err)
 	defer res.Body.Close()
 	_, err = io.Copy(io.Discard, res.Body)
-	mustB(b, err)
+	harness.Must(b, err)
 	if res.StatusCode != http.StatusAccepted {
 		b.Fatalf("got status %d, want 202", res.StatusCode)
-	}
-}
-
-func mustB(b *testing.B, err error) {
-	b.Helper()
-	if err != nil {
-		b.Fatal(err)
 	}
 }

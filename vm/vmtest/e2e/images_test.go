@@ -1,0 +1,182 @@
+package e2e_test
+
+import (
+	"crypto/sha256"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"osx-builder/vm/vmtest/harness"
+
+	"osx-builder/vm"
+)
+
+// listImages lists the cache as the daemon tells of it.
+func listImages(s *harness.Harness) []vm.CachedImage {
+	s.T.Helper()
+	a, err := s.Do("GET", "/images", "", nil)
+	harness.Must(s.T, err)
+	if a.Status != http.StatusOK {
+		s.T.Fatalf("GET /images: got %d %s", a.Status, a.Body)
+	}
+	var list struct{ Images []vm.CachedImage }
+	harness.Must(s.T, a.JSON(&list))
+	return list.Images
+}
+
+// removeImage sends DELETE /images/:checksum and checks its answer.
+func removeImage(s *harness.Harness, checksum string, want int, code vm.Code) {
+	s.T.Helper()
+	_, got, err := s.VM("DELETE", "/images/"+checksum, nil, want)
+	harness.Must(s.T, err)
+	if got != code {
+		s.T.Errorf("DELETE /images/%s: got code %q, want %q", checksum, got, code)
+	}
+}
+
+// imageFiles lists the files below images/.
+func imageFiles(s *harness.Harness) (files []string) {
+	s.T.Helper()
+	harness.Must(s.T, filepath.WalkDir(filepath.Join(s.Data, "images"), func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			files = append(files, path)
+		}
+		return err
+	}))
+	return files
+}
+
+// An image is kept for the next machine, cannot be removed below one, and
+// leaves nothing when it is.
+func TestImageCache(t *testing.T) {
+	s := harness.New(t)
+	i := s.Image(harness.TinyVM)
+	v := s.Create(i.Body(harness.Small(nil)))
+	removeImage(s, i.SHA256, http.StatusConflict, vm.CodeImageInUse)
+	s.Ready(v.ID)
+	list := listImages(s)
+	if len(list) != 1 || list[0].Checksum != i.SHA256 || list[0].URL != i.URL || list[0].VMs != 1 || list[0].DiskBytes == 0 {
+		t.Fatalf("GET /images: got %+v, want the one image, with one machine", list)
+	}
+	removeImage(s, i.SHA256, http.StatusConflict, vm.CodeImageInUse)
+	if prepared, _ := filepath.Glob(filepath.Join(s.Data, "images/prepared/sha256-"+i.SHA256+"/*.qcow2")); len(prepared) != 1 {
+		t.Errorf("got prepared disks %v, want one", prepared)
+	}
+	harness.Must(t, s.Kill())
+	s.Start()
+	removeImage(s, i.SHA256, http.StatusConflict, vm.CodeImageInUse)
+	s.Destroy(v.ID)
+	if list = listImages(s); len(list) != 1 || list[0].VMs != 0 {
+		t.Errorf("GET /images: got %+v, want the one image, with no machine", list)
+	}
+	removeImage(s, i.SHA256, http.StatusNoContent, "")
+	removeImage(s, i.SHA256, http.StatusNotFound, vm.CodeImageNotFound)
+	removeImage(s, "no-checksum", http.StatusBadRequest, vm.CodeInvalidField)
+	if files := imageFiles(s); len(files) > 0 {
+		t.Errorf("got %v, want no file", files)
+	}
+}
+
+// noise is an image with a flat disk of that many bytes, which no compression
+// makes smaller. It boots nothing.
+func noise(t *testing.T, name string, bytes int) []byte {
+	t.Helper()
+	disk := make([]byte, bytes)
+	seed := sha256.Sum256([]byte(name))
+	_, _ = rand.NewChaCha8(seed).Read(disk)
+	d := strings.Replace(harness.Descriptor("d-flat.vmdk"), "RW 8 ", "RW "+strconv.Itoa(bytes/512)+" ", 1)
+	return harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", d, "d-flat.vmdk", string(disk))
+}
+
+// Beyond -cache-size, the least recently used image that no machine needs goes.
+func TestCacheSize(t *testing.T) {
+	const megabyte = 1 << 20
+	archives := map[string][]byte{}
+	for _, name := range []string{"one", "two", "three"} {
+		archives[name] = noise(t, name, megabyte)
+	}
+	s := harness.New(t, "-cache-size", "2500KiB")
+	s.Serve(archives)
+	quick := harness.Small(map[string]any{"tools_init_timeout": 1})
+	used := func(name string) vm.VM {
+		return s.Ready(s.Create(s.Served(name, archives[name]).Body(quick)).ID)
+	}
+	s.Destroy(used("one").ID)
+	two := used("two")
+	s.Destroy(used("one").ID)
+	s.Destroy(used("three").ID) // two is older, but needed
+	var left []string
+	for _, i := range listImages(s) {
+		left = append(left, filepath.Base(i.URL))
+	}
+	if got := strings.Join(left, " "); got != "two three" {
+		t.Errorf("got images %q, want two and three: the one that no machine needed went", got)
+	}
+	s.Destroy(two.ID)
+}
+
+// A host that is denied is not asked, whatever the way to it.
+func TestDeniedHosts(t *testing.T) {
+	s := harness.New(t, "-deny-hosts", "127.0.0.0/8,::1,evil.example")
+	a := []byte("no image")
+	for url, want := range map[string]struct {
+		field string // of a refused request; "" for a machine that fails
+	}{
+		s.Site.ImageURL("x"): {"image.url"},
+		strings.Replace(s.Site.ImageURL("x"), "127.0.0.1", "localhost", 1): {},
+		"http://169.254.169.254/latest/meta-data/":                         {"image.url"},
+		"http://[fd00:ec2::254]/":                                          {"image.url"},
+		"http://EVIL.example/":                                             {"image.url"},
+	} {
+		i := s.Served("x", a)
+		i.URL = url
+		if want.field == "" {
+			v := s.Settled(s.Create(i.Body(harness.Small(nil))).ID)
+			if v.Error == nil || v.Error.Code != vm.CodeHostDenied {
+				t.Errorf("%s: got %+v, want %s", url, v.Error, vm.CodeHostDenied)
+			}
+			continue
+		}
+		ans, err := s.Do("POST", "/vms", "application/json", i.Body(harness.Small(nil)))
+		harness.Must(t, err)
+		var e vm.Error
+		harness.Must(t, ans.JSON(&e))
+		if ans.Status != http.StatusForbidden || e.Code != vm.CodeHostDenied || e.Field != want.field {
+			t.Errorf("%s: got %d %s, want 403 %s of %s", url, ans.Status, ans.Body, vm.CodeHostDenied, want.field)
+		}
+	}
+	if n := s.Site.Gets("x"); n != 0 {
+		t.Errorf("the denied host was asked %d times", n)
+	}
+}
+
+// A disk too small for an image says so, keeps nothing of it, and has room for
+// a smaller one.
+func TestSmallDisk(t *testing.T) {
+	s := harness.New(t, "-disk-reserve", "8MiB")
+	s.SmallDisk("64m")
+	archives := map[string][]byte{"large": noise(t, "large", 48<<20), "small": noise(t, "small", 16<<20)}
+	s.Serve(archives)
+	quick := harness.Small(map[string]any{"tools_init_timeout": 1})
+	for range 2 {
+		v := s.Settled(s.Create(s.Served("large", archives["large"]).Body(quick)).ID)
+		if v.Error == nil || v.Error.Code != vm.CodeDiskFull {
+			t.Fatalf("got %s %+v, want %s", v.Phase, v.Error, vm.CodeDiskFull)
+		}
+		s.Destroy(v.ID)
+	}
+	for _, file := range imageFiles(s) {
+		if !strings.HasSuffix(file, ".part") && !strings.HasSuffix(file, ".part.json") {
+			t.Errorf("%s is left of what did not fit", file)
+		}
+	}
+	v := s.Ready(s.Create(s.Served("small", archives["small"]).Body(quick)).ID)
+	s.Destroy(v.ID)
+	if list := listImages(s); len(list) != 1 || list[0].Checksum != s.Served("small", archives["small"]).SHA256 {
+		t.Errorf("got images %+v, want the small one", list)
+	}
+}

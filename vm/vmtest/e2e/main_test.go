@@ -1,0 +1,9 @@
+package e2e_test
+
+import (
+	"testing"
+
+	"osx-builder/vm/vmtest/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
