@@ -29,8 +29,15 @@ const (
 	unfinished = ".new-"
 
 	// convertMemory bounds the address space of a qemu-img that reads an
-	// image's disk, in KiB. It maps less than 256 MiB, most of it never used.
+	// image's disk, in KiB. It maps about 120 MiB, and 8 MiB for the stack of
+	// each of up to 64 threads, of which it starts more the slower the host's
+	// disk is. It ends itself when it cannot start one, so all must fit.
 	convertMemory = 1 << 20
+
+	// oneArena makes the C library of qemu-img allocate from one arena. With
+	// others each thread may reserve 64 MiB for one of its own, so that a dozen
+	// threads exceed convertMemory.
+	oneArena = "MALLOC_ARENA_MAX=1"
 
 	// convertSeconds is the processor time that a qemu-img gets, beside
 	// convertSecondsPerGiB: ten times what it needs.
@@ -57,7 +64,14 @@ type stable struct {
 	log     *slog.Logger
 
 	turns  turns    // by image
-	gaveUp sync.Map // files that qemu-img could not make; a daemon tries once
+	gaveUp sync.Map // *failure by the file that qemu-img could not make
+}
+
+// failure keeps a daemon from reading a disk again that qemu-img could not
+// read. It does not hold for the same image when that is fetched again.
+type failure struct {
+	vmdk os.FileInfo // the disk's file as it was
+	err  error
 }
 
 // openStable sweeps what was interrupted.
@@ -126,8 +140,14 @@ func (s *stable) ensure(ctx context.Context, base string, d disk) error {
 	if _, err := os.Stat(base); err == nil {
 		return nil
 	}
-	if err, known := s.gaveUp.Load(base); known {
-		return err.(error)
+	vmdk, err := os.Stat(d.Backing[0])
+	if err != nil {
+		return err
+	}
+	if v, known := s.gaveUp.Load(base); known {
+		if f := v.(*failure); os.SameFile(f.vmdk, vmdk) && f.vmdk.ModTime().Equal(vmdk.ModTime()) {
+			return f.err
+		}
 	}
 	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil { // #nosec G301 -- a hypervisor of another user reads it
 		return err
@@ -136,7 +156,7 @@ func (s *stable) ensure(ctx context.Context, base string, d disk) error {
 	size, err := s.convert(ctx, base, d)
 	var broken *commandError
 	if errors.As(err, &broken) && ctx.Err() == nil && diskFull(err) == err {
-		s.gaveUp.Store(base, err)
+		s.gaveUp.Store(base, &failure{vmdk: vmdk, err: err})
 	}
 	if err == nil {
 		s.log.Info("disk prepared", "image", filepath.Base(filepath.Dir(base)), "disk", d.slot(), "size", humanize.IBytes(uint64(size)), "after", time.Since(started).Round(time.Millisecond))
@@ -201,6 +221,7 @@ func (s *stable) room(dir string, need int64) error {
 func limited(ctx context.Context, seconds, bytes int64, args ...string) (string, error) {
 	script := fmt.Sprintf(`ulimit -v %d 2>/dev/null; ulimit -t %d; ulimit -f %d; ulimit -c 0; exec %s "$@"`, convertMemory, seconds, bytes/512, imageTool)
 	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", script, "sh"}, args...)...)
+	cmd.Env = append(os.Environ(), oneArena)
 	cmd.WaitDelay = time.Second
 	var out []byte
 	err := withoutAmbient(func() (err error) { out, err = cmd.CombinedOutput(); return err })

@@ -255,6 +255,64 @@ func TestUnprepared(t *testing.T) {
 	}
 }
 
+// The limits on qemu-img leave room for all the threads that it may start: on
+// a slow disk it starts more of them.
+func TestPreparedByManyThreads(t *testing.T) {
+	r := newCache(t)
+	vmx := r.gold("sha256-aa")
+	r.wrapTool(`case $1 in convert) %[1]s bench -f raw -d 64 -c 20000 -s 65536 "` + filepath.Join(filepath.Dir(vmx), "disk.vmdk") + `" >&2 || exit;; esac`)
+	m := r.machine()
+	r.clone(m, vmx)
+	if files := r.prepared(); len(files) != 1 || backing(t, m) != files[0] {
+		t.Errorf("got %v, want one file, which the machine reads", files)
+	}
+}
+
+// An image whose disk could not be prepared is tried again after it was
+// fetched again.
+func TestPreparedAfterFetchedAgain(t *testing.T) {
+	r := newCache(t)
+	vmx := r.gold("sha256-aa")
+	broken := filepath.Join(t.TempDir(), "broken")
+	r.wrapTool(`case $1 in convert) [ -e ` + broken + ` ] && kill -SEGV $$;; esac`)
+	if err := os.WriteFile(broken, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r.clone(r.machine(), vmx)
+	if files := r.prepared(); len(files) != 0 {
+		t.Fatalf("got %v, want nothing prepared", files)
+	}
+	if err := os.Remove(broken); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"gold", "prepared"} { // as the image cache removes an image
+		if err := os.RemoveAll(filepath.Join(r.data, "images", dir, "sha256-aa")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	m := r.machine()
+	r.clone(m, r.gold("sha256-aa"))
+	if files := r.prepared(); len(files) != 1 || backing(t, m) != files[0] {
+		t.Errorf("got %v, want one file, which the machine reads", files)
+	}
+}
+
+// wrapTool makes qemu-img a shell script that does something before it becomes
+// the real one, whose path is %[1]s in it.
+func (r *rig) wrapTool(before string) {
+	r.t.Helper()
+	real, err := exec.LookPath("qemu-img")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	dir := r.t.TempDir()
+	script := "#!/bin/sh\n" + fmt.Sprintf(before+"\nexec %[1]s \"$@\"\n", real)
+	if err := os.WriteFile(filepath.Join(dir, "qemu-img"), []byte(script), 0o700); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+}
+
 // A chain of VMDK files becomes one qcow2 file.
 func TestPreparedChain(t *testing.T) {
 	r := newCache(t)
