@@ -9,152 +9,153 @@ import (
 	"sync"
 )
 
-// limiter bounds the connections at once. Where there is no place for one
-// more, the one that has waited longest for its client to send a request is
-// closed: clients that connect and send nothing, or a header or a body byte by
-// byte, so do not keep out those that ask. While a request is answered on each,
-// a new connection waits.
-type limiter struct {
+// connLimiter bounds the number of open connections. If the limit is reached and another client connects, the limiter
+// closes the connection that has waited longest for its client to send a request. So clients that connect and send
+// nothing, or that send a header or a body byte by byte, cannot keep others out. If every connection has a request
+// that is being answered, the new connection waits.
+type connLimiter struct {
 	net.Listener
-	most int
+	max int
 
-	mu     sync.Mutex // guards what follows
-	freed  *sync.Cond // a place became free, or the listener closed
+	mu     sync.Mutex // guards the fields below and limitedConn.idle
+	freed  *sync.Cond // a connection ended or became idle, or the listener was closed
 	open   int
-	quiet  *list.List // of *conn without a whole request, the longest first
+	idle   *list.List // of *limitedConn that wait for their client, the longest first
 	closed bool
 }
 
-// conn is a connection that has a place.
-type conn struct {
+// limitedConn is a connection that a [connLimiter] counts.
+type limitedConn struct {
 	net.Conn
-	l     *limiter
-	once  sync.Once
-	quiet *list.Element // guarded by limiter.mu; nil while a request is answered
+	limiter *connLimiter
+	once    sync.Once
+	idle    *list.Element // in connLimiter.idle; nil while a request is answered
 }
 
-// connKey is where a request's context has its *conn.
+// connKey is the key of a request context's *limitedConn.
 type connKey struct{}
 
-func newLimiter(l net.Listener, most int) *limiter {
-	m := &limiter{Listener: l, most: most, quiet: list.New()}
+func newConnLimiter(l net.Listener, max int) *connLimiter {
+	m := &connLimiter{Listener: l, max: max, idle: list.New()}
 	m.freed = sync.NewCond(&m.mu)
 	return m
 }
 
-// Accept implements net.Listener.
-func (l *limiter) Accept() (net.Conn, error) {
+// Accept implements [net.Listener].
+func (l *connLimiter) Accept() (net.Conn, error) {
 	c, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	if !l.take() {
+	if !l.acquire() {
 		_ = c.Close()
 		return nil, net.ErrClosed
 	}
-	return &conn{Conn: c, l: l}, nil
+	return &limitedConn{Conn: c, limiter: l}, nil
 }
 
-// take waits for a place; false means that the listener was closed.
-func (l *limiter) take() bool {
+// acquire waits until one more connection may be open. It returns false if the listener was closed.
+func (l *connLimiter) acquire() bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	for l.open >= l.most && !l.closed {
-		first := l.quiet.Front()
+	for l.open >= l.max && !l.closed {
+		first := l.idle.Front()
 		if first == nil {
 			l.freed.Wait()
 			continue
 		}
-		c := first.Value.(*conn)
-		l.hush(c, false)
+		c := first.Value.(*limitedConn)
+		l.markIdle(c, false)
 		l.mu.Unlock()
-		_ = c.Close() // whatever became of it, its place is free
+		_ = c.Close() // even if closing fails, the connection no longer counts
 		l.mu.Lock()
 	}
 	l.open++
 	return !l.closed
 }
 
-// hush notes whether a connection waits for its client. l.mu is held.
-func (l *limiter) hush(c *conn, quiet bool) {
-	if c.quiet != nil {
-		l.quiet.Remove(c.quiet)
-		c.quiet = nil
+// markIdle records whether a connection waits for its client. The caller holds l.mu.
+func (l *connLimiter) markIdle(c *limitedConn, idle bool) {
+	if c.idle != nil {
+		l.idle.Remove(c.idle)
+		c.idle = nil
 	}
-	if quiet {
-		c.quiet = l.quiet.PushBack(c)
+	if idle {
+		c.idle = l.idle.PushBack(c)
 		l.freed.Signal()
 	}
 }
 
-// state is http.Server.ConnState.
-func (l *limiter) state(nc net.Conn, s http.ConnState) {
-	if c := placed(nc); c != nil {
-		l.mark(c, s == http.StateNew || s == http.StateIdle)
-	}
-}
-
-func (l *limiter) mark(c *conn, quiet bool) {
+// setIdle is markIdle for callers that do not hold l.mu.
+func (l *connLimiter) setIdle(c *limitedConn, idle bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.hush(c, quiet)
+	l.markIdle(c, idle)
 }
 
-// placed is a server's connection as the limiter knows it.
-func placed(nc net.Conn) *conn {
-	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
-		nc = t.NetConn() // of TLS
+// connState is the [http.Server.ConnState] hook.
+func (l *connLimiter) connState(nc net.Conn, s http.ConnState) {
+	if c := unwrapConn(nc); c != nil {
+		l.setIdle(c, s == http.StateNew || s == http.StateIdle)
 	}
-	c, _ := nc.(*conn)
+}
+
+// connContext is the [http.Server.ConnContext] hook.
+func (l *connLimiter) connContext(ctx context.Context, nc net.Conn) context.Context {
+	return context.WithValue(ctx, connKey{}, unwrapConn(nc))
+}
+
+// unwrapConn returns the limiter's own connection under a connection of the server, or nil.
+func unwrapConn(nc net.Conn) *limitedConn {
+	if t, ok := nc.(interface{ NetConn() net.Conn }); ok {
+		nc = t.NetConn() // a TLS connection
+	}
+	c, _ := nc.(*limitedConn)
 	return c
 }
 
-// context is http.Server.ConnContext.
-func (l *limiter) context(ctx context.Context, nc net.Conn) context.Context {
-	return context.WithValue(ctx, connKey{}, placed(nc))
-}
-
-// owing lets a connection give way for as long as its client owes the rest of
-// a request's body.
-func (l *limiter) owing(next http.Handler) http.Handler {
+// trackBodies counts a connection as idle while the server waits for the rest of a request's body. A client that
+// announces a body and does not send it must not keep others out.
+func (l *connLimiter) trackBodies(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if c, _ := r.Context().Value(connKey{}).(*conn); c != nil && r.ContentLength != 0 {
-			l.mark(c, true)
-			r.Body = &owed{r.Body, func() { l.mark(c, false) }}
+		if c, _ := r.Context().Value(connKey{}).(*limitedConn); c != nil && r.ContentLength != 0 {
+			l.setIdle(c, true)
+			r.Body = &pendingBody{r.Body, func() { l.setIdle(c, false) }}
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// owed is a body that tells when it is whole.
-type owed struct {
+// pendingBody is a request body that calls received once it was read to its end.
+type pendingBody struct {
 	io.ReadCloser
-	whole func()
+	received func()
 }
 
-func (o *owed) Read(b []byte) (int, error) {
-	n, err := o.ReadCloser.Read(b)
+func (b *pendingBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
 	if err != nil {
-		o.whole()
+		b.received()
 	}
 	return n, err
 }
 
-// Close gives the place back.
-func (c *conn) Close() error {
+// Close closes the connection, which no longer counts then.
+func (c *limitedConn) Close() error {
 	err := c.Conn.Close()
 	c.once.Do(func() {
-		c.l.mu.Lock()
-		defer c.l.mu.Unlock()
-		c.l.hush(c, false)
-		c.l.open--
-		c.l.freed.Signal()
+		l := c.limiter
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.markIdle(c, false)
+		l.open--
+		l.freed.Signal()
 	})
 	return err
 }
 
-// Close implements net.Listener.
-func (l *limiter) Close() error {
+// Close implements [net.Listener].
+func (l *connLimiter) Close() error {
 	l.mu.Lock()
 	l.closed = true
 	l.freed.Broadcast()

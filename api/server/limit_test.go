@@ -3,7 +3,6 @@ package server_test
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -22,23 +21,28 @@ type client struct {
 	r *bufio.Reader
 }
 
-func (r *running) dial() client {
-	r.t.Helper()
-	c, err := net.Dial("tcp", strings.TrimPrefix(r.URL(), "http://"))
-	must(r.t, err)
-	r.t.Cleanup(func() { _ = c.Close() })
-	must(r.t, c.SetDeadline(time.Now().Add(20*time.Second)))
-	return client{c, r.t, bufio.NewReader(c)}
+func (s *testServer) dial() client {
+	s.t.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://"))
+	must(s.t, err)
+	s.t.Cleanup(func() { _ = c.Close() })
+	must(s.t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	return client{c, s.t, bufio.NewReader(c)}
 }
 
-func (c client) send(path string) client {
+func (c client) write(text string) {
 	c.t.Helper()
-	_, err := fmt.Fprintf(c, "GET %s HTTP/1.1\r\nHost: localhost\r\n\r\n", path)
+	_, err := io.WriteString(c, text)
 	must(c.t, err)
+}
+
+func (c client) get(path string) client {
+	c.t.Helper()
+	c.write("GET " + path + " HTTP/1.1\r\nHost: localhost\r\n\r\n")
 	return c
 }
 
-func (c client) answer() {
+func (c client) expectAnswer() {
 	c.t.Helper()
 	res, err := http.ReadResponse(c.r, nil)
 	must(c.t, err)
@@ -48,77 +52,89 @@ func (c client) answer() {
 	}
 }
 
-// cutOff waits until the server has closed the connection.
-func (c client) cutOff() {
+// expectClosed waits until the server closes the connection.
+func (c client) expectClosed() {
 	c.t.Helper()
 	if b, err := io.ReadAll(c.r); errors.Is(err, os.ErrDeadlineExceeded) || len(b) > 0 {
 		c.t.Fatalf("got %q, %v, want the connection closed", b, err)
 	}
 }
 
-// gate is a handler that holds requests for /held until they are let go.
-func gate() (h http.HandlerFunc, entered, let chan struct{}) {
-	entered, let = make(chan struct{}, 100), make(chan struct{})
+// blockingHandler returns a handler that answers requests for /held only after release is closed or receives a value.
+// It reports each such request, and each POST, on received.
+func blockingHandler() (h http.HandlerFunc, received, release chan struct{}) {
+	received, release = make(chan struct{}, 100), make(chan struct{})
 	return func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodPost {
-			entered <- struct{}{}
+			received <- struct{}{}
 			_, _ = io.Copy(io.Discard, r.Body)
 		}
 		if r.URL.Path == "/held" {
-			entered <- struct{}{}
-			<-let
+			received <- struct{}{}
+			<-release
 		}
 		hello(w, r)
-	}, entered, let
+	}, received, release
 }
 
-// The connection that has waited longest for a request gives way, be it one
-// that is kept alive, or one whose header or body does not come; one that is
-// answered stays.
-func TestQuietConnectionsGiveWay(t *testing.T) {
-	h, entered, let := gate()
-	r := run(t, server.Options{Connections: 3}, h)
-	asks := r.dial().send("/held")
-	<-entered
-	kept := r.dial().send("/")
-	kept.answer()
-	slow := r.dial()
-	_, err := io.WriteString(slow, "GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow")
-	must(t, err)
-	r.dial().send("/").answer()
-	kept.cutOff()
-	r.dial().send("/").answer()
-	slow.cutOff()
-	body := r.dial()
-	_, err = io.WriteString(body, "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
-	must(t, err)
-	<-entered
-	r.dial().send("/").answer()
-	r.dial().send("/").answer()
-	body.cutOff()
-	close(let)
-	asks.answer()
+// idleClients are clients that keep the server waiting, each in its own way.
+var idleClients = map[string]func(client, <-chan struct{}){
+	"silent":      func(client, <-chan struct{}) {},
+	"kept alive":  func(c client, _ <-chan struct{}) { c.get("/").expectAnswer() },
+	"slow header": func(c client, _ <-chan struct{}) { c.write("GET / HTTP/1.1\r\nHost: localhost\r\nX-Slow") },
+	"missing body": func(c client, received <-chan struct{}) {
+		c.write("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nx")
+		<-received
+	},
 }
 
-// Where each connection is being answered, a new one waits until one is free,
-// and is cut off where the server stops first.
-func TestConnectionsWait(t *testing.T) {
-	h, entered, let := gate()
-	r := run(t, server.Options{Connections: 2}, h)
-	one, two := r.dial().send("/held"), r.dial().send("/held")
-	<-entered
-	<-entered
-	waits := r.dial().send("/")
-	must(t, waits.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
-	if _, err := waits.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+// At the limit, the server closes a connection that waits for its client. It keeps one whose request is being
+// answered.
+func TestIdleConnectionIsClosed(t *testing.T) {
+	for name, wait := range idleClients {
+		t.Run(name, func(t *testing.T) {
+			h, received, release := blockingHandler()
+			s := startServer(t, server.Options{Connections: 2}, h)
+			answered := s.dial().get("/held")
+			<-received
+			idle := s.dial()
+			wait(idle, received)
+			s.dial().get("/").expectAnswer()
+			idle.expectClosed()
+			close(release)
+			answered.expectAnswer()
+		})
+	}
+}
+
+// The connection that has waited longest is closed first.
+func TestLongestIdleConnectionIsClosedFirst(t *testing.T) {
+	s := startServer(t, server.Options{Connections: 2}, hello)
+	first, second := s.dial(), s.dial()
+	s.dial().get("/").expectAnswer()
+	first.expectClosed()
+	second.get("/").expectAnswer()
+}
+
+// If every connection has a request that is being answered, a new connection waits until one ends. It is closed if
+// the server stops first.
+func TestConnectionWaits(t *testing.T) {
+	h, received, release := blockingHandler()
+	s := startServer(t, server.Options{Connections: 2}, h)
+	first, second := s.dial().get("/held"), s.dial().get("/held")
+	<-received
+	<-received
+	waiting := s.dial().get("/")
+	must(t, waiting.SetReadDeadline(time.Now().Add(50*time.Millisecond)))
+	if _, err := waiting.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("beyond the limit: got %v, want no answer yet", err)
 	}
-	must(t, waits.SetReadDeadline(time.Now().Add(20*time.Second)))
-	let <- struct{}{}
-	waits = client{waits.Conn, t, bufio.NewReader(waits.Conn)}
-	waits.answer()
-	close(let)
-	one.answer()
-	two.answer()
-	must(t, r.stop())
+	must(t, waiting.SetReadDeadline(time.Now().Add(20*time.Second)))
+	release <- struct{}{}
+	waiting = client{waiting.Conn, t, bufio.NewReader(waiting.Conn)}
+	waiting.expectAnswer()
+	close(release)
+	first.expectAnswer()
+	second.expectAnswer()
+	must(t, s.stop())
 }

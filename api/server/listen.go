@@ -14,27 +14,26 @@ import (
 const (
 	unixPrefix = "unix:"
 
-	// socketMode lets the socket's owner and group in.
+	// socketMode gives the socket's owner and group access.
 	socketMode = 0o660
 
-	// answerTime is what a daemon on a socket may take to take a connection.
-	answerTime = 5 * time.Second
+	// probeTimeout is the longest time another daemon on a socket may take to accept a connection.
+	probeTimeout = 5 * time.Second
 )
 
 // listen opens a TCP port or a Unix socket.
-func listen(at string) (net.Listener, error) {
-	path, ok := strings.CutPrefix(at, unixPrefix)
+func listen(addr string) (net.Listener, error) {
+	path, ok := strings.CutPrefix(addr, unixPrefix)
 	if !ok {
-		return net.Listen("tcp", at)
+		return net.Listen("tcp", addr)
 	}
-	if err := clear(path); err != nil {
+	if err := removeStaleSocket(path); err != nil {
 		return nil, err
 	}
-	// The socket is there before its mode can be set: until then nobody but
-	// its owner may connect.
-	before := syscall.Umask(0o177)
+	// The socket exists before its mode can be set. Until then only its owner may connect.
+	umask := syscall.Umask(0o177)
 	l, err := net.Listen("unix", path)
-	syscall.Umask(before)
+	syscall.Umask(umask)
 	if err != nil {
 		return nil, err
 	}
@@ -44,9 +43,9 @@ func listen(at string) (net.Listener, error) {
 	return l, nil
 }
 
-// clear removes the socket of a daemon that was killed. One that answers, and
-// what is no socket, stays.
-func clear(path string) error {
+// removeStaleSocket removes the socket of a daemon that was killed. It returns an error if a process answers on the
+// socket, or if path is another kind of file.
+func removeStaleSocket(path string) error {
 	info, err := os.Lstat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -54,9 +53,9 @@ func clear(path string) error {
 	case err != nil:
 		return err
 	case info.Mode().Type() != fs.ModeSocket:
-		return fmt.Errorf("%s is there and is no socket", path)
+		return fmt.Errorf("%s exists and is not a socket", path)
 	}
-	c, err := net.DialTimeout("unix", path, answerTime)
+	c, err := net.DialTimeout("unix", path, probeTimeout)
 	switch {
 	case err == nil:
 		_ = c.Close()
@@ -67,8 +66,8 @@ func clear(path string) error {
 	return os.Remove(path)
 }
 
-// address is how clients write where l is.
-func address(l net.Listener, tls bool) string {
+// listenerURL returns l's address as clients write it.
+func listenerURL(l net.Listener, tls bool) string {
 	switch {
 	case l.Addr().Network() == "unix":
 		return unixPrefix + l.Addr().String()

@@ -1,5 +1,5 @@
-// Package server puts the API on the network: its socket, TLS and tokens, the
-// bounds of what clients may cost, and an orderly end.
+// Package server serves the API on a TCP port or a Unix socket: it handles TLS and tokens, limits what one client can
+// use, and shuts down in order.
 package server
 
 import (
@@ -15,43 +15,42 @@ import (
 	systemd "github.com/coreos/go-systemd/v22/daemon"
 )
 
-// The bounds of what one connection may cost. Bodies have at most 1 MiB, so a
-// client that needs longer than readTime holds a place and does not use it.
-// Handlers whose answer takes longer than writeTime give themselves more.
+// The limits of one connection. Bodies have at most 1 MiB, so a client that needs longer than readTimeout occupies a
+// connection without using it. Handlers that need longer than writeTimeout extend their own deadline.
 const (
-	headerTime = 10 * time.Second // from a request's first byte to the end of its header
-	readTime   = 30 * time.Second // to the end of its body
-	writeTime  = 5 * time.Minute  // to the end of its answer
-	idleTime   = 2 * time.Minute  // between two requests
-	maxHeader  = 64 << 10         // bytes
+	headerTimeout = 10 * time.Second // from a request's first byte to the end of its header
+	readTimeout   = 30 * time.Second // to the end of its body
+	writeTimeout  = 5 * time.Minute  // to the end of its answer
+	idleTimeout   = 2 * time.Minute  // between two requests
+	maxHeader     = 64 << 10         // bytes
 
-	// drainTime is what requests under way get to end once the daemon stops.
-	drainTime = 5 * time.Second
+	// shutdownTimeout is the time that requests under way have to end once the daemon stops.
+	shutdownTimeout = 5 * time.Second
 )
 
-// Options says where and how to serve.
+// Options configures a [Server].
 type Options struct {
 	Listen      string // host:port, or unix: and a path
-	Connections int    // of clients at once
-	TLSCert     string // paths of PEM files; both or neither ""
+	Connections int    // the largest number of open connections
+	TLSCert     string // paths of PEM files; either both are set or neither is
 	TLSKey      string
-	TokenFile   string // "" lets everybody in
-	Debug       string // loopback host:port of the profiler, "" for none
+	TokenFile   string // if empty, no token is needed
+	Debug       string // loopback host:port of the profiler; if empty, there is none
 	Log         *slog.Logger
 }
 
-// Server has the sockets. Reload may be called at any time.
+// Server holds the open sockets. [Server.Reload] may be called at any time.
 type Server struct {
 	Options
 	url    string
-	api    *limiter
-	tokens *tokens      // nil without
-	cert   *certificate // nil without
-	debug  net.Listener // nil without
+	api    *connLimiter
+	tokens *tokens      // nil if no token is needed
+	cert   *certificate // nil without TLS
+	debug  net.Listener // nil without a profiler
 }
 
-// Listen opens the sockets and reads the files. Nothing is answered before
-// Serve. What Listen opened, Close closes.
+// Listen opens the sockets and reads the files. Requests wait until [Server.Serve] is called. [Server.Close] closes
+// what Listen opened.
 func Listen(o Options) (*Server, error) {
 	s := &Server{Options: o}
 	if err := s.open(); err != nil {
@@ -76,8 +75,8 @@ func (s *Server) open() (err error) {
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w; choose another address with -listen", s.Options.Listen, err)
 	}
-	s.api = newLimiter(l, s.Connections)
-	s.url = address(l, s.cert != nil)
+	s.api = newConnLimiter(l, s.Connections)
+	s.url = listenerURL(l, s.cert != nil)
 	if s.Debug != "" {
 		if s.debug, err = net.Listen("tcp", s.Debug); err != nil {
 			return fmt.Errorf("listening on %s: %w; choose another address with -debug-listen", s.Debug, err)
@@ -86,11 +85,10 @@ func (s *Server) open() (err error) {
 	return nil
 }
 
-// URL is where the API is: http://, https:// or unix:.
+// URL returns the address of the API: http://, https:// or unix:.
 func (s *Server) URL() string { return s.url }
 
-// Authorized returns what tells whether a token lets its bearer in; nil where
-// everybody may.
+// Authorized returns the function that reports whether a token is valid. It returns nil if no token is needed.
 func (s *Server) Authorized() func(token string) bool {
 	if s.tokens == nil {
 		return nil
@@ -98,8 +96,7 @@ func (s *Server) Authorized() func(token string) bool {
 	return s.tokens.valid
 }
 
-// Reload reads the tokens and the certificate anew. After an error those of
-// before hold.
+// Reload reads the tokens and the certificate again. If that fails, the previous ones stay in use.
 func (s *Server) Reload() (err error) {
 	if s.tokens != nil {
 		err = s.tokens.reload()
@@ -113,45 +110,45 @@ func (s *Server) Reload() (err error) {
 // Close closes the sockets.
 func (s *Server) Close() {
 	if s.api != nil {
-		_ = s.api.Close() // Serve may have closed it
+		_ = s.api.Close() // Serve may have closed it already
 	}
 	if s.debug != nil {
 		_ = s.debug.Close()
 	}
 }
 
-// Service is what a Server serves.
+// Service is what a [Server] serves.
 type Service struct {
 	Handler http.Handler
-	Reload  func() error // what SIGHUP asks for, beside the Server's own
-	Stop    func()       // is called as the end begins; those who wait for an answer have theirs then
+	Reload  func() error // called on SIGHUP, before the Server's own Reload
+	Stop    func()       // called when the shutdown begins; it makes waiting requests end
 }
 
-// Serve answers requests until ctx ends, and lets those under way end then.
-// Each value of hangup makes it reload.
+// Serve answers requests until ctx ends. Then it waits for the requests under way. Each value received from hangup
+// makes it reload.
 func (s *Server) Serve(ctx context.Context, hangup <-chan os.Signal, v Service) error {
-	web := s.web(v.Handler)
+	web := s.httpServer(v.Handler)
 	web.RegisterOnShutdown(v.Stop)
 	failed := make(chan error, 2)
-	go func() { failed <- s.run(web) }()
+	go func() { failed <- s.serveHTTP(web) }()
 	if s.debug != nil {
 		profiler := debugServer(s.debug.Addr().String(), s.Log)
 		defer profiler.Close()
 		go func() { failed <- profiler.Serve(s.debug) }()
 		s.Log.Info("profiler listening", "url", "http://"+s.debug.Addr().String()+"/debug/pprof/")
 	}
-	s.warn()
+	s.warnCleartext()
 	s.Log.Info("listening", "url", s.url)
-	s.notify(systemd.SdNotifyReady)
+	s.notifySystemd(systemd.SdNotifyReady)
 	for {
 		select {
 		case err := <-failed:
 			return fmt.Errorf("serving HTTP: %w", errors.Join(err, web.Close()))
 		case <-hangup:
 			if err := errors.Join(v.Reload(), s.Reload()); err != nil {
-				s.Log.Error("not all was read anew; what was read before holds", "err", err)
+				s.Log.Error("reloading failed; the previous settings stay in use", "err", err)
 			} else {
-				s.Log.Info("log file, secrets, tokens and certificate read anew")
+				s.Log.Info("reloaded the log file, secrets, tokens and certificate")
 			}
 			continue
 		case <-ctx.Done():
@@ -159,23 +156,23 @@ func (s *Server) Serve(ctx context.Context, hangup <-chan os.Signal, v Service) 
 		break
 	}
 	s.Log.Info("stopping; machines keep running")
-	s.notify(systemd.SdNotifyStopping)
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTime)
+	s.notifySystemd(systemd.SdNotifyStopping)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), shutdownTimeout)
 	defer cancel()
 	if err := web.Shutdown(ctx); err != nil {
-		return web.Close() // those that still have no answer are cut off
+		return web.Close() // requests that are still unanswered are cut off
 	}
 	return nil
 }
 
-// web is the server of the API. It speaks HTTP/1 alone: its bounds are those
-// of connections, and one of HTTP/2 carries many requests.
-func (s *Server) web(h http.Handler) *http.Server {
-	one := new(http.Protocols)
-	one.SetHTTP1(true)
+// httpServer returns the HTTP server of the API. It speaks only HTTP/1: the limits apply to connections, and one HTTP/2
+// connection carries many requests.
+func (s *Server) httpServer(h http.Handler) *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
 	web := &http.Server{
-		Handler: s.api.owing(h), Protocols: one, ConnState: s.api.state, ConnContext: s.api.context,
-		ReadHeaderTimeout: headerTime, ReadTimeout: readTime, WriteTimeout: writeTime, IdleTimeout: idleTime, MaxHeaderBytes: maxHeader,
+		Handler: s.api.trackBodies(h), Protocols: protocols, ConnState: s.api.connState, ConnContext: s.api.connContext,
+		ReadHeaderTimeout: headerTimeout, ReadTimeout: readTimeout, WriteTimeout: writeTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug),
 	}
 	if s.cert != nil {
@@ -184,24 +181,24 @@ func (s *Server) web(h http.Handler) *http.Server {
 	return web
 }
 
-func (s *Server) run(web *http.Server) error {
+func (s *Server) serveHTTP(web *http.Server) error {
 	if s.cert != nil {
 		return web.ServeTLS(s.api, "", "")
 	}
 	return web.Serve(s.api)
 }
 
-// warn tells of tokens that whoever is on the way can read.
-func (s *Server) warn() {
+// warnCleartext logs a warning if tokens cross a network unencrypted.
+func (s *Server) warnCleartext() {
 	tcp, ok := s.api.Addr().(*net.TCPAddr)
 	if ok && s.tokens != nil && s.cert == nil && !tcp.IP.IsLoopback() {
-		s.Log.Warn("tokens and all else cross the network in the clear; serve TLS with -tls-cert and -tls-key, or put a proxy that does before the daemon")
+		s.Log.Warn("tokens and everything else cross the network unencrypted; serve TLS with -tls-cert and -tls-key, or put a proxy with TLS in front of the daemon")
 	}
 }
 
-// notify tells systemd how far the daemon is, where it is systemd that runs it.
-func (s *Server) notify(state string) {
+// notifySystemd reports the daemon's state to systemd. It does nothing if systemd did not start the daemon.
+func (s *Server) notifySystemd(state string) {
 	if _, err := systemd.SdNotify(false, state); err != nil {
-		s.Log.Warn("systemd not notified", "state", state, "err", err)
+		s.Log.Warn("notifying systemd failed", "state", state, "err", err)
 	}
 }

@@ -22,38 +22,38 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// text is a log that can be read while it is written.
-type text struct {
+// logBuffer holds a log that can be read while it is written.
+type logBuffer struct {
 	mu sync.Mutex
 	b  strings.Builder
 }
 
-func (t *text) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.b.Write(b)
+func (l *logBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
 }
 
-func (t *text) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.b.String()
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
-// running is a server that serves.
-type running struct {
+// testServer is a server that is serving.
+type testServer struct {
 	*server.Server
 	t      *testing.T
-	log    *text
+	log    *logBuffer
 	hangup chan os.Signal
 	stop   func() error // once
 }
 
-// run serves h until the test ends or calls stop.
-func run(t *testing.T, o server.Options, h http.HandlerFunc) *running {
+// startServer serves h until the test ends or calls stop.
+func startServer(t *testing.T, o server.Options, h http.HandlerFunc) *testServer {
 	t.Helper()
-	r := &running{t: t, log: &text{}, hangup: make(chan os.Signal)}
-	o.Log = slog.New(slog.NewTextHandler(r.log, nil))
+	s := &testServer{t: t, log: &logBuffer{}, hangup: make(chan os.Signal)}
+	o.Log = slog.New(slog.NewTextHandler(s.log, nil))
 	if o.Listen == "" {
 		o.Listen = "127.0.0.1:0"
 	}
@@ -61,38 +61,38 @@ func run(t *testing.T, o server.Options, h http.HandlerFunc) *running {
 		o.Connections = 100
 	}
 	var err error
-	r.Server, err = server.Listen(o)
+	s.Server, err = server.Listen(o)
 	must(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- r.Serve(ctx, r.hangup, server.Service{Handler: h, Reload: func() error { return nil }, Stop: func() {}})
+		ended <- s.Serve(ctx, s.hangup, server.Service{Handler: h, Reload: func() error { return nil }, Stop: func() {}})
 	}()
-	r.stop = sync.OnceValue(func() error {
+	s.stop = sync.OnceValue(func() error {
 		cancel()
-		defer r.Close()
+		defer s.Close()
 		return <-ended
 	})
-	t.Cleanup(func() { must(t, r.stop()) })
-	return r
+	t.Cleanup(func() { must(t, s.stop()) })
+	return s
 }
 
-// reload sends SIGHUP, and waits until it was obeyed.
-func (r *running) reload() {
-	r.t.Helper()
-	before := len(r.log.String())
-	r.hangup <- syscall.SIGHUP
+// reload sends SIGHUP and waits until the server has reloaded.
+func (s *testServer) reload() {
+	s.t.Helper()
+	before := len(s.log.String())
+	s.hangup <- syscall.SIGHUP
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-		if strings.Contains(r.log.String()[before:], "read anew") {
+		if strings.Contains(s.log.String()[before:], "reload") {
 			return
 		}
 	}
-	r.t.Fatalf("the log does not tell that it was read anew: %s", r.log)
+	s.t.Fatalf("the log does not show that the server reloaded: %s", s.log)
 }
 
 func hello(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "hello") }
 
-// get asks over connections that dial opens.
+// get sends a GET request over a connection that dial opens.
 func get(t *testing.T, url string, dial func() (net.Conn, error)) (status int, body string) {
 	t.Helper()
 	c := http.Client{Transport: &http.Transport{
@@ -107,12 +107,12 @@ func get(t *testing.T, url string, dial func() (net.Conn, error)) (status int, b
 	return res.StatusCode, string(b)
 }
 
-// A Unix socket answers, lets its owner and group in, and goes with the server.
+// A Unix socket answers, gives its owner and group access, and is removed when the server stops.
 func TestUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
-	r := run(t, server.Options{Listen: "unix:" + path}, hello)
-	if r.URL() != "unix:"+path {
-		t.Errorf("URL: got %s, want unix:%s", r.URL(), path)
+	s := startServer(t, server.Options{Listen: "unix:" + path}, hello)
+	if s.URL() != "unix:"+path {
+		t.Errorf("URL: got %s, want unix:%s", s.URL(), path)
 	}
 	info, err := os.Stat(path)
 	must(t, err)
@@ -127,26 +127,26 @@ func TestUnixSocket(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "another process listens") {
 		t.Errorf("a second server: got %v, want it refused", err)
 	}
-	must(t, r.stop())
+	must(t, s.stop())
 	if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("once it has stopped: got %v, want no socket", err)
+		t.Errorf("after the server stopped: got %v, want no socket", err)
 	}
 }
 
-// The socket of a daemon that was killed is replaced; what is no socket stays.
+// The socket of a daemon that was killed is replaced. A file that is not a socket stays.
 func TestStaleSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "s")
 	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path})
 	must(t, err)
 	l.SetUnlinkOnClose(false)
 	must(t, l.Close())
-	run(t, server.Options{Listen: "unix:" + path}, hello)
+	startServer(t, server.Options{Listen: "unix:" + path}, hello)
 	if status, _ := get(t, "http://localhost/", func() (net.Conn, error) { return net.Dial("unix", path) }); status != http.StatusOK {
 		t.Errorf("got %d, want 200", status)
 	}
 	file := filepath.Join(t.TempDir(), "f")
 	must(t, os.WriteFile(file, []byte("mine"), 0o600))
-	if _, err := server.Listen(server.Options{Listen: "unix:" + file}); err == nil || !strings.Contains(err.Error(), "no socket") {
+	if _, err := server.Listen(server.Options{Listen: "unix:" + file}); err == nil || !strings.Contains(err.Error(), "not a socket") {
 		t.Errorf("a file: got %v, want it refused", err)
 	}
 	if b, _ := os.ReadFile(file); string(b) != "mine" {
@@ -154,12 +154,12 @@ func TestStaleSocket(t *testing.T) {
 	}
 }
 
-// The profiler is on its own address, shows nothing else, and to no web page.
+// The profiler has its own address, serves nothing else, and refuses web pages.
 func TestProfiler(t *testing.T) {
-	r := run(t, server.Options{Debug: "127.0.0.1:0"}, hello)
+	s := startServer(t, server.Options{Debug: "127.0.0.1:0"}, hello)
 	var at string
 	for at == "" {
-		if _, rest, ok := strings.Cut(r.log.String(), `profiler listening" url=http://`); ok {
+		if _, rest, ok := strings.Cut(s.log.String(), `profiler listening" url=http://`); ok {
 			at, _, _ = strings.Cut(rest, "/")
 		}
 		time.Sleep(time.Millisecond)
@@ -191,12 +191,12 @@ func TestProfiler(t *testing.T) {
 			t.Errorf("%+v: got %d", c, res.StatusCode)
 		}
 	}
-	if status, body := get(t, r.URL()+"/debug/pprof/", func() (net.Conn, error) { return net.Dial("tcp", strings.TrimPrefix(r.URL(), "http://")) }); body != "hello" {
+	if status, body := get(t, s.URL()+"/debug/pprof/", func() (net.Conn, error) { return net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://")) }); body != "hello" {
 		t.Errorf("on the API's address: got %d %q, want the API's answer", status, body)
 	}
 }
 
-// Errors name the flag that is the way out.
+// Errors name the flag that fixes them.
 func TestListenFails(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)

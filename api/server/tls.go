@@ -6,30 +6,30 @@ import (
 	"sync/atomic"
 )
 
-// certificate is the one with which the API is served.
+// certificate is the TLS certificate of the API. It can be reloaded while the API is served.
 type certificate struct {
-	cert, key string // paths
-	now       atomic.Pointer[tls.Certificate]
+	certFile, keyFile string
+	current           atomic.Pointer[tls.Certificate]
 }
 
-func openCertificate(cert, key string) (*certificate, error) {
-	c := &certificate{cert: cert, key: key}
+func openCertificate(certFile, keyFile string) (*certificate, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile}
 	return c, c.reload()
 }
 
-// reload reads the files anew. After an error the certificate of before holds.
+// reload reads the files again. If that fails, the previous certificate stays in use.
 func (c *certificate) reload() error {
-	read, err := tls.LoadX509KeyPair(c.cert, c.key)
+	loaded, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
 	if err != nil {
-		return fmt.Errorf("reading the certificate %s (-tls-cert) and its key %s (-tls-key): %w", c.cert, c.key, err)
+		return fmt.Errorf("reading the certificate %s (-tls-cert) and its key %s (-tls-key): %w", c.certFile, c.keyFile, err)
 	}
-	c.now.Store(&read)
+	c.current.Store(&loaded)
 	return nil
 }
 
 func (c *certificate) config() *tls.Config {
 	return &tls.Config{
 		MinVersion:     tls.VersionTLS12,
-		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.now.Load(), nil },
+		GetCertificate: func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return c.current.Load(), nil },
 	}
 }

@@ -18,8 +18,8 @@ import (
 	"osx-builder/api/server"
 )
 
-// authority writes a certificate that vouches for itself, and its key.
-func authority(t *testing.T, cert, key string) *x509.CertPool {
+// writeCertificate writes a self-signed certificate and its key, and returns the pool that trusts it.
+func writeCertificate(t *testing.T, cert, key string) *x509.CertPool {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	must(t, err)
@@ -40,42 +40,41 @@ func authority(t *testing.T, cert, key string) *x509.CertPool {
 	return pool
 }
 
-// The API is served over TLS 1.2 and later, and SIGHUP takes a renewed
-// certificate over. One that is broken changes nothing.
+// The API is served over TLS 1.2 and later. SIGHUP loads a renewed certificate. A broken one changes nothing.
 func TestTLS(t *testing.T) {
 	dir := t.TempDir()
 	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
-	old := authority(t, cert, key)
-	r := run(t, server.Options{TLSCert: cert, TLSKey: key}, hello)
-	at, ok := strings.CutPrefix(r.URL(), "https://")
+	oldPool := writeCertificate(t, cert, key)
+	s := startServer(t, server.Options{TLSCert: cert, TLSKey: key}, hello)
+	addr, ok := strings.CutPrefix(s.URL(), "https://")
 	if !ok {
-		t.Fatalf("URL: got %s, want https://", r.URL())
+		t.Fatalf("URL: got %s, want https://", s.URL())
 	}
-	try := func(c *tls.Config) error {
-		conn, err := tls.Dial("tcp", at, c)
+	connect := func(c *tls.Config) error {
+		conn, err := tls.Dial("tcp", addr, c)
 		if err != nil {
 			return err
 		}
 		return conn.Close()
 	}
-	if status, body := get(t, "http://127.0.0.1/", func() (net.Conn, error) { return tls.Dial("tcp", at, &tls.Config{RootCAs: old}) }); status != 200 || body != "hello" {
+	if status, body := get(t, "http://127.0.0.1/", func() (net.Conn, error) { return tls.Dial("tcp", addr, &tls.Config{RootCAs: oldPool}) }); status != 200 || body != "hello" {
 		t.Errorf("got %d %q, want 200 hello", status, body)
 	}
-	if err := try(&tls.Config{RootCAs: old, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
-		t.Error("TLS 1.1 is spoken, want it refused")
+	if err := connect(&tls.Config{RootCAs: oldPool, MaxVersion: tls.VersionTLS11, MinVersion: tls.VersionTLS10}); err == nil {
+		t.Error("TLS 1.1 is accepted, want it refused")
 	}
-	must(t, try(&tls.Config{RootCAs: old, MaxVersion: tls.VersionTLS12}))
-	renewed := authority(t, cert, key)
-	must(t, try(&tls.Config{RootCAs: old}))
-	r.reload()
-	must(t, try(&tls.Config{RootCAs: renewed}))
-	if err := try(&tls.Config{RootCAs: old}); err == nil {
-		t.Error("after SIGHUP the old certificate is served, want the new one")
+	must(t, connect(&tls.Config{RootCAs: oldPool, MaxVersion: tls.VersionTLS12}))
+	newPool := writeCertificate(t, cert, key)
+	must(t, connect(&tls.Config{RootCAs: oldPool}))
+	s.reload()
+	must(t, connect(&tls.Config{RootCAs: newPool}))
+	if err := connect(&tls.Config{RootCAs: oldPool}); err == nil {
+		t.Error("after SIGHUP the server uses the old certificate, want the new one")
 	}
 	must(t, os.WriteFile(cert, []byte("nonsense"), 0o600))
-	r.reload()
-	must(t, try(&tls.Config{RootCAs: renewed}))
-	if !strings.Contains(r.log.String(), "not all was read anew") {
-		t.Errorf("the log does not tell of the broken certificate: %s", r.log)
+	s.reload()
+	must(t, connect(&tls.Config{RootCAs: newPool}))
+	if !strings.Contains(s.log.String(), "reloading failed") {
+		t.Errorf("the log does not mention the broken certificate: %s", s.log)
 	}
 }

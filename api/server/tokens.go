@@ -13,19 +13,19 @@ import (
 )
 
 const (
-	// minToken makes guessing hopeless where tokens are random.
+	// minToken is the shortest token in characters: a random one of this length cannot be guessed.
 	minToken = 16
 
-	// maxTokenFile bounds the file, in bytes: a thousand tokens.
+	// maxTokenFile bounds the file's size, in bytes: about a thousand tokens.
 	maxTokenFile = 64 << 10
 )
 
-// tokens are those that let their bearers in: of each its hash, so that all
-// are compared in the same time whatever their lengths.
+// tokens holds the hashes of all accepted tokens. Hashes have one length, so comparing takes the same time for every
+// token.
 type tokens struct {
-	path string
-	log  *slog.Logger
-	now  atomic.Pointer[[][sha256.Size]byte]
+	path    string
+	log     *slog.Logger
+	current atomic.Pointer[[][sha256.Size]byte]
 }
 
 func openTokens(path string, log *slog.Logger) (*tokens, error) {
@@ -33,13 +33,13 @@ func openTokens(path string, log *slog.Logger) (*tokens, error) {
 	return t, t.reload()
 }
 
-// reload reads the file anew. After an error the tokens of before hold.
+// reload reads the file again. If that fails, the previous tokens stay valid.
 func (t *tokens) reload() error {
 	hashes, err := t.read()
 	if err != nil {
 		return fmt.Errorf("reading the tokens (-token-file): %w", err)
 	}
-	t.now.Store(&hashes)
+	t.current.Store(&hashes)
 	return nil
 }
 
@@ -50,7 +50,7 @@ func (t *tokens) read() (hashes [][sha256.Size]byte, err error) {
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Mode().Perm()&0o077 != 0 {
-		t.log.Warn("others than its owner can read or write the tokens; chmod 600 it", "file", t.path, "mode", info.Mode().Perm())
+		t.log.Warn("other users can read or write the token file; run chmod 600", "file", t.path, "mode", info.Mode().Perm())
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxTokenFile+1))
 	switch {
@@ -66,24 +66,23 @@ func (t *tokens) read() (hashes [][sha256.Size]byte, err error) {
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
-		// The token itself is kept out of what is logged.
-		if odd := strings.ContainsFunc(line, func(c rune) bool { return c <= ' ' || c > '~' }); odd || len(line) < minToken {
-			return nil, fmt.Errorf("%s, line %d: a token must have at least %d printable ASCII characters and no blanks", t.path, number, minToken)
+		// The error does not contain the token: it is logged.
+		if invalid := strings.ContainsFunc(line, func(c rune) bool { return c <= ' ' || c > '~' }); invalid || len(line) < minToken {
+			return nil, fmt.Errorf("%s, line %d: a token must have at least %d printable ASCII characters and no spaces", t.path, number, minToken)
 		}
 		hashes = append(hashes, sha256.Sum256([]byte(line)))
 	}
 	if len(hashes) == 0 {
-		return nil, errors.New(t.path + " has no token; write one a line, as openssl rand -hex 32 makes them")
+		return nil, errors.New(t.path + " has no token; write one per line, for example the output of openssl rand -hex 32")
 	}
 	return hashes, nil
 }
 
-// valid tells whether a token is among them, in a time that says nothing of
-// which one it is like.
+// valid reports whether token is one of t. The time it takes does not depend on the token.
 func (t *tokens) valid(token string) bool {
 	hash := sha256.Sum256([]byte(token))
 	found := 0
-	for _, known := range *t.now.Load() {
+	for _, known := range *t.current.Load() {
 		found |= subtle.ConstantTimeCompare(hash[:], known[:])
 	}
 	return found == 1

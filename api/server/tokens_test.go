@@ -16,14 +16,13 @@ const (
 	second = "second-token-0123456789"
 )
 
-// Tokens are replaced one by one: both are valid for a while, and SIGHUP
-// reads what the file holds. One that is wrong changes nothing.
-func TestTokensAreReplaced(t *testing.T) {
+// Tokens can be rotated: the file may hold both, and SIGHUP loads it. An invalid file changes nothing.
+func TestTokenRotation(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "tokens")
 	write := func(text string) { must(t, os.WriteFile(file, []byte(text), 0o600)) }
 	write("# of the build farm\n\n  " + first + "\r\n")
-	r := run(t, server.Options{TokenFile: file}, hello)
-	valid := r.Authorized()
+	s := startServer(t, server.Options{TokenFile: file}, hello)
+	valid := s.Authorized()
 	check := func(when string, want map[string]bool) {
 		t.Helper()
 		for token, w := range want {
@@ -38,25 +37,25 @@ func TestTokensAreReplaced(t *testing.T) {
 	})
 	write(first + "\n" + second)
 	check("before SIGHUP", map[string]bool{first: true, second: false})
-	r.reload()
+	s.reload()
 	check("with both", map[string]bool{first: true, second: true})
 	write(second)
-	r.reload()
+	s.reload()
 	check("with the second", map[string]bool{first: false, second: true})
 	write("short")
-	r.reload()
-	check("after a file that is wrong", map[string]bool{first: false, second: true})
-	if log := r.log.String(); strings.Contains(log, first) || strings.Contains(log, second) || strings.Contains(log, "short\n") {
-		t.Errorf("the log holds a token: %s", log)
+	s.reload()
+	check("after an invalid file", map[string]bool{first: false, second: true})
+	if log := s.log.String(); strings.Contains(log, first) || strings.Contains(log, second) || strings.Contains(log, "short\n") {
+		t.Errorf("the log contains a token: %s", log)
 	}
 }
 
-func TestTokenFilesAreRefused(t *testing.T) {
+func TestInvalidTokenFiles(t *testing.T) {
 	for name, c := range map[string]struct{ text, want string }{
 		"empty":         {"", "has no token"},
 		"comments only": {"# none\n\n", "has no token"},
 		"too short":     {"#\nfifteen-letters", "line 2: a token must have at least 16"},
-		"with a blank":  {"two words of a token", "line 1: a token must have"},
+		"with spaces":   {"two words of a token", "line 1: a token must have"},
 		"not ASCII":     {"töken-0123456789abc", "line 1: a token must have"},
 		"large":         {strings.Repeat("x", 65<<10), "larger than"},
 	} {
@@ -67,13 +66,13 @@ func TestTokenFilesAreRefused(t *testing.T) {
 			t.Errorf("%s: got %v, want %q in it", name, err, c.want)
 		}
 		if err != nil && len(c.text) > 10 && strings.Contains(err.Error(), strings.TrimPrefix(c.text, "#\n")) {
-			t.Errorf("%s: the error holds the token: %v", name, err)
+			t.Errorf("%s: the error contains the token: %v", name, err)
 		}
 	}
 }
 
-// A file that others can read is used, and told of.
-func TestTokenFileOfOthers(t *testing.T) {
+// A token file that other users can read or write is used, with a warning in the log.
+func TestTokenFilePermissions(t *testing.T) {
 	for mode, warned := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: true, 0o604: true, 0o620: true} {
 		file := filepath.Join(t.TempDir(), "tokens")
 		must(t, os.WriteFile(file, []byte(first), 0o600))

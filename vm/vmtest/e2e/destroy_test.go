@@ -241,10 +241,10 @@ func TestHangup(t *testing.T) {
 		}
 	}
 	harness.Must(t, os.WriteFile(secrets, []byte(key("B")+"\n"+key("A")+"\n"), 0o600))
-	hangup("read anew")
+	hangup("reloaded the log file")
 	signed(key("B"), key("A"))
 	harness.Must(t, os.WriteFile(secrets, []byte("nonsense"), 0o600))
-	hangup("what was read before holds")
+	hangup("the previous settings stay in use")
 	signed(key("B"), key("A"))
 	if strings.Contains(s.Log(), "nonsense") {
 		t.Error("the log has the secrets file's words")
@@ -258,7 +258,7 @@ func TestLogFile(t *testing.T) {
 	d := newPlainDaemon(t, "-log-file", path)
 	harness.Must(t, os.Rename(path, path+".1"))
 	harness.Must(t, syscall.Kill(d.Process.Pid, syscall.SIGHUP))
-	waitForText(t, path, "read anew")
+	waitForText(t, path, "reloaded the log file")
 	harness.Must(t, d.Process.Signal(syscall.SIGTERM))
 	harness.Must(t, d.Wait())
 	waitForText(t, path, "stopping")

@@ -106,7 +106,7 @@ func TestTLSAndTokensWithCurl(t *testing.T) {
 	}
 	write(renewed)
 	harness.Must(t, syscall.Kill(d.PID(), syscall.SIGHUP))
-	for deadline := time.Now().Add(harness.Patience); !strings.Contains(d.Log(), "read anew") && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(harness.Patience); !strings.Contains(d.Log(), "reloaded the log file") && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if got := get(old); !strings.HasSuffix(got, "401") {
