@@ -9,36 +9,36 @@ VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unk
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 SOURCES   = $(shell find . \( -name '*.go' -o -name '*.[ch]' \) -not -path './$(BUILD)/*') go.mod go.sum
 
-# VMware is driven where cgo works: for Linux or macOS, with a C compiler. Its
-# header is ours, and its library is opened at run time. The flags are the same
-# with and without the tag, so that what the tag does not change is built once.
+# The VMware driver needs cgo: a C compiler, on Linux or macOS. The header of
+# VMware's library is our own, and the library is opened at run time. The flags
+# are the same with and without the tag, so that Go's build cache serves both.
 VIX_INCLUDE := $(CURDIR)/vm/vix/include
 export CGO_CFLAGS := $(or $(CGO_CFLAGS),-g -O2) "-I$(VIX_INCLUDE)"
 PROBE     = [ "$$(go env CGO_ENABLED)" = 1 ] && case "$$(go env GOOS)" in linux|darwin) ;; *) false ;; esac && \
             echo | $$(go env CC) -include dlfcn.h -fsyntax-only -x c - 2>/dev/null
 TAGS      = $(shell if $(PROBE); then echo vix; fi)
 
-# What a Debian machine needs to run machines, and to test.
+# The Debian packages that running machines and testing need.
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
 TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping jq openssl chromium \
   $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages)
 
-# The page is held against the rules of axe-core, which comes from npm and is
-# the same each time: its version and its sum are here.
+# axe-core checks the page for accessibility. It comes from npm; its version and
+# its checksum are pinned here.
 AXE_VERSION := 4.14.1
 AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := build
-.PHONY: build run demo install install-files uninstall dist dist-check test test-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build run demo install install-files uninstall dist dist-check test test-vix vet-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
-build: $(BINARY) ## build build/osx-builder (the default)
+build: $(BINARY) ## build build/osx-builder (the default target)
 
 $(BINARY): $(SOURCES) $(BUILD)/tags
 	go build -trimpath -tags "$$(cat $(BUILD)/tags)" -ldflags '-X main.version=$(VERSION)' -o $@ .
 
-# The build tags, written when they change: with the first C compiler, the
-# binary is built anew.
+# This file holds the build tags and is written only if they change, so that the
+# binary is built again once a C compiler is installed.
 $(BUILD)/tags: always
 	@mkdir -p $(BUILD)
 	@tags='$(TAGS)'; [ -n "$$tags" ] || echo 'building without VMware support: it needs cgo, and a C compiler such as gcc'; \
@@ -47,15 +47,18 @@ $(BUILD)/tags: always
 run: deps build ## install what is missing and run the daemon
 	$(BINARY)
 
-demo: test-deps build image ## tell the whole story once: image, machine, address, callback, gone
+demo: test-deps build image ## run one machine from image to deletion and explain each step
 	@go build -o $(BUILD)/demo ./vm/vmtest/demo
 	@$(BUILD)/demo -binary $(BINARY) -image $(IMAGE)
 
-# What is installed below PREFIX. TELLER is the program as this host runs it,
-# which tells the unit and the completions; DESTDIR is for packagers.
+# What is installed below PREFIX. DESTDIR is for packagers. HOST_BINARY is a
+# build of the program for this host: it prints the unit and the completions.
 PREFIX  := /usr/local
 DESTDIR :=
-TELLER   = $(BINARY)
+$(foreach name,PREFIX DESTDIR,$(if $(filter ~%,$(firstword $($(name)))),$(error \
+  $(name)=$($(name)) would make a folder named ~, since this shell does not replace the ~; write the path in full, \
+  as in $(name)="$$HOME/.local")))
+HOST_BINARY = $(BINARY)
 OS      := $(shell uname -s | tr A-Z a-z)
 UNIT     = $(if $(filter darwin,$(OS)),share/osx-builder/osx-builder.plist,lib/systemd/system/osx-builder.service)
 BASH    := share/bash-completion/completions
@@ -66,26 +69,26 @@ INSTALLED = bin/osx-builder $(UNIT) $(BASH)/osx-builder $(ZSH)/_osx-builder $(FI
             $(addprefix $(DOC)/,README.md CHANGELOG.md LICENSE)
 to        = "$(DESTDIR)$(PREFIX)/$(1)"
 
-install: build ## install program, unit, completions and documents below PREFIX (/usr/local)
+install: build ## install the program, its unit, completions and documents below PREFIX (/usr/local)
 	@$(MAKE) -s install-files
 
 install-files:
 	@for f in $(INSTALLED); do install -d -m 755 "$$(dirname "$(DESTDIR)$(PREFIX)/$$f")"; done
 	@install -m 755 "$(BINARY)" $(call to,bin/osx-builder)
 	@install -m 644 README.md CHANGELOG.md LICENSE $(call to,$(DOC))
-	@set -eo pipefail; "$(TELLER)" -print-unit $(if $(filter darwin,$(OS)),launchd,systemd) | \
+	@set -eo pipefail; "$(HOST_BINARY)" -print-unit $(if $(filter darwin,$(OS)),launchd,systemd) | \
 	  sed -e 's|^ExecStart=.*|ExecStart="$(PREFIX)/bin/osx-builder"|' \
 	      -e 's|<string>/.*/osx-builder</string>|<string>$(PREFIX)/bin/osx-builder</string>|' >$(call to,$(UNIT))
-	@"$(TELLER)" completion bash >$(call to,$(BASH)/osx-builder)
-	@"$(TELLER)" completion zsh >$(call to,$(ZSH)/_osx-builder)
-	@"$(TELLER)" completion fish >$(call to,$(FISH)/osx-builder.fish)
+	@"$(HOST_BINARY)" completion bash >$(call to,$(BASH)/osx-builder)
+	@"$(HOST_BINARY)" completion zsh >$(call to,$(ZSH)/_osx-builder)
+	@"$(HOST_BINARY)" completion fish >$(call to,$(FISH)/osx-builder.fish)
 	@cd "$(DESTDIR)$(PREFIX)" && chmod 644 $(filter-out bin/osx-builder,$(INSTALLED))
 
-uninstall: ## remove what install installed; machines and images stay
+uninstall: ## remove what install installed; machines and images are kept
 	cd "$(DESTDIR)$(PREFIX)" && rm -f $(INSTALLED) && rmdir $(DOC) $(filter share/osx-builder/,$(dir $(UNIT)))
 
-# nfpm 2.45 and later depend on modules that Go's proxy does not hand out. It is
-# no tool of go.mod, where it would bring a hundred modules.
+# nfpm 2.45 and later depend on modules that Go's proxy does not serve. It is not
+# a tool in go.mod, because it would add a hundred modules there.
 NFPM := $(BUILD)/nfpm
 $(NFPM):
 	GOBIN=$(abspath $(BUILD)) CGO_ENABLED=0 go install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
@@ -95,16 +98,26 @@ dist: $(NFPM) ## archives, Debian packages, SBOMs and checksums for Linux and ma
 	rm -rf $(DIST)
 	NFPM=$(abspath $(NFPM)) .ci/dist $(DIST) $(VERSION)
 
-dist-check: image $(NFPM) ## build all of dist twice, compare, and try it on a throw-away system
+dist-check: image $(NFPM) ## build everything in dist twice, compare, and try it on a copy of this system
 	NFPM=$(abspath $(NFPM)) .ci/dist-check $(BUILD)/dist-check $(VERSION)
 
-test: test-deps build test-vix $(AXE) $(NFPM) ## install what is missing and run every test, on real QEMU too
-	$(TINYVM) $(BUILD) all
-	go vet ./... && go test -race -timeout 40m ./...
+# The runs of go test that make up the suite. testreport runs them, one after
+# the other, and lists the packages and the slowest tests of all at the end.
+TEST_VIX    = go test -json -race -timeout 10m -tags '$(TAGS)' ./vm/vix
+TEST_ALL    = go test -json -race -timeout 40m ./...
+TEST_REPORT = go run ./vm/vmtest/testreport
 
-test-vix: ## vet and test what drives VMware, over a double of VMware's library
+test: test-deps build vet-vix $(AXE) $(NFPM) ## install what is missing and run every test, including those on real QEMU
+	$(TINYVM) $(BUILD) all
+	go vet ./...
+	$(TEST_REPORT) $(TEST_VIX) -- $(TEST_ALL)
+
+test-vix: vet-vix ## vet and test the VMware driver against a double of VMware's library
+	$(TEST_REPORT) $(TEST_VIX)
+
+vet-vix:
 	@[ -n "$(TAGS)" ] || { echo 'VMware support is not tested: it needs cgo, and a C compiler such as gcc'; [ -z "$$CI" ]; }
-	go vet -tags '$(TAGS)' ./... && go test -race -timeout 10m -tags '$(TAGS)' ./vm/vix
+	go vet -tags '$(TAGS)' ./...
 
 check: test-deps check-c ## gofumpt, vet and staticcheck, with VMware support and without
 	@unformatted=$$(go tool gofumpt -l .); if [ -n "$$unformatted" ]; then echo "run 'go tool gofumpt -w .' for:"; echo "$$unformatted"; exit 1; fi
@@ -114,33 +127,33 @@ check: test-deps check-c ## gofumpt, vet and staticcheck, with VMware support an
 	go tool staticcheck ./...
 	go tool staticcheck -tags vix ./...
 
-# clang is what macOS has. Its Debian package is too large to be asked for here.
-check-c: ## compile the C of vm/vix with gcc and clang, warnings being errors
+# macOS has clang. Its Debian package is too large to require it here.
+check-c: ## compile the C code of vm/vix with gcc and clang; warnings are errors
 	@set -e; for cc in gcc clang; do \
-	  command -v $$cc >/dev/null || { echo "the C of vm/vix is not compiled with $$cc, which is not installed"; continue; }; \
-	  echo "compiling the C of vm/vix with $$cc"; \
+	  command -v $$cc >/dev/null || { echo "$$cc is not installed: the C code of vm/vix is not compiled with it"; continue; }; \
+	  echo "compiling the C code of vm/vix with $$cc"; \
 	  flags='-Wall -Wextra -Werror -fsyntax-only -Ivm/vix/include'; \
 	  for std in c99 gnu17; do echo '#include "vix.h"' | $$cc -std=$$std -Wpedantic $$flags -x c -; done; \
 	  for file in vm/vix/*.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
 	done
 
-shots: test-deps build image ## take build/shots/*.png of the page, to look at
+shots: test-deps build image ## take screenshots of the page: build/shots/*.png
 	@mkdir -p $(BUILD)/shots
 	PAGE_SHOTS=$(abspath $(BUILD))/shots go test -count=1 -run '^TestPage$$' .
 
-lint-api: ## lint the API's description; needs npx
+lint-api: ## lint the OpenAPI description; needs npx
 	npx -y @redocly/cli@2.77.0 lint api/openapi.json
 
-bench: test-deps build image ## measure against named baselines, as ratios in one run
+bench: test-deps build image ## run the benchmarks, which compare with named baselines in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m . ./image ./vm/qemu
 
-crash: test-deps build image ## kill the daemon 200 times, fail each change of a file, and look for what is lost or left
+crash: test-deps build image ## kill the daemon 200 times, let each file operation fail, and check that nothing is lost or left behind
 	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|FailingDisk)$$' -v .
 
-soak: test-deps build image ## make and destroy real machines for 10 minutes and look for what grows
+soak: test-deps build image ## create and destroy machines for 10 minutes and check that nothing grows
 	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v .
 
-# Left to itself, Go spends most of the time on making its first findings smaller.
+# Without -fuzzminimizetime Go spends most of the time on minimizing its first findings.
 FUZZTIME := 60s
 fuzz: ## run each fuzz target for FUZZTIME
 	@set -e; for pkg in $$(go list ./...); do \
@@ -158,8 +171,8 @@ $(AXE): | test-deps
 	npm install --prefix $(BUILD)/axe-$(AXE_VERSION) --no-save --no-audit --no-fund --ignore-scripts axe-core@$(AXE_VERSION)
 	@echo "$(AXE_SHA256)  $@" | sha256sum -c --quiet || { rm -rf $(BUILD)/axe-$(AXE_VERSION); exit 1; }
 
-# A package is installed only where it is missing, so that a prepared machine
-# needs neither network nor root.
+# Only missing packages are installed, so that a prepared machine needs neither
+# network nor root.
 define install
 	@if command -v dpkg-query >/dev/null; then \
 	  missing=; for p in $(1); do \
@@ -187,4 +200,4 @@ clean: ## remove build/
 	rm -rf $(BUILD)
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,0 +1,221 @@
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// slowest is how many tests the summary lists.
+const slowest = 10
+
+// event is a line of go test -json, as go doc test2json describes it.
+type event struct {
+	Action, Package, Test, Output string
+	Elapsed                       float64 // seconds
+}
+
+// report collects the events of any number of test runs.
+type report struct {
+	w        io.Writer
+	packages map[string]*pkg // those that run
+	ended    []result        // packages
+	tests    []result        // top-level tests
+	skipped  []string        // tests, each with its reason
+}
+
+// pkg is a package that runs.
+type pkg struct {
+	output  strings.Builder             // outside of any test
+	verdict string                      // go test's own last line
+	order   []string                    // the keys of tests, in the order of their first events
+	tests   map[string]*strings.Builder // the output of each top-level test and its subtests until the test passes
+}
+
+// result is how a package or a top-level test ended.
+type result struct {
+	name    string
+	action  string
+	verdict string // of a package
+	elapsed float64
+}
+
+func newReport(w io.Writer) *report { return &report{w: w, packages: make(map[string]*pkg)} }
+
+// read adds the events that go test -json prints, and passes on what is not an
+// event.
+func (r *report) read(in io.Reader) {
+	lines := bufio.NewReader(in)
+	for {
+		line, err := lines.ReadString('\n')
+		var e event
+		if json.Unmarshal([]byte(line), &e) == nil && e.Action != "" {
+			r.add(e)
+		} else {
+			fmt.Fprint(r.w, line)
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+func (r *report) add(e event) {
+	if e.Package == "" { // build-output, build-fail
+		fmt.Fprint(r.w, e.Output)
+		return
+	}
+	p := r.packages[e.Package]
+	if p == nil {
+		p = &pkg{tests: make(map[string]*strings.Builder)}
+		r.packages[e.Package] = p
+	}
+	ends := e.Action == "pass" || e.Action == "fail" || e.Action == "skip"
+	switch {
+	case e.Action == "output":
+		p.add(e)
+	case ends && e.Test == "":
+		r.endPackage(e, p)
+	case ends:
+		r.endTest(e, p)
+	}
+}
+
+// add keeps what a package prints.
+func (p *pkg) add(e event) {
+	if e.Test == "" {
+		if strings.HasPrefix(e.Output, "ok  \t") || strings.HasPrefix(e.Output, "FAIL\t") || strings.HasPrefix(e.Output, "?   \t") {
+			p.verdict = e.Output
+		} else {
+			p.output.WriteString(e.Output)
+		}
+		return
+	}
+	top, _, _ := strings.Cut(e.Test, "/")
+	if p.tests[top] == nil {
+		p.tests[top] = new(strings.Builder)
+		p.order = append(p.order, top)
+	}
+	p.tests[top].WriteString(e.Output)
+}
+
+// endTest prints the output of a top-level test that failed, and forgets that
+// of one that passed.
+func (r *report) endTest(e event, p *pkg) {
+	if e.Action == "skip" {
+		r.skipped = append(r.skipped, e.Package+" "+e.Test+p.reason(e.Test))
+	}
+	if strings.Contains(e.Test, "/") {
+		return
+	}
+	r.tests = append(r.tests, result{name: e.Package + " " + e.Test, action: e.Action, elapsed: e.Elapsed})
+	if e.Action == "fail" {
+		r.print(e.Package, e.Test, p)
+	}
+	p.forget(e.Test)
+}
+
+// reason is the last line that a skipped test logged.
+func (p *pkg) reason(test string) string {
+	top, _, _ := strings.Cut(test, "/")
+	if p.tests[top] == nil {
+		return ""
+	}
+	lines := strings.Split(p.tests[top].String(), "\n")
+	for _, line := range slices.Backward(lines) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===") {
+			return ": " + line
+		}
+	}
+	return ""
+}
+
+func (p *pkg) forget(test string) {
+	delete(p.tests, test)
+	p.order = slices.DeleteFunc(p.order, func(s string) bool { return s == test })
+}
+
+// endPackage prints the package's line. If the package failed, it first prints
+// the tests that did not end, as after a panic or a timeout, and what the
+// package printed outside of tests.
+func (r *report) endPackage(e event, p *pkg) {
+	if e.Action == "fail" {
+		for _, test := range slices.Clone(p.order) {
+			r.print(e.Package, test, p)
+			r.tests = append(r.tests, result{name: e.Package + " " + test + " (did not end)", action: "fail", elapsed: e.Elapsed})
+		}
+		fmt.Fprint(r.w, p.output.String())
+	}
+	if p.verdict == "" {
+		p.verdict = fmt.Sprintf("%s\t%s\t%.3fs\n", map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "?   "}[e.Action], e.Package, e.Elapsed)
+	}
+	fmt.Fprint(r.w, p.verdict)
+	r.ended = append(r.ended, result{name: e.Package, action: e.Action, verdict: p.verdict, elapsed: e.Elapsed})
+	delete(r.packages, e.Package)
+}
+
+// print prints all that a test and its subtests printed.
+func (r *report) print(pkg, test string, p *pkg) {
+	text := ""
+	if b := p.tests[test]; b != nil {
+		text = b.String()
+	}
+	if text != "" && !strings.HasSuffix(text, "\n") {
+		text += "\n"
+	}
+	fmt.Fprintf(r.w, "\n######## output of %s %s\n%s########\n\n", pkg, test, text)
+}
+
+// failed reports whether a package or a test failed, or a package did not end.
+func (r *report) failed() bool {
+	return len(r.packages) > 0 || slices.ContainsFunc(slices.Concat(r.ended, r.tests), func(t result) bool { return t.action == "fail" })
+}
+
+// summarize prints the slowest tests, those that were skipped or failed, and
+// the line of each package, the slowest first.
+func (r *report) summarize() {
+	for _, name := range slices.Sorted(maps.Keys(r.packages)) { // go test itself was ended
+		r.endPackage(event{Action: "fail", Package: name}, r.packages[name])
+	}
+	slower := func(a, b result) int {
+		switch {
+		case a.elapsed > b.elapsed:
+			return -1
+		case a.elapsed < b.elapsed:
+			return 1
+		}
+		return strings.Compare(a.name, b.name)
+	}
+	slices.SortStableFunc(r.tests, slower)
+	slices.SortStableFunc(r.ended, slower)
+	var slow, failed []string
+	for _, t := range r.tests {
+		if len(slow) < slowest {
+			slow = append(slow, fmt.Sprintf("%8.2fs %s", t.elapsed, t.name))
+		}
+		if t.action == "fail" {
+			failed = append(failed, t.name)
+		}
+	}
+	r.list("The slowest tests:", slow)
+	r.list("Skipped tests:", r.skipped)
+	r.list("Failed tests, whose output is above:", failed)
+	if len(r.ended) > 0 {
+		fmt.Fprintln(r.w, "\nPackages:")
+	}
+	for _, p := range r.ended {
+		if p.action != "skip" { // without test files
+			fmt.Fprint(r.w, p.verdict)
+		}
+	}
+}
+
+func (r *report) list(title string, lines []string) {
+	if len(lines) > 0 {
+		fmt.Fprintf(r.w, "\n%s\n  %s\n", title, strings.Join(lines, "\n  "))
+	}
+}
