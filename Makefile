@@ -30,7 +30,7 @@ AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := build
-.PHONY: build run demo install install-files uninstall dist dist-check test test-vix vet-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build programs run demo install install-files uninstall dist dist-check test test-vix has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default target)
 
@@ -103,21 +103,27 @@ dist-check: image $(NFPM) ## build everything in dist twice, compare, and try it
 
 # The runs of go test that make up the suite. testreport runs them, one after
 # the other, and lists the packages and the slowest tests of all at the end.
-TEST_VIX    = go test -json -race -timeout 10m -tags '$(TAGS)' ./vm/vix
-TEST_ALL    = go test -json -race -timeout 40m ./...
-TEST_REPORT = go run ./vm/vmtest/testreport
+# Tests wait for guests most of the time, so four packages run side by side, on
+# two cores too.
+GO_TEST     = go test -json -race -p 4 -tags '$(TAGS)'
+TEST_REPORT = OSX_BUILDER_TEST_PROGRAMS=$(abspath $(PROGRAMS)) go run ./vm/vmtest/testreport
 
-test: test-deps build vet-vix $(AXE) $(NFPM) ## install what is missing and run every test, including those on real QEMU
+# The programs that tests start, each built once for all packages.
+PROGRAMS := $(BUILD)/test
+programs:
+	go build -race -tags '$(TAGS)' -o $(PROGRAMS)/osx-builder .
+	go build -o $(PROGRAMS)/osx-builder-plain .
+	go build -race -o $(PROGRAMS)/memory-daemon ./vm/vmtest/daemon
+
+test: test-deps build has-vix $(AXE) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
 	$(TINYVM) $(BUILD) all
-	go vet ./...
-	$(TEST_REPORT) $(TEST_VIX) -- $(TEST_ALL)
+	$(TEST_REPORT) $(GO_TEST) -timeout 30m ./...
 
-test-vix: vet-vix ## vet and test the VMware driver against a double of VMware's library
-	$(TEST_REPORT) $(TEST_VIX)
+test-vix: has-vix programs ## test the VMware driver against a double of VMware's library
+	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vix
 
-vet-vix:
+has-vix:
 	@[ -n "$(TAGS)" ] || { echo 'VMware support is not tested: it needs cgo, and a C compiler such as gcc'; [ -z "$$CI" ]; }
-	go vet -tags '$(TAGS)' ./...
 
 check: test-deps check-c ## gofumpt, vet and staticcheck, with VMware support and without
 	@unformatted=$$(go tool gofumpt -l .); if [ -n "$$unformatted" ]; then echo "run 'go tool gofumpt -w .' for:"; echo "$$unformatted"; exit 1; fi
@@ -139,19 +145,19 @@ check-c: ## compile the C code of vm/vix with gcc and clang; warnings are errors
 
 shots: test-deps build image ## take screenshots of the page: build/shots/*.png
 	@mkdir -p $(BUILD)/shots
-	PAGE_SHOTS=$(abspath $(BUILD))/shots go test -count=1 -run '^TestPage$$' .
+	PAGE_SHOTS=$(abspath $(BUILD))/shots go test -count=1 -run '^TestPage$$' ./api/page
 
 lint-api: ## lint the OpenAPI description; needs npx
 	npx -y @redocly/cli@2.77.0 lint api/openapi.json
 
 bench: test-deps build image ## run the benchmarks, which compare with named baselines in one run
-	go test -run '^$$' -bench . -benchtime 1x -timeout 60m . ./image ./vm/qemu
+	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./image ./vm/qemu ./vm/vmtest/e2e
 
 crash: test-deps build image ## kill the daemon 200 times, let each file operation fail, and check that nothing is lost or left behind
-	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|FailingDisk)$$' -v .
+	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|FailingDisk)$$' -v ./vm/vmtest/crash
 
 soak: test-deps build image ## create and destroy machines for 10 minutes and check that nothing grows
-	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v .
+	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v ./vm/vmtest/e2e
 
 # Without -fuzzminimizetime Go spends most of the time on minimizing its first findings.
 FUZZTIME := 60s

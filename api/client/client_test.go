@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -14,39 +13,21 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
-// programs are osx-builder itself and the daemon whose machines are files.
-var programs struct{ client, daemon string }
-
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "osxb")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	programs.client, programs.daemon = filepath.Join(dir, "osx-builder"), filepath.Join(dir, "daemon")
-	for path, pkg := range map[string]string{programs.client: "osx-builder", programs.daemon: "osx-builder/vm/vmtest/daemon"} {
-		if out, err := exec.Command("go", "build", "-race", "-o", path, pkg).CombinedOutput(); err != nil {
-			fmt.Fprintf(os.Stderr, "building %s: %v\n%s", pkg, err, out)
-			return 1
-		}
-	}
-	return m.Run()
-}
+func TestMain(m *testing.M) { harness.Main(m) }
 
 // The scripts type what people and CI jobs type, at the built program, which
 // talks to a daemon over HTTP.
 func TestScripts(t *testing.T) {
 	type key struct{}
+	program := harness.Binary(t)
 	of := func(ts *testscript.TestScript) *rig { return ts.Value(key{}).(*rig) }
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
-			r, err := newRig(env)
+			r, err := newRig(t, env)
 			env.Values[key{}] = r
 			return err
 		},
@@ -66,7 +47,7 @@ func TestScripts(t *testing.T) {
 			},
 			// exits CODE WORD... runs osx-builder with the words.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
-				err := ts.Exec(programs.client, args[1:]...)
+				err := ts.Exec(program, args[1:]...)
 				code := 0
 				if e := new(exec.ExitError); errors.As(err, &e) {
 					code = e.ExitCode()

@@ -17,16 +17,20 @@ import (
 	"strings"
 	"sync"
 	"syscall"
+	"testing"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // rig is what a script plays with beside the command line: a daemon whose
 // machines are files, and a web site with images.
 type rig struct {
+	program, memoryDaemon string // paths
+
 	data    string
 	site    *httptest.Server
 	release chan struct{} // closed once the slow image may go on
@@ -62,12 +66,15 @@ func (t *transcript) String() string {
 }
 
 // newRig adds the rig's addresses to the script's environment.
-func newRig(env *testscript.Env) (*rig, error) {
+func newRig(t *testing.T, env *testscript.Env) (*rig, error) {
 	data, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{data: data, release: make(chan struct{}), commands: make(map[string]*command)}
+	r := &rig{
+		program: harness.Binary(t), memoryDaemon: harness.MemoryDaemon(t),
+		data: data, release: make(chan struct{}), commands: make(map[string]*command),
+	}
 	good, slow := archive("good"), archive("slow")
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/good.tar", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(good) })
@@ -92,7 +99,7 @@ func newRig(env *testscript.Env) (*rig, error) {
 	env.Setenv("SITE", r.site.URL)
 	env.Setenv("GOOD_SUM", sum(good))
 	env.Setenv("SLOW_SUM", sum(slow))
-	env.Setenv("PATH", filepath.Dir(programs.client)+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	env.Setenv("PATH", filepath.Dir(r.program)+string(filepath.ListSeparator)+env.Getenv("PATH"))
 	env.Defer(r.close)
 	return r, nil
 }
@@ -113,7 +120,7 @@ func (r *rig) start(args []string) error {
 	if r.daemon != nil {
 		args = append([]string{"-listen", strings.TrimPrefix(r.daemon.URL, "http://")}, args...)
 	}
-	d, err := e2e.Start(e2e.Options{Binary: programs.daemon, Data: r.data, Args: append([]string{"-memory-reserve", "1mib"}, args...)})
+	d, err := e2e.Start(e2e.Options{Binary: r.memoryDaemon, Data: r.data, Args: append([]string{"-memory-reserve", "1mib"}, args...)})
 	if err == nil {
 		r.daemon = d
 	}
@@ -128,7 +135,7 @@ func (r *rig) stop() {
 
 // launch runs a command line beside the script.
 func (r *rig) launch(ts *testscript.TestScript, name string, args []string) {
-	c := &command{Cmd: exec.Command(programs.client, args...)}
+	c := &command{Cmd: exec.Command(r.program, args...)}
 	c.Dir, c.Stdout, c.Stderr = ts.MkAbs("."), &c.stdout, &c.stderr
 	c.Env = append(os.Environ(), "OSX_BUILDER_HOST="+ts.Getenv("OSX_BUILDER_HOST"))
 	ts.Check(c.Start())

@@ -441,7 +441,7 @@ func pageToken(t *testing.T, b browser, s *harness.Harness) {
 // accessible holds the page against axe-core's rules.
 func (p *tab) accessible(what string) {
 	p.t.Helper()
-	files, err := filepath.Glob("build/axe-*/node_modules/axe-core/axe.min.js")
+	files, err := filepath.Glob(filepath.Join(harness.BuildDir(p.t), "axe-*/node_modules/axe-core/axe.min.js"))
 	harness.Must(p.t, err)
 	if len(files) == 0 {
 		const why = "accessibility is not checked: there is no axe-core; make test gets it, with npm"

@@ -221,6 +221,7 @@ func TestVariants(t *testing.T) {
 	for _, file := range files {
 		file = filepath.Base(strings.TrimSuffix(file, ".sha256"))
 		t.Run(file, func(t *testing.T) {
+			t.Parallel()
 			s := s.In(t)
 			v := s.Ready(s.Create(s.Image(file).Body(harness.Small(nil))).ID)
 			if page := s.Page(v); page["mac"] != v.MACAddress {
