@@ -190,6 +190,9 @@ func newComparison(b *testing.B, args ...string) *manualComparison {
 	r.image = e2e.Image{URL: r.site.ImageURL(harness.TinyVM), SHA256: sum}
 	r.start()
 	b.Cleanup(func() {
+		if b.Failed() {
+			b.Logf("%s\nthe daemon's log:\n%s", harness.Evidence(data), r.Log())
+		}
 		r.clear()
 		harness.Must(b, r.Stop())
 		r.site.Close()
@@ -311,8 +314,9 @@ func (r *manualComparison) byHand(vmdk string) manualMachine {
 func (h manualMachine) page() {
 	h.b.Helper()
 	v := vm.VM{IPAddress: "127.0.0.1", PortForwards: []vm.PortForward{{Host: h.http, Guest: 80}}}
-	_, err := e2e.Page(v, "/", harness.Patience)
-	harness.Must(h.b, err)
+	if _, err := e2e.Page(v, "/", harness.Patience); err != nil {
+		h.b.Fatalf("by hand: %v; the guest's console:\n%s", err, harness.ReadFile(h.b, filepath.Join(h.dir, "serial.log")))
+	}
 }
 
 func (h manualMachine) stop() {

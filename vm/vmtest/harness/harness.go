@@ -60,7 +60,7 @@ func Stopped(t *testing.T, env []string, args ...string) *Harness {
 	t.Cleanup(func() {
 		evidence := ""
 		if t.Failed() {
-			evidence = h.evidence() // before it is removed
+			evidence = Evidence(h.Data) // before it is removed
 		}
 		h.Clear()
 		if left := e2e.Traces(data); len(left) > 0 {
@@ -111,16 +111,16 @@ func (h *Harness) Clear() {
 	Must(h.T, h.Stop())
 }
 
-// evidence is what the folders of the machines say about a failure: the record,
-// what QEMU said and how it ended, and the guest's console.
-func (h *Harness) evidence() string {
+// Evidence returns what the machines' folders in a data folder say about a
+// failure: the record, what QEMU said and how it ended, and the guest's console.
+func Evidence(data string) string {
 	var text strings.Builder
-	records, _ := filepath.Glob(filepath.Join(h.Data, "vms", "*.json"))
+	records, _ := filepath.Glob(filepath.Join(data, "vms", "*.json"))
 	for _, record := range records {
 		for _, name := range append([]string{record}, evidenceIn(strings.TrimSuffix(record, ".json"))...) {
 			if b, err := os.ReadFile(name); err == nil {
 				b = b[max(0, len(b)-4<<10):]
-				fmt.Fprintf(&text, "--- %s, its end:\n%s\n", strings.TrimPrefix(name, h.Data), strings.ToValidUTF8(string(b), "?"))
+				fmt.Fprintf(&text, "--- %s, its end:\n%s\n", strings.TrimPrefix(name, data), strings.ToValidUTF8(string(b), "?"))
 			}
 		}
 	}
