@@ -39,7 +39,7 @@ var arrows = map[string][]string{
 	"vm/vmtest/daemon":     {"api", "api/server", "callback", "config", "image", "vm", "vm/vmtest"},
 	"vm/vmtest/demo":       {"vm", "vm/vmtest/e2e"},
 	"vm/vmtest/crash":      nil,
-	"vm/vmtest/e2e":        {"vm"},
+	"vm/vmtest/e2e":        {"vm", "vm/qemu/network"},
 	"vm/vmtest/harness":    {"vm", "vm/vmtest/e2e"},
 	"vm/vmtest/testreport": nil,
 	"vm/vmx":               nil,

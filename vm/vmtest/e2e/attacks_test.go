@@ -80,6 +80,7 @@ func (a attacked) ask(method, path, body string, headers ...string) reply {
 // What a page of another origin, or one whose name was rebound to this
 // address, can make a browser send changes nothing, token or not.
 func TestAttackFromAPage(t *testing.T) {
+	t.Parallel()
 	a := newAttacked(t)
 	body := a.anyBody()
 	own := strings.TrimPrefix(a.URL, "http://")
@@ -125,6 +126,7 @@ func (a attacked) anyBody() string {
 // Guesses, prefixes, other schemes and tokens in other places let nobody in,
 // however many there are.
 func TestAttackOnTokens(t *testing.T) {
+	t.Parallel()
 	a := newAttacked(t)
 	guesses := []string{"", "Bearer", "Bearer ", "Bearer null", "Basic " + a.token, a.token, "Bearer " + a.token + "\t.", "Bearer " + strings.ToLower(a.token), "Bearer " + strings.Repeat("x", 50_000)}
 	for n := range len(a.token) {
@@ -146,6 +148,7 @@ func TestAttackOnTokens(t *testing.T) {
 
 // No way of writing a path leads out of the records.
 func TestAttackOnPaths(t *testing.T) {
+	t.Parallel()
 	a := newAttacked(t)
 	for _, id := range []string{
 		"..", "../canary", "..%2fcanary", "%2e%2e%2fcanary", "%2e%2e/canary", "..%252fcanary", "..%5ccanary", "..%c0%afcanary", "....//canary",
@@ -193,6 +196,7 @@ func (a attacked) raw(text string) (replies []reply) {
 // However a request's end is blurred, what hides behind it is not taken for
 // another request: there is one answer, and the connection is closed.
 func TestAttackBySmuggling(t *testing.T) {
+	t.Parallel()
 	a := newAttacked(t)
 	const hidden = "DELETE /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
 	head := "POST /vms HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + a.token + "\r\n"

@@ -21,6 +21,7 @@ import (
 // A machine can be destroyed whatever happened to it. What is left of each is
 // looked for at the end.
 func TestDestroyUnderFire(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	folder := func(id string) string { return filepath.Join(s.Data, "vms", id) }
@@ -73,6 +74,7 @@ func TestDestroyUnderFire(t *testing.T) {
 // A disk that is full, to the last byte, keeps no machine from being destroyed
 // and no daemon from starting.
 func TestDestroyOnFullDisk(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t, "-disk-reserve", "0")
 	s.SmallDisk("128m")
 	body := s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL()}))
@@ -106,6 +108,7 @@ func (neverEnds) Read(b []byte) (int, error) { return len(b), nil }
 // A DELETE that meets a daemon that stops is answered, and what it began is
 // ended by the next daemon.
 func TestDestroyWhileStopping(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	var ids []string
@@ -148,6 +151,7 @@ func TestDestroyWhileStopping(t *testing.T) {
 
 // A machine that hangs costs its reader an answer, and no other.
 func TestHungMachineIsAConflict(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	hung, well := s.Create(i.Body(harness.Small(nil))), s.Create(i.Body(harness.Small(nil)))
@@ -171,6 +175,7 @@ func TestHungMachineIsAConflict(t *testing.T) {
 // that ended, one whose folder was removed, one whose record was removed, and
 // one of which only the process is left.
 func TestWhileTheDaemonIsAway(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	var ids []string
@@ -204,6 +209,7 @@ func TestWhileTheDaemonIsAway(t *testing.T) {
 // Callbacks are signed with every secret of the file; SIGHUP reads it anew, and
 // opens the log file anew.
 func TestHangup(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	secrets := filepath.Join(dir, "secrets")
 	key := func(b string) string { return "whsec_" + strings.Repeat(b, 32) }
@@ -253,6 +259,7 @@ func TestHangup(t *testing.T) {
 
 // The log file can be moved away under the daemon.
 func TestLogFile(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	path := filepath.Join(dir, "log")
 	d := newPlainDaemon(t, "-log-file", path)
@@ -268,6 +275,7 @@ func TestLogFile(t *testing.T) {
 // A crowd of idle connections keeps nobody out: where there are as many as the
 // limit allows, the one that is idle longest gives way.
 func TestConnectionsAreBounded(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t, "-connections", "2")
 	first, second := dialServed(s), dialServed(s)
 	defer second.Close()

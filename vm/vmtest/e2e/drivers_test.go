@@ -67,12 +67,14 @@ func TestDriverWithoutVMware(t *testing.T) {
 
 // Where VMware answers, the daemon that may choose takes it.
 func TestDriverWithVMware(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t, "-driver", "auto", "-vix-library", libvix(t))
 	wantParts(t, "-driver auto", s.Log(), `"driver":"vix"`, `"asked":"auto"`)
 }
 
 // A build without VIX support says so, and runs on QEMU.
 func TestDriverNotBuilt(t *testing.T) {
+	t.Parallel()
 	plain := harness.PlainBinary(t)
 	wantParts(t, "-driver vix", refused(t, plain, t.TempDir(), "-driver", "vix"), "built without VIX support", "make")
 	for path, want := range map[string]string{plain: "drivers: qemu", harness.Binary(t): "drivers: vix, qemu"} {
@@ -87,6 +89,7 @@ func TestDriverNotBuilt(t *testing.T) {
 // Machines are not handed to a hypervisor that did not make them: it would
 // neither see them running nor end them.
 func TestMachinesStayOnTheirHypervisor(t *testing.T) {
+	t.Parallel()
 	noVMware(t)
 	w := newVMware(t)
 	v := w.Ready(w.Create(w.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
@@ -111,6 +114,7 @@ func TestMachinesStayOnTheirHypervisor(t *testing.T) {
 // The daemon that drives VMware is linked with no library of VMware's, so that
 // it starts where there is none.
 func TestNoLibraryOfVMware(t *testing.T) {
+	t.Parallel()
 	var libraries []string
 	var err error
 	if runtime.GOOS == "darwin" {

@@ -21,6 +21,7 @@ import (
 // Each image that cannot be one fails with its code, by GET and by callback,
 // and leaves nothing but the failed machine's record.
 func TestBadImages(t *testing.T) {
+	t.Parallel()
 	flat := strings.Repeat("\x00", 8*512)
 	cases := map[string]struct {
 		archive []byte
@@ -110,6 +111,7 @@ func TestBadImages(t *testing.T) {
 // A host without QEMU says at start what is missing and how to get it, and
 // tells each client; told to use QEMU, the daemon does not start.
 func TestWithoutQEMU(t *testing.T) {
+	t.Parallel()
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PATH=") })
 	env = append(env, "PATH="+t.TempDir())
 	s := harness.NewEnv(t, env, "-driver", "auto")
@@ -136,6 +138,7 @@ func TestWithoutQEMU(t *testing.T) {
 
 // A second daemon on the same data says who holds it.
 func TestSecondDaemon(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	out, err := exec.Command(harness.Binary(t), "-data", s.Data, "-listen", "127.0.0.1:0").CombinedOutput()
 	if err == nil || !strings.Contains(string(out), s.URL) || !strings.Contains(string(out), "-data") {
@@ -145,6 +148,7 @@ func TestSecondDaemon(t *testing.T) {
 
 // Settings that cannot be are refused at start, by name.
 func TestBadSettings(t *testing.T) {
+	t.Parallel()
 	deep := filepath.Join(t.TempDir(), strings.Repeat("deep/", 20))
 	for name, c := range map[string]struct {
 		args []string

@@ -53,6 +53,7 @@ func imageFiles(s *harness.Harness) (files []string) {
 // An image is kept for the next machine, cannot be removed below one, and
 // leaves nothing when it is.
 func TestImageCache(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	v := s.Create(i.Body(harness.Small(nil)))
@@ -94,6 +95,7 @@ func noise(t *testing.T, name string, bytes int) []byte {
 
 // Beyond -cache-size, the least recently used image that no machine needs goes.
 func TestCacheSize(t *testing.T) {
+	t.Parallel()
 	const megabyte = 1 << 20
 	archives := map[string][]byte{}
 	for _, name := range []string{"one", "two", "three"} {
@@ -121,6 +123,7 @@ func TestCacheSize(t *testing.T) {
 
 // A host that is denied is not asked, whatever the way to it.
 func TestDeniedHosts(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t, "-deny-hosts", "127.0.0.0/8,::1,evil.example")
 	a := []byte("no image")
 	for url, want := range map[string]struct {
@@ -157,6 +160,7 @@ func TestDeniedHosts(t *testing.T) {
 // A disk too small for an image says so, keeps nothing of it, and has room for
 // a smaller one.
 func TestSmallDisk(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t, "-disk-reserve", "8MiB")
 	s.SmallDisk("64m")
 	archives := map[string][]byte{"large": noise(t, "large", 48<<20), "small": noise(t, "small", 16<<20)}

@@ -24,6 +24,7 @@ import (
 // trailing comma and all, becomes a machine that is as asked inside the guest,
 // tells its callback once, is seen when it powers itself off, and goes.
 func TestMachineLife(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	body := s.FirstExample(i, "256mib")
@@ -69,6 +70,7 @@ func TestMachineLife(t *testing.T) {
 
 // Every phase can be seen from outside. Gates hold each step until it was.
 func TestPhases(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	env := append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 	clone := gate(t, dir, "qemu-img")
@@ -119,6 +121,7 @@ func gate(t *testing.T, dir, program string) (open func()) {
 
 // Two machines made from one image at once share its download, and nothing else.
 func TestTwoClones(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	body := s.Image(harness.TinyVM).Body(harness.Small(nil))
 	one, two := s.Create(body), s.Create(body)
@@ -147,6 +150,7 @@ func TestTwoClones(t *testing.T) {
 // A daemon that is killed loses nothing that it accepted, and makes nothing
 // twice.
 func TestKilledDuringDownload(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	half := make(chan struct{})
@@ -168,6 +172,7 @@ func TestKilledDuringDownload(t *testing.T) {
 }
 
 func TestKilledDuringBoot(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	v := s.Create(s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL()})))
 	s.Until(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
@@ -196,6 +201,7 @@ func wantResumed(s *harness.Harness, v vm.VM) {
 
 // Machines keep running while the daemon is away, and are found again.
 func TestMachinesOutliveTheDaemon(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	v := s.Ready(s.Create(s.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
 	before := s.Page(v)
@@ -212,6 +218,7 @@ func TestMachinesOutliveTheDaemon(t *testing.T) {
 
 // Images of every format, disk kind, controller, NIC and firmware boot.
 func TestVariants(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	files, err := filepath.Glob(filepath.Join(harness.BuildDir(t), "tinyvm-*.sha256"))
 	harness.Must(t, err)

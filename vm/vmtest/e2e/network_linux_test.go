@@ -80,6 +80,7 @@ func TestManagedNetwork(t *testing.T) {
 // Without the right to set up networks machines are on the user network, and
 // all who are told that there is no other are told why.
 func TestUserNetwork(t *testing.T) {
+	t.Parallel()
 	s := newHarnessAs(t, "-all", "-forward", "80")
 	s.Start()
 	a, err := s.Do("GET", "/healthz?verbose=1", "", nil)

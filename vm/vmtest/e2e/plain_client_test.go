@@ -115,6 +115,7 @@ func (c client) guest(path, page string) map[string]string {
 // suspended over a restart of the daemon, shut down by its own guest, which
 // writes to its disk as it goes down, switched on again, reset, and gone.
 func TestLifeOverPlainHTTP(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	c := client{t, s.URL}
 	if index := c.ask("GET", "/", "", http.StatusOK); index["service"] != "osx-builder" {

@@ -18,6 +18,7 @@ import (
 // image that the daemon is asked to boot: it is refused by the code for what it
 // is, with the place at fault, and nothing outside was read or written.
 func TestPublishedAttacks(t *testing.T) {
+	t.Parallel()
 	outside := t.TempDir()
 	secret := filepath.Join(outside, "secret")
 	const content = "nobody may read this"

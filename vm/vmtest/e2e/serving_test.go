@@ -50,6 +50,7 @@ func curl(t *testing.T, args ...string) string {
 
 // README's way over a Unix socket, which is gone once the daemon is.
 func TestUnixSocketWithCurl(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	t.Run("answers", func(t *testing.T) {
 		d := served(t, "-listen", "unix:"+socket)
@@ -77,6 +78,7 @@ func TestUnixSocketWithCurl(t *testing.T) {
 // README's way with TLS and tokens: curl with the authority's certificate and
 // a token, of which SIGHUP takes over another.
 func TestTLSAndTokensWithCurl(t *testing.T) {
+	t.Parallel()
 	dir := t.TempDir()
 	cert, key, tokens := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem"), filepath.Join(dir, "tokens")
 	certificate(t, cert, key)
@@ -135,6 +137,7 @@ func certificate(t *testing.T, cert, key string) {
 // While VMware hangs, an operator's questions are answered all the same, and
 // tell what cannot be known; once it answers again so does the rest.
 func TestOperatingWhileVMwareHangs(t *testing.T) {
+	t.Parallel()
 	w := newVMware(t)
 	v := w.Ready(w.Create(w.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
 	client := http.Client{Timeout: harness.Patience}

@@ -90,6 +90,7 @@ func stopInOrder(s *harness.Harness) {
 // SIGTERM ends the daemon soon whatever its jobs are at, those who wait get an
 // answer, and the next daemon goes on where this one was.
 func TestStopInEachPhase(t *testing.T) {
+	t.Parallel()
 	for _, phase := range []vm.Phase{vm.Downloading, vm.Cloning, vm.Starting, vm.Waiting} {
 		t.Run(string(phase), func(t *testing.T) {
 			dir := t.TempDir()
@@ -132,6 +133,7 @@ func TestStopInEachPhase(t *testing.T) {
 
 // An image that takes its time to unpack holds up the end no longer than others.
 func TestStopWhileUnpacking(t *testing.T) {
+	t.Parallel()
 	const size = 128 << 20
 	s := harness.New(t)
 	var b bytes.Buffer
@@ -164,6 +166,7 @@ func TestStopWhileUnpacking(t *testing.T) {
 
 // SIGTERM during a destruction that hangs, and while a receiver does.
 func TestStopWhileOthersHang(t *testing.T) {
+	t.Parallel()
 	s := harness.New(t)
 	hung := make(chan struct{})
 	receiver := hangingReceiver(t, hung)
@@ -198,6 +201,7 @@ func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
 
 // The unit tells systemd when the daemon is ready, and when it stops.
 func TestSystemdIsNotified(t *testing.T) {
+	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
 	harness.Must(t, err)

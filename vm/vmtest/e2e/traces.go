@@ -6,17 +6,21 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"osx-builder/vm/qemu/network"
 )
 
-// Traces lists what machines leave on a host: processes that name the data
-// folder, network devices of ours, and, below the data folder, files other
-// than gold images and the daemon's own.
+// Traces lists what the machines of a data folder leave on a host: processes
+// that name the folder, network devices of its daemon, and, below the folder,
+// files other than gold images and the daemon's own. It shows nothing of other
+// daemons on the same host.
 func Traces(data string) []string {
 	var found []string
 	found = append(found, processes(data)...)
-	devices, _ := net.Interfaces() // none to be had is none found
+	prefix := network.DevicePrefix(data)
+	devices, _ := net.Interfaces() // without a list there is nothing to show
 	for _, d := range devices {
-		if strings.HasPrefix(d.Name, "osxb") {
+		if strings.HasPrefix(d.Name, prefix) {
 			found = append(found, "device "+d.Name)
 		}
 	}

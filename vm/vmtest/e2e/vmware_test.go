@@ -89,6 +89,7 @@ func fields(t *testing.T, doc []byte) (names []string) {
 // The first example of all, sent as it was written, becomes a machine in
 // VMware, is read back live, tells its callback and goes without a trace.
 func TestVMwareLife(t *testing.T) {
+	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
 	body := w.FirstExample(i, "1gib")
@@ -154,6 +155,7 @@ func (w *vmware) stats() map[string]string {
 
 // Machines in VMware outlive the daemon; what a killed one had begun goes on.
 func TestVMwareRecovery(t *testing.T) {
+	t.Parallel()
 	w := newVMware(t)
 	w.set("tools.ms", "-1")
 	w.set("ip.ms", "-1")
@@ -178,6 +180,7 @@ func TestVMwareRecovery(t *testing.T) {
 // What VMware refuses fails the machine with its code and VMware's own words,
 // and nothing else: the machine can be destroyed, and the next one is made.
 func TestVMwareRefuses(t *testing.T) {
+	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
 	for name, c := range map[string]struct {
@@ -209,6 +212,7 @@ func TestVMwareRefuses(t *testing.T) {
 // A machine that VMware does not let be read answers 409 and gets in nobody's
 // way; it can be destroyed once VMware lets go of it.
 func TestVMwareUnreadable(t *testing.T) {
+	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
 	locked, other := w.Create(i.Body(harness.Small(nil))), w.Create(i.Body(harness.Small(nil)))
@@ -242,6 +246,7 @@ func TestVMwareUnreadable(t *testing.T) {
 // Whatever a request says, it sets no line of the machine's .vmx but those
 // that are its own.
 func TestVMwareInjection(t *testing.T) {
+	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
 	w.Site.Serve = func(rw http.ResponseWriter, r *http.Request, _ string) {
