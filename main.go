@@ -148,8 +148,7 @@ func apiOptions(c config.Config, front *server.Server, metrics *api.Metrics, log
 	}
 }
 
-// imageOptions are what the image cache is told. Machines are counted by their
-// records, which the image cache asks for when it is to remove an image.
+// imageOptions are what the image cache is told.
 func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *slog.Logger) image.Options {
 	reserve := c.DiskReserve
 	if reserve == 0 {
@@ -157,7 +156,6 @@ func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *s
 	}
 	return image.Options{
 		Check:       vmx.Check,
-		InUse:       func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, machines)) },
 		CacheBytes:  c.CacheSize,
 		Derived:     qemu.PreparedFolder,
 		DialControl: hosts.Control,

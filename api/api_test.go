@@ -71,7 +71,6 @@ func (r rig) serve(t testing.TB) *service {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(archive) }))
 	t.Cleanup(web.Close)
 	dir := t.TempDir()
-	r.image.InUse = func() (map[image.Sum]int, error) { return vm.ImagesInUse(dir) }
 	images, err := image.Open(filepath.Join(t.TempDir(), "images"), r.image)
 	must(t, err)
 	sender := callback.New(callback.Options{})

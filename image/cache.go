@@ -21,6 +21,7 @@ type Cache struct {
 	limits Limits
 	log    *slog.Logger
 	client *http.Client
+	holds  *holds
 
 	// gold guards the names below gold/: who hands an image out, puts one in
 	// place or takes one away holds it, so that nobody is handed an image that
@@ -46,7 +47,7 @@ func Open(dir string, o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: dir, opts: o, limits: o.Limits.withDefaults(), log: o.Log,
-		client: newClient(o.DialControl), flights: map[Sum]*flight{},
+		client: newClient(o.DialControl), holds: newHolds(), flights: map[Sum]*flight{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

@@ -10,9 +10,8 @@ import (
 // What could make room is told where it matters, without what machines need.
 func TestDisk(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "images")
-	used := map[image.Sum]int{}
 	open := func(reserve int64) *image.Cache {
-		c, err := image.Open(dir, image.Options{Limits: image.Limits{FreeBytes: reserve}, InUse: func() (map[image.Sum]int, error) { return used, nil }})
+		c, err := image.Open(dir, image.Options{Limits: image.Limits{FreeBytes: reserve}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,7 +38,7 @@ func TestDisk(t *testing.T) {
 	if d := look(c); d.Reserve != 1<<60 || d.Evictable < 64<<10 {
 		t.Errorf("short of room: got %+v, want the image's 64 KiB to be evictable", d)
 	}
-	used[sum] = 1
+	c.Hold("a machine", sum)
 	if d := look(c); d.Evictable != 0 {
 		t.Errorf("short of room, the image in use: got %+v, want nothing evictable", d)
 	}

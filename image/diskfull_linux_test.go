@@ -80,13 +80,10 @@ func TestDiskFullIsENOSPC(t *testing.T) {
 
 // A short disk evicts what nobody needs, but only if that helps.
 func TestShortDiskEvicts(t *testing.T) {
-	used := map[image.Sum]int{}
 	dir := smallDisk(t, 32)
-	c := openIn(t, dir, reserve(10<<20), func(o *image.Options) {
-		o.InUse = func() (map[image.Sum]int, error) { return used, nil }
-	})
+	c := openIn(t, dir, reserve(10<<20))
 	needed, _ := keep(t, c, 2000)
-	used[needed] = 1
+	c.Hold("a machine", needed)
 	idle, _ := keep(t, c, 8000)
 
 	huge := tarOf(t, vmx("a.vmx"), file{name: "disk", body: noise(25<<20, 1)})

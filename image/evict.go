@@ -126,7 +126,7 @@ type leftover struct {
 // idleParts returns the downloads that nobody goes on with and that no machine
 // needs, the oldest first.
 func (c *Cache) idleParts() ([]leftover, error) {
-	used, err := c.inUse()
+	used, err := c.holds.count()
 	if err != nil {
 		return nil, fmt.Errorf("listing downloads: %w", err)
 	}

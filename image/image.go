@@ -45,11 +45,6 @@ type Options struct {
 	// method Unsafe() bool that returns true; its text is for the client.
 	Check func(root *os.Root, vmx string) error
 
-	// InUse says how many machines need each image. Images that it names are
-	// neither removed nor evicted. It may be called with a lock of the Cache held
-	// and must not call the Cache; Open does not call it. Nil means that none is in use.
-	InUse func() (map[Sum]int, error)
-
 	// CacheBytes is the disk space that images may take. Beyond it the least
 	// recently used ones that nobody needs go, when one is added. 0 means no
 	// limit but the disk's.

@@ -20,7 +20,7 @@ type Entry struct {
 	DiskBytes    int64     // what they take on disk, with what was made of them
 	CreatedAt    time.Time // UTC
 	UsedAt       time.Time // when Ensure last returned it, UTC
-	InUse        int       // machines that need it
+	InUse        int       // machines that hold it
 }
 
 // List returns the gold images, the least recently used first.
@@ -32,7 +32,7 @@ func (c *Cache) List() ([]Entry, error) {
 
 // list needs c.gold held.
 func (c *Cache) list() ([]Entry, error) {
-	used, err := c.inUse()
+	used, err := c.holds.count()
 	if err != nil {
 		return nil, fmt.Errorf("listing images: %w", err)
 	}
@@ -60,13 +60,6 @@ func (c *Cache) list() ([]Entry, error) {
 	return list, nil
 }
 
-func (c *Cache) inUse() (map[Sum]int, error) {
-	if c.opts.InUse == nil {
-		return nil, nil
-	}
-	return c.opts.InUse()
-}
-
 // Remove removes a gold image. ErrInUse means that a machine needs it,
 // ErrNotFound that it is not there.
 func (c *Cache) Remove(s Sum) error {
@@ -85,7 +78,7 @@ func (c *Cache) Remove(s Sum) error {
 func (c *Cache) takeAway(s Sum) (string, error) {
 	c.gold.Lock()
 	defer c.gold.Unlock()
-	used, err := c.inUse()
+	used, err := c.holds.count()
 	if err != nil {
 		return "", fmt.Errorf("removing image %s: %w", s, err)
 	}

@@ -38,13 +38,12 @@ func sums(t testing.TB, c *image.Cache) []image.Sum {
 }
 
 func TestListAndRemove(t *testing.T) {
-	used := map[image.Sum]int{}
-	c, dir := open(t, func(o *image.Options) {
-		o.InUse = func() (map[image.Sum]int, error) { return used, nil }
-	})
+	c, dir := open(t)
 	before := time.Now().Add(-time.Second)
 	s, _ := keep(t, c, 100)
-	used[s] = 2
+	c.Hold("one", s)
+	c.Hold("two", s)
+	c.Hold("two", s) // again, as after a start
 	list, err := c.List()
 	must(t, err)
 	want := []image.Entry{{Sum: s, Bytes: 100<<10 + 21, InUse: 2}}
@@ -58,7 +57,19 @@ func TestListAndRemove(t *testing.T) {
 	if err := c.Remove(s); !errors.Is(err, image.ErrInUse) || !strings.Contains(err.Error(), "2 machines") {
 		t.Errorf("removing an image in use: %v, want ErrInUse", err)
 	}
-	used[s] = 0
+	c.Release("one")
+	if err := c.Remove(s); !errors.Is(err, image.ErrInUse) || !strings.Contains(err.Error(), "1 machines") {
+		t.Errorf("removing an image that one of two released: %v, want ErrInUse", err)
+	}
+	c.Hold("two", image.Sum{Type: "md5", Hex: strings.Repeat("0", 32)}) // in place of s
+	c.HoldAll("three", errors.New("nobody knows"))
+	if err := c.Remove(s); err == nil || !strings.Contains(err.Error(), "nobody knows") {
+		t.Errorf("removing an image while all are held: %v, want the reason", err)
+	}
+	if _, err := c.List(); err == nil || !strings.Contains(err.Error(), "nobody knows") {
+		t.Errorf("listing images while all are held: %v, want the reason", err)
+	}
+	c.Release("three")
 	must(t, c.Remove(s))
 	wantEmpty(t, dir)
 	if err := c.Remove(s); !errors.Is(err, image.ErrNotFound) {
@@ -69,13 +80,11 @@ func TestListAndRemove(t *testing.T) {
 // Over its size the cache gives up what nobody needs, the least recently used
 // first.
 func TestTheCacheIsTrimmed(t *testing.T) {
-	used := map[image.Sum]int{}
 	c, dir := open(t, func(o *image.Options) {
 		o.CacheBytes = 700 << 10
-		o.InUse = func() (map[image.Sum]int, error) { return used, nil }
 	})
 	needed, _ := keep(t, c, 200)
-	used[needed] = 1
+	c.Hold("a machine", needed)
 	oldest, gold := keep(t, c, 201)
 	older, _ := keep(t, c, 202)
 	must(t, os.Chtimes(filepath.Join(dir, "gold", older.String()), time.Time{}, time.Now().Add(-time.Hour)))

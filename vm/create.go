@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -134,6 +136,9 @@ func (m *Manager) uncount(r *record) {
 func (m *Manager) discard(ctx context.Context, r *record) {
 	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
 		m.logOf(r).Error("failed creation left something behind; DELETE tries again", "err", err)
+	}
+	if _, err := os.Lstat(m.machine(r).Dir); errors.Is(err, fs.ErrNotExist) {
+		m.Images.Release(r.ID)
 	}
 }
 

@@ -132,6 +132,7 @@ func (m *Manager) bury(r *record) error {
 	if err := os.RemoveAll(filepath.Join(m.Dir, r.ID)); err != nil {
 		return fmt.Errorf("removing the machine's folder: %w", err)
 	}
+	m.Images.Release(r.ID)
 	var err error
 	if r.due() {
 		r.Gone = true

@@ -91,7 +91,6 @@ func (h *house) open() *house {
 	var err error
 	h.images, err = image.Open(filepath.Join(h.dir, "images"), image.Options{
 		Log: log, DialControl: h.control, Limits: image.Limits{FreeBytes: h.reserve},
-		InUse: func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(h.dir, "vms")) },
 	})
 	must(h.t, err)
 	h.callbacks = callback.New(callback.Options{DialControl: h.control})

@@ -59,33 +59,16 @@ func (m *Manager) RemoveImage(name string) error {
 	return err
 }
 
-// ImagesInUse counts the machines that need each image: those cloned from it
-// and those under creation. It reads the records in dir, the Manager's folder,
-// each time, so that it holds whatever happens beside it. It needs no Manager
-// and takes no lock of one.
-//
-// A record that does not tell its image is an *Error of CodeOpen: none of the
-// images may go then.
-func ImagesInUse(dir string) (map[image.Sum]int, error) {
-	s := &store{dir: dir}
-	ids, _, err := s.ids()
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+// holdImage tells the image cache which image a machine that an earlier Manager
+// left needs, so that it is not evicted. If the record does not say which, all
+// images are held.
+func (m *Manager) holdImage(id string) {
+	switch needed, sum, err := m.store.imageOf(id); {
+	case err != nil:
+		m.Images.HoldAll(id, err)
+	case needed:
+		m.Images.Hold(id, sum)
 	}
-	if err != nil {
-		return nil, fmt.Errorf("reading the records: %w", err)
-	}
-	used := make(map[image.Sum]int)
-	for _, id := range ids {
-		needed, sum, err := s.imageOf(id)
-		if err != nil {
-			return nil, err
-		}
-		if needed {
-			used[sum]++
-		}
-	}
-	return used, nil
 }
 
 // imageOf returns the image of a record's machine, and whether the machine

@@ -1,15 +1,17 @@
 package vm_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
-	"osx-builder/image"
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 )
 
 func wantCode(t *testing.T, what string, err error, code vm.Code) {
@@ -74,47 +76,69 @@ func TestImageInUseWhileDownloading(t *testing.T) {
 	}
 }
 
-// A machine that failed needs no image, one whose record is newer than this
-// daemon does, and one whose record tells nothing keeps them all.
-func TestImagesInUse(t *testing.T) {
-	dir := t.TempDir()
-	write := func(name, text string) { must(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600)) }
-	const (
-		head = `"id": "ID", "spec": {"image": {"url": "http://a/", "checksum_type": "md5", "checksum": "0123456789abcdef0123456789abcdef"}}`
-		a    = "11111111-1111-4111-8111-111111111111"
-	)
-	sum := image.Sum{Type: "md5", Hex: "0123456789abcdef0123456789abcdef"}
+// A creation that failed holds its image no longer.
+func TestFailedCreationReleasesImage(t *testing.T) {
+	h := newHouse(t).open()
+	h.fail(vmtest.Start, errors.New("no"))
+	q := h.request()
+	if v := h.wait(h.create(q).ID); v.Phase != vm.Failed {
+		t.Fatalf("got %s, want failed", v.Phase)
+	}
+	must(t, h.vms.RemoveImage(q.Image.Checksum))
+}
+
+// At its start the Manager holds the images of the machines that it finds. A
+// machine that failed needs no image, one whose record is newer than this
+// daemon does, and one whose record does not name its image holds them all.
+func TestImagesAreHeldAfterStart(t *testing.T) {
+	const id = "11111111-1111-4111-8111-111111111111"
 	for _, c := range []struct {
 		what, file, text string
 		folder           bool
 		want             int // -1 for an error
 	}{
-		{"under creation", a + ".json", `{"version": 2, "phase": "accepted", ` + head + `}`, false, 1},
-		{"ready", a + ".json", `{"version": 2, "phase": "ready", ` + head + `}`, true, 1},
-		{"being destroyed", a + ".json", `{"version": 2, "phase": "destroying", ` + head + `}`, true, 1},
-		{"failed", a + ".json", `{"version": 2, "phase": "failed", ` + head + `}`, false, 0},
-		{"failed, and left something", a + ".json", `{"version": 2, "phase": "failed", ` + head + `}`, true, 1},
-		{"a tombstone", a + ".json", `{"version": 2, "phase": "destroying", "gone": true, ` + head + `}`, false, 0},
-		{"of a newer daemon", a + ".json", `{"version": 99, "phase": "frozen", ` + head + `}`, true, 1},
-		{"set aside", a + ".json.corrupt", `{"version": 2, "phase": "?", ` + head + `}`, true, 1},
-		{"unreadable", a + ".json", `{"version": 2, "ph`, true, -1},
-		{"without an image", a + ".json", `{"version": 99}`, true, -1},
+		{"under creation", ".json", `{"version": 2, "phase": "accepted", HEAD}`, false, 1},
+		{"ready", ".json", `{"version": 2, "phase": "ready", HEAD}`, true, 1},
+		{"being destroyed", ".json", `{"version": 2, "phase": "destroying", HEAD}`, true, 1},
+		{"failed", ".json", `{"version": 2, "phase": "failed", HEAD}`, false, 0},
+		{"failed, and left something", ".json", `{"version": 2, "phase": "failed", HEAD}`, true, 1},
+		{"a tombstone", ".json", `{"version": 2, "phase": "destroying", "gone": true, HEAD}`, false, 0},
+		{"of a newer daemon", ".json", `{"version": 99, "phase": "frozen", HEAD}`, true, 1},
+		{"set aside", ".json.corrupt", `{"version": 2, "phase": "?", HEAD}`, true, 1},
+		{"unreadable", ".json", `{"version": 2, "ph`, true, -1},
+		{"without an image", ".json", `{"version": 99}`, true, -1},
 	} {
-		write(c.file, strings.ReplaceAll(c.text, "ID", a))
-		if c.folder {
-			must(t, os.Mkdir(filepath.Join(dir, a), 0o700))
-		}
-		used, err := vm.ImagesInUse(dir)
-		switch {
-		case c.want < 0:
-			wantCode(t, c.what, err, vm.CodeOpen)
-		case err != nil || used[sum] != c.want:
-			t.Errorf("%s: got %v, %v, want %d", c.what, used, err, c.want)
-		}
-		must(t, os.RemoveAll(filepath.Join(dir, a)))
-		must(t, os.Remove(filepath.Join(dir, c.file)))
-	}
-	if used, err := vm.ImagesInUse(filepath.Join(dir, "none")); err != nil || len(used) != 0 {
-		t.Errorf("without a folder: got %v, %v, want none", used, err)
+		t.Run(c.what, func(t *testing.T) {
+			h := newHouse(t).open()
+			q := h.request()
+			v := h.delivered(h.create(q).ID)
+			must(t, h.vms.Destroy(t.Context(), v.ID))
+			h.close()
+			h.driver.Hook = func(ctx context.Context, _ vmtest.Step, _ vm.Machine) error {
+				<-ctx.Done() // no job gets any further
+				return ctx.Err()
+			}
+			head := fmt.Sprintf(`"id": %q, "spec": {"image": {"url": %q, "checksum_type": "sha256", "checksum": %q}}`, id, q.Image.URL, q.Image.Checksum)
+			must(t, os.WriteFile(filepath.Join(h.dir, "vms", id+c.file), []byte(strings.ReplaceAll(c.text, "HEAD", head)), 0o600))
+			if c.folder {
+				must(t, os.Mkdir(filepath.Join(h.dir, "vms", id), 0o700))
+			}
+			h.open()
+			list, err := h.vms.CachedImages()
+			if c.want < 0 {
+				wantCode(t, "listing", err, vm.CodeOpen)
+				wantCode(t, "removing", h.vms.RemoveImage(q.Image.Checksum), vm.CodeOpen)
+				return
+			}
+			must(t, err)
+			if len(list) != 1 || list[0].VMs != c.want {
+				t.Fatalf("got %+v, want an image that %d machines need", list, c.want)
+			}
+			if err := h.vms.RemoveImage(q.Image.Checksum); c.want > 0 {
+				wantCode(t, "removing", err, vm.CodeImageInUse)
+			} else {
+				must(t, err)
+			}
+		})
 	}
 }

@@ -182,6 +182,10 @@ func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
 }
 
 func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {
+	src, err := s.source()
+	if err != nil {
+		return VM{}, err
+	}
 	now := time.Now().UTC()
 	r := newRecord(s, key, now)
 	r.RequestID = RequestID(ctx)
@@ -189,8 +193,10 @@ func (m *Manager) accept(ctx context.Context, s spec, key string) (VM, error) {
 	if err := m.admit(r); err != nil {
 		return VM{}, err
 	}
+	m.Images.Hold(r.ID, src.Sum) // before the record, so that no moment is without one of them
 	if err := m.store.write(r); err != nil {
 		m.release()
+		m.Images.Release(r.ID)
 		m.unlist(r.ID, "")
 		return VM{}, storeError(r.ID, errors.Join(err, m.store.remove(r.ID)))
 	}

@@ -24,6 +24,9 @@ func (m *Manager) recover() error {
 		}
 	}
 	m.sweepHost(ids)
+	for _, id := range ids { // before the first job can make the cache evict anything
+		m.holdImage(id)
+	}
 	for _, id := range ids {
 		r, err := m.store.read(id)
 		if err != nil {

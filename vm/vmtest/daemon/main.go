@@ -57,7 +57,6 @@ func run(ctx context.Context) (err error) {
 	defer front.Close()
 	metrics := api.NewMetrics("test")
 	images, err := image.Open(filepath.Join(c.Data, "images"), image.Options{
-		InUse:      func() (map[image.Sum]int, error) { return vm.ImagesInUse(filepath.Join(c.Data, "vms")) },
 		Downloaded: metrics.Downloaded, Log: log.Logger,
 	})
 	if err != nil {

@@ -1,0 +1,58 @@
+package image
+
+import "sync"
+
+// holds is who needs which image. It is kept in memory only: whoever holds
+// images knows from its own files which ones, and says so again after a start.
+type holds struct {
+	mu      sync.Mutex // guards what follows
+	images  map[string]Sum
+	unknown map[string]error // of holders that need an image of which nobody knows which
+}
+
+func newHolds() *holds {
+	return &holds{images: map[string]Sum{}, unknown: map[string]error{}}
+}
+
+// Hold keeps an image, and an unfinished download of it, from being removed or
+// evicted until the holder is released. A holder needs one image: a second Hold
+// replaces the first. The image need not be there yet. After Open nothing is
+// held, so the holders of before are named before Ensure is called first.
+func (c *Cache) Hold(holder string, s Sum) {
+	c.holds.mu.Lock()
+	defer c.holds.mu.Unlock()
+	delete(c.holds.unknown, holder)
+	c.holds.images[holder] = s
+}
+
+// HoldAll keeps every image from being removed or evicted until the holder is
+// released: it needs one, and reason says why nobody knows which.
+func (c *Cache) HoldAll(holder string, reason error) {
+	c.holds.mu.Lock()
+	defer c.holds.mu.Unlock()
+	delete(c.holds.images, holder)
+	c.holds.unknown[holder] = reason
+}
+
+// Release ends what Hold or HoldAll began. It is a no-op for an unknown holder.
+func (c *Cache) Release(holder string) {
+	c.holds.mu.Lock()
+	defer c.holds.mu.Unlock()
+	delete(c.holds.images, holder)
+	delete(c.holds.unknown, holder)
+}
+
+// count returns how many holders each image has. It fails with the reason of a
+// HoldAll if there is one.
+func (h *holds) count() (map[Sum]int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, reason := range h.unknown {
+		return nil, reason
+	}
+	held := make(map[Sum]int)
+	for _, s := range h.images {
+		held[s]++
+	}
+	return held, nil
+}
