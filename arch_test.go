@@ -23,7 +23,7 @@ import (
 // arrows is the house: which package may import which of the others. What is
 // not here is not allowed; tests may import what they like.
 var arrows = map[string][]string{
-	"":                     {"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/qemu", "vm/vix", "vm/vmx"},
+	"":                     {"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/hypervisor", "vm/qemu", "vm/vix", "vm/vmx"},
 	"api":                  {"api/page", "vm"},
 	"api/client":           nil,
 	"api/page":             nil,
@@ -32,6 +32,7 @@ var arrows = map[string][]string{
 	"config":               nil,
 	"image":                nil,
 	"vm":                   {"callback", "image"},
+	"vm/hypervisor":        {"vm", "vm/qemu", "vm/vix"},
 	"vm/qemu":              {"vm", "vm/vmx", "vm/qemu/network"},
 	"vm/qemu/network":      nil,
 	"vm/vix":               {"vm", "vm/vmx"},

@@ -21,9 +21,10 @@ type SecretFile struct {
 	secrets atomic.Pointer[[][]byte]
 }
 
-// OpenSecretFile reads the file. It is an error if it has no secret.
+// OpenSecretFile reads the file. It is an error if it has no secret. Without a path there are no secrets.
 func OpenSecretFile(path string) (*SecretFile, error) {
 	f := &SecretFile{path: path}
+	f.secrets.Store(new([][]byte))
 	return f, f.Reload()
 }
 
@@ -33,6 +34,9 @@ func (f *SecretFile) Secrets() [][]byte { return *f.secrets.Load() }
 // Reload reads the file anew. After an error the former secrets stay. Errors
 // name the line at fault and hold nothing of the secrets.
 func (f *SecretFile) Reload() error {
+	if f.path == "" {
+		return nil
+	}
 	secrets, err := readSecrets(f.path)
 	if err != nil {
 		return fmt.Errorf("reading the callback secrets: %w", err)

@@ -125,3 +125,10 @@ func loopback(s string) bool {
 	ip, err := netip.ParseAddr(host)
 	return err == nil && ip.IsLoopback()
 }
+
+// ClientHosts lists the host names by which clients may address the daemon: those of the settings, and the one that it
+// listens on.
+func (c Config) ClientHosts() []string {
+	host, _, _ := net.SplitHostPort(c.Listen) // none of a socket
+	return append([]string{host}, c.HostNames...)
+}

@@ -2,13 +2,43 @@ package config
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 )
 
 // helpWidth is where -help breaks lines, in bytes.
 const helpWidth = 78
+
+// PrintInfo writes what the arguments ask for in place of a daemon: help, the version, the configuration or a unit. It
+// takes what [Load] returned, and reports whether there was something to print. version is the line for -version.
+func PrintInfo(w io.Writer, c Config, err error, version string) (asked bool, _ error) {
+	text := version + "\n"
+	if help, ok := errors.AsType[*HelpError](err); ok {
+		text = help.Text
+	} else if err != nil {
+		return false, err
+	}
+	switch {
+	case err != nil, c.Version:
+	case c.PrintConfig:
+		return true, c.Print(w)
+	case c.PrintUnit != "":
+		program, err := os.Executable()
+		if err != nil {
+			return true, fmt.Errorf("finding this program: %w", err)
+		}
+		if text, err = Unit(c.PrintUnit, program); err != nil {
+			return true, err
+		}
+	default:
+		return false, nil
+	}
+	_, err = io.WriteString(w, text)
+	return true, err
+}
 
 // Print writes every setting and where its value comes from, in the form of a
 // configuration file. What such a file cannot set is a comment there.

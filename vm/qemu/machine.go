@@ -85,8 +85,8 @@ func unreadable(m vm.Machine, file string, err error) error {
 // missing says whether err means that there is no such file or folder.
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
-// Made reports whether the folder dir holds a machine that this package made.
-func Made(dir string) bool {
+// OwnsMachine reports whether the folder dir holds a machine of this driver.
+func OwnsMachine(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, machineFile))
 	return err == nil
 }

@@ -17,12 +17,12 @@ import (
 // vmxPath is where a machine's .vmx is.
 func vmxPath(m vm.Machine) string { return filepath.Join(m.Dir, m.ID+".vmx") }
 
-func wholeFile(m vm.Machine) string { return filepath.Join(m.Dir, wholeName) }
+func completeFile(m vm.Machine) string { return filepath.Join(m.Dir, completeName) }
 
 // isMade reports whether a machine is there and whole. One whose .vmx is gone
 // is not: VMware deletes that first.
 func isMade(m vm.Machine) (bool, error) {
-	for _, path := range []string{wholeFile(m), vmxPath(m)} {
+	for _, path := range []string{completeFile(m), vmxPath(m)} {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return false, nil
 		} else if err != nil {
@@ -66,7 +66,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(wholeFile(m), data)
+	return writeFile(completeFile(m), data)
 }
 
 // clone makes the clone, where nothing may be yet: leftovers make VIX answer

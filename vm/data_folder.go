@@ -1,0 +1,55 @@
+package vm
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/gofrs/flock"
+)
+
+// DataFolder is the folder in which one daemon keeps everything. It is locked as long as it is open.
+type DataFolder struct {
+	path string
+	lock *flock.Flock
+}
+
+// OpenDataFolder creates the folder if it is absent, and locks it for this process. holder says who uses it, for the
+// error message of the next process that tries.
+func OpenDataFolder(path, holder string) (*DataFolder, error) {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return nil, fmt.Errorf("creating the data folder: %w; choose another with -data", err)
+	}
+	name := filepath.Join(path, "lock")
+	lock := flock.New(name, flock.SetPermissions(0o600))
+	locked, err := lock.TryLock()
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", name, err)
+	}
+	if !locked {
+		other, _ := os.ReadFile(name) // without it the message only says less
+		return nil, fmt.Errorf("the data folder %s is in use by another osx-builder (%s); stop that one or choose another folder with -data",
+			path, strings.TrimSpace(string(other)))
+	}
+	if err := os.WriteFile(name, fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), holder), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("writing %s: %w", name, err), lock.Close())
+	}
+	return &DataFolder{path: path, lock: lock}, nil
+}
+
+// Path is the absolute path of the folder.
+func (f *DataFolder) Path() string { return f.path }
+
+// Machines is the folder with the records and the machines, for [Options].Dir.
+func (f *DataFolder) Machines() string { return filepath.Join(f.path, "vms") }
+
+// Images is the folder of the image cache.
+func (f *DataFolder) Images() string { return filepath.Join(f.path, "images") }
+
+// Gold is the folder with the unpacked images.
+func (f *DataFolder) Gold() string { return filepath.Join(f.Images(), "gold") }
+
+// Close unlocks the folder.
+func (f *DataFolder) Close() error { return f.lock.Close() }

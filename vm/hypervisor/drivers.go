@@ -1,0 +1,65 @@
+package hypervisor
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"strings"
+
+	"osx-builder/vm"
+	"osx-builder/vm/qemu"
+	"osx-builder/vm/vix"
+)
+
+// Drivers returns the candidates of this program. VMware comes first: if it is installed, the images were probably made
+// for it. Drivers sets the options that name folders and the log.
+func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Options) []Candidate {
+	v.Gold, v.Dir, v.Log = data.Gold(), filepath.Join(data.Images(), qemu.PreparedFolder), log
+	q.Dir, q.MachinesDir, q.Gold, q.Log = data.Path(), data.Machines(), data.Gold(), log
+	return []Candidate{
+		{
+			Name: "vix", Product: "VMware", OwnsMachine: vix.OwnsMachine,
+			Open: func() (Driver, error) {
+				d, err := vix.Open(v)
+				if err != nil {
+					return nil, err // not a Driver that holds nil
+				}
+				return d, nil
+			},
+		},
+		{
+			Name: "qemu", Product: "QEMU", OwnsMachine: qemu.OwnsMachine,
+			Open: func() (Driver, error) {
+				d, err := qemu.Open(q)
+				if err != nil {
+					return nil, err
+				}
+				return d, nil
+			},
+		},
+	}
+}
+
+// BuiltIn lists the drivers that this binary can open, separated by commas.
+func BuiltIn() string {
+	names := []string{"qemu"}
+	if vix.Supported() {
+		names = []string{"vix", "qemu"}
+	}
+	return strings.Join(names, ", ")
+}
+
+// CleanNetworks removes the networks of the data folder at path, which no daemon may use meanwhile: one that runs would
+// create again what its machines need.
+func CleanNetworks(ctx context.Context, path string, log *slog.Logger) error {
+	data, err := vm.OpenDataFolder(path, "-clean-network")
+	if err != nil {
+		return err
+	}
+	defer data.Close()
+	if err := qemu.CleanNetworks(ctx, qemu.Options{Dir: data.Path(), Log: log}); err != nil {
+		return err
+	}
+	log.Info("networks removed", "data", data.Path())
+	return nil
+}

@@ -1,0 +1,141 @@
+// Package hypervisor chooses the driver that runs the daemon's machines, and opens it.
+package hypervisor
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+
+	"osx-builder/vm"
+)
+
+// Auto is the name that leaves the choice to [Choose].
+const Auto = "auto"
+
+// Driver is an open driver. Whoever opens it closes it.
+type Driver interface {
+	vm.Driver
+	io.Closer
+}
+
+// Candidate is a driver that can be chosen.
+type Candidate struct {
+	Name    string // as -driver names it
+	Product string // the hypervisor, as messages name it
+
+	// OwnsMachine reports whether the folder dir holds a machine of this driver.
+	OwnsMachine func(dir string) bool
+
+	// Open opens the driver. If the hypervisor is missing, either Open or the driver's Ready returns a [*vm.Error].
+	Open func() (Driver, error)
+}
+
+// Options says what to choose from.
+type Options struct {
+	Driver     string      // the name of a candidate, or Auto
+	Candidates []Candidate // the preferred ones first; at least one
+	Data       *vm.DataFolder
+	Log        *slog.Logger
+}
+
+// Choose opens one of the candidates, returns it with its name, and logs why.
+//
+// A candidate requested by name must be ready. [Auto] takes the first that is ready, and otherwise the last one: the
+// daemon then starts without a hypervisor, and says here and to each client what is missing.
+//
+// Machines stay on the hypervisor that created them: another one would neither find them running nor stop them.
+func Choose(ctx context.Context, o Options) (Driver, string, error) {
+	machines := make([]int, len(o.Candidates))
+	for i, c := range o.Candidates {
+		machines[i] = countMachines(o.Data.Machines(), c.OwnsMachine)
+	}
+	if o.Driver == Auto {
+		return o.chooseAuto(ctx, machines)
+	}
+	var chosen Candidate
+	for i, c := range o.Candidates {
+		if c.Name == o.Driver {
+			chosen = c
+		} else if machines[i] > 0 {
+			return nil, "", fmt.Errorf("-driver %s: %d machines of the data folder %s run on %s; start with -driver %s, or choose another folder with -data",
+				o.Driver, machines[i], o.Data.Path(), c.Product, c.Name)
+		}
+	}
+	if chosen.Open == nil {
+		return nil, "", fmt.Errorf("-driver %s: there is no such driver", o.Driver)
+	}
+	return o.open(ctx, chosen, "requested")
+}
+
+// chooseAuto takes the candidate with machines, if there is one, and otherwise the first that is ready.
+func (o Options) chooseAuto(ctx context.Context, machines []int) (Driver, string, error) {
+	last := len(o.Candidates) - 1
+	for i := last; i >= 0; i-- {
+		if machines[i] == 0 {
+			continue
+		}
+		if i == last {
+			return o.openAnyway(ctx, o.Candidates[i], "the machines of the data folder run on it")
+		}
+		return o.open(ctx, o.Candidates[i], "the machines of the data folder run on it")
+	}
+	why := "it is the only one"
+	for _, c := range o.Candidates[:last] {
+		d, name, err := o.open(ctx, c, c.Product+" answers")
+		if err == nil {
+			return d, name, nil
+		}
+		missing, ok := errors.AsType[*vm.Error](err)
+		if !ok {
+			return nil, "", err
+		}
+		why = missing.Message
+	}
+	return o.openAnyway(ctx, o.Candidates[last], why)
+}
+
+// open opens a candidate that must be ready.
+func (o Options) open(ctx context.Context, c Candidate, why string) (Driver, string, error) {
+	d, err := c.Open()
+	if err != nil {
+		return nil, "", fmt.Errorf("-driver %s: %w", o.Driver, err)
+	}
+	if err := d.Ready(ctx); err != nil {
+		return nil, "", errors.Join(fmt.Errorf("-driver %s: %w", o.Driver, err), d.Close())
+	}
+	o.logChoice(c, why)
+	return d, c.Name, nil
+}
+
+// openAnyway opens a candidate that need not be ready.
+func (o Options) openAnyway(ctx context.Context, c Candidate, why string) (Driver, string, error) {
+	d, err := c.Open()
+	if err != nil {
+		return nil, "", err
+	}
+	if err := d.Ready(ctx); err != nil {
+		o.Log.Warn("no machine can be created", "driver", c.Name, "asked", o.Driver, "why", why, "err", err)
+		return d, c.Name, nil
+	}
+	o.logChoice(c, why)
+	return d, c.Name, nil
+}
+
+func (o Options) logChoice(c Candidate, why string) {
+	o.Log.Info("driver chosen", "driver", c.Name, "asked", o.Driver, "why", why)
+}
+
+// countMachines counts the machines of one driver.
+func countMachines(dir string, owns func(dir string) bool) (n int) {
+	entries, _ := os.ReadDir(dir) // without the folder there is none
+	for _, e := range entries {
+		if e.IsDir() && owns(filepath.Join(dir, e.Name())) {
+			n++
+		}
+	}
+	return n
+}
