@@ -140,7 +140,8 @@ func openDriver(ctx context.Context, c config.Config, data *vm.DataFolder, log *
 // imageOptions configures the image cache.
 func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *slog.Logger) image.Options {
 	return image.Options{
-		Check: vmx.Check, Derived: qemu.PreparedFolder, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Log: log,
+		Check: vmx.Check, Derived: qemu.PreparedFolder, CheckURL: hosts.CheckURL, DialControl: hosts.Control,
+		Downloaded: metrics.Downloaded, Log: log,
 		CacheBytes: c.CacheSize,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,

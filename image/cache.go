@@ -47,7 +47,7 @@ func Open(dir string, o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: dir, opts: o, limits: o.Limits.withDefaults(), log: o.Log,
-		client: newClient(o.DialControl), holds: newHolds(), flights: map[Sum]*flight{},
+		client: newClient(o.DialControl, o.CheckURL), holds: newHolds(), flights: map[Sum]*flight{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)

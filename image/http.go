@@ -21,7 +21,8 @@ const maxRedirects = 10
 // none overflows. Limits.Idle says how long one is obeyed.
 const maxRetryAfter = 24 * time.Hour
 
-// deniedError is what Options.DialControl said of an address.
+// deniedError is what [Options].DialControl said of an address, or CheckURL of a
+// redirect's URL.
 type deniedError struct{ err error }
 
 func (e *deniedError) Error() string { return e.err.Error() }
@@ -35,7 +36,9 @@ func (e *redirectError) Error() string { return e.reason }
 // newClient returns the client of all downloads. It speaks HTTP/1.1, which
 // moves one large body faster than HTTP/2 does, keeps no connection, and has
 // no timeout of its own: the download watches for a stall.
-func newClient(control func(network, address string, c syscall.RawConn) error) *http.Client {
+//
+// Every hop of a redirect is checked by checkURL, which may be nil.
+func newClient(control func(network, address string, c syscall.RawConn) error, checkURL func(*url.URL) error) *http.Client {
 	dialer := &net.Dialer{Timeout: 30 * time.Second}
 	if control != nil {
 		dialer.Control = func(network, address string, c syscall.RawConn) error {
@@ -55,7 +58,15 @@ func newClient(control func(network, address string, c syscall.RawConn) error) *
 			DisableCompression:    true,
 			ReadBufferSize:        64 << 10,
 		},
-		CheckRedirect: checkRedirect,
+		CheckRedirect: func(req *http.Request, via []*http.Request) error {
+			if err := checkRedirect(req, via); err != nil || checkURL == nil {
+				return err
+			}
+			if err := checkURL(req.URL); err != nil {
+				return &deniedError{err}
+			}
+			return nil
+		},
 	}
 }
 

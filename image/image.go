@@ -56,6 +56,11 @@ type Options struct {
 	// means none.
 	Derived string
 
+	// CheckURL, if set, is asked about every URL that a redirect leads to, before
+	// a request is made. Its error ends the download and reaches the caller
+	// unchanged. Unlike DialControl it also sees what a proxy is asked for.
+	CheckURL func(u *url.URL) error
+
 	// DialControl is asked before each connection, with the address that is
 	// really dialled, as net.Dialer.Control is; an error forbids the
 	// connection and is told to the client. Behind a proxy that is the

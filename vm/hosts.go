@@ -121,8 +121,11 @@ func (h *Hosts) check(s spec) error {
 	return h.checkURL("callback_url", s.CallbackURL)
 }
 
-// checkURL refuses what is known before anything is resolved: a host's name,
-// or an address that stands in the URL itself.
+// CheckURL checks the host of a URL that a redirect leads to, as the host of a
+// request's own URL is checked. Its errors are *[Error] of [CodeHostDenied].
+func (h *Hosts) CheckURL(u *url.URL) error { return h.checkHost("", u) }
+
+// checkURL checks the host of the URL in a request's field.
 func (h *Hosts) checkURL(field, raw string) error {
 	if h == nil {
 		return nil
@@ -130,6 +133,15 @@ func (h *Hosts) checkURL(field, raw string) error {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return fieldError(field, fmt.Sprintf("%q", raw), "an absolute http or https URL")
+	}
+	return h.checkHost(field, u)
+}
+
+// checkHost refuses what is known before a name is resolved: the name itself, or
+// an address in the URL.
+func (h *Hosts) checkHost(field string, u *url.URL) error {
+	if h == nil {
+		return nil
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
 		if len(h.allow.names) > 0 && !h.allow.hasAddr(mapped(ip)) {

@@ -4,10 +4,12 @@ import (
 	"crypto/sha256"
 	"math/rand/v2"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"osx-builder/vm/vmtest/harness"
@@ -154,6 +156,47 @@ func TestDeniedHosts(t *testing.T) {
 	}
 	if n := s.Site.Gets("x"); n != 0 {
 		t.Errorf("the denied host was asked %d times", n)
+	}
+}
+
+// Every hop of a redirect is checked like the URL of the request, behind a
+// proxy too, where the address that is dialled says nothing.
+func TestDeniedRedirects(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var asked []string // URLs of denied hosts
+	redirect := func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "good.example" {
+			mu.Lock()
+			asked = append(asked, r.URL.String())
+			mu.Unlock()
+		}
+		http.Redirect(w, r, "http://"+r.URL.Query().Get("to")+"/secret", http.StatusFound)
+	}
+	proxy := httptest.NewServer(http.HandlerFunc(redirect))
+	defer proxy.Close()
+	s := harness.NewEnv(t, append(os.Environ(), "HTTP_PROXY="+proxy.URL), "-deny-hosts", "localhost,evil.example", "-creations", "64")
+	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, _ string) {
+		http.Redirect(w, r, "http://localhost:1/", http.StatusFound)
+	}
+	for _, url := range []string{
+		s.Site.ImageURL("x"),
+		"http://good.example/?to=evil.example",
+		"http://good.example/?to=EVIL.example.:80",
+		"http://good.example/?to=169.254.169.254",
+		"http://good.example/?to=[fd00:ec2::254]",
+	} {
+		i := s.Served("x", []byte(url))
+		i.URL = url
+		v := s.Settled(s.Create(i.Body(harness.Small(nil))).ID)
+		if v.Error == nil || v.Error.Code != vm.CodeHostDenied {
+			t.Errorf("%s: got %s, %+v, want %s", url, v.Phase, v.Error, vm.CodeHostDenied)
+		}
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if len(asked) > 0 {
+		t.Errorf("denied hosts were asked: %q", asked)
 	}
 }
 
