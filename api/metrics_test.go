@@ -182,7 +182,7 @@ func TestHangingHypervisor(t *testing.T) {
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			tells(t, s.scrape(), `osx_builder_vms{phase="unknown",status="unknown"} 1`, `osx_builder_images 1`)
+			tells(t, s.scrape(), `osx_builder_vms{phase="ready",status="unknown"} 1`, `osx_builder_images 1`)
 		})
 		wg.Go(func() {
 			status, health := s.text("/healthz")

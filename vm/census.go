@@ -4,12 +4,7 @@ import (
 	"context"
 	"maps"
 	"sync"
-	"time"
 )
-
-// censusTime is what counting the machines may take. Those that the hypervisor
-// has not told of by then are of unknown status.
-const censusTime = 2 * time.Second
 
 // Unknown is the status of a machine that cannot be read, and the phase of one
 // whose record cannot.
@@ -21,6 +16,10 @@ type Standing struct {
 	Phase  Phase
 	Status Power
 }
+
+// censusTimeout is how long a count may take: listTimeout, and a little for the
+// disk that the records are on. What is not counted by then is unknown.
+const censusTimeout = listTimeout + listTimeout/4
 
 // census is one count of the machines.
 type census struct {
@@ -38,7 +37,7 @@ func (m *Manager) Census(ctx context.Context) (map[Standing]int, error) {
 	if err != nil {
 		return nil, err
 	}
-	limited, cancel := context.WithTimeout(ctx, censusTime)
+	limited, cancel := context.WithTimeout(ctx, censusTimeout)
 	defer cancel()
 	select {
 	case <-c.done:
@@ -80,9 +79,7 @@ func (m *Manager) startCensus() (*census, error) {
 }
 
 func (m *Manager) take(c *census, ids []string) {
-	ctx, cancel := context.WithTimeout(m.ctx, censusTime)
-	defer cancel()
-	m.entries(ctx, ids, func(_ int, v *VM) {
+	m.entries(m.ctx, ids, func(_ int, v *VM) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.left--

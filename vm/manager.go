@@ -29,8 +29,13 @@ const (
 	// machine costs its reader an answer and not a connection.
 	inspectTimeout = 10 * time.Second
 
-	// inspectsAtOnce bounds how many machines one List asks side by side.
+	// inspectsAtOnce bounds how many machines are asked side by side for those
+	// who read many, without those that are slow to answer.
 	inspectsAtOnce = 16
+
+	// readsAtOnce bounds how many records are read side by side: each occupies
+	// a thread while the disk is at work.
+	readsAtOnce = 16
 )
 
 // Options is what a Manager is built from. The fields down to Callbacks are
@@ -67,7 +72,8 @@ type Manager struct {
 	stopping bool
 	count    *census // under way, or nil
 
-	asking singleflight.Group // of what Health asks the driver
+	asking      singleflight.Group // of what Health asks the driver
+	inspections *inspections
 
 	feed    *feed
 	unwatch context.CancelFunc // ends the watch for power states; guarded by feed.mu
@@ -98,6 +104,7 @@ func Open(o Options) (*Manager, error) {
 		followers: make(chan struct{}, followersAtOnce),
 	}
 	m.ctx, m.stop = context.WithCancelCause(context.Background())
+	m.inspections = newInspections(m)
 	if err := m.recover(); err != nil {
 		m.Close()
 		return nil, err
@@ -231,13 +238,16 @@ func (m *Manager) record(id string) (*record, error) {
 	return r, err
 }
 
-// describe joins the record, the job at work and the live state. The job is
-// the one of before the record was read: a later one could have ended already,
-// and a record that is not settled would then seem to have none.
+// describe reads a machine's live state and joins it with the record and the job
+// at work. The job is the one of before the record was read: a later one could
+// have ended already, and a record that is not settled would then seem to have
+// none.
 func (m *Manager) describe(ctx context.Context, r *record, j *job) (VM, error) {
-	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
-	defer cancel()
-	st, err := m.Driver.Inspect(ctx, m.machine(r))
+	st, err := m.inspect(ctx, r)
+	return m.join(r, j, st, err)
+}
+
+func (m *Manager) join(r *record, j *job, st Status, err error) (VM, error) {
 	v := r.resource(m.Hypervisor, st)
 	if j != nil && r.Phase == Accepted {
 		v.Phase, v.Progress = j.seen()
@@ -292,8 +302,8 @@ type Filter struct {
 	Status Power
 }
 
-// List reads all machines, oldest first. One that cannot be read is among them
-// with its Error set.
+// List reads all machines, oldest first. One that cannot be read, or not within
+// listTimeout, is among them with its Error set.
 func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
 	ids, _, err := m.store.ids()
 	if err != nil {
@@ -314,27 +324,37 @@ func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
 }
 
 // entries reads machines side by side and calls each, also side by side, with
-// the place of a machine among ids and its entry.
+// the index of a machine among ids and its entry, nil if the machine is gone by
+// now. It takes little more than listTimeout, however many machines are slow.
 func (m *Manager) entries(ctx context.Context, ids []string, each func(i int, v *VM)) {
-	var g errgroup.Group
-	g.SetLimit(inspectsAtOnce)
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	var reads, looks errgroup.Group
+	reads.SetLimit(readsAtOnce)
 	for i, id := range ids {
-		g.Go(func() error {
-			each(i, m.entry(ctx, id))
+		reads.Go(func() error {
+			j := m.job(id)
+			r, err := m.record(id)
+			if err != nil {
+				each(i, m.entryWithout(id, err))
+				return nil
+			}
+			looks.Go(func() error {
+				st, err := m.inspections.read(ctx, m.machine(r))
+				v, _ := m.join(r, j, st, err) // v.Error has it
+				each(i, &v)
+				return nil
+			})
 			return nil
 		})
 	}
-	_ = g.Wait() // entries carry their own errors
+	_ = reads.Wait() // entries carry their own errors
+	_ = looks.Wait()
 }
 
-// entry returns a machine as List shows it, nil where it is gone by now.
-func (m *Manager) entry(ctx context.Context, id string) *VM {
-	j := m.job(id)
-	r, err := m.record(id)
-	if err == nil {
-		v, _ := m.describe(ctx, r, j) // v.Error tells
-		return &v
-	}
+// entryWithout returns a machine without a record as List shows it, nil if it is
+// gone by now.
+func (m *Manager) entryWithout(id string, err error) *VM {
 	known := clientError(err)
 	if known.Code == CodeNotFound {
 		return nil

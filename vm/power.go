@@ -160,7 +160,7 @@ func (m *Manager) power(ctx context.Context, d Powerer, id string, a Action) err
 		return beingDestroyed(id)
 	}
 	machine := m.machine(r)
-	st, err := m.Driver.Inspect(ctx, machine)
+	st, err := m.inspect(ctx, r)
 	if err != nil {
 		return m.powerError(ctx, id, a, err)
 	}
@@ -183,7 +183,7 @@ func (m *Manager) power(ctx context.Context, d Powerer, id string, a Action) err
 		return err
 	}
 	m.Log.Info("power action", "vm", id, "action", a, "took", time.Since(started).Round(time.Millisecond))
-	if st, err := m.Driver.Inspect(ctx, machine); err == nil {
+	if st, err := m.inspect(ctx, r); err == nil {
 		m.feed.saw(id, st.Power)
 	}
 	return nil

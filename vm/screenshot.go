@@ -18,7 +18,7 @@ func (m *Manager) Screenshot(ctx context.Context, id string) ([]byte, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	st, err := m.Driver.Inspect(ctx, m.machine(r))
+	st, err := m.inspect(ctx, r)
 	if err != nil {
 		return nil, unreadable(id, err)
 	}

@@ -6,8 +6,6 @@ import (
 	"slices"
 	"sync"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -40,22 +38,20 @@ func (m *Manager) watch() bool {
 // lookAround looks at all machines again and again until ctx ends. A machine
 // at which the last look has not ended is passed over.
 func (m *Manager) lookAround(ctx context.Context) {
-	var looks errgroup.Group
-	looks.SetLimit(inspectsAtOnce)
+	var looks sync.WaitGroup
+	defer looks.Wait()
 	var busy sync.Map
 	for {
 		for _, id := range m.feed.watched() {
 			if _, is := busy.LoadOrStore(id, true); is {
 				continue
 			}
-			looks.Go(func() error {
+			looks.Go(func() {
 				defer busy.Delete(id)
 				m.look(ctx, id)
-				return nil
 			})
 		}
 		if !pause(ctx, watchEvery) {
-			_ = looks.Wait() // a look has no error: what cannot be read is no news
 			return
 		}
 	}
@@ -81,7 +77,7 @@ func (m *Manager) look(ctx context.Context, id string) {
 	if err != nil {
 		return
 	}
-	if st, err := m.Driver.Inspect(ctx, m.machine(r)); err == nil {
+	if st, err := m.inspections.read(ctx, m.machine(r)); err == nil {
 		m.feed.saw(id, st.Power)
 	}
 }

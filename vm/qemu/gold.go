@@ -63,8 +63,8 @@ type stable struct {
 	reserve int64  // bytes of the disk that are left to the host
 	log     *slog.Logger
 
-	turns  turns    // by image
-	gaveUp sync.Map // *failure by the file that qemu-img could not make
+	turns  keyedMutex // by image
+	gaveUp sync.Map   // *failure by the file that qemu-img could not make
 }
 
 // failure keeps a daemon from reading a disk again that qemu-img could not
@@ -104,7 +104,7 @@ func (s *stable) prepare(ctx context.Context, gold string, disks []disk) error {
 	if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("prepared disks of images that are gone not removed", "err", err)
 	}
-	giveBack, err := s.turns.take(ctx, image)
+	giveBack, err := s.turns.lock(ctx, image)
 	if err != nil {
 		return err
 	}
@@ -251,7 +251,7 @@ func (s *stable) sweepImage(ctx context.Context, image string) error {
 	if _, err := os.Lstat(filepath.Join(s.gold, image)); !missing(err) {
 		return err
 	}
-	giveBack, err := s.turns.take(ctx, image)
+	giveBack, err := s.turns.lock(ctx, image)
 	if err != nil {
 		return err
 	}

@@ -11,9 +11,10 @@ import (
 	"osx-builder/vm"
 )
 
-// Inspect asks the machine's QEMU, which takes milliseconds, then the guest's
-// agent where it opened its port, and on the user network whether the guest is
-// up: agentTimeout and pulseTimeout at most.
+// Inspect asks the machine's QEMU, which takes milliseconds but may take most of
+// ctx's time. Then it asks the guest's agent, if the agent has opened its port,
+// and on the user network whether the guest is up: agentTimeout and pulseTimeout
+// at most.
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := ctx.Err(); err != nil {
 		return vm.Status{}, context.Cause(ctx)
@@ -39,9 +40,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		}
 		return st, nil
 	}
-	live, err := d.question(ctx, m.Dir, pid)
+	live, err := d.queryState(ctx, m.Dir, pid)
 	if err != nil {
-		return d.silent(ctx, m, pid, st, err)
+		return d.classify(ctx, m, pid, st, err)
 	}
 	st.Power, st.CPUs, st.Memory = live.power, live.cpus, live.memory
 	if st.Power == vm.Paused && wasSuspended(m.Dir) {
@@ -53,10 +54,11 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	return st, nil
 }
 
-// silent judges a machine whose QEMU did not answer.
-func (d *Driver) silent(ctx context.Context, m vm.Machine, pid int, st vm.Status, err error) (vm.Status, error) {
+// classify returns the state of a machine whose QEMU did not answer, or why it
+// is not known.
+func (d *Driver) classify(ctx context.Context, m vm.Machine, pid int, st vm.Status, err error) (vm.Status, error) {
 	switch {
-	case ctx.Err() != nil:
+	case errors.Is(ctx.Err(), context.Canceled): // nobody waits any more
 		return vm.Status{}, fmt.Errorf("asking QEMU: %w", context.Cause(ctx))
 	case !holds(m.Dir, pid):
 		return st, nil // it ended meanwhile
@@ -83,23 +85,6 @@ type liveState struct {
 	cpus      int
 	memory    int  // MiB
 	agentOpen bool // a program in the guest has the agent's port open
-}
-
-// question asks the machine's QEMU, the process pid, for its state. One that
-// comes up does not listen yet, and one that ends hangs up: it is asked again
-// until it answers, is gone, or qmpTimeout is over.
-func (d *Driver) question(ctx context.Context, dir string, pid int) (live liveState, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, qmpTimeout, errNoAnswer)
-	defer cancel()
-	var answer error
-	err = wait(ctx, "an answer of QEMU", func() bool {
-		answer = d.talk(ctx, dir, live.ask)
-		return answer == nil || !holds(dir, pid)
-	})
-	if err != nil {
-		return liveState{}, fmt.Errorf("%w: %w", err, answer)
-	}
-	return live, answer
 }
 
 // ask fills in the state.

@@ -15,8 +15,8 @@ const (
 	// suspendedFile says that it was a client who stopped the machine.
 	suspendedFile = "suspended"
 
-	// quitTimeout is how long QEMU may take to write its disks' last blocks
-	// and end. One that takes longer is killed.
+	// quitTimeout is how long QEMU may take to hear that it is to end, to write
+	// its disks' last blocks, and to end. One that takes longer is killed.
 	quitTimeout = 10 * time.Second
 )
 
@@ -70,10 +70,10 @@ func (d *Driver) powerWithout(m vm.Machine, a vm.Action) error {
 // quit lets QEMU end by itself, so that its disks are whole, and kills it where
 // it does not.
 func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
-	// An error is no news: QEMU hangs up as it ends, and else it is killed.
-	asked := d.talk(ctx, m.Dir, func(q monitor) error { return q.ask("quit", nil) })
 	waiting, cancel := context.WithTimeout(ctx, quitTimeout)
 	defer cancel()
+	// An error says nothing: QEMU hangs up as it ends, and otherwise it is killed.
+	asked := d.withMonitor(waiting, m.Dir, func(q monitor) error { return q.ask("quit", nil) })
 	if wait(waiting, "QEMU's end", func() bool { return !holds(m.Dir, pid) }) == nil {
 		return nil
 	}
@@ -88,7 +88,7 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 // the power button.
 func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 	live := liveState{}
-	if err := d.talk(ctx, m.Dir, live.ask); err != nil {
+	if err := d.withMonitor(ctx, m.Dir, live.ask); err != nil {
 		return err
 	}
 	if live.agentOpen {
@@ -98,7 +98,7 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 		}
 		d.log.Info("the guest's agent does not shut the machine down; pressing its power button", "vm", m.ID, "err", err)
 	}
-	return d.talk(ctx, m.Dir, func(q monitor) error { return q.ask("system_powerdown", nil) })
+	return d.withMonitor(ctx, m.Dir, func(q monitor) error { return q.ask("system_powerdown", nil) })
 }
 
 // agentShutDown asks the agent, which has no answer to this where it obeys.
@@ -116,7 +116,7 @@ func (d *Driver) agentShutDown(ctx context.Context, dir string) error {
 // sign of life that its guest gave before counts no more.
 func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
 	defer d.pulses.Delete(m.Dir)
-	return d.talk(ctx, m.Dir, func(q monitor) error {
+	return d.withMonitor(ctx, m.Dir, func(q monitor) error {
 		if err := q.ask("system_reset", nil); err != nil {
 			return err
 		}
@@ -130,11 +130,11 @@ func (d *Driver) suspend(ctx context.Context, m vm.Machine) error {
 	if err := writeJSON(filepath.Join(m.Dir, suspendedFile), struct{}{}); err != nil {
 		return diskFull(err)
 	}
-	return d.talk(ctx, m.Dir, func(q monitor) error { return q.ask("stop", nil) })
+	return d.withMonitor(ctx, m.Dir, func(q monitor) error { return q.ask("stop", nil) })
 }
 
 func (d *Driver) resume(ctx context.Context, m vm.Machine) error {
-	err := d.talk(ctx, m.Dir, func(q monitor) error {
+	err := d.withMonitor(ctx, m.Dir, func(q monitor) error {
 		var status struct{ Status string }
 		if err := q.ask("query-status", &status); err != nil {
 			return err

@@ -59,7 +59,8 @@ type Driver struct {
 
 	stable *stable
 
-	monitors turns              // by Machine.Dir
+	monitors keyedMutex // by Machine.Dir
+	queries  stateQueries
 	agents   singleflight.Group // by Machine.Dir and process
 	pulses   sync.Map           // process whose guest gave a sign of life, by Machine.Dir
 

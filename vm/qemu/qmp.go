@@ -17,18 +17,17 @@ import (
 const (
 	qmpSocket = "qmp"
 
-	// qmpTimeout is how long QEMU is given to answer a few questions, which
-	// takes it milliseconds; a stopped or hung process never answers.
-	qmpTimeout = 2 * time.Second
+	// monitorTimeout bounds one exchange with QEMU's monitor. QEMU answers within
+	// milliseconds, but on a busy host an emulated machine holds the lock that
+	// its monitor needs for seconds. A process that is stopped never answers.
+	monitorTimeout = 30 * time.Second
 
 	// qmpReply bounds what a QEMU that its guest took over can make the daemon
-	// read in one conversation.
+	// read over one connection.
 	qmpReply = 1 << 20
 )
 
-var errNoAnswer = fmt.Errorf("no answer after %v: %w", qmpTimeout, context.DeadlineExceeded)
-
-// monitor is a short conversation with one QEMU over QMP
+// monitor is a connection to one QEMU's monitor, which speaks QMP
 // (https://www.qemu.org/docs/master/interop/qmp-spec.html).
 //
 // It is not digitalocean/go-qemu's, whose calls know neither deadline nor
@@ -39,26 +38,32 @@ type monitor struct {
 	replies  *json.Decoder
 }
 
-// talk opens the monitor of the machine in dir for f. It takes qmpTimeout at
-// most, the wait for others who talk to the same machine included.
-func (d *Driver) talk(ctx context.Context, dir string, f func(monitor) error) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, qmpTimeout, errNoAnswer)
+// withMonitor calls f with the monitor of the machine in dir. It takes
+// monitorTimeout at most, the wait for others who use the monitor included.
+func (d *Driver) withMonitor(ctx context.Context, dir string, f func(monitor) error) error {
+	ctx, cancel := withMonitorTimeout(ctx, monitorTimeout)
 	defer cancel()
-	giveBack, err := d.monitors.take(ctx, dir)
+	unlock, err := d.monitors.lock(ctx, dir)
 	if err != nil {
 		return err
 	}
-	defer giveBack()
-	err = converse(ctx, filepath.Join(dir, qmpSocket), f)
+	defer unlock()
+	err = dial(ctx, filepath.Join(dir, qmpSocket), f)
 	if err != nil && ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
 	return err
 }
 
-// converse greets the QEMU that listens at path and lets f talk to it. The end
-// of ctx ends the conversation.
-func converse(ctx context.Context, path string, f func(monitor) error) error {
+// withMonitorTimeout returns a context whose cause says that QEMU did not
+// answer within d.
+func withMonitorTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer after %v: %w", d.Round(time.Millisecond), context.DeadlineExceeded))
+}
+
+// dial greets the QEMU that listens at path and calls f with its monitor. The
+// connection ends with f or with ctx.
+func dial(ctx context.Context, path string, f func(monitor) error) error {
 	plain, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
 	if err != nil {
 		return err

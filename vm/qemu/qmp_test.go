@@ -53,29 +53,27 @@ func qmpServer(t *testing.T, greeting string, reply func(net.Conn, string)) (dir
 
 const hello = `{"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}` + "\n"
 
-func TestTalk(t *testing.T) {
+func TestMonitor(t *testing.T) {
 	for name, test := range map[string]struct {
 		greeting string
 		reply    string
 		want     string // of the error, or "" for none
 	}{
-		"answers":           {hello, `{"return": {"status": "running"}}` + "\n", ""},
-		"news first":        {hello, `{"event": "RESUME", "data": {}}` + "\n" + `{"return": {"status": "running"}}` + "\n", ""},
-		"refuses":           {hello, `{"error": {"class": "GenericError", "desc": "not now"}}` + "\n", "not now"},
-		"long answer":       {hello, `{"return": {"status": "running", "x": "` + strings.Repeat("x", 1<<18) + `"}}`, ""},
-		"endless answer":    {hello, `{"return": {"status": "` + strings.Repeat("x", 2<<20), "unexpected EOF"},
-		"another's answer":  {hello, `{"return": []}` + "\n", "reading the answer"},
-		"nonsense":          {hello, "???\n", "invalid character"},
-		"not QEMU":          {"{}\n", "", "does not greet"},
-		"silent":            {"", "", "no answer after 2s"},
-		"silent after that": {hello, "", "no answer after 2s"},
+		"answers":          {hello, `{"return": {"status": "running"}}` + "\n", ""},
+		"events first":     {hello, `{"event": "RESUME", "data": {}}` + "\n" + `{"return": {"status": "running"}}` + "\n", ""},
+		"refuses":          {hello, `{"error": {"class": "GenericError", "desc": "not now"}}` + "\n", "not now"},
+		"long answer":      {hello, `{"return": {"status": "running", "x": "` + strings.Repeat("x", 1<<18) + `"}}`, ""},
+		"endless answer":   {hello, `{"return": {"status": "` + strings.Repeat("x", 2<<20), "unexpected EOF"},
+		"another's answer": {hello, `{"return": []}` + "\n", "reading the answer"},
+		"nonsense":         {hello, "???\n", "invalid character"},
+		"not QEMU":         {"{}\n", "", "does not greet"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			dir := qmpServer(t, test.greeting, func(c net.Conn, _ string) { fmt.Fprint(c, test.reply) })
 			var d Driver
 			var got struct{ Status string }
-			err := d.talk(t.Context(), dir, func(q monitor) error { return q.ask("query-status", &got) })
+			err := d.withMonitor(t.Context(), dir, func(q monitor) error { return q.ask("query-status", &got) })
 			if test.want == "" {
 				if err != nil || got.Status != "running" {
 					t.Errorf("got %+v and error %v, want running", got, err)
@@ -87,16 +85,33 @@ func TestTalk(t *testing.T) {
 	}
 }
 
-// A conversation can be cut off at any moment.
-func TestTalkCutOff(t *testing.T) {
+// A QEMU that says nothing is given up with the caller's time.
+func TestMonitorOfSilentQEMU(t *testing.T) {
+	for name, greeting := range map[string]string{"from the start": "", "after its greeting": hello} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := qmpServer(t, greeting, func(net.Conn, string) {})
+			var d Driver
+			ctx, cancel := withMonitorTimeout(t.Context(), 50*time.Millisecond)
+			defer cancel()
+			err := d.withMonitor(ctx, dir, func(q monitor) error { return q.ask("query-status", nil) })
+			if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "no answer after 50ms") {
+				t.Errorf("got error %v, want that there was no answer after 50ms", err)
+			}
+		})
+	}
+}
+
+// An exchange can be cut off at any moment.
+func TestMonitorCutOff(t *testing.T) {
 	dir := qmpServer(t, hello, func(c net.Conn, _ string) { fmt.Fprintln(c, `{"return": {}}`) })
 	var d Driver
 	for i := range 300 {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*2*time.Microsecond)
-		err := d.talk(ctx, dir, func(q monitor) error { return q.ask("query-status", nil) })
+		err := d.withMonitor(ctx, dir, func(q monitor) error { return q.ask("query-status", nil) })
 		cancel()
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			t.Fatalf("got error %v of a conversation cut off, want one that wraps the context's", err)
+			t.Fatalf("got error %v of an exchange cut off, want one that wraps the context's", err)
 		}
 	}
 }

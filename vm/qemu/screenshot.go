@@ -38,7 +38,7 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	}
 	defer in.Close()
 	defer out.Close()
-	if err := d.talk(ctx, m.Dir, func(q monitor) error { return dumpScreen(q, in) }); err != nil {
+	if err := d.withMonitor(ctx, m.Dir, func(q monitor) error { return dumpScreen(q, in) }); err != nil {
 		return nil, err
 	}
 	screen, err := readPPM(out)

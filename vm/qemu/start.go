@@ -96,7 +96,7 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 	var live liveState
 	answered := false
 	err = wait(waiting, "the monitor of QEMU", func() bool {
-		answered = d.talk(waiting, m.Dir, live.ask) == nil
+		answered = d.withMonitor(waiting, m.Dir, live.ask) == nil
 		return answered || !holds(m.Dir, pid)
 	})
 	switch {
@@ -110,7 +110,7 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 
 // answers says whether the machine's QEMU is up to its monitor.
 func (d *Driver) answers(ctx context.Context, dir string) bool {
-	return d.talk(ctx, dir, func(q monitor) error { return q.ask("query-status", nil) }) == nil
+	return d.withMonitor(ctx, dir, func(q monitor) error { return q.ask("query-status", nil) }) == nil
 }
 
 // launch starts QEMU once. A *commandError says that it ended, and what it

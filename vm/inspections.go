@@ -1,0 +1,181 @@
+package vm
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	// listTimeout is how long those who read all machines wait for the slow
+	// ones. A machine that is well answers within 0.7 seconds even if its guest
+	// does not, and two seconds are what a person waits for a list.
+	listTimeout = 2 * time.Second
+
+	// slowAfter is how long an inspection counts among inspectsAtOnce. A
+	// machine on an idle host takes 5 ms, so one that takes longer waits, and
+	// costs the host nothing: it must not keep others from being asked.
+	slowAfter = 100 * time.Millisecond
+)
+
+// inspections inspects machines for those who read many of them: lists, counts
+// and events. Of one machine there is one inspection at a time, however many
+// read it. A reader that comes while it runs gets the next one, since what the
+// first returns may be older than what the reader has seen already.
+type inspections struct {
+	driver Driver
+	log    *slog.Logger
+	begin  func() bool     // counts a goroutine among those that the Manager waits for
+	end    func()          // uncounts it
+	ctx    context.Context // of the Manager
+	slots  chan struct{}   // has a value for each inspection that is not slow
+
+	mu      sync.Mutex
+	running map[string]*inspection // by machine; guarded by mu
+}
+
+// inspection is one call of Driver.Inspect and those who wait for it. What is
+// not said otherwise is guarded by inspections.mu.
+type inspection struct {
+	machine Machine
+	ctx     context.Context // ends when there is nobody left who waits
+	cancel  context.CancelFunc
+	readers int
+	begun   bool        // the driver has been called
+	next    *inspection // for those who came after that
+
+	done   chan struct{} // closed once status and err are set
+	status Status
+	err    error
+}
+
+func newInspections(m *Manager) *inspections {
+	return &inspections{
+		driver: m.Driver, log: m.Log, begin: m.begin, end: m.wg.Done, ctx: m.ctx,
+		slots: make(chan struct{}, inspectsAtOnce), running: make(map[string]*inspection),
+	}
+}
+
+// read returns the machine's live state, or an *Error of CodeOpen if the
+// hypervisor has not told it before ctx ends.
+func (i *inspections) read(ctx context.Context, machine Machine) (Status, error) {
+	n := i.join(machine)
+	if n == nil {
+		return Status{}, shuttingDown()
+	}
+	defer i.leave(n)
+	select {
+	case <-n.done:
+		return n.status, n.err
+	case <-ctx.Done():
+		return Status{}, &Error{
+			Code:    CodeOpen,
+			Message: fmt.Sprintf("the hypervisor has not told the state of machine %s in time; GET /vms/%s waits for it up to %v", machine.ID, machine.ID, inspectTimeout),
+			Err:     context.Cause(ctx),
+		}
+	}
+}
+
+// join makes the caller a reader of the machine's next inspection. It returns
+// nil if the Manager stops.
+func (i *inspections) join(machine Machine) *inspection {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	n := i.running[machine.ID]
+	switch {
+	case n == nil:
+		if !i.begin() {
+			return nil
+		}
+		n = i.add(machine)
+		i.running[machine.ID] = n
+		go i.work(n)
+	case !n.begun && n.readers > 0:
+	case n.next == nil || n.next.readers == 0:
+		n.next = i.add(machine)
+		n = n.next
+	default:
+		n = n.next
+	}
+	n.readers++
+	return n
+}
+
+func (i *inspections) add(machine Machine) *inspection {
+	n := &inspection{machine: machine, done: make(chan struct{})}
+	n.ctx, n.cancel = context.WithCancel(i.ctx)
+	return n
+}
+
+// leave takes a reader from n. An inspection that nobody waits for ends.
+func (i *inspections) leave(n *inspection) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if n.readers--; n.readers == 0 {
+		n.cancel()
+	}
+}
+
+// work runs n and those that are wanted after it.
+func (i *inspections) work(n *inspection) {
+	defer i.end()
+	for n != nil {
+		n.status, n.err = i.run(n)
+		n.cancel()
+		i.mu.Lock()
+		close(n.done)
+		if n.next != nil {
+			i.running[n.machine.ID] = n.next
+		} else {
+			delete(i.running, n.machine.ID)
+		}
+		n = n.next
+		i.mu.Unlock()
+	}
+}
+
+func (i *inspections) run(n *inspection) (st Status, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			i.log.Error("panic while inspecting", "vm", n.machine.ID, "panic", p, "stack", string(debug.Stack()))
+			err = &Error{Code: CodeInternal, Message: "internal error; the daemon's log has the details"}
+		}
+	}()
+	release, err := i.slot(n.ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	defer release()
+	i.mu.Lock()
+	n.begun = true
+	i.mu.Unlock()
+	ctx, cancel := context.WithTimeout(n.ctx, inspectTimeout)
+	defer cancel()
+	return i.driver.Inspect(ctx, n.machine)
+}
+
+// slot waits for a slot, and returns what gives it back. It is given back after
+// slowAfter at the latest.
+func (i *inspections) slot(ctx context.Context) (release func(), err error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	select {
+	case i.slots <- struct{}{}:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	once := sync.OnceFunc(func() { <-i.slots })
+	timer := time.AfterFunc(slowAfter, once)
+	return func() { timer.Stop(); once() }, nil
+}
+
+// inspect reads one machine's live state for who asks for that machine alone.
+func (m *Manager) inspect(ctx context.Context, r *record) (Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	return m.Driver.Inspect(ctx, m.machine(r))
+}
