@@ -53,7 +53,7 @@ func TestReadme(t *testing.T) {
 		}
 	}
 	r.run(0, r.work, "wait")
-	if left := e2e.Traces(filepath.Join(r.home, ".osx-builder")); len(left) > 0 {
+	if left := e2e.Leftovers(filepath.Join(r.home, ".osx-builder")); len(left) > 0 {
 		t.Errorf("left behind: %s", strings.Join(left, ", "))
 	}
 	if _, err := os.Stat(filepath.Join(r.home, ".local/bin/osx-builder")); err == nil {
@@ -262,7 +262,7 @@ func (r *reader) write(file, text string) {
 // close ends what a failed test leaves: the shell, the daemon, machines.
 func (r *reader) close(told *os.File) {
 	_ = syscall.Kill(-r.shell.Process.Pid, syscall.SIGKILL) // most often it is gone
-	for _, trace := range e2e.Traces(filepath.Join(r.home, ".osx-builder")) {
+	for _, trace := range e2e.Leftovers(filepath.Join(r.home, ".osx-builder")) {
 		var pid int
 		if _, err := fmt.Sscanf(trace, "process %d", &pid); err == nil {
 			_ = syscall.Kill(pid, syscall.SIGKILL)

@@ -61,14 +61,14 @@ func inNamespace(t *testing.T) bool {
 }
 
 // space is a further network namespace.
-type space struct{ e2e.Space }
+type space struct{ e2e.Namespace }
 
 // newInternet makes a namespace beyond the host's default route, with a web
 // server that tells each who it is. It knows a way into private networks
 // through the host, as an attacker nearby would.
 func newInternet(t *testing.T) space {
 	t.Helper()
-	made, err := e2e.NewSpace()
+	made, err := e2e.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}

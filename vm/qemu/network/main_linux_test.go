@@ -108,13 +108,13 @@ func furnish() error {
 }
 
 // space is a network namespace.
-type space struct{ e2e.Space }
+type space struct{ e2e.Namespace }
 
 // newSpace makes an empty network namespace, which ends with the test.
 func newSpace(t *testing.T) space {
 	t.Helper()
 	needHost(t)
-	made, err := e2e.NewSpace()
+	made, err := e2e.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +132,7 @@ func thisSpace(t *testing.T) space {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { ns.Close() })
-	return space{e2e.Space{NsHandle: ns}}
+	return space{e2e.Namespace{NsHandle: ns}}
 }
 
 // run runs a command in the namespace.

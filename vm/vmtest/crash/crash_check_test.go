@@ -174,7 +174,7 @@ func (c *crasher) checkNetwork(round int, live map[string]vm.VM) {
 		}
 	}
 	taps := 0
-	for _, trace := range e2e.Traces(c.data) {
+	for _, trace := range e2e.Leftovers(c.data) {
 		kind, rest, _ := strings.Cut(trace, " ")
 		switch {
 		case kind == "device" && !strings.Contains(rest, "-"): // a bridge's name has one
@@ -245,7 +245,7 @@ func (c *crasher) clear() {
 		time.Sleep(50 * time.Millisecond)
 	}
 	harness.Must(c.t, c.daemon.Stop())
-	for _, trace := range e2e.Traces(c.data) {
+	for _, trace := range e2e.Leftovers(c.data) {
 		c.t.Errorf("left behind: %s", trace)
 	}
 	for _, dir := range []string{c.data, c.temp} {

@@ -65,7 +65,7 @@ type faulty struct {
 	*e2e.Daemon
 	t      *testing.T
 	binary string
-	disk   *e2e.Disk
+	disk   *e2e.FaultyDisk
 	site   *e2e.Site
 	bodies map[string][]byte // by the image's name
 	other  string            // the machine that is to be destroyed
@@ -76,7 +76,7 @@ func newFaulty(t *testing.T, binary, images string) *faulty {
 	t.Helper()
 	data, err := os.MkdirTemp("", "osxb")
 	harness.Must(t, err)
-	f := &faulty{t: t, binary: binary, disk: &e2e.Disk{}, site: e2e.NewSite(images), Daemon: &e2e.Daemon{Data: data}, bodies: make(map[string][]byte)}
+	f := &faulty{t: t, binary: binary, disk: &e2e.FaultyDisk{}, site: e2e.NewSite(images), Daemon: &e2e.Daemon{Data: data}, bodies: make(map[string][]byte)}
 	for _, name := range []string{"first", "second"} {
 		sum, err := e2e.SHA256(filepath.Join(images, name))
 		harness.Must(t, err)
@@ -86,7 +86,7 @@ func newFaulty(t *testing.T, binary, images string) *faulty {
 	return f
 }
 
-func (f *faulty) start(disk *e2e.Disk) {
+func (f *faulty) start(disk *e2e.FaultyDisk) {
 	f.t.Helper()
 	d, err := e2e.Start(e2e.Options{Binary: f.binary, Data: f.Data, Disk: disk})
 	harness.Must(f.t, err)
@@ -191,7 +191,7 @@ func (f *faulty) check(id string, whole bool) {
 	}
 	f.send("DELETE", "/vms/"+id, "", http.StatusNoContent)
 	harness.Must(f.t, f.Stop())
-	if left := e2e.Traces(f.Data); len(left) > 0 {
+	if left := e2e.Leftovers(f.Data); len(left) > 0 {
 		f.t.Errorf("left: %q", left)
 	}
 	if parts, err := filepath.Glob(filepath.Join(f.Data, "images", "*.part*")); err != nil || len(parts) > 0 {

@@ -48,7 +48,7 @@ func run(binary, image string) (err error) {
 		return err
 	}
 	defer os.RemoveAll(data)
-	s := &story{site: e2e.NewSite(filepath.Dir(image)), image: filepath.Base(image), before: e2e.Traces(data)}
+	s := &story{site: e2e.NewSite(filepath.Dir(image)), image: filepath.Base(image), before: e2e.Leftovers(data)}
 	defer s.site.Close()
 	if s.daemon, err = e2e.Start(e2e.Options{Binary: binary, Data: data, Args: []string{"-driver", "qemu", "-forward", "80"}}); err != nil {
 		return err
@@ -60,7 +60,7 @@ func run(binary, image string) (err error) {
 	if err = errors.Join(err, s.daemon.Stop()); err != nil {
 		return err
 	}
-	if left := e2e.Diff(s.before, e2e.Traces(data)); len(left) > 0 {
+	if left := e2e.Diff(s.before, e2e.Leftovers(data)); len(left) > 0 {
 		return fmt.Errorf("left behind: %s", strings.Join(left, ", "))
 	}
 	say("The daemon has stopped. Nothing is left: no process, no network device, no machine's file.")

@@ -31,12 +31,12 @@ const quickExit = "GORACE=atexit_sleep_ms=50"
 
 // Options says how to run the daemon.
 type Options struct {
-	Binary string    // path of osx-builder
-	Data   string    // its -data
-	Args   []string  // further flags
-	Env    []string  // the whole environment; nil means this process's
-	Log    io.Writer // gets what the daemon logs, as text lines; may be nil
-	Disk   *Disk     // can make writes below Data fail; may be nil
+	Binary string      // path of osx-builder
+	Data   string      // its -data
+	Args   []string    // further flags
+	Env    []string    // the whole environment; nil means this process's
+	Log    io.Writer   // gets what the daemon logs, as text lines; may be nil
+	Disk   *FaultyDisk // can make writes below Data fail; may be nil
 }
 
 // Daemon is a running daemon.
@@ -83,7 +83,7 @@ func Start(o Options) (*Daemon, error) {
 }
 
 // launch starts the process.
-func (d *Daemon) launch(disk *Disk) error {
+func (d *Daemon) launch(disk *FaultyDisk) error {
 	if disk == nil {
 		return d.cmd.Start()
 	}

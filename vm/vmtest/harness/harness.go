@@ -63,7 +63,7 @@ func Stopped(t *testing.T, env []string, args ...string) *Harness {
 			evidence = Evidence(h.Data) // before it is removed
 		}
 		h.Clear()
-		if left := e2e.Traces(data); len(left) > 0 {
+		if left := e2e.Leftovers(data); len(left) > 0 {
 			t.Errorf("left behind: %s", strings.Join(left, ", "))
 		}
 		logs := strings.Join(append(*h.ended, h.Log()), "\n--- the daemon was started again ---\n")

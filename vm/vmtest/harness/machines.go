@@ -108,7 +108,7 @@ func (h *Harness) Callback() (v vm.VM) {
 
 // Machines counts the QEMU processes that run from the data folder.
 func (h *Harness) Machines() (n int) {
-	for _, trace := range e2e.Traces(h.Data) {
+	for _, trace := range e2e.Leftovers(h.Data) {
 		if strings.Contains(trace, "qemu") {
 			n++
 		}

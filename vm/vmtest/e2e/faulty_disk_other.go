@@ -8,9 +8,9 @@ import (
 )
 
 // Disk needs Linux's seccomp.
-type Disk struct{}
+type FaultyDisk struct{}
 
-func (d *Disk) wrap(*exec.Cmd, string) (func() error, error) {
+func (d *FaultyDisk) wrap(*exec.Cmd, string) (func() error, error) {
 	return nil, errors.New("making a disk fail needs seccomp")
 }
 

@@ -10,11 +10,11 @@ import (
 	"osx-builder/vm/qemu/network"
 )
 
-// Traces lists what the machines of a data folder leave on a host: processes
+// Leftovers lists what the machines of a data folder leave on a host: processes
 // that name the folder, network devices of its daemon, and, below the folder,
 // files other than gold images and the daemon's own. It shows nothing of other
 // daemons on the same host.
-func Traces(data string) []string {
+func Leftovers(data string) []string {
 	var found []string
 	found = append(found, processes(data)...)
 	prefix := network.DevicePrefix(data)

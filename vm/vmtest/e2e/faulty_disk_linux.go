@@ -20,7 +20,7 @@ import (
 // Disk makes calls fail by which a daemon changes files below a folder. The
 // kernel tells it of each such call before it is made, so no file system has
 // to fail and no code has to know: what is seen is what the daemon really does.
-type Disk struct {
+type FaultyDisk struct {
 	dir      string
 	listener int
 
@@ -39,14 +39,14 @@ type Fault struct {
 }
 
 // Arm begins to count.
-func (d *Disk) Arm(f Fault) {
+func (d *FaultyDisk) Arm(f Fault) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.armed, d.seen, d.fault, d.failed = true, 0, f, nil
 }
 
 // Failed lists the calls that failed since.
-func (d *Disk) Failed() []string {
+func (d *FaultyDisk) Failed() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.failed
@@ -58,7 +58,7 @@ const launched = "OSX_BUILDER_E2E_LAUNCHED"
 // wrap makes cmd start this program instead, which becomes what cmd was to
 // start once Launch has put it under the Disk's eyes. The result is called
 // after the start.
-func (d *Disk) wrap(cmd *exec.Cmd, dir string) (watch func() error, err error) {
+func (d *FaultyDisk) wrap(cmd *exec.Cmd, dir string) (watch func() error, err error) {
 	if d.dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
@@ -174,7 +174,7 @@ type verdict struct {
 }
 
 // listen judges each call until the daemon has ended.
-func (d *Disk) listen() {
+func (d *FaultyDisk) listen() {
 	defer unix.Close(d.listener)
 	for {
 		poll := []unix.PollFd{{Fd: int32(d.listener), Events: unix.POLLIN}}
@@ -196,7 +196,7 @@ func (d *Disk) listen() {
 }
 
 // judge returns the error that a call is to have, or 0.
-func (d *Disk) judge(n notification) unix.Errno {
+func (d *FaultyDisk) judge(n notification) unix.Errno {
 	c := changes[uint32(n.number)]
 	if c.name == "open" && n.args[2]&(unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_RDWR) == 0 {
 		return 0

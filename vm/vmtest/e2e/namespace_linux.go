@@ -6,14 +6,14 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// Space is a network namespace that a test made. It ends once it is closed and
+// Namespace is a network namespace that a test made. It ends once it is closed and
 // nothing is in it.
-type Space struct{ netns.NsHandle }
+type Namespace struct{ netns.NsHandle }
 
-// NewSpace makes an empty network namespace, for which the process needs
+// NewNamespace makes an empty network namespace, for which the process needs
 // CAP_SYS_ADMIN. Whoever makes it closes it.
-func NewSpace() (Space, error) {
-	var s Space
+func NewNamespace() (Namespace, error) {
+	var s Namespace
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
@@ -25,7 +25,7 @@ func NewSpace() (Space, error) {
 }
 
 // Do calls f on a thread that is in the namespace.
-func (s Space) Do(f func() error) error {
+func (s Namespace) Do(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // as above
