@@ -1,6 +1,5 @@
-// Package api is the HTTP face of vm.Manager: it decodes requests, makes one
-// call, and encodes the answer. It is the only package that knows HTTP
-// statuses.
+// Package api serves a [vm.Manager] over HTTP. Each handler decodes a request, makes one call, and encodes the answer.
+// No other package knows HTTP statuses.
 package api
 
 import (
@@ -15,35 +14,35 @@ import (
 	"osx-builder/vm"
 )
 
-// The bounds of requests.
+// The limits of requests.
 const (
 	maxBody = 1 << 20          // bytes
-	maxWait = 10 * time.Minute // of GET /vms/:id?wait=
-	maxKey  = 255              // characters of an Idempotency-Key
+	maxWait = 10 * time.Minute // for GET /vms/:id?wait=
+	maxKey  = 255              // characters in an Idempotency-Key
 
-	// answerTime is what an answer may take to write once it is known.
-	answerTime = 30 * time.Second
+	// writeTimeout is the longest time that writing an answer may take once it is known.
+	writeTimeout = 30 * time.Second
 )
 
-// Options is what New needs beside the Manager.
+// Options configures the handler that [New] returns.
 type Options struct {
-	Log     *slog.Logger // one line a request
+	Log     *slog.Logger // gets one line per request
 	Version string       // shown by GET /healthz
-	Hosts   []string     // names by which clients may address the daemon, beside localhost, this host's name and IP addresses
-	Metrics *Metrics     // what GET /metrics tells, of this handler alone; nil for a new one
+	Hosts   []string     // host names that requests may use, besides localhost, this host's name and IP addresses
+	Metrics *Metrics     // served by GET /metrics; each handler needs its own; nil for new ones
 
-	// Authorized tells whether a token lets its bearer in, in a time that
-	// says nothing of it. Nil lets everybody in.
+	// Authorized reports whether a token is valid. The time it takes must not depend on the token. If it is nil, no
+	// token is needed.
 	Authorized func(token string) bool
 }
 
-// api has the handlers.
+// api holds the handlers.
 type api struct {
 	vms *vm.Manager
 	Options
 }
 
-// New returns the handler of all routes.
+// New returns a handler that serves all routes.
 func New(vms *vm.Manager, o Options) http.Handler {
 	a := &api{vms: vms, Options: o}
 	if a.Metrics == nil {
@@ -52,33 +51,34 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	a.Metrics.registry.MustRegister(gauges{vms})
 	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
-	for _, way := range a.routes() {
-		h := noted(way.Path, way.handle)
-		if way.Method == http.MethodGet || way.Method == http.MethodDelete {
-			h = bare(h)
+	for _, route := range a.routes() {
+		h := withRoute(route.Path, route.handle)
+		if route.Method == http.MethodGet || route.Method == http.MethodDelete {
+			h = drainBody(h)
 		}
-		r.Handle(way.Method, way.Path, h)
-		if way.head {
-			r.Handle(http.MethodHead, way.Path, h)
+		r.Handle(route.Method, route.Path, h)
+		if route.head {
+			r.Handle(http.MethodHead, route.Path, h)
 		}
 	}
 	r.NotFound = http.HandlerFunc(a.notFound)
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
-	return a.log(a.survive(a.guard(page.Before(a.authenticate(r)))))
+	return a.logRequests(a.recoverPanics(a.checkOrigin(page.Handler(a.authenticate(r)))))
 }
 
 // create is POST /vms.
 func (a *api) create(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	v, err := a.accept(w, r)
+	v, err := a.createVM(w, r)
 	if err != nil {
-		a.Metrics.refused(err)
+		a.Metrics.creationRefused(err)
 		return err
 	}
 	w.Header().Set("Location", "/vms/"+v.ID)
 	return encode(w, http.StatusAccepted, v)
 }
 
-func (a *api) accept(w http.ResponseWriter, r *http.Request) (v vm.VM, err error) {
+// createVM decodes the request and creates the machine.
+func (a *api) createVM(w http.ResponseWriter, r *http.Request) (v vm.VM, err error) {
 	key, err := idempotencyKey(r.Header)
 	if err != nil {
 		return v, err
@@ -97,7 +97,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request, p httprouter.Params) e
 		return err
 	}
 	if wait > 0 {
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + answerTime))
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + writeTimeout))
 	}
 	v, err := a.vms.Wait(r.Context(), p.ByName("id"), wait)
 	if err != nil {
@@ -145,19 +145,19 @@ func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Param
 
 // health is GET /healthz.
 func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
-	more, err := flag(r, "verbose")
+	verbose, err := flag(r, "verbose")
 	if err != nil {
 		return err
 	}
 	body := struct {
-		Status  string `json:"status"` // "ok", or "unavailable" where no machine can be made
+		Status  string `json:"status"` // "ok", or "unavailable" if no machine can be created
 		Version string `json:"version"`
 		Go      string `json:"go"`
 		vm.Health
 		Limits   *vm.Capacity                       `json:"limits,omitempty"`
 		Networks map[vm.NetworkType]vm.NetworkState `json:"networks,omitempty"`
 	}{Status: "ok", Version: a.Version, Go: runtime.Version(), Health: a.vms.Health(r.Context())}
-	if more {
+	if verbose {
 		limits := a.vms.Capacity()
 		body.Limits, body.Networks = &limits, a.vms.Networks()
 	}
@@ -175,9 +175,9 @@ func (a *api) metrics() httprouter.Handle {
 }
 
 func (a *api) notFound(w http.ResponseWriter, r *http.Request) {
-	a.fail(w, r, &vm.Error{Code: codePath, Message: "there is nothing at " + quote(r.URL.Path) + "; the machines are at /vms"})
+	a.fail(w, r, &vm.Error{Code: codePath, Message: "there is no endpoint at " + quote(r.URL.Path) + "; GET / lists all endpoints"})
 }
 
 func (a *api) methodNotAllowed(w http.ResponseWriter, r *http.Request) {
-	a.fail(w, r, &vm.Error{Code: codeMethod, Message: r.Method + " is not allowed at " + quote(r.URL.Path) + "; allowed are " + w.Header().Get("Allow")})
+	a.fail(w, r, &vm.Error{Code: codeMethod, Message: quote(r.Method) + " is not allowed at " + quote(r.URL.Path) + "; allowed: " + w.Header().Get("Allow")})
 }

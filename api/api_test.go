@@ -29,67 +29,67 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// service is the API over real HTTP, with the driver without a hypervisor.
-type service struct {
+// testServer is the API over real HTTP, with the in-memory driver.
+type testServer struct {
 	*httptest.Server
 	t      testing.TB
 	driver *vmtest.Driver
 	vms    *vm.Manager
 	image  vm.Image
-	dir    string // of the machines
+	dir    string // the machines' folder
 }
 
-// rig is what a service is made from.
-type rig struct {
+// config is what a testServer is made from.
+type config struct {
 	api   api.Options
 	image image.Options
 	vm    []func(*vm.Options)
 
-	unchecked bool // requests and answers are not held to openapi.json
+	unchecked bool // do not compare requests and answers with openapi.json
 }
 
-// small is the driver of a host with 8 processors and 8 GiB.
-type small struct{ *vmtest.Driver }
+// smallHost is the in-memory driver on a host with 8 processors and 8 GiB.
+type smallHost struct{ *vmtest.Driver }
 
-func (small) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 8192} }
+func (smallHost) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 8192} }
 
-func (small) Network(t vm.NetworkType) error {
+func (smallHost) Network(t vm.NetworkType) error {
 	if t == vm.NAT {
 		return nil
 	}
 	return &vm.Error{Code: vm.CodeNetworkUnavailable, Message: "network_type " + string(t) + " needs a host with networks"}
 }
 
-func serve(t testing.TB, options ...func(*vm.Options)) *service {
+func serve(t testing.TB, options ...func(*vm.Options)) *testServer {
 	t.Helper()
-	return rig{vm: options}.serve(t)
+	return config{vm: options}.serve(t)
 }
 
-func (r rig) serve(t testing.TB) *service {
+func (c config) serve(t testing.TB) *testServer {
 	t.Helper()
 	archive := archive(t)
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(archive) }))
 	t.Cleanup(web.Close)
 	dir := t.TempDir()
-	images, err := image.Open(filepath.Join(t.TempDir(), "images"), r.image)
+	images, err := image.Open(filepath.Join(t.TempDir(), "images"), c.image)
 	must(t, err)
 	sender := callback.New(callback.Options{})
-	s := &service{t: t, driver: &vmtest.Driver{}, dir: dir}
-	o := vm.Options{Dir: dir, Driver: small{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
-	for _, change := range r.vm {
+	s := &testServer{t: t, driver: &vmtest.Driver{}, dir: dir}
+	o := vm.Options{Dir: dir, Driver: smallHost{s.driver}, Hypervisor: "memory", Images: images, Callbacks: sender}
+	for _, change := range c.vm {
 		change(&o)
 	}
-	r.api.Version = "test"
-	if r.api.Log == nil {
-		r.api.Log = slog.New(slog.DiscardHandler)
+	c.api.Version = "test"
+	if c.api.Log == nil {
+		c.api.Log = slog.New(slog.DiscardHandler)
 	}
 	s.vms, err = vm.Open(o)
 	must(t, err)
 	sum := sha1.Sum(archive)
 	s.image = vm.Image{URL: web.URL + "/i", Checksum: hex.EncodeToString(sum[:]), ChecksumType: "sha1"}
-	handler := api.New(s.vms, r.api)
-	if !r.unchecked {
-		handler = checked(t, handler)
+	handler := api.New(s.vms, c.api)
+	if !c.unchecked {
+		handler = checkContract(t, handler)
 	}
 	s.Server = httptest.NewServer(handler)
 	t.Cleanup(func() {
@@ -102,9 +102,9 @@ func (r rig) serve(t testing.TB) *service {
 	return s
 }
 
-// seed is the body of the service's first description, word for word but for
-// the image, trailing comma and all.
-func (s *service) seed() string {
+// seedBody is the example request of the service's first description, including its trailing comma. Only the image
+// differs.
+func (s *testServer) seedBody() string {
 	return fmt.Sprintf(`{
 "cpus": 2,
 "memory": "1gib",
@@ -118,10 +118,10 @@ func (s *service) seed() string {
 }`, s.image.URL, s.image.Checksum)
 }
 
-// with is the seed's body with one field set to a JSON value.
-func (s *service) with(field, value string) string {
+// bodyWith is the seed's body with one field set to a JSON value.
+func (s *testServer) bodyWith(field, value string) string {
 	q := map[string]any{}
-	must(s.t, json.Unmarshal([]byte(strings.ReplaceAll(s.seed(), "true,\n}", "true}")), &q))
+	must(s.t, json.Unmarshal([]byte(strings.ReplaceAll(s.seedBody(), "true,\n}", "true}")), &q))
 	at := q
 	if rest, ok := strings.CutPrefix(field, "image."); ok {
 		at, field = q["image"].(map[string]any), rest
@@ -139,23 +139,23 @@ type answer struct {
 	vm.Error
 }
 
-// hold keeps machines from being cloned until they are released.
-func (s *service) hold() (release func()) {
-	held := make(chan struct{})
+// blockCloning makes the driver wait before it clones a machine until release is called.
+func (s *testServer) blockCloning() (release func()) {
+	released := make(chan struct{})
 	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
 		if step == vmtest.Clone {
 			select {
-			case <-held:
+			case <-released:
 			case <-ctx.Done():
 			}
 		}
 		return nil
 	}
-	return func() { close(held) }
+	return func() { close(released) }
 }
 
-// do sends a request; headers come in pairs.
-func (s *service) do(method, path, body string, headers ...string) answer {
+// do sends a request. The headers are pairs of name and value.
+func (s *testServer) do(method, path, body string, headers ...string) answer {
 	s.t.Helper()
 	req, err := http.NewRequest(method, s.URL+path, strings.NewReader(body))
 	must(s.t, err)
@@ -186,11 +186,11 @@ func (s *service) do(method, path, body string, headers ...string) answer {
 	return a
 }
 
-// The seed's example, sent as curl -d sends it, is answered with the seed's
-// fields in the seed's order, and later with the seed's GET answer.
+// The seed's example, sent as curl -d sends it, returns the seed's fields in the seed's order. GET then returns the
+// seed's other answer.
 func TestSeedExample(t *testing.T) {
 	s := serve(t)
-	a := s.do("POST", "/vms", s.seed(), "Content-Type", "application/x-www-form-urlencoded")
+	a := s.do("POST", "/vms", s.seedBody(), "Content-Type", "application/x-www-form-urlencoded")
 	if a.status != http.StatusAccepted {
 		t.Fatalf("got %d: %s", a.status, a.body)
 	}
@@ -243,7 +243,7 @@ $`)
 	}
 	for _, method := range []string{"GET", "DELETE"} {
 		if a = s.do(method, "/vms/"+m[1], ""); a.status != http.StatusNotFound || a.Code != vm.CodeNotFound {
-			t.Errorf("%s once gone: got %d %s, want 404 %s", method, a.status, a.Code, vm.CodeNotFound)
+			t.Errorf("%s after DELETE: got %d %s, want 404 %s", method, a.status, a.Code, vm.CodeNotFound)
 		}
 	}
 }
@@ -251,20 +251,19 @@ $`)
 func TestMediaTypes(t *testing.T) {
 	s := serve(t)
 	for _, ok := range []string{"application/json", "application/json; charset=utf-8", "Application/JSON", "application/x-www-form-urlencoded", ""} {
-		if a := s.do("POST", "/vms", s.seed(), "Content-Type", ok); a.status != http.StatusAccepted {
+		if a := s.do("POST", "/vms", s.seedBody(), "Content-Type", ok); a.status != http.StatusAccepted {
 			t.Errorf("type %q: got %d %s, want 202", ok, a.status, a.body)
 		}
 	}
 	for _, bad := range []string{"text/plain", "multipart/form-data; boundary=x", "application/xml", "json", ";"} {
-		if a := s.do("POST", "/vms", s.seed(), "Content-Type", bad); a.status != http.StatusUnsupportedMediaType || a.Code != "unsupported-media-type" {
+		if a := s.do("POST", "/vms", s.seedBody(), "Content-Type", bad); a.status != http.StatusUnsupportedMediaType || a.Code != "unsupported-media-type" {
 			t.Errorf("type %q: got %d %s, want 415 unsupported-media-type", bad, a.status, a.Code)
 		}
 	}
 }
 
-// Each wrong body has its status, its code and, where one is at fault, its
-// field, and makes no machine.
-func TestBadBodies(t *testing.T) {
+// Each invalid body returns its status, its code and the invalid field, and creates no machine.
+func TestInvalidBodies(t *testing.T) {
 	s := serve(t)
 	for name, c := range map[string]struct {
 		body   string
@@ -277,39 +276,39 @@ func TestBadBodies(t *testing.T) {
 		"form":                {"cpus=2&memory=1gib", 415, "invalid-json", ""},
 		"cut off":             {`{"cpus": 2,`, 415, "invalid-json", ""},
 		"deep":                {strings.Repeat("[", 100_000), 415, "invalid-json", ""},
-		"two documents":       {s.seed() + "{}", 400, "trailing-data", ""},
+		"two documents":       {s.seedBody() + "{}", 400, "trailing-data", ""},
 		"array":               {"[]", 400, vm.CodeInvalidField, ""},
 		"string":              {`"x"`, 400, vm.CodeInvalidField, ""},
 		"null":                {"null", 400, vm.CodeInvalidField, "image.url"},
 		"no fields":           {"{}", 400, vm.CodeInvalidField, "image.url"},
-		"unknown field":       {s.with("cpu", "2"), 400, vm.CodeUnknownField, "cpu"},
+		"unknown field":       {s.bodyWith("cpu", "2"), 400, vm.CodeUnknownField, "cpu"},
 		"large":               {`{"memory": "` + strings.Repeat("x", 1<<20) + `"}`, 413, "body-too-large", ""},
-		"cpus text":           {s.with("cpus", `"2"`), 400, vm.CodeInvalidField, "cpus"},
-		"cpus fraction":       {s.with("cpus", `1.5`), 400, vm.CodeInvalidField, "cpus"},
-		"cpus negative":       {s.with("cpus", `-1`), 400, vm.CodeInvalidField, "cpus"},
-		"cpus many":           {s.with("cpus", `9`), 400, vm.CodeInvalidField, "cpus"},
-		"cpus huge":           {s.with("cpus", `1e99`), 400, vm.CodeInvalidField, "cpus"},
-		"memory number":       {s.with("memory", `1024`), 400, vm.CodeInvalidField, "memory"},
-		"memory SI":           {s.with("memory", `"1gb"`), 400, vm.CodeInvalidField, "memory"},
-		"memory bare":         {s.with("memory", `"1024"`), 400, vm.CodeInvalidField, "memory"},
-		"memory little":       {s.with("memory", `"16mib"`), 400, vm.CodeInvalidField, "memory"},
-		"memory much":         {s.with("memory", `"1tib"`), 400, vm.CodeInvalidField, "memory"},
-		"network unknown":     {s.with("network_type", `"lan"`), 400, vm.CodeInvalidField, "network_type"},
-		"network missing":     {s.with("network_type", `"bridged"`), 400, vm.CodeNetworkUnavailable, ""},
-		"image text":          {s.with("image", `"http://x/"`), 400, vm.CodeInvalidField, "image"},
-		"url relative":        {s.with("image.url", `"x"`), 400, vm.CodeInvalidField, "image.url"},
-		"url ftp":             {s.with("image.url", `"ftp://x/y"`), 400, vm.CodeInvalidField, "image.url"},
-		"url with user":       {s.with("image.url", `"http://u:p@x/y"`), 400, vm.CodeInvalidField, "image.url"},
-		"url number":          {s.with("image.url", `1`), 400, vm.CodeInvalidField, "image.url"},
-		"checksum short":      {s.with("image.checksum", `"ab"`), 400, vm.CodeInvalidField, "image.checksum"},
-		"checksum not hex":    {s.with("image.checksum", `"`+strings.Repeat("z", 40)+`"`), 400, vm.CodeInvalidField, "image.checksum"},
-		"checksum type":       {s.with("image.checksum_type", `"crc"`), 400, vm.CodeInvalidField, "image.checksum_type"},
-		"unknown image field": {s.with("image.size", `1`), 400, vm.CodeUnknownField, "size"},
-		"gui text":            {s.with("launch_gui", `"yes"`), 400, vm.CodeInvalidField, "launch_gui"},
-		"callback relative":   {s.with("callback_url", `"/x"`), 400, vm.CodeInvalidField, "callback_url"},
-		"timeout text":        {s.with("tools_init_timeout", `"soon"`), 400, vm.CodeInvalidField, "tools_init_timeout"},
-		"timeout long":        {s.with("tools_init_timeout", `3601`), 400, vm.CodeInvalidField, "tools_init_timeout"},
-		"timeout negative":    {s.with("tools_init_timeout", `-1`), 400, vm.CodeInvalidField, "tools_init_timeout"},
+		"cpus text":           {s.bodyWith("cpus", `"2"`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus fraction":       {s.bodyWith("cpus", `1.5`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus negative":       {s.bodyWith("cpus", `-1`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus many":           {s.bodyWith("cpus", `9`), 400, vm.CodeInvalidField, "cpus"},
+		"cpus huge":           {s.bodyWith("cpus", `1e99`), 400, vm.CodeInvalidField, "cpus"},
+		"memory number":       {s.bodyWith("memory", `1024`), 400, vm.CodeInvalidField, "memory"},
+		"memory SI":           {s.bodyWith("memory", `"1gb"`), 400, vm.CodeInvalidField, "memory"},
+		"memory bare":         {s.bodyWith("memory", `"1024"`), 400, vm.CodeInvalidField, "memory"},
+		"memory little":       {s.bodyWith("memory", `"16mib"`), 400, vm.CodeInvalidField, "memory"},
+		"memory much":         {s.bodyWith("memory", `"1tib"`), 400, vm.CodeInvalidField, "memory"},
+		"network unknown":     {s.bodyWith("network_type", `"lan"`), 400, vm.CodeInvalidField, "network_type"},
+		"network missing":     {s.bodyWith("network_type", `"bridged"`), 400, vm.CodeNetworkUnavailable, ""},
+		"image text":          {s.bodyWith("image", `"http://x/"`), 400, vm.CodeInvalidField, "image"},
+		"url relative":        {s.bodyWith("image.url", `"x"`), 400, vm.CodeInvalidField, "image.url"},
+		"url ftp":             {s.bodyWith("image.url", `"ftp://x/y"`), 400, vm.CodeInvalidField, "image.url"},
+		"url with user":       {s.bodyWith("image.url", `"http://u:p@x/y"`), 400, vm.CodeInvalidField, "image.url"},
+		"url number":          {s.bodyWith("image.url", `1`), 400, vm.CodeInvalidField, "image.url"},
+		"checksum short":      {s.bodyWith("image.checksum", `"ab"`), 400, vm.CodeInvalidField, "image.checksum"},
+		"checksum not hex":    {s.bodyWith("image.checksum", `"`+strings.Repeat("z", 40)+`"`), 400, vm.CodeInvalidField, "image.checksum"},
+		"checksum type":       {s.bodyWith("image.checksum_type", `"crc"`), 400, vm.CodeInvalidField, "image.checksum_type"},
+		"unknown image field": {s.bodyWith("image.size", `1`), 400, vm.CodeUnknownField, "size"},
+		"gui text":            {s.bodyWith("launch_gui", `"yes"`), 400, vm.CodeInvalidField, "launch_gui"},
+		"callback relative":   {s.bodyWith("callback_url", `"/x"`), 400, vm.CodeInvalidField, "callback_url"},
+		"timeout text":        {s.bodyWith("tools_init_timeout", `"soon"`), 400, vm.CodeInvalidField, "tools_init_timeout"},
+		"timeout long":        {s.bodyWith("tools_init_timeout", `3601`), 400, vm.CodeInvalidField, "tools_init_timeout"},
+		"timeout negative":    {s.bodyWith("tools_init_timeout", `-1`), 400, vm.CodeInvalidField, "tools_init_timeout"},
 	} {
 		a := s.do("POST", "/vms", c.body)
 		if a.status != c.status || a.Code != c.code || a.Field != c.field {
@@ -317,7 +316,7 @@ func TestBadBodies(t *testing.T) {
 		}
 	}
 	if a := s.do("GET", "/vms", ""); a.body != "{\n  \"vms\": []\n}\n" {
-		t.Errorf("after bad bodies: got %s, want no machine", a.body)
+		t.Errorf("after invalid bodies: got %s, want no machine", a.body)
 	}
 }
 
@@ -358,9 +357,8 @@ func TestPathsAndMethods(t *testing.T) {
 	}
 }
 
-// What a foreign web page can make a browser send is refused; what curl and
-// scripts send is not.
-func TestForeignPages(t *testing.T) {
+// Requests that a web page of another site can send are refused. Requests of curl and scripts are not.
+func TestCrossOriginRequests(t *testing.T) {
 	s := serve(t)
 	for _, c := range []struct {
 		headers []string
@@ -374,7 +372,7 @@ func TestForeignPages(t *testing.T) {
 		{[]string{"Host", "[::1]:1"}, ""},
 		{[]string{"Sec-Fetch-Site", "same-origin"}, ""},
 	} {
-		a := s.do("POST", "/vms", s.seed(), c.headers...)
+		a := s.do("POST", "/vms", s.seedBody(), c.headers...)
 		if a.Code != c.code || (c.code == "") != (a.status == http.StatusAccepted) || (c.code != "" && a.status != http.StatusForbidden) {
 			t.Errorf("%v: got %d %s, want %q", c.headers, a.status, a.Code, c.code)
 		}
@@ -384,7 +382,7 @@ func TestForeignPages(t *testing.T) {
 func TestRequestID(t *testing.T) {
 	s := serve(t)
 	if got := s.do("GET", "/healthz", "", "X-Request-Id", "job-7.2").header.Get("X-Request-Id"); got != "job-7.2" {
-		t.Errorf("a sane ID: got %q, want it back", got)
+		t.Errorf("a valid ID: got %q, want the same", got)
 	}
 	for _, bad := range []string{"a b", strings.Repeat("x", 129), "<script>"} {
 		if got := s.do("GET", "/healthz", "", "X-Request-Id", bad).header.Get("X-Request-Id"); got == bad || got == "" {
@@ -396,33 +394,33 @@ func TestRequestID(t *testing.T) {
 func TestIdempotencyKey(t *testing.T) {
 	s := serve(t)
 	post := func(key, body string) answer { return s.do("POST", "/vms", body, "Idempotency-Key", key) }
-	first, second := post("k", s.seed()), post("k", s.seed())
+	first, second := post("k", s.seedBody()), post("k", s.seedBody())
 	if first.status != 202 || second.status != 202 || first.header.Get("Location") != second.header.Get("Location") {
 		t.Errorf("got %d %s, then %d %s, want one machine", first.status, first.header.Get("Location"), second.status, second.header.Get("Location"))
 	}
-	if a := post("k", s.with("cpus", "1")); a.status != http.StatusConflict || a.Code != vm.CodeIdempotencyConflict {
+	if a := post("k", s.bodyWith("cpus", "1")); a.status != http.StatusConflict || a.Code != vm.CodeIdempotencyConflict {
 		t.Errorf("another body: got %d %s, want 409 %s", a.status, a.Code, vm.CodeIdempotencyConflict)
 	}
 	for _, key := range []string{strings.Repeat("k", 256), "ä", "a\tb"} {
-		if a := post(key, s.seed()); a.status != 400 || a.Field != "Idempotency-Key" {
+		if a := post(key, s.seedBody()); a.status != 400 || a.Field != "Idempotency-Key" {
 			t.Errorf("key %.20q: got %d %q, want 400 for Idempotency-Key", key, a.status, a.Field)
 		}
 	}
-	if a := post("refused", s.with("cpus", "-1")); a.status != 400 {
+	if a := post("refused", s.bodyWith("cpus", "-1")); a.status != 400 {
 		t.Fatalf("got %d", a.status)
 	}
-	if a := post("refused", s.seed()); a.status != 202 {
+	if a := post("refused", s.seedBody()); a.status != 202 {
 		t.Errorf("a key whose first request was refused: got %d %s, want 202", a.status, a.Code)
 	}
 }
 
 func TestBusy(t *testing.T) {
 	s := serve(t, func(o *vm.Options) { o.Creations = 1 })
-	release := s.hold()
-	if a := s.do("POST", "/vms", s.seed()); a.status != 202 {
+	release := s.blockCloning()
+	if a := s.do("POST", "/vms", s.seedBody()); a.status != 202 {
 		t.Fatalf("got %d", a.status)
 	}
-	a := s.do("POST", "/vms", s.seed())
+	a := s.do("POST", "/vms", s.seedBody())
 	if a.status != http.StatusServiceUnavailable || a.Code != vm.CodeBusy || a.header.Get("Retry-After") == "" {
 		t.Errorf("got %d %s, Retry-After %q, want 503 %s", a.status, a.Code, a.header.Get("Retry-After"), vm.CodeBusy)
 	}
@@ -431,16 +429,16 @@ func TestBusy(t *testing.T) {
 
 func TestUnreadableMachine(t *testing.T) {
 	s := serve(t)
-	a := s.do("POST", "/vms", s.seed())
+	a := s.do("POST", "/vms", s.seedBody())
 	path := a.header.Get("Location")
 	s.do("GET", path+"?wait=1m", "")
 	s.driver.Hook = func(_ context.Context, step vmtest.Step, _ vm.Machine) error {
 		if step == vmtest.Inspect {
-			return errors.New("a stalled lock")
+			return errors.New("a stale lock")
 		}
 		return nil
 	}
-	if a = s.do("GET", path, ""); a.status != http.StatusConflict || a.Code != vm.CodeOpen || !strings.Contains(a.Message, "a stalled lock") {
+	if a = s.do("GET", path, ""); a.status != http.StatusConflict || a.Code != vm.CodeOpen || !strings.Contains(a.Message, "a stale lock") {
 		t.Errorf("GET: got %d %s %q, want 409 %s", a.status, a.Code, a.Message, vm.CodeOpen)
 	}
 	if a = s.do("GET", "/vms", ""); a.status != 200 || !strings.Contains(a.body, string(vm.CodeOpen)) {
@@ -451,14 +449,14 @@ func TestUnreadableMachine(t *testing.T) {
 	}
 }
 
-// A handler's panic is an answer, and the daemon goes on.
+// A handler's panic returns an error, and the daemon continues.
 func TestPanic(t *testing.T) {
 	s := serve(t)
-	a := s.do("POST", "/vms", s.seed())
+	a := s.do("POST", "/vms", s.seedBody())
 	path := a.header.Get("Location")
 	s.do("GET", path+"?wait=1m", "")
-	s.driver.Hook = func(context.Context, vmtest.Step, vm.Machine) error { panic("out of order") }
-	if a = s.do("GET", path, ""); a.status != 500 || a.Code != vm.CodeInternal || strings.Contains(a.body, "out of order") {
+	s.driver.Hook = func(context.Context, vmtest.Step, vm.Machine) error { panic("broken driver") }
+	if a = s.do("GET", path, ""); a.status != 500 || a.Code != vm.CodeInternal || strings.Contains(a.body, "broken driver") {
 		t.Errorf("got %d %s, want 500 %s without the panic's text", a.status, a.body, vm.CodeInternal)
 	}
 	s.driver.Hook = nil

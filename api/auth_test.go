@@ -9,16 +9,15 @@ import (
 
 const token = "a-token-of-this-test"
 
-// guarded is a service that wants a token.
-func guarded(t *testing.T) *service {
+// serveWithToken starts a server that needs a token.
+func serveWithToken(t *testing.T) *testServer {
 	t.Helper()
-	return rig{api: api.Options{Authorized: func(got string) bool { return got == token }}}.serve(t)
+	return config{api: api.Options{Authorized: func(got string) bool { return got == token }}}.serve(t)
 }
 
-// Without a token there is one answer for all that there is and is not; what
-// load balancers and browsers ask first is open.
+// Without a token every path returns 401, whether it exists or not, except a load balancer's health check.
 func TestTokens(t *testing.T) {
-	s := guarded(t)
+	s := serveWithToken(t)
 	for _, c := range []struct {
 		method, path string
 		headers      []string
@@ -63,10 +62,9 @@ func TestTokens(t *testing.T) {
 	}
 }
 
-// Two tokens in one request are none: what a proxy has checked may not be what
-// we do.
+// A request with two tokens is refused: a proxy may have checked the other one.
 func TestTwoTokens(t *testing.T) {
-	s := guarded(t)
+	s := serveWithToken(t)
 	req, err := http.NewRequest("GET", s.URL+"/vms", nil)
 	must(t, err)
 	req.Header["Authorization"] = []string{"Bearer " + token, "Bearer other"}
@@ -78,17 +76,17 @@ func TestTwoTokens(t *testing.T) {
 	}
 }
 
-// A browser gets the page without a token, if there is one.
+// A browser gets the page without a token.
 func TestPageNeedsNoToken(t *testing.T) {
-	s := guarded(t)
+	s := serveWithToken(t)
 	for _, path := range []string{"/", "/page/app.js"} {
 		if status, _ := s.text(path, "Accept", "text/html,*/*"); status == http.StatusUnauthorized {
-			t.Errorf("%s: got %d, want it let through", path, status)
+			t.Errorf("%s: got %d, want the page without a token", path, status)
 		}
 	}
 	for _, path := range []string{"/page", "/pages/x", "/page/../vms", "/page/%2e%2e/vms"} {
 		if status, body := s.text(path, "Accept", "text/html"); status == http.StatusOK {
-			t.Errorf("%s: got %d %s, want nothing of the API", path, status, body)
+			t.Errorf("%s: got %d %s, want 401", path, status, body)
 		}
 	}
 }

@@ -29,17 +29,17 @@ func (a *api) console(w http.ResponseWriter, r *http.Request, p httprouter.Param
 	defer log.Close()
 	var text io.Reader = log
 	if !follow {
-		text = io.LimitReader(log, tail) // the guest may write faster than the client reads
+		text = io.LimitReader(log, tail) // otherwise a guest that writes faster than the client reads would never end the answer
 	}
 	s := newStream(w, "text/plain; charset=utf-8")
 	if err := s.copy(text); errors.Is(err, vm.ErrSlow) {
-		a.Log.Warn("console's reader cut off", "request_id", requestID(r), "err", err)
-		panic(http.ErrAbortHandler) // it must not take what it has for all
+		a.Log.Warn("slow console reader disconnected", "request_id", requestID(r), "err", err)
+		panic(http.ErrAbortHandler) // a normal end would look like the end of the console
 	}
 	return nil
 }
 
-// tailBytes reads ?tail=.
+// tailBytes returns the value of ?tail=.
 func tailBytes(r *http.Request) (int64, error) {
 	text := r.URL.Query().Get("tail")
 	if text == "" {

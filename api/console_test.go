@@ -10,12 +10,12 @@ import (
 	"osx-builder/vm"
 )
 
-// ready makes a machine and returns its path and what its driver knows it by.
-func (s *service) ready() (path string, m vm.Machine) {
+// readyMachine creates a machine, waits until it is ready, and returns its path and the driver's view of it.
+func (s *testServer) readyMachine() (path string, m vm.Machine) {
 	s.t.Helper()
-	path = s.do("POST", "/vms", s.seed()).header.Get("Location")
+	path = s.do("POST", "/vms", s.seedBody()).header.Get("Location")
 	if a := s.do("GET", path+"?wait=1m", ""); !strings.Contains(a.body, `"phase": "ready"`) {
-		s.t.Fatalf("got %s, want a machine that is ready", a.body)
+		s.t.Fatalf("got %s, want a ready machine", a.body)
 	}
 	id := strings.TrimPrefix(path, "/vms/")
 	return path, vm.Machine{ID: id, Dir: filepath.Join(s.dir, id)}
@@ -23,7 +23,7 @@ func (s *service) ready() (path string, m vm.Machine) {
 
 func TestConsole(t *testing.T) {
 	s := serve(t)
-	path, m := s.ready()
+	path, m := s.readyMachine()
 	must(t, s.driver.Say(m, "hello\nworld\n"))
 	for query, want := range map[string]string{"": "hello\nworld\n", "?tail=6": "world\n", "?tail=1048576&follow=0": "hello\nworld\n"} {
 		res := s.open(path + "/console" + query)
@@ -43,7 +43,7 @@ func TestConsole(t *testing.T) {
 	}
 	s.do("DELETE", path, "")
 	if _, err := io.ReadAll(res.Body); err != nil {
-		t.Errorf("once the machine is gone: got %v, want the answer's end", err)
+		t.Errorf("after DELETE: got %v, want the end of the answer", err)
 	}
 	for query, c := range map[string]struct {
 		status int
@@ -57,16 +57,16 @@ func TestConsole(t *testing.T) {
 	}
 }
 
-// A follower who is too far behind sees a broken answer, not a short one.
-func TestConsoleCutOff(t *testing.T) {
+// The answer to a client that reads too slowly breaks. It does not end normally, which would look like the whole console.
+func TestSlowConsoleReader(t *testing.T) {
 	s := serve(t)
-	path, m := s.ready()
+	path, m := s.readyMachine()
 	must(t, s.driver.Say(m, "x"))
 	res := s.open(path + "/console?follow=1")
 	_, err := io.ReadFull(res.Body, make([]byte, 1))
 	must(t, err)
 	must(t, s.driver.Say(m, strings.Repeat("x", vm.ConsoleKept+1)))
 	if _, err := io.ReadAll(res.Body); err == nil {
-		t.Error("got the answer's end, want a broken one")
+		t.Error("the answer ended normally, want a broken connection")
 	}
 }

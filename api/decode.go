@@ -19,15 +19,15 @@ import (
 	"osx-builder/vm"
 )
 
-// curlType is what curl -d sends where it is told no other type.
+// curlType is the media type that curl -d sends by default.
 const curlType = "application/x-www-form-urlencoded"
 
-// maxBrackets bounds how deep a document can nest, before it is parsed. A
-// request has two pairs.
+// maxBrackets is the largest number of opening brackets in a body. It limits the nesting before the body is parsed. A
+// valid request has two or three.
 const maxBrackets = 1000
 
-// decode reads a request's body into v, a pointer to a struct. Trailing commas
-// and comments are taken; unknown fields and a second document are not.
+// decode reads a request's body into v, a pointer to a struct. It accepts trailing commas and comments. It refuses
+// unknown fields and a second document.
 func decode(w http.ResponseWriter, r *http.Request, v any) error {
 	if err := mediaType(r.Header.Get("Content-Type")); err != nil {
 		return err
@@ -37,7 +37,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 		return &vm.Error{Code: codeBody, Message: fmt.Sprintf("the body is longer than %d bytes", large.Limit)}
 	}
 	if err != nil {
-		return &vm.Error{Code: codeJSON, Message: "the body could not be read: " + err.Error(), Err: err}
+		return &vm.Error{Code: codeJSON, Message: "reading the body: " + err.Error(), Err: err}
 	}
 	plain, err := standardize(body)
 	if err != nil {
@@ -62,7 +62,7 @@ func mediaType(header string) error {
 	return &vm.Error{Code: codeMediaType, Message: fmt.Sprintf("the body's Content-Type is %s; it must be application/json", quote(header))}
 }
 
-// standardize makes strict JSON of a body with comments and trailing commas.
+// standardize converts a body with comments and trailing commas to strict JSON.
 func standardize(body []byte) ([]byte, error) {
 	if len(bytes.TrimSpace(body)) == 0 {
 		return nil, &vm.Error{Code: codeJSON, Message: "the body is empty; it must be a JSON object"}
@@ -76,13 +76,12 @@ func standardize(body []byte) ([]byte, error) {
 	}
 	reason := strings.TrimPrefix(err.Error(), "hujson: ")
 	if strings.Contains(reason, "after top-level value") {
-		return nil, &vm.Error{Code: codeTrailing, Message: "the body must be one JSON object and nothing after it: " + reason, Err: err}
+		return nil, &vm.Error{Code: codeTrailing, Message: "the body must be a single JSON object: " + reason, Err: err}
 	}
 	return nil, &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + reason, Err: err}
 }
 
-// decodeError says which field is at fault in the API's words. t is what was
-// to be decoded.
+// decodeError converts an error of package json to an error that names the field. t is the type that was decoded.
 func decodeError(err error, t reflect.Type) error {
 	var known *vm.Error
 	if errors.As(err, &known) {
@@ -95,7 +94,7 @@ func decodeError(err error, t reflect.Type) error {
 		}
 		return &vm.Error{
 			Code: vm.CodeInvalidField, Field: typ.Field,
-			Message: fmt.Sprintf("%s is a JSON %s; it must be %s", typ.Field, typ.Value, kind(typ.Type)),
+			Message: fmt.Sprintf("%s is a JSON %s; it must be %s", typ.Field, typ.Value, jsonType(typ.Type)),
 		}
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
@@ -110,8 +109,8 @@ func decodeError(err error, t reflect.Type) error {
 	return &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + err.Error(), Err: err}
 }
 
-// kind names a Go type as JSON does.
-func kind(t reflect.Type) string {
+// jsonType names the JSON type of a Go type.
+func jsonType(t reflect.Type) string {
 	switch t.Kind() {
 	case reflect.Int:
 		return "a whole number"
@@ -126,7 +125,7 @@ func kind(t reflect.Type) string {
 	}
 }
 
-// fields lists the JSON names of a request's fields.
+// fields lists the JSON names of a struct's fields.
 func fields(t reflect.Type, prefix string) []string {
 	var names []string
 	for i := range t.NumField() {
@@ -141,7 +140,7 @@ func fields(t reflect.Type, prefix string) []string {
 	return names
 }
 
-// idempotencyKey reads the header of that name: 1 to 255 printable characters.
+// idempotencyKey returns the Idempotency-Key header, which has 1 to 255 printable characters.
 func idempotencyKey(h http.Header) (string, error) {
 	values := h.Values("Idempotency-Key")
 	if len(values) == 0 {
@@ -158,7 +157,7 @@ func idempotencyKey(h http.Header) (string, error) {
 	return key, nil
 }
 
-// waitTime reads ?wait=, a duration such as 30s or whole seconds.
+// waitTime returns the value of ?wait=, a duration such as 30s or a number of seconds.
 func waitTime(r *http.Request) (time.Duration, error) {
 	text := r.URL.Query().Get("wait")
 	if text == "" {
@@ -177,7 +176,7 @@ func waitTime(r *http.Request) (time.Duration, error) {
 	return d, nil
 }
 
-// flag reads a parameter that is 0 or 1, and 0 where it is absent.
+// flag returns the value of a parameter that is 0 or 1. If it is absent, flag returns false.
 func flag(r *http.Request, name string) (bool, error) {
 	text := r.URL.Query().Get(name)
 	if text == "" {
@@ -190,7 +189,7 @@ func flag(r *http.Request, name string) (bool, error) {
 	return on, nil
 }
 
-// filter reads ?phase= and ?status=.
+// filter returns the values of ?phase= and ?status=.
 func filter(r *http.Request) (f vm.Filter, err error) {
 	q := r.URL.Query()
 	f = vm.Filter{Phase: vm.Phase(q.Get("phase")), Status: vm.Power(q.Get("status"))}
@@ -204,5 +203,14 @@ func filter(r *http.Request) (f vm.Filter, err error) {
 }
 
 func filterError[T ~string](name string, got T, want []T) error {
-	return &vm.Error{Code: vm.CodeInvalidField, Field: name, Message: fmt.Sprintf("%s is %s; it must be one of %v", name, quote(string(got)), want)}
+	return &vm.Error{Code: vm.CodeInvalidField, Field: name, Message: fmt.Sprintf("%s is %s; it must be %s", name, quote(string(got)), oneOf(want))}
+}
+
+// oneOf lists the allowed values for a message.
+func oneOf[T ~string](values []T) string {
+	text := make([]string, len(values))
+	for i, v := range values {
+		text[i] = string(v)
+	}
+	return "one of " + strings.Join(text, ", ")
 }

@@ -14,11 +14,11 @@ import (
 )
 
 const (
-	// keepAliveEvery lets proxies see that a stream without news is alive, and
-	// the daemon whether its client is.
-	keepAliveEvery = 15 * time.Second
+	// keepAliveInterval is the time between comments in a stream without events. Proxies see that the stream is alive,
+	// and the daemon notices that a client has disconnected.
+	keepAliveInterval = 15 * time.Second
 
-	// reconnectMillis is what an EventSource waits before it comes again.
+	// reconnectMillis is the time that an EventSource waits before it reconnects.
 	reconnectMillis = 2000
 )
 
@@ -44,7 +44,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		first = sse("reset", l.EventID(), struct{}{})
 	}
 	if err := s.send(fmt.Sprintf("retry: %d\n\n%s", reconnectMillis, first)); err != nil {
-		return nil // the client has left
+		return nil // the client has disconnected
 	}
 	for {
 		e, err := nextEvent(r.Context(), l)
@@ -54,19 +54,19 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		case errors.Is(err, context.DeadlineExceeded):
 			err = s.send(": keep-alive\n\n")
 		case errors.Is(err, vm.ErrSlow):
-			a.Log.Warn("listener cut off", "request_id", requestID(r), "err", err)
+			a.Log.Warn("slow event listener disconnected", "request_id", requestID(r), "err", err)
 		case err == nil && (only == "" || only == e.ID):
 			err = s.send(eventText(l.EventID(), e))
 		}
 		if err != nil {
-			return nil // an answer that has begun ends by itself: the client comes again
+			return nil // the answer has begun, so it just ends; the client reconnects
 		}
 	}
 }
 
-// nextEvent waits for the next event until it is time for a sign of life.
+// nextEvent waits for the next event, at most until the next keep-alive is due.
 func nextEvent(ctx context.Context, l *vm.Listener) (vm.Event, error) {
-	ctx, cancel := context.WithTimeout(ctx, keepAliveEvery)
+	ctx, cancel := context.WithTimeout(ctx, keepAliveInterval)
 	defer cancel()
 	return l.Next(ctx)
 }
@@ -81,11 +81,11 @@ func eventText(id string, e vm.Event) string {
 	}{e.ID, e.At})
 }
 
-// sse is one event. JSON without indentation is one line.
+// sse formats one Server-Sent Event. JSON without indentation is one line.
 func sse(name, id string, data any) string {
 	b, err := json.Marshal(data)
 	if err != nil {
-		panic(fmt.Sprintf("writing %v as JSON: %v", data, err)) // strings, numbers and times always are
+		panic(fmt.Sprintf("writing %v as JSON: %v", data, err)) // strings, numbers and times always marshal
 	}
 	return fmt.Sprintf("id: %s\nevent: %s\ndata: %s\n\n", id, name, b)
 }

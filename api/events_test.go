@@ -15,32 +15,32 @@ import (
 	"osx-builder/vm"
 )
 
-// event is one of a stream of Server-Sent Events.
+// event is a Server-Sent Event.
 type event struct{ id, name, data string }
 
-// listener reads GET /events as a browser's EventSource does.
-type listener struct {
-	s    *service
+// eventReader reads GET /events like a browser's EventSource.
+type eventReader struct {
+	s    *testServer
 	body io.Closer
 	r    *bufio.Reader
 }
 
-// listen opens a stream; headers come in pairs.
-func (s *service) listen(query string, headers ...string) *listener {
+// openEvents opens a stream. The headers are pairs of name and value.
+func (s *testServer) openEvents(query string, headers ...string) *eventReader {
 	s.t.Helper()
 	res := s.open("/events"+query, headers...)
 	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" || res.Header.Get("Cache-Control") != "no-store" {
 		s.t.Fatalf("GET /events: got %d %v", res.StatusCode, res.Header)
 	}
-	l := &listener{s, res.Body, bufio.NewReader(res.Body)}
+	l := &eventReader{s, res.Body, bufio.NewReader(res.Body)}
 	if line, err := l.r.ReadString('\n'); err != nil || line != "retry: 2000\n" {
 		s.t.Errorf("got first line %q, %v, want retry", line, err)
 	}
 	return l
 }
 
-// open sends a GET whose answer goes on until the test ends or closes it.
-func (s *service) open(path string, headers ...string) *http.Response {
+// open sends a GET request and returns the answer while it is being sent. The test's end closes it.
+func (s *testServer) open(path string, headers ...string) *http.Response {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
 	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+path, nil)
@@ -55,7 +55,7 @@ func (s *service) open(path string, headers ...string) *http.Response {
 }
 
 // next reads the next event.
-func (l *listener) next() (e event) {
+func (l *eventReader) next() (e event) {
 	l.s.t.Helper()
 	for {
 		line, err := l.r.ReadString('\n')
@@ -78,27 +78,26 @@ func (l *listener) next() (e event) {
 	}
 }
 
-// until reads up to an event whose name and data have the words.
-func (l *listener) until(name, words string) event {
+// until reads up to an event of the name whose data contains text.
+func (l *eventReader) until(name, text string) event {
 	l.s.t.Helper()
 	for {
-		if e := l.next(); e.name == name && strings.Contains(e.data, words) {
+		if e := l.next(); e.name == name && strings.Contains(e.data, text) {
 			return e
 		}
 	}
 }
 
-// The stream's first words, and a machine's life on it, in the form that the
-// contract gives.
+// The stream starts with hello and then has the events of a machine's life, in the documented format.
 func TestEvents(t *testing.T) {
 	s := serve(t)
-	l := s.listen("")
+	l := s.openEvents("")
 	hello := l.next()
 	if hello.name != "hello" || hello.data != "{}" || !regexp.MustCompile(`^[0-9a-f]{16}-0$`).MatchString(hello.id) {
 		t.Errorf("got %+v first, want hello", hello)
 	}
 	run, _, _ := strings.Cut(hello.id, "-")
-	path := s.do("POST", "/vms", s.seed()).header.Get("Location")
+	path := s.do("POST", "/vms", s.seedBody()).header.Get("Location")
 	id := strings.TrimPrefix(path, "/vms/")
 	first := l.next()
 	want := regexp.MustCompile(`^\{"id":"` + id + `","phase":"accepted","status":"","at":"[0-9T:.-]+Z"\}$`)
@@ -110,16 +109,16 @@ func TestEvents(t *testing.T) {
 		t.Errorf("got %s, want powered-on", ready.data)
 	}
 	if a := s.do("GET", path, ""); !strings.Contains(a.body, `"phase": "ready"`) {
-		t.Errorf("after the news that it is ready GET answers %s", a.body)
+		t.Errorf("after the ready event GET returned %s", a.body)
 	}
 	s.do("DELETE", path, "")
 	l.until("vm", `"phase":"destroying"`)
 	end := l.next()
 	if end.name != "gone" || !regexp.MustCompile(`^\{"id":"`+id+`","at":"[^"]+Z"\}$`).MatchString(end.data) {
-		t.Errorf("got %+v, want that it is gone", end)
+		t.Errorf("got %+v, want gone", end)
 	}
 
-	again := s.listen("", "Last-Event-ID", ready.id)
+	again := s.openEvents("", "Last-Event-ID", ready.id)
 	if e := again.next(); e.name != "vm" || !strings.Contains(e.data, `"phase":"destroying"`) {
 		t.Errorf("after %s: got %+v, want the next event", ready.id, e)
 	}
@@ -127,19 +126,19 @@ func TestEvents(t *testing.T) {
 		t.Errorf("again: got %+v, want %+v", e, end)
 	}
 	for _, unknown := range []string{"0123456789abcdef-1", run + "-99", "x"} {
-		if e := s.listen("", "Last-Event-ID", unknown).next(); e.name != "reset" || e.data != "{}" || e.id != end.id {
+		if e := s.openEvents("", "Last-Event-ID", unknown).next(); e.name != "reset" || e.data != "{}" || e.id != end.id {
 			t.Errorf("after %s: got %+v, want reset with ID %s", unknown, e, end.id)
 		}
 	}
 }
 
-// ?vm= hears of one machine alone, and of each destroyed one is told once.
+// ?vm= selects the events of one machine. There is one gone event per machine.
 func TestEventsOfOneMachine(t *testing.T) {
 	s := serve(t)
-	one := s.do("POST", "/vms", s.seed()).header.Get("Location")
-	l := s.listen("?vm=" + strings.TrimPrefix(one, "/vms/"))
+	one := s.do("POST", "/vms", s.seedBody()).header.Get("Location")
+	l := s.openEvents("?vm=" + strings.TrimPrefix(one, "/vms/"))
 	l.until("hello", "{}")
-	two := s.do("POST", "/vms", s.seed()).header.Get("Location")
+	two := s.do("POST", "/vms", s.seedBody()).header.Get("Location")
 	for _, path := range []string{two, one} {
 		s.do("GET", path+"?wait=1m", "")
 		s.do("DELETE", path, "")
@@ -149,7 +148,7 @@ func TestEventsOfOneMachine(t *testing.T) {
 		var d struct{ ID string }
 		must(t, json.Unmarshal([]byte(e.data), &d))
 		if d.ID != strings.TrimPrefix(one, "/vms/") {
-			t.Errorf("got %+v, want events of %s alone", e, one)
+			t.Errorf("got %+v, want only events of %s", e, one)
 		}
 		if e.name == "gone" {
 			break
@@ -160,23 +159,22 @@ func TestEventsOfOneMachine(t *testing.T) {
 	}
 }
 
-// The 65th listener is told to come later, and there is room again once one
-// has left.
-func TestEventsAreBounded(t *testing.T) {
+// The 65th client is refused as busy. After a client disconnects another one can connect.
+func TestEventsLimit(t *testing.T) {
 	s := serve(t)
-	var all []*listener
+	var all []*eventReader
 	for range 64 {
-		all = append(all, s.listen(""))
+		all = append(all, s.openEvents(""))
 	}
 	if a := s.do("GET", "/events", ""); a.status != http.StatusServiceUnavailable || a.Code != vm.CodeBusy || a.header.Get("Retry-After") == "" {
 		t.Errorf("the 65th: got %d %s, want 503 %s", a.status, a.Code, vm.CodeBusy)
 	}
 	must(t, all[0].body.Close())
-	s.waitForRoom()
+	s.waitForFreeStream()
 
-	rude := rig{unchecked: true}.serve(t) // the check would read the body
+	second := config{unchecked: true}.serve(t) // the check would read the body
 	for range 64 {
-		c, err := net.Dial("tcp", rude.Listener.Addr().String())
+		c, err := net.Dial("tcp", second.Listener.Addr().String())
 		must(t, err)
 		_, err = io.WriteString(c, "GET /events HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n{}")
 		must(t, err)
@@ -184,11 +182,11 @@ func TestEventsAreBounded(t *testing.T) {
 		must(t, err)
 		must(t, c.Close())
 	}
-	rude.waitForRoom()
+	second.waitForFreeStream()
 }
 
-// waitForRoom waits until there is room for a listener.
-func (s *service) waitForRoom() {
+// waitForFreeStream waits until another client can open GET /events.
+func (s *testServer) waitForFreeStream() {
 	t := s.t
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
@@ -198,23 +196,23 @@ func (s *service) waitForRoom() {
 		}
 		must(t, res.Body.Close())
 		if time.Now().After(deadline) {
-			t.Fatal("a listener has left, and there is no room for another")
+			t.Fatal("a client has disconnected, and another one is still refused")
 		}
 	}
 }
 
-// A stream ends when the daemon stops, and does not hold it up.
+// A stream ends when the daemon stops, and does not delay it.
 func TestEventsEndWithTheDaemon(t *testing.T) {
 	s := serve(t)
-	l := s.listen("")
+	l := s.openEvents("")
 	l.until("hello", "{}")
 	s.Config.RegisterOnShutdown(s.vms.Close) // as main does
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 	defer cancel()
 	if err := s.Config.Shutdown(ctx); err != nil {
-		t.Errorf("got %v, want that the stream has ended", err)
+		t.Errorf("got %v, want the end of the stream", err)
 	}
 	if rest, err := io.ReadAll(l.r); err != nil || strings.Contains(string(rest), "event:") {
-		t.Errorf("got %q, %v, want the stream's end", rest, err)
+		t.Errorf("got %q, %v, want the end of the stream", rest, err)
 	}
 }

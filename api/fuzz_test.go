@@ -19,53 +19,53 @@ import (
 	"osx-builder/vm"
 )
 
-// target is a service that takes whatever comes.
-type target struct {
-	*service
-	log  *lines
-	last string // ID of the machine made last
-	sent int
+// fuzzServer is a server that gets arbitrary requests.
+type fuzzServer struct {
+	*testServer
+	log    *jsonLog
+	lastID string // of the machine created last
+	sent   int
 }
 
-// patience is how long an answer that is held, by ?wait= say, is waited for.
-const patience = 500 * time.Millisecond
+// answerTimeout is the longest wait for an answer. Some requests are answered late on purpose, such as ?wait=.
+const answerTimeout = 500 * time.Millisecond
 
-func newTarget(t testing.TB) *target {
+func serveFuzz(t testing.TB) *fuzzServer {
 	t.Helper()
-	log := &lines{}
-	hosts, err := vm.NewHosts([]string{"127.0.0.1", "localhost"}, nil) // no request may lead elsewhere
+	log := &jsonLog{}
+	hosts, err := vm.NewHosts([]string{"127.0.0.1", "localhost"}, nil) // no request may leave this host
 	must(t, err)
-	r := rig{
+	c := config{
 		api: api.Options{Log: slog.New(slog.NewJSONHandler(log, nil))},
 		// A fuzz test may not fail from another goroutine.
 		unchecked: true,
 
 		vm: []func(*vm.Options){func(o *vm.Options) { o.Hosts, o.VMs = hosts, 20 }},
 	}
-	r.image.DialControl = hosts.Control
-	return &target{service: r.serve(t), log: log, last: "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489"}
+	c.image.DialControl = hosts.Control
+	return &fuzzServer{testServer: c.serve(t), log: log, lastID: "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489"}
 }
 
-// hit sends a request and checks that what comes back is none of our faults.
-// VMID stands for a machine's ID, IMAGEURL and CHECKSUM for an image's.
-func (s *target) hit(t testing.TB, method, path, header, body string) {
-	fill := strings.NewReplacer("VMID", s.last, "IMAGEURL", s.image.URL, "CHECKSUM", s.image.Checksum)
+// send sends a request and checks that the server neither panics nor returns 500. VMID, IMAGEURL and CHECKSUM in the
+// request are replaced by a machine's ID and an image's URL and checksum.
+func (s *fuzzServer) send(t testing.TB, method, path, header, body string) {
+	fill := strings.NewReplacer("VMID", s.lastID, "IMAGEURL", s.image.URL, "CHECKSUM", s.image.Checksum)
 	path, body = fill.Replace(path), fill.Replace(body)
 	c, err := net.Dial("tcp", s.Listener.Addr().String())
 	must(t, err)
 	defer c.Close()
-	must(t, c.SetDeadline(time.Now().Add(patience)))
+	must(t, c.SetDeadline(time.Now().Add(answerTimeout)))
 	_, _ = fmt.Fprintf(c, "%s %s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: %d\r\n%s\r\n\r\n%s", method, path, len(body), header, body)
 	if strings.Contains(strings.ToLower(header), "transfer-encoding") {
-		_ = c.(*net.TCPConn).CloseWrite() // or the end of what are no chunks would be waited for
+		_ = c.(*net.TCPConn).CloseWrite() // otherwise the server would wait for the end of invalid chunks
 	}
 	if res, err := http.ReadResponse(bufio.NewReader(c), &http.Request{Method: method}); err == nil {
 		var text []byte
-		if res.ContentLength > 0 { // else it may be a stream, which does not end
+		if res.ContentLength > 0 { // otherwise it may be a stream, which does not end
 			text, _ = io.ReadAll(io.LimitReader(res.Body, 1<<16))
 		}
 		if id, ok := strings.CutPrefix(res.Header.Get("Location"), "/vms/"); ok {
-			s.last = id
+			s.lastID = id
 		}
 		if res.StatusCode == http.StatusInternalServerError {
 			t.Errorf("%q %q, header %q, body %q: got 500 %s", method, path, header, body, text)
@@ -75,12 +75,12 @@ func (s *target) hit(t testing.TB, method, path, header, body string) {
 		t.Errorf("%q %q, header %q, body %q: the log has %s", method, path, header, body, log)
 	}
 	if s.sent++; s.sent%200 == 0 {
-		s.clear(t)
+		s.destroyAll(t)
 	}
 }
 
-// clear destroys all machines, and checks that nothing of them is left.
-func (s *target) clear(t testing.TB) {
+// destroyAll destroys all machines and checks that nothing of them is left.
+func (s *fuzzServer) destroyAll(t testing.TB) {
 	list, err := s.vms.List(t.Context(), vm.Filter{})
 	must(t, err)
 	for _, v := range list {
@@ -91,7 +91,7 @@ func (s *target) clear(t testing.TB) {
 	left, err := os.ReadDir(s.vms.Dir)
 	must(t, err)
 	if left = slices.DeleteFunc(left, func(e os.DirEntry) bool { return strings.HasSuffix(e.Name(), ".json") }); len(left) > 0 {
-		t.Errorf("left of machines that are gone: %v", left) // records may stay for callbacks that are due
+		t.Errorf("left of destroyed machines: %v", left) // records may stay until callbacks are delivered
 	}
 	s.log.mu.Lock()
 	defer s.log.mu.Unlock()
@@ -119,35 +119,34 @@ var (
 	}
 )
 
-// FuzzRoutes looks for a request that is answered with 500, or makes a handler
-// panic.
+// FuzzRoutes looks for a request that returns 500 or makes a handler panic.
 func FuzzRoutes(f *testing.F) {
-	s := newTarget(f)
+	s := serveFuzz(f)
 	for i, path := range paths {
 		f.Add(methods[i%len(methods)], path+queries[i%len(queries)], headers[i%len(headers)], bodies[i%len(bodies)])
 		f.Add("GET", path, "", "")
 		f.Add("POST", path, headers[1], bodies[5])
 	}
 	f.Fuzz(func(t *testing.T, method, path, header, body string) {
-		s.hit(t, method, path, header, body)
+		s.send(t, method, path, header, body)
 	})
 }
 
-// Random requests of every route, most of them nearly right.
+// Random requests to every route, most of them almost valid.
 func TestRandomRequests(t *testing.T) {
-	s := newTarget(t)
-	odd := rapid.String()
-	near := func(list []string) *rapid.Generator[string] {
-		known := rapid.SampledFrom(list)
-		return rapid.OneOf(known, known, known, rapid.Custom(func(t *rapid.T) string { return known.Draw(t, "known") + odd.Draw(t, "odd") }))
+	s := serveFuzz(t)
+	garbage := rapid.String()
+	almostValid := func(list []string) *rapid.Generator[string] {
+		valid := rapid.SampledFrom(list)
+		return rapid.OneOf(valid, valid, valid, rapid.Custom(func(t *rapid.T) string { return valid.Draw(t, "valid") + garbage.Draw(t, "garbage") }))
 	}
 	rapid.Check(t, func(r *rapid.T) {
 		for range 20 {
-			s.hit(t, near(methods).Draw(r, "method"), near(paths).Draw(r, "path")+near(queries).Draw(r, "query"), near(headers).Draw(r, "header"), near(bodies).Draw(r, "body"))
+			s.send(t, almostValid(methods).Draw(r, "method"), almostValid(paths).Draw(r, "path")+almostValid(queries).Draw(r, "query"), almostValid(headers).Draw(r, "header"), almostValid(bodies).Draw(r, "body"))
 		}
 		if t.Failed() {
 			r.FailNow()
 		}
 	})
-	s.clear(t)
+	s.destroyAll(t)
 }

@@ -8,28 +8,27 @@ import (
 	"osx-builder/vm"
 )
 
-// gauges are the metrics that are read when they are asked for.
+// gauges are the metrics whose values are read at each scrape.
 type gauges struct{ vms *vm.Manager }
 
 var (
-	descVMs        = prometheus.NewDesc("osx_builder_vms", "Machines by phase and by the power state that the hypervisor tells; none where there is no machine yet, unknown where it cannot be read.", []string{"phase", "status"}, nil)
+	descVMs        = prometheus.NewDesc("osx_builder_vms", "Machines by phase and power state; the state is none if the hypervisor has no machine yet, and unknown if it cannot be read.", []string{"phase", "status"}, nil)
 	descImages     = prometheus.NewDesc("osx_builder_images", "Unpacked images in the cache.", nil, nil)
-	descImageBytes = prometheus.NewDesc("osx_builder_image_disk_bytes", "Disk that the unpacked images take.", nil, nil)
-	descFree       = prometheus.NewDesc("osx_builder_disk_free_bytes", "Free space of the data folder's disk.", nil, nil)
+	descImageBytes = prometheus.NewDesc("osx_builder_image_disk_bytes", "Disk space used by the unpacked images.", nil, nil)
+	descFree       = prometheus.NewDesc("osx_builder_disk_free_bytes", "Free space on the data folder's disk.", nil, nil)
 	descTotal      = prometheus.NewDesc("osx_builder_disk_total_bytes", "Size of the data folder's disk.", nil, nil)
-	descReserve    = prometheus.NewDesc("osx_builder_disk_reserve_bytes", "Space that is kept for the host.", nil, nil)
+	descReserve    = prometheus.NewDesc("osx_builder_disk_reserve_bytes", "Disk space reserved for the host.", nil, nil)
 )
 
-// Describe implements prometheus.Collector.
+// Describe implements [prometheus.Collector].
 func (gauges) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{descVMs, descImages, descImageBytes, descFree, descTotal, descReserve} {
 		c <- d
 	}
 }
 
-// Collect implements prometheus.Collector. It takes no longer than the
-// Manager gives its census, whatever the hypervisor does. What cannot be read
-// is missing.
+// Collect implements [prometheus.Collector]. If the hypervisor hangs, Collect returns after the Manager's own timeout.
+// It leaves out values that cannot be read.
 func (g gauges) Collect(c chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)

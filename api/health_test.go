@@ -11,25 +11,22 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// described is a driver that tells what machines run on, and may lack it.
-type described struct {
-	small
-	lack error
+// describedDriver has a description. Its Ready returns err.
+type describedDriver struct {
+	smallHost
+	err error
 }
 
-// Ready implements vm.Readier.
-func (d described) Ready(context.Context) error { return d.lack }
+func (d describedDriver) Ready(context.Context) error { return d.err }
 
-// Describe implements vm.Describer.
-func (described) Describe(context.Context) map[string]string {
+func (describedDriver) Describe(context.Context) map[string]string {
 	return map[string]string{"version": "9.9", "acceleration": "tcg: no KVM"}
 }
 
-// Health tells all that an operator asks first: versions, acceleration, disk,
-// networks.
-func TestHealthTells(t *testing.T) {
-	s := serve(t, func(o *vm.Options) { o.Driver = described{small: small{&vmtest.Driver{}}} })
-	s.do("POST", "/vms", s.seed())
+// GET /healthz?verbose=1 returns versions, acceleration, disk space, limits and networks.
+func TestVerboseHealth(t *testing.T) {
+	s := serve(t, func(o *vm.Options) { o.Driver = describedDriver{smallHost: smallHost{&vmtest.Driver{}}} })
+	s.do("POST", "/vms", s.seedBody())
 	status, body := s.text("/healthz?verbose=1")
 	var h struct {
 		Status, Version, Go, Hypervisor string
@@ -51,19 +48,19 @@ func TestHealthTells(t *testing.T) {
 	}
 }
 
-// Where no machine can be made, health is 503 and says why.
-func TestHealthTellsWhyNot(t *testing.T) {
-	lack := &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: "QEMU is not installed; install qemu-system-x86"}
-	missing := rig{vm: []func(*vm.Options){func(o *vm.Options) { o.Driver = described{small{&vmtest.Driver{}}, lack} }}}
-	full := rig{}
-	full.image.Limits.FreeBytes = 1 << 60
+// If no machine can be created, health returns 503 and the reason.
+func TestUnavailable(t *testing.T) {
+	notInstalled := &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: "QEMU is not installed; install qemu-system-x86"}
+	noHypervisor := config{vm: []func(*vm.Options){func(o *vm.Options) { o.Driver = describedDriver{smallHost{&vmtest.Driver{}}, notInstalled} }}}
+	diskFull := config{}
+	diskFull.image.Limits.FreeBytes = 1 << 60
 	for name, c := range map[string]struct {
-		rig
+		config
 		want []string
 	}{
-		"hypervisor missing":     {missing, []string{`"hypervisor-unavailable"`, "install qemu-system-x86", `"free_bytes"`}},
-		"disk below its reserve": {full, []string{`"disk-full"`, "-disk-reserve keeps 1.0 EiB"}},
-		"both: what comes first": {rig{vm: missing.vm, image: full.image}, []string{`"hypervisor-unavailable"`, `"reserve_bytes"`}},
+		"hypervisor missing":         {noHypervisor, []string{`"hypervisor-unavailable"`, "install qemu-system-x86", `"free_bytes"`}},
+		"disk below its reserve":     {diskFull, []string{`"disk-full"`, "-disk-reserve keeps 1.0 EiB"}},
+		"both: the hypervisor first": {config{vm: noHypervisor.vm, image: diskFull.image}, []string{`"hypervisor-unavailable"`, `"reserve_bytes"`}},
 	} {
 		status, body := c.serve(t).text("/healthz")
 		if status != http.StatusServiceUnavailable || !strings.Contains(body, `"status": "unavailable"`) {

@@ -8,13 +8,13 @@ import (
 	"osx-builder/vm"
 )
 
-// The image cache over HTTP: what is there, by whom it is used, and its removal.
+// Images are listed with the machines that use them. Only unused images can be removed.
 func TestImages(t *testing.T) {
 	s := serve(t)
 	if a := s.do("GET", "/images", ""); a.status != http.StatusOK || a.body != "{\n  \"images\": []\n}\n" {
 		t.Errorf("with none: got %d %s", a.status, a.body)
 	}
-	id := regexp.MustCompile(`"id": "([^"]+)"`).FindStringSubmatch(s.do("POST", "/vms", s.seed()).body)[1]
+	id := regexp.MustCompile(`"id": "([^"]+)"`).FindStringSubmatch(s.do("POST", "/vms", s.seedBody()).body)[1]
 	s.do("GET", "/vms/"+id+"?wait=1m", "")
 	want := regexp.MustCompile(`(?s)^{\s+"images": \[\s+{\s+"checksum": "` + s.image.Checksum + `",\s+"checksum_type": "sha1",\s+"url": "` + regexp.QuoteMeta(s.image.URL) +
 		`",\s+"bytes": [1-9]\d*,\s+"disk_bytes": \d+,\s+"created_at": "[^"]+Z",\s+"last_used_at": "[^"]+Z",\s+"vms": 1\s+}\s+]\s+}\s+$`)

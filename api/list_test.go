@@ -9,8 +9,8 @@ import (
 	"osx-builder/vm"
 )
 
-// list is the IDs that GET /vms answers.
-func (s *service) list(query string) (ids []string) {
+// list returns the IDs in the answer of GET /vms.
+func (s *testServer) list(query string) (ids []string) {
 	s.t.Helper()
 	a := s.do("GET", "/vms"+query, "")
 	var d struct{ VMs []struct{ ID string } }
@@ -24,12 +24,12 @@ func (s *service) list(query string) (ids []string) {
 	return ids
 }
 
-// The list is oldest first, each time, whatever its filters leave of it.
+// The list is oldest first, with and without filters.
 func TestListFilters(t *testing.T) {
 	s := serve(t)
 	var all []string
 	for n := range 5 {
-		_, m := s.ready()
+		_, m := s.readyMachine()
 		all = append(all, m.ID)
 		if n%2 == 1 {
 			must(t, s.driver.SetPower(m, vm.PoweredOff))

@@ -18,37 +18,37 @@ import (
 	"osx-builder/vm"
 )
 
-// lines is a log of JSON lines.
-type lines struct {
+// jsonLog is a log of JSON lines.
+type jsonLog struct {
 	mu   sync.Mutex
 	text strings.Builder
 }
 
-func (l *lines) Write(b []byte) (int, error) {
+func (l *jsonLog) Write(b []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.Write(b)
 }
 
-func (l *lines) String() string {
+func (l *jsonLog) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()
 }
 
-// logged is a service that logs all it can.
-func logged(t *testing.T) (*service, *lines) {
+// serveWithLog starts a server that logs at the debug level.
+func serveWithLog(t *testing.T) (*testServer, *jsonLog) {
 	t.Helper()
-	l := &lines{}
+	l := &jsonLog{}
 	log := slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	r := rig{api: api.Options{Log: log, Authorized: func(got string) bool { return got == token }}}
-	r.image.Log = log
-	r.vm = append(r.vm, func(o *vm.Options) { o.Log = log })
-	return r.serve(t), l
+	c := config{api: api.Options{Log: log, Authorized: func(got string) bool { return got == token }}}
+	c.image.Log = log
+	c.vm = append(c.vm, func(o *vm.Options) { o.Log = log })
+	return c.serve(t), l
 }
 
 // find waits for a line with this message about a machine.
-func (l *lines) find(t *testing.T, msg, id string) map[string]any {
+func (l *jsonLog) find(t *testing.T, msg, id string) map[string]any {
 	t.Helper()
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		for line := range strings.Lines(l.String()) {
@@ -65,10 +65,10 @@ func (l *lines) find(t *testing.T, msg, id string) map[string]any {
 
 const bearerToken = "Bearer " + token
 
-// A caller's X-Request-Id is in the lines of the job that the request started.
+// The client's X-Request-Id is in the log lines of the job that the request started.
 func TestRequestIDReachesTheJob(t *testing.T) {
-	s, log := logged(t)
-	a := s.do("POST", "/vms", s.with("callback_url", `"http://127.0.0.1:1/"`), "X-Request-Id", "build-7", "Authorization", bearerToken)
+	s, log := serveWithLog(t)
+	a := s.do("POST", "/vms", s.bodyWith("callback_url", `"http://127.0.0.1:1/"`), "X-Request-Id", "build-7", "Authorization", bearerToken)
 	path := a.header.Get("Location")
 	id := strings.TrimPrefix(path, "/vms/")
 	for _, msg := range []string{"creating", "ready", "callback"} {
@@ -82,16 +82,15 @@ func TestRequestIDReachesTheJob(t *testing.T) {
 	}
 }
 
-// Neither tokens nor the queries and passwords of URLs are in any line, also
-// where all goes wrong.
+// No log line contains a token, or the query or password of a URL, even if everything fails.
 func TestNoSecretIsLogged(t *testing.T) {
-	s, log := logged(t)
-	refuses := httptest.NewServer(http.NotFoundHandler())
-	t.Cleanup(refuses.Close)
-	host := strings.TrimPrefix(refuses.URL, "http://")
+	s, log := serveWithLog(t)
+	notFound := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(notFound.Close)
+	host := strings.TrimPrefix(notFound.URL, "http://")
 	callback := `"http://user:SECRET-1@` + host + `/?key=SECRET-2"`
-	for _, url := range []string{s.image.URL + "?sig=SECRET-3", refuses.URL + "/i?sig=SECRET-3", "http://127.0.0.1:1/i?sig=SECRET-3"} {
-		body := strings.Replace(s.with("callback_url", callback), s.image.URL, url, 1)
+	for _, url := range []string{s.image.URL + "?sig=SECRET-3", notFound.URL + "/i?sig=SECRET-3", "http://127.0.0.1:1/i?sig=SECRET-3"} {
+		body := strings.Replace(s.bodyWith("callback_url", callback), s.image.URL, url, 1)
 		a := s.do("POST", "/vms?key=SECRET-4", body, "Authorization", bearerToken, "Idempotency-Key", url+"SECRET-5", "Cookie", "SECRET-6")
 		if a.status != http.StatusAccepted {
 			t.Fatalf("got %d %s", a.status, a.body)
@@ -105,19 +104,19 @@ func TestNoSecretIsLogged(t *testing.T) {
 	s.do("POST", "/vms", `{"image": {"url": "http://u:SECRET-7@x/"}}`, "Authorization", bearerToken)
 	s.do("GET", "/vms", "", "Authorization", "Bearer SECRET-8-0123456789")
 	if found := regexp.MustCompile(`SECRET-\d|`+token).FindAllString(log.String(), -1); len(found) > 0 {
-		t.Errorf("the log holds %q: %s", slices.Compact(found), log)
+		t.Errorf("the log contains %q: %s", slices.Compact(found), log)
 	}
 }
 
-// What a client sends stays within its line, and its line within bounds.
+// A client's values cannot add a log line, and the length of a line is limited.
 func TestLogInjection(t *testing.T) {
-	s, log := logged(t)
+	s, log := serveWithLog(t)
 	const forged = "\n" + `{"level":"INFO","msg":"forged"}` + "\n"
 	s.do("GET", "/vms/%0a%7b%22level%22:%22INFO%22,%22msg%22:%22forged%22%7d%0a", "", "X-Request-Id", "a\tb", "Authorization", bearerToken)
 	s.do("GET", "/"+strings.Repeat("x", 50_000), "", "Authorization", bearerToken)
 	s.do(strings.Repeat("M", 50_000), "/vms", "", "Authorization", bearerToken)
 	if strings.Contains(log.String(), forged) {
-		t.Errorf("a client wrote a line: %s", log)
+		t.Errorf("a client added a line: %s", log)
 	}
 	for line := range strings.Lines(log.String()) {
 		var fields map[string]any
@@ -127,12 +126,11 @@ func TestLogInjection(t *testing.T) {
 	}
 }
 
-// A client that leaves ends its request, also one that had sent a body with
-// what needs none.
-func TestClientLeaves(t *testing.T) {
-	s, log := logged(t)
-	defer s.hold()()
-	path := s.do("POST", "/vms", s.seed(), "Authorization", bearerToken).header.Get("Location")
+// A request ends when its client disconnects, even if the client sent a body with a request that needs none.
+func TestClientDisconnects(t *testing.T) {
+	s, log := serveWithLog(t)
+	defer s.blockCloning()()
+	path := s.do("POST", "/vms", s.seedBody(), "Authorization", bearerToken).header.Get("Location")
 	for _, request := range []string{path + "?wait=10m", "/events"} {
 		c, err := net.Dial("tcp", s.Listener.Addr().String())
 		must(t, err)
@@ -143,7 +141,7 @@ func TestClientLeaves(t *testing.T) {
 		line := `"method":"GET","path":"` + path + `"`
 		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), line); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("GET %s goes on without its client: %s", request, log)
+				t.Fatalf("GET %s continues without its client: %s", request, log)
 			}
 		}
 	}

@@ -20,45 +20,44 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// metered is a service whose parts are counted, with a receiver of callbacks.
-type metered struct {
-	*service
+// metricsServer is a testServer with all hooks of its metrics, and a receiver of callbacks.
+type metricsServer struct {
+	*testServer
 	receiver string
 	called   chan struct{}
 }
 
-func serveMetered(t *testing.T) metered {
+func serveWithMetrics(t *testing.T) metricsServer {
 	t.Helper()
-	m := metered{called: make(chan struct{}, 10)}
+	m := metricsServer{called: make(chan struct{}, 10)}
 	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { m.called <- struct{}{} }))
 	t.Cleanup(web.Close)
 	m.receiver = web.URL
-	counts := api.NewMetrics("test")
-	m.service = rig{
-		api:   api.Options{Metrics: counts},
-		image: image.Options{Downloaded: counts.Downloaded},
-		vm:    []func(*vm.Options){func(o *vm.Options) { o.Hooks = counts.Hooks() }},
+	metrics := api.NewMetrics("test")
+	m.testServer = config{
+		api:   api.Options{Metrics: metrics},
+		image: image.Options{Downloaded: metrics.Downloaded},
+		vm:    []func(*vm.Options){func(o *vm.Options) { o.Hooks = metrics.Hooks() }},
 	}.serve(t)
 	return m
 }
 
-// hanging is a driver that can be made to hang, whatever becomes of contexts.
-type hanging struct {
+// hangingDriver is a driver whose Ready can be made to hang, even if its context ends.
+type hangingDriver struct {
 	*vmtest.Driver
-	hangs atomic.Bool
-	held  chan struct{}
+	hang     atomic.Bool
+	released chan struct{}
 }
 
-// Ready implements vm.Readier.
-func (h *hanging) Ready(context.Context) error {
-	if h.hangs.Load() {
-		<-h.held
+func (d *hangingDriver) Ready(context.Context) error {
+	if d.hang.Load() {
+		<-d.released
 	}
 	return nil
 }
 
-// scrape is what GET /metrics says.
-func (s *service) scrape() string {
+// scrape returns the answer of GET /metrics.
+func (s *testServer) scrape() string {
 	s.t.Helper()
 	status, text := s.text("/metrics")
 	if status != http.StatusOK || !strings.HasPrefix(text, "# HELP go_") {
@@ -67,8 +66,8 @@ func (s *service) scrape() string {
 	return text
 }
 
-// text gets a document, whatever its form.
-func (s *service) text(path string, header ...string) (status int, body string) {
+// text returns the answer of a GET request, which need not be JSON.
+func (s *testServer) text(path string, header ...string) (status int, body string) {
 	s.t.Helper()
 	req, err := http.NewRequest("GET", s.URL+path, nil)
 	must(s.t, err)
@@ -83,28 +82,28 @@ func (s *service) text(path string, header ...string) (status int, body string) 
 	return res.StatusCode, string(b)
 }
 
-// tells checks that each line is among the metrics.
-func tells(t *testing.T, got string, lines ...string) {
+// checkMetrics checks that the metrics contain each line.
+func checkMetrics(t *testing.T, got string, lines ...string) {
 	t.Helper()
 	for _, line := range lines {
 		if !strings.Contains("\n"+got, "\n"+line+"\n") && !(strings.HasSuffix(line, " ") && strings.Contains("\n"+got, "\n"+line)) {
-			t.Errorf("the metrics do not tell %q", line)
+			t.Errorf("the metrics do not contain %q", line)
 		}
 	}
 	if t.Failed() {
-		t.Logf("they tell\n%s", got)
+		t.Logf("the metrics are\n%s", got)
 	}
 }
 
-// One machine's life, a refusal and a failure are seen in every metric.
+// A machine's life, a refused request and a failed creation change every metric.
 func TestMetrics(t *testing.T) {
-	s := serveMetered(t)
-	a := s.do("POST", "/vms", s.with("callback_url", `"`+s.receiver+`"`))
+	s := serveWithMetrics(t)
+	a := s.do("POST", "/vms", s.bodyWith("callback_url", `"`+s.receiver+`"`))
 	path := a.header.Get("Location")
 	s.do("GET", path+"?wait=1m", "")
 	<-s.called
-	s.do("POST", "/vms", s.with("cpus", "-1"))
-	a = s.do("POST", "/vms", s.with("image.checksum", `"`+strings.Repeat("0", 40)+`"`))
+	s.do("POST", "/vms", s.bodyWith("cpus", "-1"))
+	a = s.do("POST", "/vms", s.bodyWith("image.checksum", `"`+strings.Repeat("0", 40)+`"`))
 	s.do("GET", a.header.Get("Location")+"?wait=1m", "")
 	s.do("GET", "/none", "")
 	s.do("BREW", "/vms", "")
@@ -114,7 +113,7 @@ func TestMetrics(t *testing.T) {
 			break
 		}
 	}
-	tells(t, got,
+	checkMetrics(t, got,
 		`osx_builder_creations_total{outcome="ready"} 1`,
 		`osx_builder_creations_total{outcome="invalid-field"} 1`,
 		`osx_builder_creations_total{outcome="image-checksum-mismatch"} 1`,
@@ -142,26 +141,26 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// README explains the metrics that there are, and no others.
-func TestReadmeExplainsMetrics(t *testing.T) {
-	s := serveMetered(t)
-	a := s.do("POST", "/vms", s.with("callback_url", `"`+s.receiver+`"`))
+// README documents exactly the existing metrics.
+func TestReadmeDocumentsMetrics(t *testing.T) {
+	s := serveWithMetrics(t)
+	a := s.do("POST", "/vms", s.bodyWith("callback_url", `"`+s.receiver+`"`))
 	s.do("GET", a.header.Get("Location")+"?wait=1m", "")
 	<-s.called
 	readme, err := os.ReadFile("../README.md")
 	must(t, err)
-	explained := names(`osx_builder_\w+`, string(readme))
-	var there []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !slices.Equal(there, explained); time.Sleep(5 * time.Millisecond) {
-		there = names(`(?m)^# HELP (osx_builder_\w+)`, s.scrape()) // the callback is counted after its receiver has it
+	documented := uniqueMatches(`osx_builder_\w+`, string(readme))
+	var existing []string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !slices.Equal(existing, documented); time.Sleep(5 * time.Millisecond) {
+		existing = uniqueMatches(`(?m)^# HELP (osx_builder_\w+)`, s.scrape()) // the callback is counted after the receiver got it
 	}
-	if !slices.Equal(there, explained) {
-		t.Errorf("there are %q, README explains %q", there, explained)
+	if !slices.Equal(existing, documented) {
+		t.Errorf("the metrics are %q, README documents %q", existing, documented)
 	}
 }
 
-// names are the different matches of a pattern, in order.
-func names(pattern, text string) (list []string) {
+// uniqueMatches returns the distinct matches of a pattern, sorted.
+func uniqueMatches(pattern, text string) (list []string) {
 	for _, m := range regexp.MustCompile(pattern).FindAllStringSubmatch(text, -1) {
 		list = append(list, m[len(m)-1])
 	}
@@ -169,20 +168,19 @@ func names(pattern, text string) (list []string) {
 	return slices.Compact(list)
 }
 
-// Scrapes, and looks at the health, come back while the hypervisor hangs, and
-// tell so.
+// Metrics and health are answered while the hypervisor hangs, and show that it does.
 func TestHangingHypervisor(t *testing.T) {
-	held := make(chan struct{})
-	hangs := &hanging{Driver: &vmtest.Driver{}, held: held}
-	s := serve(t, func(o *vm.Options) { o.Driver = hangs })
-	a := s.do("POST", "/vms", s.seed())
+	released := make(chan struct{})
+	driver := &hangingDriver{Driver: &vmtest.Driver{}, released: released}
+	s := serve(t, func(o *vm.Options) { o.Driver = driver })
+	a := s.do("POST", "/vms", s.seedBody())
 	s.do("GET", a.header.Get("Location")+"?wait=1m", "")
-	hangs.Hook = func(context.Context, vmtest.Step, vm.Machine) error { <-held; return nil } // whatever becomes of ctx
-	hangs.hangs.Store(true)
+	driver.Hook = func(context.Context, vmtest.Step, vm.Machine) error { <-released; return nil } // even if ctx ends
+	driver.hang.Store(true)
 	var wg sync.WaitGroup
 	for range 3 {
 		wg.Go(func() {
-			tells(t, s.scrape(), `osx_builder_vms{phase="ready",status="unknown"} 1`, `osx_builder_images 1`)
+			checkMetrics(t, s.scrape(), `osx_builder_vms{phase="ready",status="unknown"} 1`, `osx_builder_images 1`)
 		})
 		wg.Go(func() {
 			status, health := s.text("/healthz")
@@ -192,11 +190,11 @@ func TestHangingHypervisor(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	close(held)
+	close(released)
 }
 
 // Two Metrics do not share a registry.
-func TestMetricsAreTheirOwn(t *testing.T) {
+func TestMetricsAreSeparate(t *testing.T) {
 	api.NewMetrics("a").Downloaded(1, nil)
-	tells(t, serveMetered(t).scrape(), `osx_builder_image_download_bytes_total 0`)
+	checkMetrics(t, serveWithMetrics(t).scrape(), `osx_builder_image_download_bytes_total 0`)
 }

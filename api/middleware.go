@@ -20,98 +20,97 @@ import (
 	"osx-builder/vm"
 )
 
-// saneID is what a caller's X-Request-Id may look like.
-var saneID = regexp.MustCompile(`^[A-Za-z0-9._:/+=-]{1,128}$`)
+// validRequestID matches the X-Request-Id headers that the daemon accepts from clients.
+var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._:/+=-]{1,128}$`)
 
-// maxLogged bounds what a client can have written into the log, in bytes.
+// maxLogged is the largest number of bytes of a client's value that is logged.
 const maxLogged = 256
 
 func requestID(r *http.Request) string { return vm.RequestID(r.Context()) }
 
-// log gives each request an ID and one line in the log.
-func (a *api) log(next http.Handler) http.Handler {
+// logRequests gives each request an ID, and logs and counts it.
+func (a *api) logRequests(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		id := r.Header.Get("X-Request-Id")
-		if !saneID.MatchString(id) {
+		if !validRequestID.MatchString(id) {
 			id = uuid.NewString()
 		}
 		w.Header().Set("X-Request-Id", id)
 		if len(r.TransferEncoding) > 0 {
-			// A proxy that goes by a Content-Length beside it would take what
-			// follows for the next request.
+			// The request may also have a Content-Length. A proxy that trusts it would read the rest of the body as the
+			// next request (request smuggling), so the connection is not used again.
 			w.Header().Set("Connection", "close")
 		}
-		rec := &recorder{ResponseWriter: w, status: http.StatusOK}
+		rec := &responseRecorder{ResponseWriter: w, status: http.StatusOK}
 		started := time.Now()
 		defer func() {
-			took := time.Since(started)
+			duration := time.Since(started)
 			a.Log.LogAttrs(context.Background(), slog.LevelInfo, "request",
-				slog.String("request_id", id), slog.String("method", cut(r.Method)), slog.String("path", cut(r.URL.Path)),
-				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", took.Round(time.Microsecond)))
-			a.Metrics.answered(rec.route, r.Method, rec.status, took)
+				slog.String("request_id", id), slog.String("method", truncate(r.Method)), slog.String("path", truncate(r.URL.Path)),
+				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", duration.Round(time.Microsecond)))
+			a.Metrics.requestDone(rec.route, r.Method, rec.status, duration)
 		}()
 		next.ServeHTTP(rec, r.WithContext(vm.WithRequestID(r.Context(), id)))
 	})
 }
 
-// cut shortens what a client sent, for the log.
-func cut(s string) string {
+// truncate shortens a client's value for the log.
+func truncate(s string) string {
 	if len(s) <= maxLogged {
 		return s
 	}
 	return s[:maxLogged] + "..."
 }
 
-// noted notes the route that a request takes.
-func noted(path string, h httprouter.Handle) httprouter.Handle {
+// withRoute records the path of the route that h serves.
+func withRoute(path string, h httprouter.Handle) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
-		if rec, ok := w.(*recorder); ok {
+		if rec, ok := w.(*responseRecorder); ok {
 			rec.route = path
 		}
 		h(w, r, p)
 	}
 }
 
-// bare reads the body, if there is one, of a request that needs none: before
-// its end the server does not look whether the client has left, and an answer
-// that is waited for, or that goes on, would be for nobody. So it is where the
-// client waits to be told to send it (Expect: 100-continue).
-func bare(h httprouter.Handle) httprouter.Handle {
+// drainBody reads and ignores the body of a request that needs none. Until the body is read, the HTTP server does not
+// notice that the client disconnects, and a waiting or streaming handler would run on. This also applies to clients
+// that send Expect: 100-continue.
+func drainBody(h httprouter.Handle) httprouter.Handle {
 	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) {
 		if r.ContentLength != 0 {
-			_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)) // whatever it is
+			_, _ = io.Copy(io.Discard, http.MaxBytesReader(w, r.Body, maxBody)) // errors do not matter
 		}
 		h(w, r, p)
 	}
 }
 
-// recorder notes what was answered.
-type recorder struct {
+// responseRecorder records what is answered, for the log and the metrics.
+type responseRecorder struct {
 	http.ResponseWriter
 	route         string
 	status, bytes int
 	written       bool
 }
 
-func (rec *recorder) WriteHeader(status int) {
+func (rec *responseRecorder) WriteHeader(status int) {
 	if !rec.written {
 		rec.status, rec.written = status, true
 	}
 	rec.ResponseWriter.WriteHeader(status)
 }
 
-func (rec *recorder) Write(b []byte) (int, error) {
+func (rec *responseRecorder) Write(b []byte) (int, error) {
 	rec.written = true
 	n, err := rec.ResponseWriter.Write(b)
 	rec.bytes += n
 	return n, err
 }
 
-// Unwrap lets http.ResponseController reach the connection.
-func (rec *recorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
+// Unwrap gives [http.ResponseController] access to the connection.
+func (rec *responseRecorder) Unwrap() http.ResponseWriter { return rec.ResponseWriter }
 
-// survive turns a handler's panic into an answer; the daemon goes on.
-func (a *api) survive(next http.Handler) http.Handler {
+// recoverPanics logs a handler's panic and answers with an internal error.
+func (a *api) recoverPanics(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		defer func() {
 			p := recover()
@@ -119,41 +118,40 @@ func (a *api) survive(next http.Handler) http.Handler {
 				return
 			}
 			a.Log.Error("panic in a handler", "request_id", requestID(r), "panic", p, "stack", string(debug.Stack()))
-			if rec, ok := w.(*recorder); ok && rec.written {
-				panic(http.ErrAbortHandler) // too late for an answer: the client sees a broken one
+			if rec, ok := w.(*responseRecorder); ok && rec.written {
+				panic(http.ErrAbortHandler) // the answer has begun: break the connection, so that the client notices
 			}
-			a.fail(w, r, &vm.Error{Code: vm.CodeInternal, Message: "internal error; the daemon's log has the details under request " + requestID(r)})
+			a.fail(w, r, &vm.Error{Code: vm.CodeInternal, Message: internalError(r)})
 		}()
 		next.ServeHTTP(w, r)
 	})
 }
 
-// guard refuses what foreign web pages send: cross-origin requests, and
-// requests to a name that is not ours, which is what DNS rebinding looks like.
-func (a *api) guard(next http.Handler) http.Handler {
+// checkOrigin refuses requests that web pages of other sites send: cross-origin requests, and requests for a host name
+// that is not this daemon's, which indicate DNS rebinding.
+func (a *api) checkOrigin(next http.Handler) http.Handler {
 	origins := http.NewCrossOriginProtection()
 	hosts := append([]string{"localhost"}, a.Hosts...)
 	if name, err := os.Hostname(); err == nil {
 		hosts = append(hosts, name)
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if !ours(r.Host, hosts) {
-			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address, or have the daemon know the name by -host-names"})
+		if !isOwnHost(r.Host, hosts) {
+			a.fail(w, r, &vm.Error{Code: codeHost, Message: "the request is for host " + quote(r.Host) + ", which is not a name of this daemon; use localhost or an IP address, or add the name to -host-names"})
 			return
 		}
 		if err := origins.Check(r); err != nil {
-			a.fail(w, r, &vm.Error{Code: codeCrossOrigin, Message: "requests of web pages from other origins are refused", Err: err})
+			a.fail(w, r, &vm.Error{Code: codeCrossOrigin, Message: "requests from web pages of other origins are refused", Err: err})
 			return
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// ours tells whether a Host header names this daemon. An IP address always
-// does: a page that was rebound to it carries a name.
-func ours(header string, hosts []string) bool {
+// isOwnHost reports whether a Host header names this daemon. An IP address always does: DNS rebinding needs a name.
+func isOwnHost(header string, hosts []string) bool {
 	if header == "" {
-		return true // of HTTP/1.0, which no browser speaks
+		return true // HTTP/1.0, which browsers do not use
 	}
 	host, _, err := net.SplitHostPort(header)
 	if err != nil {

@@ -9,8 +9,8 @@ import (
 	"osx-builder/vm"
 )
 
-// GET /healthz?verbose=1 says which networks there are, and why others are not.
-func TestHealthSaysWhichNetworks(t *testing.T) {
+// GET /healthz?verbose=1 lists the networks, and why some are not available.
+func TestHealthListsNetworks(t *testing.T) {
 	s := serve(t)
 	a := s.do("GET", "/healthz?verbose=1", "")
 	var got struct {
@@ -33,14 +33,14 @@ func TestHealthSaysWhichNetworks(t *testing.T) {
 	}
 }
 
-// Ports are a list of whole numbers, and what is not is refused by name.
+// forward is a list of port numbers. The error of any other value names the field.
 func TestForwardField(t *testing.T) {
 	s := serve(t)
 	for value, status := range map[string]int{
 		`[22, 8080]`: 202, `[]`: 202, `null`: 202,
 		`22`: 400, `"22"`: 400, `["22"]`: 400, `[22.5]`: 400, `[0]`: 400, `[22, 22]`: 400, `[[22]]`: 400,
 	} {
-		a := s.do("POST", "/vms", s.with("forward", value))
+		a := s.do("POST", "/vms", s.bodyWith("forward", value))
 		if a.status != status {
 			t.Errorf("forward %s: got %d %s, want %d", value, a.status, a.body, status)
 		}

@@ -24,8 +24,7 @@ import (
 	"osx-builder/vm"
 )
 
-// contract reads the API's description and returns what finds the operation
-// of a request in it.
+// contract returns the OpenAPI document and a router that finds a request's operation in it.
 var contract = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 	doc, err := openapi3.NewLoader().LoadFromFile("openapi.json")
 	if err != nil {
@@ -42,13 +41,12 @@ var contract = sync.OnceValues(func() (*openapi3.T, routers.Router) {
 	return doc, router
 })
 
-// checked lets next answer, and holds each request and answer of the tests to
-// the API's description, so that the two cannot drift apart.
-func checked(t testing.TB, next http.Handler) http.Handler {
+// checkContract compares each request of the tests, and next's answer to it, with the OpenAPI document.
+func checkContract(t testing.TB, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, err := io.ReadAll(r.Body)
 		if err != nil {
-			next.ServeHTTP(w, r) // the client has left
+			next.ServeHTTP(w, r) // the client has disconnected
 			return
 		}
 		r.Body = io.NopCloser(bytes.NewReader(body))
@@ -56,12 +54,12 @@ func checked(t testing.TB, next http.Handler) http.Handler {
 		rec := &answerRecorder{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(rec, r)
 		if err := check(copied, body, rec); err != nil {
-			t.Errorf("%s %s, answered %d: openapi.json has it otherwise: %v", r.Method, r.URL, rec.status, err)
+			t.Errorf("%s %s, answered %d, does not match openapi.json: %v", r.Method, r.URL, rec.status, err)
 		}
 	})
 }
 
-// answerRecorder notes what is answered.
+// answerRecorder records the answer.
 type answerRecorder struct {
 	http.ResponseWriter
 	status int
@@ -87,7 +85,7 @@ func check(r *http.Request, body []byte, rec *answerRecorder) error {
 	_, router := contract()
 	route, params, err := router.FindRoute(r)
 	if strings.HasPrefix(r.URL.Path, "/page/") {
-		return nil // files for browsers are no part of the API
+		return nil // the page's files are not part of the API
 	}
 	if err != nil {
 		if slices.Contains([]int{401, 403, 404, 405}, rec.status) {
@@ -96,7 +94,7 @@ func check(r *http.Request, body []byte, rec *answerRecorder) error {
 		return err
 	}
 	if rec.status == http.StatusNotFound && strings.Contains(rec.body.String(), `"not-found"`) {
-		return nil // an escaped slash in a name: to the daemon that is another path
+		return nil // an escaped slash in a parameter, which is another path for the daemon
 	}
 	request := &openapi3filter.RequestValidationInput{
 		Request: r, PathParams: params, Route: route,
@@ -119,8 +117,7 @@ func check(r *http.Request, body []byte, rec *answerRecorder) error {
 	return nil
 }
 
-// checkRequest judges a request in the form that the description has: its body
-// as plain JSON.
+// checkRequest compares a request with the OpenAPI document after converting its body to strict JSON.
 func checkRequest(in *openapi3filter.RequestValidationInput, body []byte) error {
 	if plain, err := hujson.Standardize(body); err == nil {
 		body = plain
@@ -132,7 +129,7 @@ func checkRequest(in *openapi3filter.RequestValidationInput, body []byte) error 
 	return openapi3filter.ValidateRequest(context.Background(), in)
 }
 
-// The daemon serves its description, and it is one.
+// The daemon serves its OpenAPI document.
 func TestOpenAPI(t *testing.T) {
 	s := serve(t)
 	want, err := os.ReadFile("openapi.json")
@@ -146,8 +143,7 @@ func TestOpenAPI(t *testing.T) {
 	}
 }
 
-// GET / tells every route there is, and each of them is described; what is
-// described is there.
+// GET / lists every route, the OpenAPI document describes each of them, and everything that it describes exists.
 func TestEveryRouteIsDescribed(t *testing.T) {
 	s := serve(t)
 	var index struct {
@@ -160,10 +156,10 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 		t.Errorf("got %s", a.body)
 	}
 	doc, _ := contract()
-	told := map[string]bool{}
+	listed := map[string]bool{}
 	for _, e := range index.Endpoints {
 		path := regexp.MustCompile(`:(\w+)`).ReplaceAllString(e.Path, "{$1}")
-		told[e.Method+" "+path] = true
+		listed[e.Method+" "+path] = true
 		if item := doc.Paths.Find(path); item == nil || item.GetOperation(e.Method) == nil {
 			t.Errorf("%s %s is not described", e.Method, e.Path)
 		}
@@ -174,8 +170,8 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 	for path, item := range doc.Paths.Map() {
 		for method := range item.Operations() {
 			get := strings.Replace(method, http.MethodHead, http.MethodGet, 1)
-			if !told[get+" "+path] {
-				t.Errorf("%s %s is described, and GET / does not tell of it", method, path)
+			if !listed[get+" "+path] {
+				t.Errorf("%s %s is described, and GET / does not list it", method, path)
 			}
 			res, body := s.raw(method, strings.NewReplacer("{id}", "x", "{checksum}", "x").Replace(path)+"?wait=x&vm=x&verbose=x")
 			if res.StatusCode == http.StatusMethodNotAllowed || strings.Contains(body, `"code": "not-found"`) {
@@ -186,7 +182,7 @@ func TestEveryRouteIsDescribed(t *testing.T) {
 }
 
 // raw sends a request whose answer need not be JSON.
-func (s *service) raw(method, path string) (*http.Response, string) {
+func (s *testServer) raw(method, path string) (*http.Response, string) {
 	s.t.Helper()
 	req, err := http.NewRequest(method, s.URL+path, nil)
 	must(s.t, err)
@@ -198,8 +194,7 @@ func (s *service) raw(method, path string) (*http.Response, string) {
 	return res, string(body)
 }
 
-// Every code stands in the description: in the list of codes, and with its
-// status where an answer can have it.
+// The OpenAPI document lists every code, and under each status only codes that have this status.
 func TestEveryCodeIsDescribed(t *testing.T) {
 	doc, _ := contract()
 	var listed []vm.Code

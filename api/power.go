@@ -23,7 +23,7 @@ func (a *api) screenshot(w http.ResponseWriter, r *http.Request, p httprouter.Pa
 	h.Set("Content-Length", strconv.Itoa(len(png)))
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	_, _ = w.Write(png) // a client that has left is no failure of ours
+	_, _ = w.Write(png) // a client that has disconnected is not an error
 	return nil
 }
 
@@ -36,9 +36,9 @@ func (a *api) power(w http.ResponseWriter, r *http.Request, p httprouter.Params)
 		return err
 	}
 	if !slices.Contains(vm.Actions(), q.Action) {
-		return &vm.Error{Code: vm.CodeInvalidField, Field: "action", Message: fmt.Sprintf("action is %s; it must be one of %v", quote(string(q.Action)), vm.Actions())}
+		return &vm.Error{Code: vm.CodeInvalidField, Field: "action", Message: fmt.Sprintf("action is %s; it must be %s", quote(string(q.Action)), oneOf(vm.Actions()))}
 	}
-	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait)) // a hypervisor may take its time
+	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(maxWait)) // the hypervisor may be slow
 	v, err := a.vms.Power(r.Context(), p.ByName("id"), q.Action)
 	if err != nil {
 		return err

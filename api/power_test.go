@@ -16,18 +16,17 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-func (s *service) press(path, action string) answer {
+func (s *testServer) powerAction(path, action string) answer {
 	s.t.Helper()
 	return s.do("POST", path+"/power", `{"action": "`+action+`"}`)
 }
 
-// Every action in every state: what it leads to, or that the state forbids it
-// and what it allows.
+// Every action in every state either succeeds, or returns a conflict that lists the allowed actions.
 func TestPowerActions(t *testing.T) {
 	s := serve(t)
-	path, m := s.ready()
+	path, m := s.readyMachine()
 	const on, off, suspended, paused, blocked = vm.PoweredOn, vm.PoweredOff, vm.Suspended, vm.Paused, vm.Blocked
-	for action, leads := range map[string]map[vm.Power]vm.Power{
+	for action, results := range map[string]map[vm.Power]vm.Power{
 		"on":       {on: on, off: on},
 		"off":      {on: off, off: off, suspended: off, paused: off, blocked: off, vm.PoweringOn: off},
 		"shutdown": {on: off, off: off},
@@ -37,8 +36,8 @@ func TestPowerActions(t *testing.T) {
 	} {
 		for _, from := range []vm.Power{on, off, suspended, paused, blocked, vm.PoweringOn, vm.Suspending} {
 			must(t, s.driver.SetPower(m, from))
-			a := s.press(path, action)
-			to, allowed := leads[from]
+			a := s.powerAction(path, action)
+			to, allowed := results[from]
 			switch {
 			case action == "off" && from == vm.Suspending:
 			case allowed && (a.status != http.StatusOK || !strings.Contains(a.body, `"status": "`+string(to)+`"`)):
@@ -50,10 +49,10 @@ func TestPowerActions(t *testing.T) {
 	}
 }
 
-// What is no action is refused, and so is one on a machine that is not there.
+// Unknown actions, and actions on a machine that does not exist, are refused.
 func TestPowerRequests(t *testing.T) {
 	s := serve(t)
-	path, _ := s.ready()
+	path, _ := s.readyMachine()
 	for body, want := range map[string]struct {
 		status int
 		code   vm.Code
@@ -71,45 +70,45 @@ func TestPowerRequests(t *testing.T) {
 		}
 	}
 	s.do("DELETE", path, "")
-	if a := s.press(path, "on"); a.status != http.StatusNotFound || a.Code != vm.CodeNotFound {
-		t.Errorf("once gone: got %d %s, want 404", a.status, a.Code)
+	if a := s.powerAction(path, "on"); a.status != http.StatusNotFound || a.Code != vm.CodeNotFound {
+		t.Errorf("after DELETE: got %d %s, want 404", a.status, a.Code)
 	}
 }
 
-// One goroutine changes a machine at a time: a power action waits for another,
-// is refused while the machine is made or destroyed, and gives way to DELETE.
-func TestPowerTakesItsTurn(t *testing.T) {
+// One goroutine changes a machine at a time: a power action waits for another one, is refused while the machine is
+// created or destroyed, and is cancelled by DELETE.
+func TestPowerIsExclusive(t *testing.T) {
 	s := serve(t)
-	made, destroyed := make(chan bool), make(chan bool)
-	pressed := make(chan bool, 1)
+	created, destroyed := make(chan bool), make(chan bool)
+	started := make(chan bool, 1)
 	var once sync.Once
 	s.driver.Hook = func(ctx context.Context, step vmtest.Step, _ vm.Machine) error {
 		switch step {
 		case vmtest.Clone:
-			<-made
+			<-created
 		case vmtest.Destroy:
 			<-destroyed
 		case vmtest.Power:
 			first := false
 			once.Do(func() { first = true })
 			if first {
-				pressed <- true
+				started <- true
 				<-ctx.Done()
 				return ctx.Err()
 			}
 		}
 		return nil
 	}
-	path := s.do("POST", "/vms", s.seed()).header.Get("Location")
-	if a := s.press(path, "off"); a.status != http.StatusConflict || a.Code != vm.CodePower || !strings.Contains(a.Message, "being made") {
-		t.Errorf("while it is made: got %d %s, want 409 %s", a.status, a.body, vm.CodePower)
+	path := s.do("POST", "/vms", s.seedBody()).header.Get("Location")
+	if a := s.powerAction(path, "off"); a.status != http.StatusConflict || a.Code != vm.CodePower || !strings.Contains(a.Message, "being made") {
+		t.Errorf("during creation: got %d %s, want 409 %s", a.status, a.body, vm.CodePower)
 	}
-	close(made)
+	close(created)
 	s.do("GET", path+"?wait=1m", "")
 	answers := make(chan answer, 3)
-	go func() { answers <- s.press(path, "suspend") }()
-	<-pressed
-	go func() { answers <- s.press(path, "off") }()
+	go func() { answers <- s.powerAction(path, "suspend") }()
+	<-started
+	go func() { answers <- s.powerAction(path, "off") }()
 	go func() { answers <- s.do("DELETE", path, "") }()
 	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.do("GET", path, "").body, "destroying"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
@@ -118,11 +117,11 @@ func TestPowerTakesItsTurn(t *testing.T) {
 	}
 	for range 2 {
 		if a := <-answers; a.status != http.StatusConflict || a.Code != vm.CodeDestroying {
-			t.Errorf("while it is destroyed: got %d %s, want 409 %s", a.status, a.body, vm.CodeDestroying)
+			t.Errorf("during destruction: got %d %s, want 409 %s", a.status, a.body, vm.CodeDestroying)
 		}
 	}
-	if a := s.press(path, "off"); a.status != http.StatusConflict || a.Code != vm.CodeDestroying {
-		t.Errorf("while it is destroyed: got %d %s, want 409 %s", a.status, a.body, vm.CodeDestroying)
+	if a := s.powerAction(path, "off"); a.status != http.StatusConflict || a.Code != vm.CodeDestroying {
+		t.Errorf("during destruction: got %d %s, want 409 %s", a.status, a.body, vm.CodeDestroying)
 	}
 	close(destroyed)
 	if a := <-answers; a.status != http.StatusNoContent {
@@ -130,50 +129,50 @@ func TestPowerTakesItsTurn(t *testing.T) {
 	}
 }
 
-// A hypervisor that fails, and one that panics, is told as such.
+// A failure of the hypervisor and a panic of the driver return different codes.
 func TestPowerFails(t *testing.T) {
 	s := serve(t)
-	path, m := s.ready()
+	path, m := s.readyMachine()
 	s.driver.Hook = func(_ context.Context, step vmtest.Step, _ vm.Machine) error {
 		if step == vmtest.Power {
-			return errors.New("the button is stuck")
+			return errors.New("the hypervisor is stuck")
 		}
 		return nil
 	}
-	if a := s.press(path, "off"); a.status != 500 || a.Code != vm.CodeHypervisor || !strings.Contains(a.Message, "stuck") {
+	if a := s.powerAction(path, "off"); a.status != 500 || a.Code != vm.CodeHypervisor || !strings.Contains(a.Message, "stuck") {
 		t.Errorf("got %d %s, want 500 %s", a.status, a.body, vm.CodeHypervisor)
 	}
 	s.driver.Hook = func(_ context.Context, step vmtest.Step, _ vm.Machine) error {
 		if step == vmtest.Power {
-			panic("out of order")
+			panic("broken driver")
 		}
 		return nil
 	}
-	if a := s.press(path, "off"); a.status != 500 || a.Code != vm.CodeInternal || strings.Contains(a.body, "out of order") {
+	if a := s.powerAction(path, "off"); a.status != 500 || a.Code != vm.CodeInternal || strings.Contains(a.body, "broken driver") {
 		t.Errorf("got %d %s, want 500 %s", a.status, a.body, vm.CodeInternal)
 	}
 	s.driver.Hook = nil
 	must(t, s.driver.SetPower(m, vm.PoweredOn))
-	if a := s.press(path, "off"); a.status != 200 {
+	if a := s.powerAction(path, "off"); a.status != 200 {
 		t.Errorf("afterwards: got %d %s, want 200", a.status, a.body)
 	}
 }
 
-// A power action is news at once.
-func TestPowerIsNews(t *testing.T) {
+// A power action publishes an event at once.
+func TestPowerEvents(t *testing.T) {
 	s := serve(t)
-	path, _ := s.ready()
-	l := s.listen("")
+	path, _ := s.readyMachine()
+	l := s.openEvents("")
 	l.until("hello", "")
-	s.press(path, "suspend")
+	s.powerAction(path, "suspend")
 	l.until("vm", `"status":"suspended"`)
-	s.press(path, "resume")
+	s.powerAction(path, "resume")
 	l.until("vm", `"status":"powered-on"`)
 }
 
 func TestScreenshot(t *testing.T) {
 	s := serve(t)
-	path, m := s.ready()
+	path, m := s.readyMachine()
 	res := s.open(path + "/screenshot")
 	b, err := io.ReadAll(res.Body)
 	must(t, err)
@@ -186,7 +185,7 @@ func TestScreenshot(t *testing.T) {
 	}
 	s.driver.Hook = func(_ context.Context, step vmtest.Step, _ vm.Machine) error {
 		if step == vmtest.Screenshot {
-			return errors.New("no picture")
+			return errors.New("no framebuffer")
 		}
 		return nil
 	}
@@ -196,6 +195,6 @@ func TestScreenshot(t *testing.T) {
 	}
 	s.do("DELETE", path, "")
 	if a := s.do("GET", path+"/screenshot", ""); a.status != http.StatusNotFound {
-		t.Errorf("once gone: got %d, want 404", a.status)
+		t.Errorf("after DELETE: got %d, want 404", a.status)
 	}
 }

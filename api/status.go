@@ -13,7 +13,7 @@ import (
 	"osx-builder/vm"
 )
 
-// The codes of failures that HTTP itself knows.
+// The codes of errors in the HTTP request itself.
 const (
 	codePath        vm.Code = "not-found"
 	codeMethod      vm.Code = "method-not-allowed"
@@ -27,7 +27,7 @@ const (
 	codeUnauthorized vm.Code = "unauthorized"
 )
 
-// statuses gives each code its HTTP status.
+// statuses maps each code to its HTTP status.
 var statuses = map[vm.Code]int{
 	codePath:        http.StatusNotFound,
 	codeMethod:      http.StatusMethodNotAllowed,
@@ -77,7 +77,7 @@ var statuses = map[vm.Code]int{
 	vm.CodeExpired:       http.StatusConflict,
 }
 
-// Statuses returns the HTTP status of every code that the API answers with.
+// Statuses returns the HTTP status of every error code.
 func Statuses() map[vm.Code]int {
 	all := make(map[vm.Code]int, len(statuses))
 	for code, status := range statuses {
@@ -86,10 +86,10 @@ func Statuses() map[vm.Code]int {
 	return all
 }
 
-// retryAfter is what a client that comes too early is told, in seconds.
+// retryAfter is the value of the Retry-After header, in seconds.
 const retryAfter = "5"
 
-// handler is an httprouter.Handle that returns its error.
+// handler is an [httprouter.Handle] that returns an error.
 type handler func(http.ResponseWriter, *http.Request, httprouter.Params) error
 
 func (a *api) handle(h handler) httprouter.Handle {
@@ -100,15 +100,15 @@ func (a *api) handle(h handler) httprouter.Handle {
 	}
 }
 
-// fail answers with an error's code and message. What was not foreseen is an
-// internal error, and the log has the rest.
+// fail answers with an error's code and message. An error that is not a [vm.Error] becomes an internal error; the log
+// has its details.
 func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
-		return // the client has left
+		return // the client has disconnected
 	}
 	var known *vm.Error
 	if !errors.As(err, &known) {
-		known = &vm.Error{Code: vm.CodeInternal, Message: "internal error; the daemon's log has the details under request " + requestID(r)}
+		known = &vm.Error{Code: vm.CodeInternal, Message: internalError(r)}
 	}
 	status, ok := statuses[known.Code]
 	if !ok {
@@ -121,14 +121,19 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", retryAfter)
 	}
 	if r.ContentLength != 0 {
-		w.Header().Set("Connection", "close") // the rest of a body that is refused is not waited for
+		w.Header().Set("Connection", "close") // do not wait for the rest of the body
 	}
 	if err := encode(w, status, known); err != nil {
-		a.Log.Debug("answer not written", "request_id", requestID(r), "err", err)
+		a.Log.Debug("writing the answer failed", "request_id", requestID(r), "err", err)
 	}
 }
 
-// encode writes a JSON answer, indented for people in a terminal.
+// internalError is the message of an error whose details are only in the log.
+func internalError(r *http.Request) string {
+	return "internal error; the daemon's log has the details of request " + requestID(r)
+}
+
+// encode writes a JSON answer, indented for people who read it in a terminal.
 func encode(w http.ResponseWriter, status int, body any) error {
 	b, err := json.Marshal(body)
 	if err != nil {
@@ -140,9 +145,9 @@ func encode(w http.ResponseWriter, status int, body any) error {
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Set("Cache-Control", "no-store")
 	w.WriteHeader(status)
-	_, _ = w.Write(b) // a client that has left is no failure of ours
+	_, _ = w.Write(b) // a client that has disconnected is not an error
 	return nil
 }
 
-// quote shortens and quotes what a client sent, for messages.
+// quote shortens and quotes a client's value for messages.
 func quote(s string) string { return fmt.Sprintf("%.200q", s) }

@@ -7,31 +7,31 @@ import (
 	"time"
 )
 
-// streamStall is how long a client may take none of a stream's bytes.
-const streamStall = 30 * time.Second
+// streamTimeout is the longest time that one write to a stream may take.
+const streamTimeout = 30 * time.Second
 
-// stream is an answer that goes on for as long as its client takes it.
+// stream is an answer that is sent piece by piece for as long as the client stays connected.
 type stream struct {
 	w    http.ResponseWriter
 	conn *http.ResponseController
 }
 
-// newStream begins an answer of the type.
+// newStream starts an answer of the content type.
 func newStream(w http.ResponseWriter, contentType string) *stream {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // nginx would hold it back
+	h.Set("X-Accel-Buffering", "no") // nginx would buffer the stream
 	w.WriteHeader(http.StatusOK)
 	return &stream{w, http.NewResponseController(w)}
 }
 
-// copy writes what is read, as soon as it is.
-func (s *stream) copy(from io.Reader) error {
+// copy sends everything that it reads from r, without delay.
+func (s *stream) copy(r io.Reader) error {
 	b := make([]byte, 32<<10)
 	for {
-		n, err := from.Read(b)
+		n, err := r.Read(b)
 		if n > 0 {
 			if err := s.send(string(b[:n])); err != nil {
 				return err
@@ -46,10 +46,10 @@ func (s *stream) copy(from io.Reader) error {
 	}
 }
 
-// send writes text at once. The server's own deadline, which is for whole
-// answers, gives way to one for each piece.
+// send writes text and flushes it. The server's write timeout is for whole answers, so each write of a stream sets its
+// own deadline.
 func (s *stream) send(text string) error {
-	if err := s.conn.SetWriteDeadline(time.Now().Add(streamStall)); err != nil {
+	if err := s.conn.SetWriteDeadline(time.Now().Add(streamTimeout)); err != nil {
 		return err
 	}
 	if _, err := s.w.Write([]byte(text)); err != nil {

@@ -18,19 +18,19 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// deadlines is an answer that notes the deadlines that its handler asks for.
-type deadlines struct {
+// deadlineRecorder records the write deadlines that a handler sets.
+type deadlineRecorder struct {
 	*httptest.ResponseRecorder
-	left []time.Duration
+	timeouts []time.Duration
 }
 
-func (d *deadlines) SetWriteDeadline(t time.Time) error {
-	d.left = append(d.left, time.Until(t))
+func (d *deadlineRecorder) SetWriteDeadline(t time.Time) error {
+	d.timeouts = append(d.timeouts, time.Until(t))
 	return nil
 }
 
-// A stream without news gives a sign of life every 15 seconds, for hours, and
-// each write has a deadline of its own: the server's is for whole answers.
+// A stream without events has a keep-alive comment every 15 seconds, for hours. Each write has its own deadline,
+// because the server's is for whole answers.
 func TestKeepAlive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		images, err := image.Open(filepath.Join(t.TempDir(), "images"), image.Options{})
@@ -41,16 +41,16 @@ func TestKeepAlive(t *testing.T) {
 		defer func() { vms.Close(); must(t, images.Close()); sender.Close() }()
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour+time.Second)
 		defer cancel()
-		w := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+		w := &deadlineRecorder{ResponseRecorder: httptest.NewRecorder()}
 		r := httptest.NewRequestWithContext(ctx, http.MethodGet, "http://localhost/events", nil)
 		api.New(vms, api.Options{Log: slog.New(slog.DiscardHandler)}).ServeHTTP(w, r)
 		if n := strings.Count(w.Body.String(), ": keep-alive\n\n"); n != 4*60*2 {
-			t.Errorf("got %d signs of life in 2 hours, want %d", n, 4*60*2)
+			t.Errorf("got %d keep-alive comments in 2 hours, want %d", n, 4*60*2)
 		}
-		if len(w.left) != 4*60*2+1 {
-			t.Errorf("got %d deadlines, want one a write", len(w.left))
+		if len(w.timeouts) != 4*60*2+1 {
+			t.Errorf("got %d deadlines, want one per write", len(w.timeouts))
 		}
-		for _, d := range w.left {
+		for _, d := range w.timeouts {
 			if d != 30*time.Second {
 				t.Fatalf("got a deadline in %v, want 30 s", d)
 			}

@@ -1,5 +1,4 @@
-// Package page serves the daemon's page for browsers: a few static files in
-// the binary, which know nothing that the HTTP API does not tell them.
+// Package page serves the daemon's page for browsers: a few static files in the binary that use only the HTTP API.
 package page
 
 import (
@@ -19,33 +18,31 @@ import (
 //go:embed static
 var static embed.FS
 
-// prefix is where the files are that the page asks for.
+// prefix is the path of the page's files.
 const prefix = "/page/"
 
-// policy lets the page load its own files and talk to its own daemon, and
-// nothing else. blob: is for screenshots, which are fetched with a token that
-// an <img> cannot send. Trusted types make the browser refuse innerHTML and
-// its like, should one ever slip in.
-const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; " +
+// contentSecurityPolicy allows the page to load its own files and to call its own daemon, and nothing else. It allows
+// blob: for screenshots, which the page fetches with a token that an <img> cannot send. Trusted types make the browser
+// refuse innerHTML and similar, should one ever be used.
+const contentSecurityPolicy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; " +
 	"base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 
-// file is one of the page's files, as it is served.
+// file is one of the page's files.
 type file struct {
-	name string // its base name, which tells its type
+	name string // its base name, whose extension determines the content type
 	body []byte
 	etag string
 }
 
-// Before answers GET / with the page where the client asks for HTML, and GET
-// /page/ with its files. All else goes to next. The files are the same for
-// everybody: no token is needed to read them.
-func Before(next http.Handler) http.Handler {
-	files := load()
+// Handler serves the page at GET / to clients that ask for HTML, and its files below /page/. Every other request goes
+// to next. The files contain no secrets, so no token is needed to read them.
+func Handler(next http.Handler) http.Handler {
+	files := loadFiles()
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/" {
 			w.Header().Add("Vary", "Accept")
 		}
-		f := find(files, r)
+		f := requestedFile(files, r)
 		if f == nil {
 			next.ServeHTTP(w, r)
 			return
@@ -54,8 +51,8 @@ func Before(next http.Handler) http.Handler {
 	})
 }
 
-// load reads the files. That they can be read is known when the binary is built.
-func load() map[string]*file {
+// loadFiles reads the embedded files. It panics if that fails, which a build with the files rules out.
+func loadFiles() map[string]*file {
 	files := make(map[string]*file)
 	entries, err := fs.ReadDir(static, "static")
 	if err != nil {
@@ -72,8 +69,8 @@ func load() map[string]*file {
 	return files
 }
 
-// find is the file that a request asks for, or nil.
-func find(files map[string]*file, r *http.Request) *file {
+// requestedFile returns the file that r asks for, or nil.
+func requestedFile(files map[string]*file, r *http.Request) *file {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		return nil
 	}
@@ -87,14 +84,13 @@ func find(files map[string]*file, r *http.Request) *file {
 	return files[name]
 }
 
-// serve answers with the file. Browsers keep it, and ask each time whether it
-// is still the one: after an update of the daemon no old part is mixed in.
+// serve answers with the file. Browsers cache it and revalidate it each time, so files of two daemon versions never mix.
 func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", contentType(f.name))
 	h.Set("ETag", f.etag)
 	h.Set("Cache-Control", "no-cache")
-	h.Set("Content-Security-Policy", policy)
+	h.Set("Content-Security-Policy", contentSecurityPolicy)
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("Referrer-Policy", "no-referrer")
 	h.Set("Cross-Origin-Opener-Policy", "same-origin")
@@ -102,7 +98,7 @@ func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 	http.ServeContent(w, r, f.name, time.Time{}, bytes.NewReader(f.body))
 }
 
-// contentType is a file's type, whatever the host's own table says.
+// contentType returns a file's type. It does not depend on the host's table of MIME types.
 func contentType(name string) string {
 	switch path.Ext(name) {
 	case ".html":
@@ -116,12 +112,12 @@ func contentType(name string) string {
 	}
 }
 
-// wantsHTML tells whether a client asks for HTML by name, and no less than for
-// JSON. Browsers do; curl's */* does not.
+// wantsHTML reports whether a client's Accept header names HTML and does not prefer JSON. Browsers send such a header;
+// curl sends */*.
 func wantsHTML(accept []string) bool {
 	var html, json float64
 	for _, part := range strings.Split(strings.Join(accept, ","), ",") {
-		kind, params, err := mime.ParseMediaType(part)
+		mediaType, params, err := mime.ParseMediaType(part)
 		if err != nil {
 			continue
 		}
@@ -131,7 +127,7 @@ func wantsHTML(accept []string) bool {
 				continue
 			}
 		}
-		switch kind {
+		switch mediaType {
 		case "text/html":
 			html = q
 		case "application/json":

@@ -15,17 +15,17 @@ import (
 	"osx-builder/vm"
 )
 
-// next is what the page is put before: it answers with a status of its own.
+// next is the handler behind the page. Its status shows that a request reached it.
 var next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 
 func serve(t *testing.T) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(page.Before(next))
+	s := httptest.NewServer(page.Handler(next))
 	t.Cleanup(s.Close)
 	return s
 }
 
-// do sends a request; headers come in pairs.
+// do sends a request. The headers are pairs of name and value.
 func do(t *testing.T, method, url string, headers ...string) (*http.Response, string) {
 	t.Helper()
 	req, err := http.NewRequest(method, url, nil)
@@ -47,7 +47,7 @@ func do(t *testing.T, method, url string, headers ...string) (*http.Response, st
 	return res, string(b)
 }
 
-func TestWhoGetsThePage(t *testing.T) {
+func TestOnlyBrowsersGetThePage(t *testing.T) {
 	s := serve(t)
 	for accept, want := range map[string]bool{
 		"text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8": true, // browsers
@@ -86,7 +86,7 @@ func TestWhoGetsThePage(t *testing.T) {
 		{"GET", "/index.html"},
 	} {
 		if res, _ := do(t, c.method, s.URL+c.path, "Accept", "text/html"); res.StatusCode != http.StatusTeapot {
-			t.Errorf("%s %s: got %d, want that it is left to the next handler", c.method, c.path, res.StatusCode)
+			t.Errorf("%s %s: got %d, want the next handler's answer", c.method, c.path, res.StatusCode)
 		}
 	}
 	if res, body := do(t, "HEAD", s.URL+"/", "Accept", "text/html"); res.StatusCode != 200 || body != "" || res.ContentLength < 100 {
@@ -94,8 +94,7 @@ func TestWhoGetsThePage(t *testing.T) {
 	}
 }
 
-// Each file has its type, the policy, and a tag by which it is asked for again
-// without being sent again.
+// Each file has its content type, the security policy, and an ETag for revalidation.
 func TestFiles(t *testing.T) {
 	s := serve(t)
 	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".html": "text/html; charset=utf-8"}
@@ -122,36 +121,35 @@ func TestFiles(t *testing.T) {
 		}
 		res, body := do(t, "GET", s.URL+path, "Accept", "text/html", "If-None-Match", h.Get("ETag"))
 		if h.Get("ETag") == "" || res.StatusCode != http.StatusNotModified || body != "" {
-			t.Errorf("%s asked for again with tag %s: got %d, want 304", path, h.Get("ETag"), res.StatusCode)
+			t.Errorf("%s with its ETag %s: got %d, want 304", path, h.Get("ETag"), res.StatusCode)
 		}
 		if res, _ := do(t, "GET", s.URL+path, "Accept", "text/html", "If-None-Match", `"of-another-build"`); res.StatusCode != 200 {
-			t.Errorf("%s with another build's tag: got %d, want 200", path, res.StatusCode)
+			t.Errorf("%s with another build's ETag: got %d, want 200", path, res.StatusCode)
 		}
 	}
 }
 
-// What the page asks for is there, and is its own.
+// Every file that the page refers to exists and belongs to the page.
 func TestReferences(t *testing.T) {
-	there := make(map[string]bool)
+	existing := make(map[string]bool)
 	for _, file := range files(t) {
-		there[file] = true
+		existing[file] = true
 	}
-	asked := regexp.MustCompile(`(?:src|href)="([^"#][^"]*)"|from '([^']*)'`)
-	for file := range there {
-		for _, m := range asked.FindAllStringSubmatch(read(t, file), -1) {
+	reference := regexp.MustCompile(`(?:src|href)="([^"#][^"]*)"|from '([^']*)'`)
+	for file := range existing {
+		for _, m := range reference.FindAllStringSubmatch(read(t, file), -1) {
 			name, absolute := strings.CutPrefix(m[1], "/page/")
 			if m[2] != "" {
 				name, absolute = strings.CutPrefix(m[2], "./")
 			}
-			if !absolute || !there[name] {
-				t.Errorf("%s asks for %s%s, which is not a file of the page", file, m[1], m[2])
+			if !absolute || !existing[name] {
+				t.Errorf("%s refers to %s%s, which is not a file of the page", file, m[1], m[2])
 			}
 		}
 	}
 }
 
-// No script or style stands in the HTML, where the policy would refuse it, and
-// no script turns text into HTML or code.
+// The HTML contains no inline script or style, which the policy would block. No script converts text to HTML or code.
 func TestNothingInline(t *testing.T) {
 	html := regexp.MustCompile(`(?i)<script(?: [^>]*)?>[^<]|<style|\sstyle=|\son\w+=|javascript:`)
 	if m := html.FindString(read(t, "index.html")); m != "" {
@@ -165,7 +163,7 @@ func TestNothingInline(t *testing.T) {
 	}
 }
 
-// The form knows the API's defaults.
+// The form shows the API's defaults.
 func TestDefaults(t *testing.T) {
 	html := read(t, "index.html")
 	for name, want := range map[string]string{
