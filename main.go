@@ -29,8 +29,7 @@ import (
 	"osx-builder/vm/vmx"
 )
 
-// version is set by the linker.
-var version = "unknown"
+var version = "unknown" // set by the linker
 
 func main() {
 	if os.Getenv("GOGC") == "" {
@@ -39,9 +38,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	if client.Asked(os.Args[1:]) {
 		context.AfterFunc(ctx, stop) // a second signal ends the program at once
-		os.Exit(client.Run(ctx, client.Options{
-			Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: buildInfo(),
-		}))
+		os.Exit(client.Run(ctx, client.Options{Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: buildInfo()}))
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -77,7 +74,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 // serve opens every part of the daemon and answers requests until ctx is done.
 func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *config.Log) (err error) {
 	front, err := server.Listen(server.Options{
-		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile,
+		Listen: c.Listen, Connections: c.Connections, ReadTokens: config.SecretFile(c.TokenFile, log.Logger),
 		TLSCert: c.TLSCert, TLSKey: c.TLSKey, Debug: c.DebugListen, Log: log.Logger,
 	})
 	if err != nil {
@@ -104,27 +101,24 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 		return err
 	}
 	defer func() { err = errors.Join(err, images.Close()) }()
-	secrets, err := callback.OpenSecretFile(c.SecretFile)
+	secrets, err := callback.OpenSecrets(config.SecretFile(c.SecretFile, log.Logger))
 	if err != nil {
 		return err
 	}
-	callbacks := callback.New(callback.Options{Secrets: secrets.Secrets, DialControl: hosts.Control})
+	callbacks := callback.New(callback.Options{Secrets: secrets.Keys, DialControl: hosts.Control})
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
 		Dir: data.Machines(), Driver: driver, Hypervisor: name, Images: images, Callbacks: callbacks,
-		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), MaxLifetime: c.MaxLifetime, Hosts: hosts,
-		Hooks: metrics.Hooks(), Log: log.Logger,
+		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), MaxLifetime: c.MaxLifetime,
+		Hosts: hosts, Hooks: metrics.Hooks(), Log: log.Logger,
 	})
 	if err != nil {
 		return err
 	}
 	defer vms.Close()
 	return front.Serve(ctx, hangup, server.Service{
-		Handler: api.New(vms, api.Options{
-			Log: log.Logger, Version: version, Hosts: c.ClientHosts(), Metrics: metrics, Authorized: front.Authorized(),
-		}),
-		Reload: func() error { return errors.Join(log.Reopen(), secrets.Reload()) },
-		Stop:   vms.Close,
+		Handler: api.New(vms, api.Options{Log: log.Logger, Version: version, Hosts: c.ClientHosts(), Metrics: metrics, Authorized: front.Authorized()}),
+		Reload:  func() error { return errors.Join(log.Reopen(), secrets.Reload()) }, Stop: vms.Close,
 	})
 }
 
@@ -140,9 +134,8 @@ func openDriver(ctx context.Context, c config.Config, data *vm.DataFolder, log *
 // imageOptions configures the image cache.
 func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *slog.Logger) image.Options {
 	return image.Options{
-		Check: vmx.Check, Derived: qemu.PreparedFolder, CheckURL: hosts.CheckURL, DialControl: hosts.Control,
-		Downloaded: metrics.Downloaded, Log: log,
-		CacheBytes: c.CacheSize,
+		Check: vmx.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
+		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Log: log,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
 			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,

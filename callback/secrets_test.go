@@ -2,8 +2,7 @@ package callback_test
 
 import (
 	"bytes"
-	"os"
-	"path/filepath"
+	"errors"
 	"strings"
 	"testing"
 
@@ -13,43 +12,52 @@ import (
 // secret is one of 24 bytes, all the same.
 func secret(b string) string { return "whsec_" + strings.Repeat(b, 32) }
 
-// A file of secrets is read line by line; once it has become unreadable the
-// former ones stay.
-func TestSecretFile(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "secrets")
-	put := func(text string) {
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
+// Reload replaces the secrets. If it fails, the previous ones stay in use, and the error contains nothing of them.
+func TestSecretsReload(t *testing.T) {
+	lines := []string{secret("A"), secret("B")}
+	var failure error
+	s, err := callback.OpenSecrets(func(parse func(line string) error) error {
+		for _, line := range lines {
+			if err := parse(line); err != nil {
+				return err
+			}
 		}
-	}
-	put("# present\n" + secret("A") + "\r\n\n  # former\n  " + secret("B") + "\n")
-	f, err := callback.OpenSecretFile(path)
+		return failure
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if n := len(f.Secrets()); n != 2 || bytes.Equal(f.Secrets()[0], f.Secrets()[1]) {
-		t.Errorf("got %d secrets, want two that differ", n)
+	if n := len(s.Keys()); n != 2 || bytes.Equal(s.Keys()[0], s.Keys()[1]) {
+		t.Errorf("got %d keys, want two that differ", n)
 	}
-	put(secret("C"))
-	if err := f.Reload(); err != nil || len(f.Secrets()) != 1 {
-		t.Errorf("Reload: got %d secrets, %v, want 1", len(f.Secrets()), err)
+	lines = []string{secret("C")}
+	if err := s.Reload(); err != nil || len(s.Keys()) != 1 {
+		t.Errorf("Reload: got %d keys, %v, want 1", len(s.Keys()), err)
 	}
-	for name, c := range map[string][2]string{
-		"empty":        {"# none\n", "has no secret"},
-		"not a secret": {secret("A") + "\nhunter2\n", "line 2"},
-		"short":        {"whsec_QUJD", "24 to 64"},
-		"large":        {strings.Repeat("# comment\n", 10000), "larger"},
+	for name, c := range map[string]struct {
+		lines   []string
+		failure error
+		want    string
+	}{
+		"unreadable":   {nil, errors.New("no such file"), "no such file"},
+		"not a secret": {[]string{secret("A"), "hunter2"}, nil, "begins with whsec_"},
+		"short":        {[]string{"whsec_QUJD"}, nil, "24 to 64"},
 	} {
-		put(c[0])
-		err := f.Reload()
-		if err == nil || !strings.Contains(err.Error(), c[1]) || strings.Contains(err.Error(), "hunter2") {
-			t.Errorf("%s: got %v, want an error that says %q and no secret", name, err, c[1])
+		lines, failure = c.lines, c.failure
+		err := s.Reload()
+		want(t, err, c.want, "-callback-secret-file")
+		if err != nil && strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%s: got %v, want no secret in it", name, err)
 		}
-		if len(f.Secrets()) != 1 {
-			t.Errorf("%s: the former secret is lost", name)
+		if len(s.Keys()) != 1 {
+			t.Errorf("%s: the previous secret is lost", name)
 		}
 	}
-	if _, err := callback.OpenSecretFile(path + "x"); err == nil {
-		t.Error("a file that is not there: got no error")
+}
+
+func TestNoSecrets(t *testing.T) {
+	s, err := callback.OpenSecrets(nil)
+	if err != nil || len(s.Keys()) != 0 || s.Reload() != nil {
+		t.Errorf("got %d keys, %v, want none", len(s.Keys()), err)
 	}
 }

@@ -34,9 +34,11 @@ type Options struct {
 	Connections int    // the largest number of open connections
 	TLSCert     string // paths of PEM files; either both are set or neither is
 	TLSKey      string
-	TokenFile   string // if empty, no token is needed
 	Debug       string // loopback host:port of the profiler; if empty, there is none
 	Log         *slog.Logger
+
+	// ReadTokens calls parse for each valid token, and returns its error. If it is nil, no token is needed.
+	ReadTokens func(parse func(token string) error) error
 }
 
 // Server holds the open sockets. [Server.Reload] may be called at any time.
@@ -61,8 +63,8 @@ func Listen(o Options) (*Server, error) {
 }
 
 func (s *Server) open() (err error) {
-	if s.TokenFile != "" {
-		if s.tokens, err = openTokens(s.TokenFile, s.Log); err != nil {
+	if s.ReadTokens != nil {
+		if s.tokens, err = openTokens(s.ReadTokens); err != nil {
 			return err
 		}
 	}

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"osx-builder/api/server"
+	"osx-builder/config"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -205,7 +206,7 @@ func TestListenFails(t *testing.T) {
 	for want, o := range map[string]server.Options{
 		"-listen":       {Listen: taken},
 		"-debug-listen": {Listen: "127.0.0.1:0", Debug: taken},
-		"-token-file":   {Listen: "127.0.0.1:0", TokenFile: missing},
+		"-token-file":   {Listen: "127.0.0.1:0", ReadTokens: config.SecretFile(missing, slog.New(slog.DiscardHandler))},
 		"-tls-cert":     {Listen: "127.0.0.1:0", TLSCert: missing, TLSKey: missing},
 		"/s: ":          {Listen: "unix:" + missing + "/s"},
 	} {

@@ -49,7 +49,8 @@ func run(ctx context.Context) (err error) {
 	}
 	defer log.Close()
 	front, err := server.Listen(server.Options{
-		Listen: c.Listen, Connections: c.Connections, TokenFile: c.TokenFile, TLSCert: c.TLSCert, TLSKey: c.TLSKey, Log: log.Logger,
+		Listen: c.Listen, Connections: c.Connections, ReadTokens: config.SecretFile(c.TokenFile, log.Logger),
+		TLSCert: c.TLSCert, TLSKey: c.TLSKey, Log: log.Logger,
 	})
 	if err != nil {
 		return err

@@ -21,6 +21,7 @@ import (
 	"osx-builder/api"
 	"osx-builder/api/server"
 	"osx-builder/callback"
+	"osx-builder/config"
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
@@ -98,7 +99,7 @@ func serveAll(b *testing.B, data string, vms *vm.Manager, metrics *api.Metrics) 
 	file, err := os.Create(filepath.Join(data, "log"))
 	harness.Must(b, err)
 	log := slog.New(slog.NewJSONHandler(file, nil))
-	front, err := server.Listen(server.Options{Listen: "127.0.0.1:0", Connections: 1000, TokenFile: tokens, Log: log})
+	front, err := server.Listen(server.Options{Listen: "127.0.0.1:0", Connections: 1000, ReadTokens: config.SecretFile(tokens, log), Log: log})
 	harness.Must(b, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
