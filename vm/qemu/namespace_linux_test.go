@@ -5,10 +5,8 @@ import (
 	"io"
 	"net"
 	"net/netip"
-	"os"
 	"os/exec"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -17,47 +15,22 @@ import (
 	"osx-builder/vm/vmtest/e2e"
 )
 
-const ownNamespace = "OSXB_TEST_OWN_NAMESPACE"
-
 // The link between the host and the namespace that stands for the internet.
 const (
 	hostOutside = "198.51.100.1"
 	internetIP  = "198.51.100.2"
 )
 
-// inNamespace runs the test anew in a network namespace of its own, so that
-// the host's network stays as it is, and says whether this is that run.
+// inNamespace runs the test again with a network of its own, so that the host's
+// stays as it is, and reports whether this is that run.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
-	if os.Getenv(ownNamespace) != "" {
-		loopback, err := netlink.LinkByName("lo")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := netlink.LinkSetUp(loopback); err != nil {
-			t.Fatal(err)
-		}
-		return true
-	}
 	for _, tool := range []string{"dnsmasq", "nft", "ip"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			without(t, "this test needs "+tool)
 		}
 	}
-	if os.Geteuid() != 0 {
-		without(t, "this test makes a network namespace and needs root")
-	}
-	again := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v")
-	again.Env = append(os.Environ(), ownNamespace+"=1")
-	again.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET}
-	out, err := again.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	if strings.Contains(string(out), "--- SKIP") {
-		t.Skipf("%s", out)
-	}
-	return false
+	return e2e.IsolateTest(t)
 }
 
 // space is a further network namespace.

@@ -24,9 +24,11 @@ func main() {
 	binary := flag.String("binary", "build/osx-builder", "the daemon")
 	image := flag.String("image", "build/tinyvm.tar.gz", "the image archive")
 	flag.Parse()
-	if _, err := e2e.Isolate(); err != nil {
-		fmt.Fprintln(os.Stderr, "demo:", err)
-		os.Exit(1)
+	if os.Geteuid() == 0 { // the demo takes nobody's sudo
+		if _, err := e2e.Isolate(); err != nil {
+			fmt.Fprintln(os.Stderr, "demo:", err)
+			os.Exit(1)
+		}
 	}
 	if err := run(*binary, *image); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)

@@ -25,7 +25,7 @@ const startTime = 3 * time.Minute
 // answerTime is how long it waits for an answer of the daemon's.
 const answerTime = 10 * time.Minute
 
-// quickExit spares a daemon with the race detector in it the second that it
+// quickExit spares a program with the race detector in it the second that it
 // would wait for further reports at its end.
 const quickExit = "GORACE=atexit_sleep_ms=50"
 

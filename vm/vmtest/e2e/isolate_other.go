@@ -2,5 +2,14 @@
 
 package e2e
 
-// Isolate returns at once: network namespaces need Linux.
+import "testing"
+
+// Isolate returns at once: namespaces need Linux.
 func Isolate() (bool, error) { return false, nil }
+
+// IsolateTest skips the test.
+func IsolateTest(t testing.TB) bool {
+	t.Helper()
+	t.Skip("this test needs namespaces of its own, which Linux alone has")
+	return false
+}

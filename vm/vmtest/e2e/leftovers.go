@@ -11,9 +11,9 @@ import (
 )
 
 // Leftovers lists what the machines of a data folder leave on a host: processes
-// that name the folder, network devices of its daemon, and, below the folder,
-// files other than gold images and the daemon's own. It shows nothing of other
-// daemons on the same host.
+// that name the folder, network devices and files in /run of its daemon, and,
+// below the folder, files other than gold images and the daemon's own. It shows
+// nothing of other daemons on the same host.
 func Leftovers(data string) []string {
 	var found []string
 	found = append(found, processes(data)...)
@@ -24,8 +24,9 @@ func Leftovers(data string) []string {
 			found = append(found, "device "+d.Name)
 		}
 	}
+	inRun, _ := filepath.Glob("/run/" + prefix + "*")
 	files, _ := filepath.Glob(filepath.Join(data, "vms", "*"))
-	for _, f := range files {
+	for _, f := range append(inRun, files...) {
 		found = append(found, "file "+f)
 	}
 	return append(found, leases(data)...)
@@ -37,7 +38,7 @@ func processes(data string) (found []string) {
 	for _, file := range dirs {
 		b, err := os.ReadFile(file)
 		args := strings.ReplaceAll(string(b), "\x00", " ")
-		if err != nil || !strings.Contains(args, data) {
+		if err != nil || !strings.Contains(args, data+"/") {
 			continue
 		}
 		if name := filepath.Base(strings.Fields(args)[0]); strings.HasPrefix(name, "qemu") || name == "dnsmasq" {

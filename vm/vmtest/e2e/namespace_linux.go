@@ -10,15 +10,18 @@ import (
 // nothing is in it.
 type Namespace struct{ netns.NsHandle }
 
-// NewNamespace makes an empty network namespace, for which the process needs
-// CAP_SYS_ADMIN. Whoever makes it closes it.
+// NewNamespace makes a network namespace with a loopback device alone and nothing
+// of the host's settings, for which the process needs CAP_SYS_ADMIN. Whoever
+// makes it closes it.
 func NewNamespace() (Namespace, error) {
 	var s Namespace
 	made := make(chan error)
 	go func() {
 		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 		var err error
-		s.NsHandle, err = netns.New()
+		if s.NsHandle, err = netns.New(); err == nil {
+			err = furnishNetwork()
+		}
 		made <- err
 	}()
 	return s, <-made
