@@ -25,7 +25,12 @@ func (m *Manager) clean(ctx context.Context) error {
 			return fmt.Errorf("removing bridge %s: %w", m.bridgeName(k), err)
 		}
 	}
-	if err := m.removeRules(); err != nil {
+	st, err := m.load()
+	if err != nil {
+		m.log.Warn("whether the host forwarded packets before is not known; its forwarding may stay on", "err", err)
+		st = &state{}
+	}
+	if err := m.removeRules(st); err != nil {
 		return fmt.Errorf("removing nftables table %s: %w", m.table(), err)
 	}
 	return m.removeFiles()

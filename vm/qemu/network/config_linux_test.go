@@ -16,6 +16,7 @@ import (
 )
 
 func TestOpenRefusesSubnetsThatAreNone(t *testing.T) {
+	t.Parallel()
 	for _, s := range []string{"10.0.0.0", "fd00::/64", "10.0.0.0/30", "10.0.0.0/7", "nat"} {
 		_, err := network.Open(network.Config{Dir: t.TempDir(), Name: s, Subnet: s})
 		if err == nil || !strings.Contains(err.Error(), s) {
@@ -25,6 +26,8 @@ func TestOpenRefusesSubnetsThatAreNone(t *testing.T) {
 }
 
 func TestSubnetIsTheOneAskedFor(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	_, _ = l.boot(t, network.NAT, 1)
 	if err := l.Detach(t.Context(), id(1)); err != nil {
@@ -46,6 +49,8 @@ func TestSubnetIsTheOneAskedFor(t *testing.T) {
 }
 
 func TestSubnetCollidesWithNothing(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	host(t, "ip", "link", "add", "other0", "type", "bridge")
 	t.Cleanup(func() { host(t, "ip", "link", "del", "other0") })
 	host(t, "ip", "addr", "add", "172.16.0.1/13", "dev", "other0")
@@ -88,6 +93,8 @@ func setNameServer(t *testing.T, address string) {
 }
 
 func TestAddressIsThatOfALeaseThatHolds(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	now := time.Now().Unix()
 	line := func(ends int64, n int, a string) string {
 		return fmt.Sprintf("%d %s %s * *\n", ends, mac(n), a)
@@ -111,6 +118,8 @@ func TestAddressIsThatOfALeaseThatHolds(t *testing.T) {
 }
 
 func TestCardsThatCannotBeAttached(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1)); err != nil {
 		t.Fatal(err)
@@ -130,6 +139,7 @@ func TestCardsThatCannotBeAttached(t *testing.T) {
 }
 
 func TestAvailableNamesWhatIsMissing(t *testing.T) {
+	newHost(t) // not beside other tests, as it changes PATH
 	l := newLab(t, func(c *network.Config) { c.Bridge = "nowhere0" })
 	if err := l.Available(network.NAT); err != nil {
 		t.Errorf("nat on this host: %v", err)
@@ -157,9 +167,16 @@ func TestAvailableNamesWhatIsMissing(t *testing.T) {
 	if err := l.Available(network.NAT); err != nil {
 		t.Errorf("nat without a PATH to dnsmasq: %v", err)
 	}
-	show := hide("/usr/sbin/dnsmasq")
+	shows := []func(){}
+	for _, path := range []string{"/usr/sbin/dnsmasq", "/usr/local/sbin/dnsmasq"} {
+		if _, err := os.Stat(path); err == nil {
+			shows = append(shows, hide(path))
+		}
+	}
 	says(network.NAT, "dnsmasq-base")
-	show()
+	for _, show := range shows {
+		show()
+	}
 
 	done := make(chan struct{})
 	go func() {
@@ -177,6 +194,8 @@ func TestAvailableNamesWhatIsMissing(t *testing.T) {
 }
 
 func TestNothingIsTouchedBeforeTheFirstGuest(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	before := traces(t, l)
 	for name, verb := range map[string]func() error{

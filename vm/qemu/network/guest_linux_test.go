@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -89,13 +91,13 @@ func copyFrames(to io.Writer, from io.Reader) {
 	}
 }
 
-// dhcp asks for a lease and takes what it gets. It returns the zero Addr when
-// nobody answers.
-func (b *box) dhcp(t *testing.T) netip.Addr { return b.ask(t, "5") }
+// dhcp asks for a lease until it gets one, and takes it. It returns the zero
+// Addr when nobody answers.
+func (b *box) dhcp(t *testing.T) netip.Addr { return b.ask(t, patience) }
 
-// ask is dhcp with a number of tries, a second each, and more of udhcpc's
+// ask is dhcp for a time of seconds, at least one, with more of udhcpc's
 // options.
-func (b *box) ask(t *testing.T, tries string, more ...string) netip.Addr {
+func (b *box) ask(t *testing.T, wait time.Duration, more ...string) netip.Addr {
 	t.Helper()
 	script := filepath.Join(t.TempDir(), "script")
 	const text = `#!/bin/sh
@@ -108,6 +110,7 @@ echo "bound $ip router=$router dns=$dns"
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
 	}
+	tries := strconv.Itoa(max(1, int(wait.Seconds())))
 	args := []string{"udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", tries, "-T", "1", "-s", script}
 	out, err := b.try("busybox", append(args, more...)...)
 	_, after, ok := strings.Cut(out, "bound ")
@@ -118,10 +121,13 @@ echo "bound $ip router=$router dns=$dns"
 }
 
 // get connects from the box and returns whom the server there takes it for.
-func (b space) get(address string) (string, error) {
+func (b space) get(address string) (string, error) { return b.getWithin(address, patience) }
+
+// getWithin is get with a limit to how long it takes to connect.
+func (b space) getWithin(address string, wait time.Duration) (string, error) {
 	var body []byte
 	err := b.Do(func() error {
-		d := net.Dialer{Timeout: 500 * time.Millisecond}
+		d := net.Dialer{Timeout: wait}
 		c, err := d.Dial("tcp4", address)
 		if err != nil {
 			return err
@@ -135,14 +141,14 @@ func (b space) get(address string) (string, error) {
 
 // reaches reports whether a packet to the address comes back: a refusal by a
 // closed port is an answer too.
-func (b space) reaches(to netip.Addr) bool { return b.knock(to, 3*time.Second) }
+func (b space) reaches(to netip.Addr) bool { return b.knock(to, patience) }
 
-// cutOff reports that none comes back, after less patience.
-func (b space) cutOff(from netip.Addr) bool { return !b.knock(from, 400*time.Millisecond) }
+// cutOff reports whether none comes back for a moment.
+func (b space) cutOff(from netip.Addr) bool { return !b.knock(from, moment) }
 
-func (b space) knock(at netip.Addr, patience time.Duration) bool {
+func (b space) knock(at netip.Addr, wait time.Duration) bool {
 	err := b.Do(func() error {
-		d := net.Dialer{Timeout: patience}
+		d := net.Dialer{Timeout: wait}
 		c, err := d.Dial("tcp4", netip.AddrPortFrom(at, 9).String())
 		if err == nil {
 			c.Close()
@@ -158,21 +164,29 @@ type lab struct {
 	conf network.Config
 }
 
-// newLab opens a Manager and cleans up after it.
+// newLab opens a Manager on the test's host and cleans up after it. Of a test
+// that failed it shows what the Manager and its servers did.
 func newLab(t *testing.T, edit func(*network.Config)) *lab {
 	t.Helper()
-	needHost(t)
 	data := t.TempDir()
 	// The folder of a real daemon is closed to all but root.
 	if err := os.Chmod(data, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	l := &lab{conf: network.Config{Dir: filepath.Join(data, "net"), Name: data}}
+	l := &lab{conf: network.Config{
+		Dir: filepath.Join(data, "net"), Name: data, Log: slog.New(slog.NewTextHandler(t.Output(), nil)),
+	}}
 	if edit != nil {
 		edit(&l.conf)
 	}
 	l.open(t)
 	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("the host forwards: %s\nrules:\n%s", host(t, "cat", forwardingPath), host(t, "nft", "list", "ruleset"))
+			for _, k := range []network.Kind{network.NAT, network.HostOnly} {
+				t.Logf("dnsmasq's log on %s:\n%s", k, l.serverLog(k))
+			}
+		}
 		if err := l.Clean(context.Background()); err != nil {
 			t.Errorf("cleaning: %v", err)
 		}
@@ -211,7 +225,7 @@ func (l *lab) boot(t *testing.T, k network.Kind, n int) (*box, netip.Addr) {
 	b := l.attach(t, k, n)
 	a := b.dhcp(t)
 	if !a.IsValid() {
-		t.Fatalf("machine %d got no lease on %s; dnsmasq says:\n%s", n, k, l.serverLog(k))
+		t.Fatalf("machine %d got no lease on %s", n, k)
 	}
 	return b, a
 }

@@ -171,7 +171,7 @@ func forwarding() (bool, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	return strings.TrimSpace(string(b)) == "1", err
+	return strings.TrimSpace(string(b)) != "0", err // every other number turns it on
 }
 
 // setForwarding turns the host's forwarding on or off. It writes only what

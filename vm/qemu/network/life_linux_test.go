@@ -1,7 +1,6 @@
 package network_test
 
 import (
-	"context"
 	"errors"
 	"net"
 	"net/netip"
@@ -11,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"osx-builder/vm/qemu/network"
 )
@@ -23,8 +23,9 @@ func traces(t *testing.T, l *lab) map[string]string {
 	for line := range strings.Lines(host(t, "ip", "-br", "link")) {
 		links = append(links, strings.Fields(line)[0])
 	}
-	// What the kernel itself counts of guests is no rule.
-	counts := regexp.MustCompile(`(?m)^\s*elements = { [^}]* limit rate [^}]*}\n`)
+	// What the kernel itself counts of guests is no rule, nor is the chain by
+	// which daemons know that one of them turned on the forwarding.
+	counts := regexp.MustCompile(`(?m)^\s*elements = { [^}]* limit rate [^}]*}\n|^\s*chain ip_forward_was_off {\n\s*}\n+`)
 	run, err := filepath.Glob("/run/osxb*")
 	if err != nil {
 		t.Fatal(err)
@@ -36,10 +37,31 @@ func traces(t *testing.T, l *lab) map[string]string {
 	return map[string]string{
 		"links":      strings.Join(links, " "),
 		"rules":      counts.ReplaceAllString(host(t, "nft", "list", "ruleset"), ""),
-		"forwarding": host(t, "cat", "/proc/sys/net/ipv4/ip_forward"),
+		"forwarding": forwarding(t),
 		"processes":  strings.Join(servers(t, l), " "),
 		"/run":       strings.Join(run, " "),
 		"folder":     dir,
+	}
+}
+
+// forwardingPath speaks for the network namespace of who opens it.
+const forwardingPath = "/proc/sys/net/ipv4/ip_forward"
+
+// forwarding returns the host's setting.
+func forwarding(t *testing.T) string {
+	t.Helper()
+	b, err := os.ReadFile(forwardingPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// setForwarding changes the host's setting.
+func setForwarding(t *testing.T, to string) {
+	t.Helper()
+	if err := os.WriteFile(forwardingPath, []byte(to), 0); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -70,6 +92,8 @@ func compare(t *testing.T, got, want map[string]string) {
 }
 
 func TestDetachGivesAllBack(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	before := traces(t, l)
 	_, _ = l.boot(t, network.NAT, 1)
@@ -121,6 +145,8 @@ func TestDetachGivesAllBack(t *testing.T) {
 // The DHCP server itself, without the rules that keep strange cards off,
 // serves nobody that is not attached, or no longer.
 func TestAddressGoesToKnownCardsOnly(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	one, _ := l.boot(t, network.NAT, 1)
 	_, _ = l.boot(t, network.NAT, 2)
@@ -130,7 +156,7 @@ func TestAddressGoesToKnownCardsOnly(t *testing.T) {
 	host(t, "nft", "delete", "table", "bridge", tableName(t))
 	for who, n := range map[string]int{"never attached": 9, "detached": 2} {
 		one.run(t, "ip", "link", "set", "eth0", "address", mac(n).String())
-		if a := one.ask(t, "1"); a.IsValid() {
+		if a := one.ask(t, time.Second); a.IsValid() {
 			t.Errorf("a card that was %s got %s", who, a)
 		}
 	}
@@ -138,10 +164,12 @@ func TestAddressGoesToKnownCardsOnly(t *testing.T) {
 
 // Clones of one image often call themselves the same.
 func TestClientIdentifierIsNoIdentity(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	one, two := l.attach(t, network.NAT, 1), l.attach(t, network.NAT, 2)
 	same := []string{"-C", "-x", "0x3d:ff0102030405"}
-	a1, a2 := one.ask(t, "5", same...), two.ask(t, "5", same...)
+	a1, a2 := one.ask(t, patience, same...), two.ask(t, patience, same...)
 	if !a1.IsValid() || !a2.IsValid() || a1 == a2 {
 		t.Errorf("two clones got %s and %s", a1, a2)
 	}
@@ -163,6 +191,8 @@ func tableName(t *testing.T) string {
 }
 
 func TestAllIsFoundAgainAfterRestart(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	one, a1 := l.boot(t, network.NAT, 1)
 	before := traces(t, l)
@@ -188,6 +218,20 @@ func TestAllIsFoundAgainAfterRestart(t *testing.T) {
 }
 
 func TestRepairPutsRightWhatOthersRemoved(t *testing.T) {
+	for _, c := range []struct{ name, forwarding string }{
+		{"on a host that did not forward", "0"},
+		{"on a host that forwarded", "1"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			newHost(t)
+			setForwarding(t, c.forwarding)
+			repair(t)
+		})
+	}
+}
+
+func repair(t *testing.T) {
 	l := newLab(t, nil)
 	one, a1 := l.boot(t, network.NAT, 1)
 	bridge := strings.Fields(host(t, "ip", "-br", "link", "show", "type", "bridge"))[0]
@@ -199,10 +243,10 @@ func TestRepairPutsRightWhatOthersRemoved(t *testing.T) {
 		{"bridge deleted", []string{"ip", "link", "del", bridge}},
 		{"tap off the bridge", []string{"sh", "-c", "ip -br link show master " + bridge + " | while read tap x; do ip link set ${tap%@*} nomaster; done"}},
 		{"tables flushed", []string{"nft", "flush", "ruleset"}},
-		{"forwarding off", []string{"sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"}},
+		{"forwarding off", []string{"sh", "-c", "echo 0 > " + forwardingPath}},
 		{"hosts file removed", []string{"sh", "-c", "rm -r /run/osxb*"}},
 	} {
-		t.Run(c.name, func(t *testing.T) {
+		sub(t, c.name, func(t *testing.T) {
 			before := traces(t, l)
 			delete(before, "processes")
 			host(t, c.damage[0], c.damage[1:]...)
@@ -214,7 +258,7 @@ func TestRepairPutsRightWhatOthersRemoved(t *testing.T) {
 				t.Errorf("%d dnsmasqs run, want 1", got)
 			}
 			if a := one.dhcp(t); a != a1 {
-				t.Errorf("guest's address became %s, was %s; dnsmasq says\n%s", a, a1, l.serverLog(network.NAT))
+				t.Errorf("guest's address became %s, was %s", a, a1)
 			}
 			if !one.reaches(gatewayOf(t, bridge)) {
 				t.Error("guest does not reach the host")
@@ -233,6 +277,8 @@ func TestRepairPutsRightWhatOthersRemoved(t *testing.T) {
 
 // What daemons of two data folders do does not touch the other's networks.
 func TestDaemonsLiveSideBySide(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	a, b := newLab(t, nil), newLab(t, nil)
 	before := traces(t, a)
 	one, a1 := a.boot(t, network.NAT, 1)
@@ -246,7 +292,7 @@ func TestDaemonsLiveSideBySide(t *testing.T) {
 	if got := two.dhcp(t); got != a2 {
 		t.Errorf("after the first daemon is gone, a guest of the second got %s, had %s", got, a2)
 	}
-	if on := strings.TrimSpace(host(t, "cat", "/proc/sys/net/ipv4/ip_forward")); on != "1" {
+	if on := forwarding(t); on != "1" {
 		t.Error("the first daemon turned forwarding off under the second")
 	}
 	if err := b.Clean(t.Context()); err != nil {
@@ -257,6 +303,8 @@ func TestDaemonsLiveSideBySide(t *testing.T) {
 }
 
 func TestSweepRemovesWhatNobodyKnows(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	l := newLab(t, nil)
 	_, _ = l.boot(t, network.NAT, 1)
 	_, _ = l.boot(t, network.NAT, 2)
@@ -279,49 +327,131 @@ func TestSweepRemovesWhatNobodyKnows(t *testing.T) {
 	}
 }
 
-func TestForwardingStaysWhereOthersNeedIt(t *testing.T) {
+// Clean turns the host's forwarding off if the Manager turned it on, and leaves
+// it as it is otherwise.
+func TestForwardingIsRestored(t *testing.T) {
+	const docker = "add table ip docker; add chain ip docker p { type nat hook postrouting priority 100; }"
 	for _, c := range []struct {
-		name  string
-		setup string
-		want  string
+		name   string
+		before string
+		then   func(t *testing.T, l *lab) // what happens while there is a guest
+		want   string
 	}{
-		{"was off", "echo 0 > /proc/sys/net/ipv4/ip_forward", "0"},
-		{"was on", "echo 1 > /proc/sys/net/ipv4/ip_forward", "1"},
-		{"was off, another masquerades by now", "echo 0 > /proc/sys/net/ipv4/ip_forward; nft 'add table ip docker; add chain ip docker p { type nat hook postrouting priority 100; }'", "1"},
+		{"was off", "0", nil, "0"},
+		{"was on", "1", nil, "1"},
+		{"was on by another number", "2", nil, "2"},
+		{"was off, another masquerades by now", "0", func(t *testing.T, _ *lab) { host(t, "nft", docker) }, "1"},
+		{"was off, all tables were flushed", "0", func(t *testing.T, _ *lab) { host(t, "nft", "flush", "ruleset") }, "0"},
+		{"was on, another turned it off", "1", func(t *testing.T, _ *lab) { setForwarding(t, "0") }, "0"},
+		{"was on, another turned it off and Repair on", "1", func(t *testing.T, l *lab) {
+			setForwarding(t, "0")
+			if err := l.Repair(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if on := forwarding(t); on != "1" {
+				t.Errorf("ip_forward is %s after Repair, want 1", on)
+			}
+		}, "0"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			t.Cleanup(func() { host(t, "sh", "-c", "nft flush ruleset; echo 0 > /proc/sys/net/ipv4/ip_forward") })
-			host(t, "sh", "-c", c.setup)
+			t.Parallel()
+			newHost(t)
+			setForwarding(t, c.before)
 			l := newLab(t, nil)
 			if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1)); err != nil {
 				t.Fatal(err)
 			}
+			if c.then != nil {
+				c.then(t, l)
+			}
 			if err := l.Clean(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if got := strings.TrimSpace(host(t, "cat", "/proc/sys/net/ipv4/ip_forward")); got != c.want {
+			if got := forwarding(t); got != c.want {
 				t.Errorf("ip_forward is %s after Clean, want %s", got, c.want)
 			}
 		})
 	}
 }
 
-// Machines that start at once, and ask at once, each get their own address.
-func TestManyAtOnce(t *testing.T) {
-	l := newLab(t, nil)
-	const guests = 8
-	taps := make(chan error, guests)
-	for n := range guests {
-		go func() {
-			_, err := l.Attach(context.Background(), network.NAT, id(n), mac(n))
-			taps <- err
-		}()
-	}
-	for range guests {
-		if err := <-taps; err != nil {
-			t.Fatal(err)
+// Of two daemons the one that goes last turns the forwarding off, whichever of
+// them turned it on and whether the other heard of that or not.
+func TestLastDaemonRestoresForwarding(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		before  string
+		between func(t *testing.T)
+		want    string
+	}{
+		{"was off", "0", nil, "0"},
+		{"was on", "1", nil, "1"},
+		{"was on, another turned it off before the second came", "1", func(t *testing.T) { setForwarding(t, "0") }, "0"},
+	} {
+		for _, stays := range []int{0, 1} {
+			t.Run(c.name+", the "+[]string{"first", "second"}[stays]+" stays", func(t *testing.T) {
+				t.Parallel()
+				newHost(t)
+				setForwarding(t, c.before)
+				labs := []*lab{newLab(t, nil), newLab(t, nil)}
+				for n, l := range labs {
+					for card := range 2 {
+						if _, err := l.Attach(t.Context(), network.NAT, id(2*n+card), mac(2*n+card)); err != nil {
+							t.Fatal(err)
+						}
+					}
+					if n == 0 && c.between != nil {
+						c.between(t)
+					}
+				}
+				if err := labs[1-stays].Clean(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := forwarding(t); got != "1" {
+					t.Errorf("ip_forward is %s after the first Clean, want 1", got)
+				}
+				if err := labs[stays].Detach(t.Context(), id(2*stays)); err != nil {
+					t.Fatal(err)
+				}
+				if err := labs[stays].Clean(t.Context()); err != nil {
+					t.Fatal(err)
+				}
+				if got := forwarding(t); got != c.want {
+					t.Errorf("ip_forward is %s after the last Clean, want %s", got, c.want)
+				}
+			})
 		}
 	}
+}
+
+// Machines that start at once, and ask at once, each get their own address.
+func TestManyAtOnce(t *testing.T) {
+	t.Parallel()
+	newHost(t)
+	l := newLab(t, nil)
+	const guests = 8
+	own := here(t)
+	atOnce := func(verb func(n int) error) {
+		t.Helper()
+		done := make(chan error, guests)
+		for n := range guests {
+			go func() {
+				if err := own.enter(); err != nil {
+					done <- err
+					return
+				}
+				done <- verb(n)
+			}()
+		}
+		for range guests {
+			if err := <-done; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	atOnce(func(n int) error {
+		_, err := l.Attach(t.Context(), network.NAT, id(n), mac(n))
+		return err
+	})
 	seen := map[string]bool{}
 	for n := range guests {
 		_, a := l.boot(t, network.NAT, n)
@@ -330,14 +460,7 @@ func TestManyAtOnce(t *testing.T) {
 	if len(seen) != guests {
 		t.Errorf("%d guests share %d addresses", guests, len(seen))
 	}
-	for n := range guests {
-		go func() { taps <- l.Detach(context.Background(), id(n)) }()
-	}
-	for range guests {
-		if err := <-taps; err != nil {
-			t.Fatal(err)
-		}
-	}
+	atOnce(func(n int) error { return l.Detach(t.Context(), id(n)) })
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -352,6 +475,8 @@ func TestDetachFromDamage(t *testing.T) {
 		{"bridge deleted", "ip link del $2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			newHost(t)
 			l := newLab(t, nil)
 			_, _ = l.boot(t, network.NAT, 1)
 			two, a2 := l.boot(t, network.NAT, 2)

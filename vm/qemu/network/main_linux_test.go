@@ -2,13 +2,16 @@ package network_test
 
 import (
 	"errors"
+	"flag"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"syscall"
+	"runtime"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netns"
@@ -18,113 +21,154 @@ import (
 	"osx-builder/vm/vmtest/e2e"
 )
 
-// inside is set in the environment of the process that runs the tests.
-const inside = "NETWORK_TEST_INSIDE"
-
 // The network between the host and a namespace that stands for the internet.
 const (
 	hostOutside = "198.51.100.1"
 	internetIP  = "198.51.100.2"
 )
 
-// TestMain runs the tests in a process of its own that has a network and
-// mounts of its own: nothing of the machine's is touched, and runs at once do
-// not meet.
+// Waits of tests. What must come is awaited for long, so that it comes on a
+// busy machine too, and what must not come for a moment only.
+const (
+	patience = time.Minute
+	moment   = 400 * time.Millisecond
+)
+
+// TestMain runs the tests in a process that has a network and mounts of its
+// own, in which each test makes a host of its own.
 func TestMain(m *testing.M) {
-	if os.Getenv(inside) != "" {
-		if err := furnish(); err != nil {
-			fmt.Fprintln(os.Stderr, "furnishing the test's namespace:", err)
-			os.Exit(1)
-		}
-		goleak.VerifyTestMain(m)
-	}
-	if why := missing(); why != "" {
-		fmt.Fprintln(os.Stderr, "the tests of networks need", why)
-		if os.Getenv("CI") != "" {
-			os.Exit(1)
-		}
-		os.Exit(m.Run()) // each test that needs it skips itself
-	}
-	cmd := exec.Command(os.Args[0], os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inside+"=1")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS}
-	var exit *exec.ExitError
-	switch err := cmd.Run(); {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "starting the tests in namespaces of their own:", err)
+	flag.Parse()
+	if _, err := e2e.Isolate(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-}
-
-// needHost skips the test where it would have to use the machine's own network.
-func needHost(t *testing.T) {
-	t.Helper()
-	if os.Getenv(inside) == "" {
-		t.Skipf("networks cannot be tested here: this needs %s", missing())
-	}
-}
-
-// missing says what the tests need and this machine has not.
-func missing() string {
-	if os.Geteuid() != 0 {
-		return "root"
-	}
-	for _, tool := range []string{"dnsmasq", "nft", "ip", "busybox"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			return tool
+	// The tests wait most of the time, so more run side by side than cores are.
+	if f := flag.Lookup("test.parallel"); f.Value.String() == f.DefValue {
+		if err := f.Value.Set("8"); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
 	}
-	return ""
+	goleak.VerifyTestMain(m)
 }
 
-// furnish gives the process's namespace a /run and a resolver of its own.
-func furnish() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+// newHost gives the test's goroutine a host of its own: whatever the goroutine
+// does happens in a network namespace, a /run and with a resolver that no
+// other test has. Goroutines that it starts are elsewhere, unless they enter
+// the host.
+func newHost(t *testing.T) {
+	t.Helper()
+	for _, tool := range []string{"dnsmasq", "nft", "ip", "busybox"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			without(t, err.Error())
+		}
+	}
+	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); errors.Is(err, unix.EPERM) {
+		without(t, "this test needs root, or sudo without a password")
+	} else if err != nil {
+		t.Fatal(err)
+	}
+	if err := e2e.Furnish(); err != nil {
+		t.Fatal(err)
+	}
+	if err := furnishResolver(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// without skips the test for want of something, but never in CI.
+func without(t *testing.T, why string) {
+	t.Helper()
+	if os.Getenv("CI") != "" {
+		t.Fatal(why)
+	}
+	t.Skip(why)
+}
+
+// furnishResolver puts a resolv.conf of the test's own in the place of the
+// host's, wherever that is. If it is a link into /run, it leads nowhere now.
+func furnishResolver() error {
+	path := "/etc/resolv.conf"
+	for {
+		target, err := os.Readlink(path)
+		if err != nil {
+			break
+		}
+		if !filepath.IsAbs(target) {
+			target = filepath.Join(filepath.Dir(path), target)
+		}
+		path = target
+	}
+	own, text := "/run/own-resolv.conf", []byte("nameserver "+internetIP+"\n")
+	if err := os.WriteFile(own, text, 0o644); err != nil {
 		return err
 	}
-	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, ""); err != nil {
+	if strings.HasPrefix(path, "/run/") {
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			return err
+		}
+		return os.WriteFile(path, text, 0o644)
+	}
+	return unix.Mount(own, path, "", unix.MS_BIND, "")
+}
+
+// namespaces are those of a test's host.
+type namespaces struct{ network, mounts *os.File }
+
+// here returns the namespaces of the test's goroutine.
+func here(t *testing.T) namespaces {
+	t.Helper()
+	open := func(name string) *os.File {
+		f, err := os.Open("/proc/thread-self/ns/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { f.Close() })
+		return f
+	}
+	return namespaces{open("net"), open("mnt")}
+}
+
+// enter puts the calling goroutine on the host, for good.
+func (n namespaces) enter() error {
+	runtime.LockOSThread() // as above
+	if err := unix.Unshare(unix.CLONE_FS); err != nil {
 		return err
 	}
-	resolv := "/run/resolv.conf"
-	if err := os.WriteFile(resolv, []byte("nameserver "+internetIP+"\n"), 0o644); err != nil {
-		return err
-	}
-	// Where the file is a link into /run, that is where it leads now.
-	target, err := filepath.EvalSymlinks("/etc/resolv.conf")
-	if err != nil {
-		return err
-	}
-	if err := unix.Mount(resolv, target, "", unix.MS_BIND, ""); err != nil {
-		return err
-	}
-	lo, err := netlink.LinkByName("lo")
-	if err != nil {
-		return err
-	}
-	return netlink.LinkSetUp(lo)
+	return errors.Join(
+		unix.Setns(int(n.mounts.Fd()), unix.CLONE_NEWNS),
+		unix.Setns(int(n.network.Fd()), unix.CLONE_NEWNET))
+}
+
+// sub is t.Run on the test's host.
+func sub(t *testing.T, name string, f func(t *testing.T)) {
+	t.Helper()
+	host := here(t)
+	t.Run(name, func(t *testing.T) {
+		if err := host.enter(); err != nil {
+			t.Fatal(err)
+		}
+		f(t)
+	})
 }
 
 // space is a network namespace.
 type space struct{ e2e.Namespace }
 
-// newSpace makes an empty network namespace, which ends with the test.
+// newSpace makes a further network namespace, which ends with the test.
 func newSpace(t *testing.T) space {
 	t.Helper()
-	needHost(t)
 	made, err := e2e.NewNamespace()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := space{made}
 	t.Cleanup(func() { s.Close() })
-	s.run(t, "ip", "link", "set", "lo", "up")
 	return s
 }
 
-// thisSpace returns the namespace of the test itself.
+// thisSpace returns the namespace of the test's host.
 func thisSpace(t *testing.T) space {
 	t.Helper()
 	ns, err := netns.Get()
@@ -181,10 +225,9 @@ func serve(t *testing.T, l net.Listener) {
 	t.Cleanup(func() { l.Close(); <-done })
 }
 
-// host runs a command in the namespace of the test itself.
+// host runs a command on the test's host.
 func host(t *testing.T, name string, args ...string) string {
 	t.Helper()
-	needHost(t)
 	out, err := exec.Command(name, args...).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%s %q: %v\n%s", name, args, err, out)

@@ -237,6 +237,11 @@ func (m *Manager) Sweep(ctx context.Context, known func(id string) bool) error {
 			return fmt.Errorf("giving back leases on %s: %w", m.bridgeName(k), err)
 		}
 	}
+	if st.Gateways[NAT].IsValid() {
+		if err := m.noteForwarding(st); err != nil { // a daemon that went may have left us the task
+			return err
+		}
+	}
 	if err := m.replaceRules(st); err != nil {
 		return fmt.Errorf("writing nftables table %s: %w", m.table(), err)
 	}

@@ -10,6 +10,8 @@ import (
 )
 
 func TestGuestsOfNatGetAddressesThatAnswer(t *testing.T) {
+	t.Parallel()
+	newHost(t)
 	internet := newInternet(t)
 	internet.listen(t, internetIP+":80")
 	l := newLab(t, nil)
@@ -40,14 +42,14 @@ func TestGuestsOfNatGetAddressesThatAnswer(t *testing.T) {
 	}
 
 	one.listen(t, ":80")
-	t.Run("host reaches guest", func(t *testing.T) {
-		c, err := net.DialTimeout("tcp4", net.JoinHostPort(a1.String(), "80"), time.Second)
+	sub(t, "host reaches guest", func(t *testing.T) {
+		c, err := net.DialTimeout("tcp4", net.JoinHostPort(a1.String(), "80"), patience)
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.Close()
 	})
-	t.Run("guest reaches guest, whether bridges call iptables or not", func(t *testing.T) {
+	sub(t, "guest reaches guest, whether bridges call iptables or not", func(t *testing.T) {
 		for _, call := range []string{"0", "1"} {
 			host(t, "sh", "-c", "[ ! -e $1 ] || echo "+call+" > $1", "sh", "/proc/sys/net/bridge/bridge-nf-call-iptables")
 			if who, err := two.get(net.JoinHostPort(a1.String(), "80")); err != nil || who != a2.String() {
@@ -55,13 +57,13 @@ func TestGuestsOfNatGetAddressesThatAnswer(t *testing.T) {
 			}
 		}
 	})
-	t.Run("guest reaches out behind the host's address", func(t *testing.T) {
+	sub(t, "guest reaches out behind the host's address", func(t *testing.T) {
 		if who, err := one.get(internetIP + ":80"); err != nil || who != hostOutside {
 			t.Errorf("the internet saw %q (%v), want %s", who, err, hostOutside)
 		}
 	})
-	t.Run("nothing outside reaches guests", func(t *testing.T) {
-		if _, err := internet.get(net.JoinHostPort(a1.String(), "80")); err == nil {
+	sub(t, "nothing outside reaches guests", func(t *testing.T) {
+		if _, err := internet.getWithin(net.JoinHostPort(a1.String(), "80"), moment); err == nil {
 			t.Errorf("the internet reached guest 1")
 		}
 		if !internet.cutOff(a1) {

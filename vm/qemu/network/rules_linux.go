@@ -1,16 +1,19 @@
 package network
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
 )
 
-// restoreChain is a chain without rules that stands in our table when the host
-// did not forward packets before us. Another daemon of ours that sees it knows
-// so too, and whichever goes last turns the forwarding off.
+// restoreChain is a chain without rules that stands in the tables of ours on a
+// host whose forwarding one of us turned on. A daemon that goes while another
+// stays leaves the chain in the other's table, and whichever goes last turns
+// the forwarding off.
 const restoreChain = "ip_forward_was_off"
 
 // probeRules returns why the kernel has no nftables for us.
@@ -36,7 +39,7 @@ func (m *Manager) replaceRules(st *state) error {
 	if st.Gateways[NAT].IsValid() {
 		addChain(conn, route, m.masqueradeChain(st))
 	}
-	if st.ForwardingOff != "" && st.ForwardingOff == bootID() {
+	if st.turnedOn() {
 		conn.AddChain(&nftables.Chain{Name: restoreChain, Table: route})
 	}
 	if err := m.guard(conn, m.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
@@ -108,8 +111,8 @@ func (m *Manager) masqueradeChain(st *state) chain {
 }
 
 // noteForwarding writes into st whether the host's forwarding is to be turned
-// off when the last of us goes: it is off now, or was before this or another
-// daemon of ours.
+// off when the last of us goes: it is off now, or one of us turned it on. A
+// host on which someone else turned it off meanwhile is one where it is off.
 func (m *Manager) noteForwarding(st *state) error {
 	on, err := forwarding()
 	if err != nil {
@@ -128,17 +131,31 @@ func (m *Manager) noteForwarding(st *state) error {
 		return err
 	}
 	for _, c := range chains {
-		if c.Name == restoreChain && strings.HasPrefix(c.Table.Name, prefix+"_") {
+		if c.Name == restoreChain && ours(c.Table) {
 			st.ForwardingOff = bootID()
 		}
 	}
 	return nil
 }
 
-// removeRules removes our tables. The host's forwarding becomes what it was
-// before us, unless another table translates addresses by then: whoever wrote
-// that needs the forwarding too.
-func (m *Manager) removeRules() error {
+// ours reports whether t belongs to this daemon or another of its kind.
+func ours(t *nftables.Table) bool { return strings.HasPrefix(t.Name, prefix+"_") }
+
+// removeRules removes our tables. If one of us turned the host's forwarding on,
+// it is turned off, unless another table translates addresses by then: whoever
+// wrote that needs the forwarding too. A daemon of ours then inherits the task.
+func (m *Manager) removeRules(st *state) error {
+	const tries = 5 // another daemon may remove its table after it was listed
+	var err error
+	for range tries {
+		if err = m.tryRemoveRules(st); !errors.Is(err, unix.ENOENT) {
+			break
+		}
+	}
+	return err
+}
+
+func (m *Manager) tryRemoveRules(st *state) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -147,20 +164,26 @@ func (m *Manager) removeRules() error {
 	if err != nil {
 		return err
 	}
-	restore, needed, found := false, false, map[nftables.TableFamily]bool{}
+	restore, found := st.turnedOn(), map[nftables.TableFamily]bool{}
+	var needing []*nftables.Table
 	for _, c := range chains {
 		switch {
 		case c.Table.Name == m.table():
 			found[c.Table.Family] = true
 			restore = restore || c.Name == restoreChain
 		case c.Type == nftables.ChainTypeNAT && hooked(c, nftables.ChainHookPostrouting):
-			needed = true
+			needing = append(needing, c.Table)
 		}
 	}
 	for f := range found {
 		conn.DelTable(&nftables.Table{Name: m.table(), Family: f})
 	}
-	if err := conn.Flush(); err != nil || !restore || needed {
+	for _, t := range needing {
+		if restore && ours(t) {
+			conn.AddChain(&nftables.Chain{Name: restoreChain, Table: t})
+		}
+	}
+	if err := conn.Flush(); err != nil || !restore || len(needing) > 0 {
 		return err
 	}
 	return setForwarding(false)

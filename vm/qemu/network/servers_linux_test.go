@@ -30,14 +30,12 @@ func daemon(t *testing.T, do func(func() error) error, args ...string) {
 func (s space) serveDNS(t *testing.T, name, address string) {
 	t.Helper()
 	daemon(t, s.Do, "--address=/"+name+"/"+address)
-	deadline := time.Now().Add(5 * time.Second)
-	for {
-		if _, err := s.try("busybox", "nslookup", "-type=a", name, "127.0.0.1"); err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("the DNS server of the internet does not answer")
-		}
+	answers := func() bool {
+		_, err := s.try("busybox", "nslookup", "-type=a", name, "127.0.0.1")
+		return err == nil
+	}
+	if !until(answers) {
+		t.Fatal("the DNS server of the internet does not answer")
 	}
 }
 
@@ -50,15 +48,15 @@ func serveLAN(t *testing.T, bridge, address string) {
 		"--dhcp-leasefile="+leases, "--dhcp-range="+address+","+address)
 }
 
-// receive waits a moment for a packet on a UDP port.
-func receive(port int, listening chan<- struct{}) error {
+// receive waits for a packet on a UDP port.
+func receive(port int, wait time.Duration, listening chan<- struct{}) error {
 	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
 	close(listening)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	if err := c.SetReadDeadline(time.Now().Add(500 * time.Millisecond)); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return err
 	}
 	_, _, err = c.ReadFrom(make([]byte, 1500))

@@ -22,7 +22,8 @@ type state struct {
 	Guests   []guest               `json:"guests"`
 
 	// ForwardingOff is the boot of the host during which it did not forward
-	// packets before us, so that its forwarding is turned off again in the end.
+	// packets when one of us needed that, so that its forwarding is turned off
+	// again in the end.
 	ForwardingOff string `json:"forwarding_off,omitempty"`
 }
 
@@ -98,6 +99,9 @@ func (st *state) find(mac string) *guest {
 	}
 	return nil
 }
+
+// turnedOn reports whether the host forwards packets because of us.
+func (st *state) turnedOn() bool { return st.ForwardingOff != "" && st.ForwardingOff == bootID() }
 
 // managed returns the networks of ours that there shall be.
 func (st *state) managed() []Kind {

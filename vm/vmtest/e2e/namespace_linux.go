@@ -10,7 +10,7 @@ import (
 // nothing is in it.
 type Namespace struct{ netns.NsHandle }
 
-// NewNamespace makes a network namespace with a loopback device alone and nothing
+// NewNamespace makes a network namespace with a loopback device alone and none
 // of the host's settings, for which the process needs CAP_SYS_ADMIN. Whoever
 // makes it closes it.
 func NewNamespace() (Namespace, error) {
