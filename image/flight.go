@@ -98,15 +98,37 @@ func (c *Cache) wait(ctx context.Context, f *flight, url string, report func(Pro
 	}
 }
 
-// nextURL returns a URL that was not tried yet.
+// flight returns the flight of an image, nil if there is none, and how many
+// wait for it.
+func (c *Cache) flight(s Sum) (f *flight, waiting int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f = c.flights[s]; f != nil {
+		waiting = f.waiting
+	}
+	return f, waiting
+}
+
+// nextURL returns a URL that was not tried yet. If there is none, the flight
+// ends, and takes nobody on any more whose URL would not be tried.
 func (c *Cache) nextURL(f *flight) (string, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.tried == len(f.urls) {
+		delete(c.flights, f.sum)
 		return "", false
 	}
 	f.tried++
 	return f.urls[f.tried-1], true
+}
+
+// unlist makes room for another flight of the same image, unless there is one.
+func (c *Cache) unlist(f *flight) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.flights[f.sum] == f {
+		delete(c.flights, f.sum)
+	}
 }
 
 // fly brings an image, from the first URL that works.
@@ -116,9 +138,7 @@ func (c *Cache) fly(f *flight) {
 			f.err = context.Cause(f.ctx)
 		}
 		f.cancel(nil)
-		c.mu.Lock()
-		delete(c.flights, f.sum)
-		c.mu.Unlock()
+		c.unlist(f)
 		close(f.done)
 	}()
 	defer func() {
