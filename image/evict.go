@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -104,16 +105,79 @@ func (c *Cache) pick(keep Sum) (string, Sum, error) {
 
 // evictPart removes a download unless somebody has just gone on with it.
 func (c *Cache) evictPart(s Sum, why string) (bool, error) {
+	f, trash, err := c.takePart(s)
+	if err == nil && f == nil {
+		err = removeIfThere(trash)
+	}
+	switch {
+	case err != nil:
+		return false, fmt.Errorf("evicting download %s: %w", s, err)
+	case f == nil:
+		c.log.Info("download evicted", "image", s, "reason", why)
+	}
+	return true, nil // with a flight: look again
+}
+
+// RemoveDownload removes what is on disk of an image's download, for a caller
+// whose machine no longer needs it. A download that others wait for, or whose
+// image a machine needs, stays. One that is being stopped is waited for.
+func (c *Cache) RemoveDownload(ctx context.Context, s Sum) error {
+	for {
+		f, waiting := c.flight(s)
+		switch {
+		case waiting > 0, f == nil && !exists(c.partPath(s)) && !exists(c.partPath(s)+".json"):
+			return nil
+		case f != nil:
+			select {
+			case <-f.done:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+			continue
+		}
+		used, err := c.holds.count()
+		if err != nil {
+			return fmt.Errorf("removing download %s: %w", s, err)
+		}
+		if used[s] > 0 {
+			return nil
+		}
+		if _, err := c.evictPart(s, "the machine that needed it is gone"); err != nil {
+			return err
+		}
+	}
+}
+
+// takePart moves a download to where the next Open sweeps, and returns where
+// to: to unlink a large file takes long. One that is under way stays; its flight
+// is returned.
+func (c *Cache) takePart(s Sum) (f *flight, trash string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flights[s] != nil {
-		return true, nil // look again
+	if f := c.flights[s]; f != nil {
+		return f, "", nil
 	}
-	if err := removePart(c.partPath(s)); err != nil {
-		return false, fmt.Errorf("evicting download %s: %w", s, err)
+	trash = filepath.Join(c.dir, ".trash-"+s.String()+".part")
+	if err := removeIfThere(c.partPath(s) + ".json"); err != nil {
+		return nil, "", err
 	}
-	c.log.Info("download evicted", "image", s, "reason", why)
-	return true, nil
+	if err := os.Rename(c.partPath(s), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, "", err
+	}
+	return nil, trash, nil
+}
+
+// expireParts removes the downloads that nobody has gone on with for long.
+func (c *Cache) expireParts() {
+	parts, err := c.idleParts()
+	for _, p := range parts {
+		if err == nil && time.Since(p.at) > keepParts {
+			_, err = c.evictPart(p.sum, "nobody went on with it for long")
+		}
+	}
+	if err != nil {
+		c.log.Warn("old downloads not removed", "error", err)
+	}
 }
 
 // leftover is a download on disk that is not under way.

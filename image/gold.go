@@ -60,6 +60,7 @@ func (c *Cache) publish(ctx context.Context, staging string, t *tree, url string
 		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
 	}
 	c.trim(p.sum)
+	c.expireParts()
 	return c.goldOf(&r), nil
 }
 

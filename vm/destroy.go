@@ -64,7 +64,7 @@ func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *
 		j.endDestruction(destroyError(ctx, id, err))
 		return
 	}
-	if err := m.bury(r); err != nil {
+	if err := m.bury(ctx, r); err != nil {
 		log.Error("destruction failed", "err", err)
 		m.survived(r)
 		j.endDestruction(storeError(id, err))
@@ -126,14 +126,17 @@ func (m *Manager) tell(ctx context.Context, r *record) {
 	m.try(ctx, r, o)
 }
 
-// bury removes the machine's folder, and its record or, where a callback is
-// due, all of the record that can be seen.
-func (m *Manager) bury(r *record) error {
+// bury removes the machine's folder, its unfinished download, and its record
+// or, where a callback is due, all of the record that can be seen.
+func (m *Manager) bury(ctx context.Context, r *record) error {
 	if err := os.RemoveAll(filepath.Join(m.Dir, r.ID)); err != nil {
 		return fmt.Errorf("removing the machine's folder: %w", err)
 	}
 	m.Images.Release(r.ID)
-	var err error
+	err := m.removeDownload(ctx, r)
+	if err != nil {
+		return err
+	}
 	if r.due() {
 		r.Gone = true
 		err = m.store.keep(r)
@@ -144,6 +147,28 @@ func (m *Manager) bury(r *record) error {
 		m.unlist(r.ID, r.Key)
 	}
 	return err
+}
+
+// removeDownload removes what is left of the download of a machine whose
+// creation did not end, unless another machine needs it. A download that broke
+// stays for the next request, as its error promised. An error means that the
+// daemon stops; what cannot be removed does not stop the destruction.
+func (m *Manager) removeDownload(ctx context.Context, r *record) error {
+	if r.Error != nil && (r.Error.Code == CodeImageDownload || r.Error.Code == CodeImageStalled) {
+		return nil
+	}
+	src, err := r.Spec.source()
+	if err != nil {
+		return nil // of a record that cannot be read
+	}
+	err = m.Images.RemoveDownload(ctx, src.Sum)
+	if err != nil && ctx.Err() != nil {
+		return shuttingDown()
+	}
+	if err != nil {
+		m.logOf(r).Warn("download not removed", "err", err)
+	}
+	return nil
 }
 
 // forget removes a tombstone whose callback is done with. Where the daemon

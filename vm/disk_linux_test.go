@@ -53,7 +53,7 @@ func TestFullDisk(t *testing.T) {
 		t.Run(fmt.Sprint(pages, " pages free"), func(t *testing.T) {
 			h := newHouse(t)
 			h.smallDisk(4)
-			h.reserve = -1
+			h.limits.FreeBytes = -1
 			h.open()
 			old := h.delivered(h.create(h.request()).ID)
 			room := h.fill(pages)
@@ -118,7 +118,7 @@ func TestDiskFailsAtEachStep(t *testing.T) {
 		t.Run(string(step), func(t *testing.T) {
 			h := newHouse(t)
 			h.smallDisk(4)
-			h.reserve = -1
+			h.limits.FreeBytes = -1
 			remount := func(flags uintptr) error {
 				return unix.Mount("", h.dir, "", unix.MS_REMOUNT|flags, "")
 			}

@@ -32,7 +32,7 @@ type house struct {
 	dir     string
 	driver  *vmtest.Driver
 	options func(*vm.Options)
-	reserve int64 // bytes of the disk that images leave free; 0 is their own default
+	limits  image.Limits
 	control func(network, address string, c syscall.RawConn) error
 
 	images    *image.Cache
@@ -90,7 +90,7 @@ func (h *house) open() *house {
 	log := slog.New(slog.NewTextHandler(testWriter{h.t}, nil))
 	var err error
 	h.images, err = image.Open(filepath.Join(h.dir, "images"), image.Options{
-		Log: log, DialControl: h.control, Limits: image.Limits{FreeBytes: h.reserve},
+		Log: log, DialControl: h.control, Limits: h.limits,
 	})
 	must(h.t, err)
 	h.callbacks = callback.New(callback.Options{DialControl: h.control})
