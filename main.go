@@ -36,7 +36,7 @@ func main() {
 		debug.SetGCPercent(50) // Go's default, 100, suits programs that need not leave the memory to machines
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if client.Asked(os.Args[1:]) {
+	if client.HasVerb(os.Args[1:]) {
 		context.AfterFunc(ctx, stop) // a second signal ends the program at once
 		os.Exit(client.Run(ctx, client.Options{Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: buildInfo()}))
 	}

@@ -2,7 +2,7 @@ package client
 
 import (
 	"context"
-	"crypto/md5" // published sums are of this type, too
+	"crypto/md5" // some publishers still use it
 	"crypto/sha1"
 	"crypto/sha256"
 	"crypto/sha512"
@@ -17,44 +17,44 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// hashes are the types of checksums that the daemon takes.
+// hashes are the checksum types that the daemon accepts.
 var hashes = map[string]func() hash.Hash{"md5": md5.New, "sha1": sha1.New, "sha256": sha256.New, "sha512": sha512.New}
 
-// sumType tells the type of a checksum in hex by its length. What is none is
-// for the daemon to refuse.
-func sumType(sum string) string {
+// inferChecksumType returns the type of a checksum in hex with this length. If no type matches, it returns sha256, and
+// the daemon refuses the checksum.
+func inferChecksumType(checksum string) string {
 	for name, h := range hashes {
-		if len(sum) == 2*h().Size() {
+		if len(checksum) == 2*h().Size() {
 			return name
 		}
 	}
 	return "sha256"
 }
 
-func (c *cli) checksumCommand() *cobra.Command {
-	var kind string
+func newChecksumCommand(c *cli) *cobra.Command {
+	var checksumType string
 	cmd := &cobra.Command{
 		Use: "checksum FILE|URL", Short: "Print the checksum of an image's archive",
-		Long: "Prints the checksum of an image's archive in hex. Of a URL it is the sum of what the\nserver sends now: right if the server and the way to it are to be trusted.",
+		Long: "Prints the checksum of an image's archive in hex. For a URL, it is the checksum of what the server\nsends now. It proves nothing if you do not trust the server and the connection.",
 		Args: cobra.ExactArgs(1),
-		RunE: c.verb(func(ctx context.Context, args []string) error {
-			sum, err := c.sum(ctx, args[0], kind)
+		RunE: c.run(func(ctx context.Context, args []string) error {
+			sum, err := computeChecksum(ctx, &c.output, args[0], checksumType)
 			if err != nil {
 				return err
 			}
-			_, err = fmt.Fprintln(c.Stdout, sum)
+			_, err = fmt.Fprintln(c.stdout, sum)
 			return err
 		}),
 	}
-	cmd.Flags().StringVar(&kind, "type", "sha256", "md5, sha1, sha256 or sha512")
+	cmd.Flags().StringVar(&checksumType, "type", "sha256", "md5, sha1, sha256 or sha512")
 	return cmd
 }
 
-// sum reads a file, or what a URL serves, and returns its checksum in hex.
-func (c *cli) sum(ctx context.Context, source, kind string) (string, error) {
-	newHash, ok := hashes[strings.ToLower(kind)]
+// computeChecksum reads a file or URL and returns its checksum in hex.
+func computeChecksum(ctx context.Context, out *output, source, checksumType string) (string, error) {
+	newHash, ok := hashes[strings.ToLower(checksumType)]
 	if !ok {
-		return "", usage("checksum type %q: it must be md5, sha1, sha256 or sha512", kind)
+		return "", usageError("checksum type %q: it must be md5, sha1, sha256 or sha512", checksumType)
 	}
 	r, size, err := openSource(ctx, source)
 	if err != nil {
@@ -62,11 +62,10 @@ func (c *cli) sum(ctx context.Context, source, kind string) (string, error) {
 	}
 	defer r.Close()
 	h := newHash()
-	p := c.newProgress()
+	p := out.newProgress()
 	defer p.end()
-	p.enter("computing the checksum of "+source, true)
-	m := &meter{Reader: r, progress: p, total: size}
-	if _, err := io.Copy(h, m); err != nil {
+	p.setStage("computing the checksum of "+source, true)
+	if _, err := io.Copy(h, &progressReader{Reader: r, progress: p, total: size}); err != nil {
 		if ctx.Err() != nil {
 			return "", errInterrupted
 		}
@@ -75,7 +74,7 @@ func (c *cli) sum(ctx context.Context, source, kind string) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// openSource opens a file or a URL. The size is -1 where nobody knows.
+// openSource opens a file or URL. The size is -1 if it is not known.
 func openSource(ctx context.Context, source string) (io.ReadCloser, int64, error) {
 	if !strings.HasPrefix(source, "http://") && !strings.HasPrefix(source, "https://") {
 		f, err := os.Open(source)
@@ -91,10 +90,10 @@ func openSource(ctx context.Context, source string) (io.ReadCloser, int64, error
 	}
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, source, nil)
 	if err != nil {
-		return nil, 0, usage("%w", err)
+		return nil, 0, usageError("%w", err)
 	}
-	// What the server stores is summed up, as the daemon does, not what it
-	// could be unpacked to on the way.
+	// Like the daemon, compute the checksum of the file on the server. With another encoding the transport would
+	// decompress it.
 	req.Header.Set("Accept-Encoding", "identity")
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
@@ -105,22 +104,22 @@ func openSource(ctx context.Context, source string) (io.ReadCloser, int64, error
 	}
 	if res.StatusCode != http.StatusOK {
 		_ = res.Body.Close()
-		return nil, 0, fmt.Errorf("reading %s: the server answers %s", source, res.Status)
+		return nil, 0, fmt.Errorf("reading %s: the server returned %s", source, res.Status)
 	}
 	return res.Body, res.ContentLength, nil
 }
 
-// meter tells of the bytes that are read through it.
-type meter struct {
+// progressReader reports the bytes read through it.
+type progressReader struct {
 	io.Reader
 	progress *progress
 	total    int64
 	n        int64
 }
 
-func (m *meter) Read(b []byte) (int, error) {
-	n, err := m.Reader.Read(b)
-	m.n += int64(n)
-	m.progress.bytes(m.n, m.total)
+func (r *progressReader) Read(b []byte) (int, error) {
+	n, err := r.Reader.Read(b)
+	r.n += int64(n)
+	r.progress.setBytes(r.n, r.total)
 	return n, err
 }

@@ -18,75 +18,74 @@ import (
 
 func TestMain(m *testing.M) { harness.Main(m) }
 
-// The scripts type what people and CI jobs type, at the built program, which
-// talks to a daemon over HTTP.
+// The scripts run the built program like people and CI jobs do, against a daemon over HTTP.
 func TestScripts(t *testing.T) {
 	type key struct{}
 	program := harness.Binary(t)
-	of := func(ts *testscript.TestScript) *rig { return ts.Value(key{}).(*rig) }
+	envOf := func(ts *testscript.TestScript) *scriptEnv { return ts.Value(key{}).(*scriptEnv) }
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
-			r, err := newRig(t, env)
-			env.Values[key{}] = r
+			e, err := newScriptEnv(t, env)
+			env.Values[key{}] = e
 			return err
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			// daemon start [FLAG...] and daemon stop
 			"daemon": func(ts *testscript.TestScript, _ bool, args []string) {
 				if args[0] == "stop" {
-					of(ts).stop()
+					envOf(ts).stop()
 					return
 				}
-				ts.Check(of(ts).start(args[1:]))
-				ts.Setenv("OSX_BUILDER_HOST", of(ts).daemon.URL)
+				ts.Check(envOf(ts).start(args[1:]))
+				ts.Setenv("OSX_BUILDER_HOST", envOf(ts).daemon.URL)
 			},
-			// release lets the slow image go on.
+			// release sends the rest of the slow image.
 			"release": func(ts *testscript.TestScript, _ bool, _ []string) {
-				of(ts).open.Do(func() { close(of(ts).release) })
+				envOf(ts).releaseImage()
 			},
-			// exits CODE WORD... runs osx-builder with the words.
+			// exits CODE ARG... runs osx-builder and checks its exit code.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {
 				err := ts.Exec(program, args[1:]...)
 				code := 0
 				if e := new(exec.ExitError); errors.As(err, &e) {
 					code = e.ExitCode()
 				}
-				want(ts, args[0], code)
+				checkExitCode(ts, args[0], code)
 			},
-			// launch NAME WORD..., tells NAME TEXT, interrupt NAME, finish NAME CODE
-			"launch":    func(ts *testscript.TestScript, _ bool, args []string) { of(ts).launch(ts, args[0], args[1:]) },
-			"tells":     func(ts *testscript.TestScript, _ bool, args []string) { of(ts).tells(ts, args[0], args[1]) },
-			"interrupt": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(of(ts).interrupt(args[0])) },
+			// launch NAME ARG... runs osx-builder in the background. expect NAME TEXT waits for output, interrupt NAME sends
+			// SIGINT, and finish NAME CODE waits for the end and checks the exit code.
+			"launch":    func(ts *testscript.TestScript, _ bool, args []string) { envOf(ts).launch(ts, args[0], args[1:]) },
+			"expect":    func(ts *testscript.TestScript, _ bool, args []string) { envOf(ts).expect(ts, args[0], args[1]) },
+			"interrupt": func(ts *testscript.TestScript, _ bool, args []string) { ts.Check(envOf(ts).interrupt(args[0])) },
 			"finish": func(ts *testscript.TestScript, _ bool, args []string) {
-				want(ts, args[1], of(ts).finish(ts, args[0]))
+				checkExitCode(ts, args[1], envOf(ts).finish(ts, args[0]))
 			},
-			"document": document,
-			// envsubst FILE puts the script's variables into a file.
+			"document": checkDocument,
+			// envsubst FILE replaces the script's variables in a file.
 			"envsubst": func(ts *testscript.TestScript, _ bool, args []string) {
 				text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 			},
-			// only notes the id of the only machine.
-			"only": func(ts *testscript.TestScript, _ bool, _ []string) { only(ts, of(ts).daemon) },
+			// setid sets $ID to the id of the only machine.
+			"setid": func(ts *testscript.TestScript, _ bool, _ []string) { setID(ts, envOf(ts).daemon) },
 		},
 	})
 }
 
-func want(ts *testscript.TestScript, code string, got int) {
+func checkExitCode(ts *testscript.TestScript, code string, got int) {
 	if w, err := strconv.Atoi(code); err != nil || got != w {
 		ts.Fatalf("got exit code %d, want %s", got, code)
 	}
 }
 
-// document holds that standard output is one JSON document, and notes the id
-// in it. With words NAME=VALUE it holds the fields, too.
-func document(ts *testscript.TestScript, _ bool, args []string) {
+// checkDocument checks that stdout is one JSON document, and sets $ID to its id. Arguments NAME=VALUE check its fields.
+func checkDocument(ts *testscript.TestScript, _ bool, args []string) {
 	var v map[string]any
 	d := json.NewDecoder(strings.NewReader(ts.ReadFile("stdout")))
 	ts.Check(d.Decode(&v))
 	if d.More() {
-		ts.Fatalf("more follows the document")
+		ts.Fatalf("stdout contains more than one document")
 	}
 	if id, ok := v["id"].(string); ok {
 		ts.Setenv("ID", id)
@@ -99,7 +98,7 @@ func document(ts *testscript.TestScript, _ bool, args []string) {
 	}
 }
 
-func only(ts *testscript.TestScript, d *e2e.Daemon) {
+func setID(ts *testscript.TestScript, d *e2e.Daemon) {
 	var list struct{ VMs []struct{ ID string } }
 	a, err := d.Do("GET", "/vms", "", nil)
 	ts.Check(err)

@@ -3,51 +3,57 @@ package client
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 )
 
-// The exit codes, for scripts. README explains them.
+// The exit codes, for scripts. README documents them.
 const (
 	exitOK           = 0
 	exitFailed       = 1   // the machine failed
-	exitUsage        = 2   // the command line or the request is wrong
-	exitNotFound     = 3   // no such machine or image
-	exitConflict     = 4   // the state of the machine or image forbids it
-	exitUnavailable  = 5   // the daemon cannot be reached, or can make no machine now
-	exitTimeout      = 6   // not within --timeout
-	exitUnauthorized = 7   // the daemon does not let this client, or this image's host
-	exitOther        = 8   // anything else, as a fault in the daemon or a file that cannot be written
+	exitUsage        = 2   // the command line or the request is invalid
+	exitNotFound     = 3   // the machine or image does not exist
+	exitConflict     = 4   // the state of the machine or image does not allow it
+	exitUnavailable  = 5   // the daemon cannot be reached or cannot create machines now
+	exitTimeout      = 6   // --timeout was reached
+	exitUnauthorized = 7   // the daemon refuses this client or the image's host
+	exitOther        = 8   // any other error, such as a bug in the daemon or a file that cannot be written
 	exitInterrupted  = 130 // Ctrl-C or SIGTERM
 )
 
-// failure is an error that knows its exit code.
-type failure struct {
-	exit int
+// exitError is an error with an exit code.
+type exitError struct {
+	code int
 	err  error
 }
 
-func (f *failure) Error() string { return f.err.Error() }
+func (e *exitError) Error() string { return e.err.Error() }
 
-func (f *failure) Unwrap() error { return f.err }
+func (e *exitError) Unwrap() error { return e.err }
 
-// refusal is the daemon's answer to a request that it did not fulfil.
-type refusal struct {
+// usageError returns an error in the command line that is found only after the verb has started.
+func usageError(format string, args ...any) error {
+	return &exitError{exitUsage, fmt.Errorf(format, args...)}
+}
+
+// apiError is an error that the daemon returned.
+type apiError struct {
 	status  int
 	Code    string `json:"code"`
 	Message string `json:"message"`
 	Field   string `json:"field"`
 }
 
-func (r *refusal) Error() string {
-	text := r.Message + " (" + r.Code
-	if r.Field != "" {
-		text += ", field " + r.Field
+func (e *apiError) Error() string {
+	text := e.Message + " (" + e.Code
+	if e.Field != "" {
+		text += ", field " + e.Field
 	}
 	return text + ")"
 }
 
-func (r *refusal) exit() int {
-	switch r.status {
+func (e *apiError) exitCode() int {
+	switch e.status {
 	case http.StatusBadRequest, http.StatusMethodNotAllowed, http.StatusRequestEntityTooLarge,
 		http.StatusUnsupportedMediaType, http.StatusUnprocessableEntity:
 		return exitUsage
@@ -64,20 +70,19 @@ func (r *refusal) exit() int {
 	}
 }
 
-// exitCode is what the process ends with. An interruption wins over the error
-// that it caused.
+// exitCode returns the exit code for an error. If the process was interrupted, the code says so, whatever the error.
 func exitCode(ctx context.Context, err error) int {
-	var f *failure
-	var r *refusal
+	var withCode *exitError
+	var fromAPI *apiError
 	switch {
 	case err == nil:
 		return exitOK
 	case ctx.Err() != nil:
 		return exitInterrupted
-	case errors.As(err, &f):
-		return f.exit
-	case errors.As(err, &r):
-		return r.exit()
+	case errors.As(err, &withCode):
+		return withCode.code
+	case errors.As(err, &fromAPI):
+		return fromAPI.exitCode()
 	case errors.Is(err, context.DeadlineExceeded):
 		return exitTimeout
 	default:

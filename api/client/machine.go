@@ -1,56 +1,49 @@
 package client
 
 import (
+	"context"
 	"encoding/json"
-	"fmt"
-	"time"
+	"errors"
+	"net/http"
+
+	"github.com/spf13/cobra"
 )
 
-// machine is what the command line itself reads of a machine's document.
-type machine struct {
-	ID     string `json:"id"`
-	Phase  string `json:"phase"`
-	Status string `json:"status"`
-	IP     string `json:"ip_address"`
-	CPUs   int    `json:"cpus"`
-	Memory string `json:"memory"`
-	Image  struct {
-		URL string `json:"url"`
-	} `json:"image"`
-	Progress  *amount   `json:"progress"`
-	Error     *refusal  `json:"error"`
-	CreatedAt time.Time `json:"created_at"`
-
-	document []byte // all of it, as the daemon sent it
+func newGetCommand(c *cli) *cobra.Command {
+	return c.withFieldFlag(&cobra.Command{
+		Use: "get ID", Short: "Print a machine's document", Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeMachines,
+		RunE: c.run(func(ctx context.Context, args []string) error {
+			daemon, err := c.newClient()
+			if err != nil {
+				return err
+			}
+			document, err := daemon.get(ctx, vmPath(args[0], ""))
+			return errors.Join(err, c.printDocument(document))
+		}),
+	})
 }
 
-// amount is how far a download or an unpacking is.
-type amount struct {
-	Bytes int64  `json:"bytes"`
-	Total *int64 `json:"total"` // nil where nobody knows
-}
-
-func parseMachine(document []byte) (machine, error) {
-	m := machine{document: document}
-	if err := json.Unmarshal(document, &m); err != nil {
-		return m, fmt.Errorf("reading the machine's document: %w", err)
-	}
-	return m, nil
-}
-
-// failed is the error of a machine whose making failed.
-func (m machine) failed() error {
-	if m.Error == nil {
-		m.Error = &refusal{Code: "unknown", Message: "the daemon does not say why"}
-	}
-	return &failure{exitFailed, fmt.Errorf("machine %s failed: %w", m.ID, m.Error)}
-}
-
-// image is an entry of the cache.
-type image struct {
-	Checksum   string    `json:"checksum"`
-	DiskBytes  int64     `json:"disk_bytes"`
-	VMs        int       `json:"vms"`
-	LastUsedAt time.Time `json:"last_used_at"`
-	URL        string    `json:"url"`
+func newPowerCommand(c *cli) *cobra.Command {
+	actions := []string{"on", "off", "shutdown", "reset", "suspend", "resume"}
+	return c.withFieldFlag(&cobra.Command{
+		Use: "power ID {on|off|shutdown|reset|suspend|resume}", Short: "Change a machine's power state, and print its document", Args: cobra.ExactArgs(2),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, prefix string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 1 {
+				return actions, cobra.ShellCompDirectiveNoFileComp
+			}
+			return c.completeMachines(cmd, args, prefix)
+		},
+		RunE: c.run(func(ctx context.Context, args []string) error {
+			daemon, err := c.newClient()
+			if err != nil {
+				return err
+			}
+			body, err := json.Marshal(map[string]string{"action": args[1]})
+			if err != nil {
+				return err
+			}
+			document, err := daemon.do(ctx, http.MethodPost, vmPath(args[0], "/power"), body, nil)
+			return errors.Join(err, c.printDocument(document))
+		}),
+	})
 }

@@ -10,127 +10,119 @@ import (
 	"github.com/schollz/progressbar/v3"
 )
 
-// quietTime is how often a log is told of the bytes that have come.
-const quietTime = 10 * time.Second
+// logInterval is how often the number of bytes is written if the output is not a terminal.
+const logInterval = 10 * time.Second
 
-// progress tells people how something goes: as a bar where they look on, as
-// plain lines where they read it later.
+// progress shows the progress of an operation: with a bar on a terminal, and with one line per stage otherwise.
 type progress struct {
-	out      io.Writer // nil where nothing is to be told
+	out      io.Writer // nil shows nothing
 	terminal bool
 
-	stage string // what is going on
-	began time.Time
-	told  time.Time // when the log was last told of bytes
+	stage      string
+	startedAt  time.Time // of the stage
+	loggedAt   time.Time // of the last line about bytes
+	lastNotice string
+
 	bar   *progressbar.ProgressBar
-	total int64 // of the bar; -1 where nobody knows
-	noted string
+	total int64 // of the bar; -1 if it is not known
 }
 
-func (c *cli) newProgress() *progress {
-	if c.quiet {
-		return &progress{}
-	}
-	return &progress{out: c.Stderr, terminal: isTerminal(c.Stderr)}
-}
-
-// show tells of a machine's phase and its bytes.
-func (p *progress) show(m machine) {
-	p.noted = ""
+// update shows a machine's phase and the bytes of its image.
+func (p *progress) update(m machine) {
+	p.lastNotice = ""
 	switch m.Phase {
 	case "ready":
-		p.enter(strings.TrimSuffix("ready, "+m.Status, ", "), false)
+		p.setStage(strings.TrimSuffix("ready, "+m.Status, ", "), false)
 		return
 	case "failed":
-		p.enter(m.Phase, false)
+		p.setStage(m.Phase, false)
 		return
 	}
-	p.enter(m.Phase, true)
+	p.setStage(m.Phase, true)
 	if m.Progress == nil {
-		p.turn()
+		p.spin()
 		return
 	}
 	total := int64(-1)
 	if m.Progress.Total != nil {
 		total = *m.Progress.Total
 	}
-	p.bytes(m.Progress.Bytes, total)
+	p.setBytes(m.Progress.Bytes, total)
 }
 
-// enter begins a stage, and ends the one before. One that is live will be
-// told of again and again.
-func (p *progress) enter(stage string, live bool) {
+// setStage starts a stage and ends the previous one. An active stage is followed by calls of spin or setBytes.
+func (p *progress) setStage(stage string, active bool) {
 	if p.out == nil || stage == p.stage {
 		return
 	}
 	p.end()
-	p.stage, p.began, p.told = stage, time.Now(), time.Now()
-	if !p.terminal || !live {
+	p.stage, p.startedAt, p.loggedAt = stage, time.Now(), time.Now()
+	if !p.terminal || !active {
 		fmt.Fprintln(p.out, "osx-builder:", stage)
 	}
 }
 
-// turn shows that a stage goes on whose length nobody knows.
-func (p *progress) turn() {
+// spin shows that a stage of unknown length is active.
+func (p *progress) spin() {
 	if p.out == nil || !p.terminal {
 		return
 	}
 	if p.bar == nil {
 		p.bar, p.total = p.newBar(-1), -1
 	}
-	_ = p.bar.Add(1) // a terminal that is gone is no failure
+	_ = p.bar.Add(1) // a closed terminal is not an error
 }
 
-// bytes tells how far the stage is; total is -1 where nobody knows.
-func (p *progress) bytes(n, total int64) {
+// setBytes shows how many bytes of the stage are done. The total is -1 if it is not known.
+func (p *progress) setBytes(n, total int64) {
 	switch {
 	case p.out == nil:
 	case p.terminal:
 		if p.bar == nil || p.total != total {
-			p.clear()
+			p.clearBar()
 			p.bar, p.total = p.newBar(total), total
 		}
-		_ = p.bar.Set64(n) // as in turn
-	case time.Since(p.told) >= quietTime:
-		p.told = time.Now()
-		fmt.Fprintf(p.out, "osx-builder: %s: %s\n", p.stage, amountText(n, total))
+		_ = p.bar.Set64(n) // as in spin
+	case time.Since(p.loggedAt) >= logInterval:
+		p.loggedAt = time.Now()
+		fmt.Fprintf(p.out, "osx-builder: %s: %s\n", p.stage, bytesText(n, total))
 	}
 }
 
-func amountText(n, total int64) string {
+func bytesText(n, total int64) string {
 	if total <= 0 {
 		return humanize.IBytes(uint64(n))
 	}
 	return fmt.Sprintf("%s of %s (%d %%)", humanize.IBytes(uint64(n)), humanize.IBytes(uint64(total)), 100*n/total)
 }
 
-// note tells of something that goes on, once until something else is shown.
-func (p *progress) note(text string) {
-	if p.out == nil || p.noted == text {
+// notice shows a message, and does not repeat it until the machine is updated.
+func (p *progress) notice(text string) {
+	if p.out == nil || p.lastNotice == text {
 		return
 	}
-	p.clear()
-	p.noted = text
+	p.clearBar()
+	p.lastNotice = text
 	fmt.Fprintln(p.out, "osx-builder:", text)
 }
 
-// end ends the last stage. A terminal keeps a line of each that took a while.
+// end ends the stage. On a terminal, a line with its duration remains.
 func (p *progress) end() {
 	if p.bar != nil {
-		p.clear()
-		fmt.Fprintf(p.out, "osx-builder: %s (%v)\n", p.stage, time.Since(p.began).Round(100*time.Millisecond))
+		p.clearBar()
+		fmt.Fprintf(p.out, "osx-builder: %s (%v)\n", p.stage, time.Since(p.startedAt).Round(100*time.Millisecond))
 	}
 }
 
-// clear takes the bar off the terminal.
-func (p *progress) clear() {
+// clearBar removes the bar from the terminal.
+func (p *progress) clearBar() {
 	if p.bar != nil {
-		_ = p.bar.Clear() // as in turn
+		_ = p.bar.Clear() // as in spin
 		p.bar = nil
 	}
 }
 
-// newBar is a bar for as many bytes, or a spinner for -1.
+// newBar returns a bar for a number of bytes, or a spinner for -1.
 func (p *progress) newBar(total int64) *progressbar.ProgressBar {
 	options := []progressbar.Option{
 		progressbar.OptionSetWriter(p.out), progressbar.OptionSetDescription(p.stage), progressbar.OptionSetWidth(30),

@@ -26,52 +26,51 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// rig is what a script plays with beside the command line: a daemon whose
-// machines are files, and a web site with images.
-type rig struct {
+// scriptEnv is the environment of a script: a daemon with the in-memory driver, and a web server with images.
+type scriptEnv struct {
 	program, memoryDaemon string // paths
 
 	data    string
 	site    *httptest.Server
-	release chan struct{} // closed once the slow image may go on
-	open    sync.Once
+	release chan struct{} // closed when the rest of the slow image may be sent
+	once    sync.Once
 
 	daemon   *e2e.Daemon
 	commands map[string]*command
 }
 
-// command is a command line that runs beside the script.
+// command is a command line that runs in the background.
 type command struct {
 	*exec.Cmd
-	stdout, stderr transcript
+	stdout, stderr buffer
 }
 
-// transcript is what a command has written so far.
-type transcript struct {
+// buffer is the output of a command. It can be read while the command runs.
+type buffer struct {
 	mu   sync.Mutex // guards text
 	text []byte
 }
 
-func (t *transcript) Write(b []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	t.text = append(t.text, b...)
-	return len(b), nil
+func (b *buffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.text = append(b.text, p...)
+	return len(p), nil
 }
 
-func (t *transcript) String() string {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return string(t.text)
+func (b *buffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return string(b.text)
 }
 
-// newRig adds the rig's addresses to the script's environment.
-func newRig(t *testing.T, env *testscript.Env) (*rig, error) {
-	data, err := os.MkdirTemp("", "osxb") // short: sockets will be in it
+// newScriptEnv starts the web server and sets the script's environment variables.
+func newScriptEnv(t *testing.T, env *testscript.Env) (*scriptEnv, error) {
+	data, err := os.MkdirTemp("", "osxb") // short, because it will contain sockets
 	if err != nil {
 		return nil, err
 	}
-	r := &rig{
+	e := &scriptEnv{
 		program: harness.Binary(t), memoryDaemon: harness.MemoryDaemon(t),
 		data: data, release: make(chan struct{}), commands: make(map[string]*command),
 	}
@@ -83,97 +82,101 @@ func newRig(t *testing.T, env *testscript.Env) (*rig, error) {
 		_, _ = w.Write(slow[:len(slow)/2])
 		_ = http.NewResponseController(w).Flush()
 		select {
-		case <-r.release:
+		case <-e.release:
 			_, _ = w.Write(slow[len(slow)/2:])
 		case <-req.Context().Done():
 		}
 	})
-	r.site = httptest.NewServer(mux)
+	e.site = httptest.NewServer(mux)
 	if err := os.WriteFile(filepath.Join(env.WorkDir, "good.tar"), good, 0o644); err != nil {
 		return nil, err
 	}
 	if err := writeCertificate(env.WorkDir); err != nil {
 		return nil, err
 	}
-	env.Setenv("DATA", r.data)
-	env.Setenv("SITE", r.site.URL)
+	env.Setenv("DATA", e.data)
+	env.Setenv("SITE", e.site.URL)
 	env.Setenv("GOOD_SUM", sum(good))
 	env.Setenv("SLOW_SUM", sum(slow))
-	env.Setenv("PATH", filepath.Dir(r.program)+string(filepath.ListSeparator)+env.Getenv("PATH"))
-	env.Defer(r.close)
-	return r, nil
+	env.Setenv("PATH", filepath.Dir(e.program)+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	env.Defer(e.close)
+	return e, nil
 }
 
-func (r *rig) close() {
-	for _, c := range r.commands {
+func (e *scriptEnv) close() {
+	for _, c := range e.commands {
 		_ = c.Process.Kill() // it may have ended
 	}
-	r.stop()
-	r.open.Do(func() { close(r.release) })
-	r.site.CloseClientConnections()
-	r.site.Close()
-	_ = os.RemoveAll(r.data) // a temporary folder
+	e.stop()
+	e.releaseImage()
+	e.site.CloseClientConnections()
+	e.site.Close()
+	_ = os.RemoveAll(e.data) // a temporary folder
 }
 
-// start runs the daemon, at the address that it had before.
-func (r *rig) start(args []string) error {
-	if r.daemon != nil {
-		args = append([]string{"-listen", strings.TrimPrefix(r.daemon.URL, "http://")}, args...)
+// start starts the daemon, at its previous address if it has run before.
+func (e *scriptEnv) start(args []string) error {
+	if e.daemon != nil {
+		args = append([]string{"-listen", strings.TrimPrefix(e.daemon.URL, "http://")}, args...)
 	}
-	d, err := e2e.Start(e2e.Options{Binary: r.memoryDaemon, Data: r.data, Args: append([]string{"-memory-reserve", "1mib"}, args...)})
+	d, err := e2e.Start(e2e.Options{Binary: e.memoryDaemon, Data: e.data, Args: append([]string{"-memory-reserve", "1mib"}, args...)})
 	if err == nil {
-		r.daemon = d
+		e.daemon = d
 	}
 	return err
 }
 
-func (r *rig) stop() {
-	if r.daemon != nil {
-		_ = r.daemon.Stop() // what it says is not the client's matter
+// releaseImage sends the rest of the slow image.
+func (e *scriptEnv) releaseImage() { e.once.Do(func() { close(e.release) }) }
+
+func (e *scriptEnv) stop() {
+	if e.daemon != nil {
+		_ = e.daemon.Stop() // its exit code does not matter here
 	}
 }
 
-// launch runs a command line beside the script.
-func (r *rig) launch(ts *testscript.TestScript, name string, args []string) {
-	c := &command{Cmd: exec.Command(r.program, args...)}
+// launch starts a command line in the background.
+func (e *scriptEnv) launch(ts *testscript.TestScript, name string, args []string) {
+	c := &command{Cmd: exec.Command(e.program, args...)}
 	c.Dir, c.Stdout, c.Stderr = ts.MkAbs("."), &c.stdout, &c.stderr
 	c.Env = append(os.Environ(), "OSX_BUILDER_HOST="+ts.Getenv("OSX_BUILDER_HOST"))
 	ts.Check(c.Start())
-	r.commands[name] = c
+	e.commands[name] = c
 }
 
-// finish waits for a command line that was launched, hands on what it wrote,
-// and returns its exit code.
-func (r *rig) finish(ts *testscript.TestScript, name string) int {
-	c := r.commands[name]
+// finish waits for a launched command line, copies its output to the script, and returns its exit code.
+func (e *scriptEnv) finish(ts *testscript.TestScript, name string) int {
+	c := e.commands[name]
 	if c == nil {
-		ts.Fatalf("no command %s was launched", name)
+		ts.Fatalf("command %s was not launched", name)
 	}
-	_ = c.Wait() // the exit code tells
+	_ = c.Wait() // the exit code is checked instead
 	_, _ = io.WriteString(ts.Stdout(), c.stdout.String())
 	_, _ = io.WriteString(ts.Stderr(), c.stderr.String())
 	return c.ProcessState.ExitCode()
 }
 
-// tells waits until a command line that was launched has said something.
-func (r *rig) tells(ts *testscript.TestScript, name, text string) {
+// expect waits until a launched command line has printed text.
+func (e *scriptEnv) expect(ts *testscript.TestScript, name, text string) {
 	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if c := r.commands[name]; strings.Contains(c.stdout.String()+c.stderr.String(), text) {
+		if c := e.commands[name]; strings.Contains(c.stdout.String()+c.stderr.String(), text) {
 			return
 		}
 	}
-	ts.Fatalf("%s has not said %q within a minute: %s", name, text, &r.commands[name].stderr)
+	ts.Fatalf("%s did not print %q within a minute: %s", name, text, &e.commands[name].stderr)
 }
 
-func (r *rig) interrupt(name string) error { return r.commands[name].Process.Signal(syscall.SIGINT) }
+func (e *scriptEnv) interrupt(name string) error {
+	return e.commands[name].Process.Signal(syscall.SIGINT)
+}
 
-// archive is an image whose machines are files.
+// archive returns an image for the in-memory driver.
 func archive(name string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
 	for file, text := range map[string]string{name + ".vmx": "guestOS = \"other\"\n", "disk.vmdk": strings.Repeat(name, 100_000)} {
 		if err := w.WriteHeader(&tar.Header{Name: file, Mode: 0o644, Size: int64(len(text)), Typeflag: tar.TypeReg}); err != nil {
-			panic(err) // memory
+			panic(err) // writing to memory cannot fail
 		}
 		_, _ = w.Write([]byte(text))
 	}
@@ -181,8 +184,7 @@ func archive(name string) []byte {
 	return b.Bytes()
 }
 
-// writeCertificate writes a certificate for loopback, which signed itself, and
-// its key.
+// writeCertificate writes a self-signed certificate for loopback and its key.
 func writeCertificate(dir string) error {
 	s := httptest.NewTLSServer(nil)
 	defer s.Close()

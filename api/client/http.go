@@ -1,0 +1,143 @@
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+)
+
+const (
+	// answerTimeout is the longest time that an answer may take if the daemon does not have to wait for anything.
+	answerTimeout = time.Minute
+
+	// destroyTimeout is the longest time that destroying a machine may take. The daemon first waits until its other
+	// work on the machine has stopped.
+	destroyTimeout = 5 * time.Minute
+
+	// maxAnswer is the largest document, in bytes. The largest list is smaller.
+	maxAnswer = 256 << 20
+)
+
+// errInterrupted is returned if the user interrupts a request.
+var errInterrupted = errors.New("interrupted")
+
+// apiClient sends requests to a daemon.
+type apiClient struct {
+	name    string // the address as the user wrote it
+	baseURL string // without a slash at the end
+	token   string
+	http    *http.Client
+}
+
+// get returns the document at path.
+func (c *apiClient) get(ctx context.Context, path string) ([]byte, error) {
+	return c.do(ctx, http.MethodGet, path, nil, nil)
+}
+
+// do sends a request and returns the document in the answer.
+func (c *apiClient) do(ctx context.Context, method, path string, body []byte, header http.Header) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	defer cancel()
+	res, err := c.open(ctx, method, path, body, header)
+	if err != nil {
+		return nil, err
+	}
+	defer res.Body.Close()
+	b, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer))
+	if err != nil {
+		return nil, c.requestError(ctx, err)
+	}
+	return b, nil
+}
+
+// stream copies the answer at path to w while it arrives.
+func (c *apiClient) stream(ctx context.Context, path string, w io.Writer) error {
+	res, err := c.open(ctx, http.MethodGet, path, nil, nil)
+	if err != nil {
+		return err
+	}
+	defer res.Body.Close()
+	if _, err = io.Copy(w, res.Body); err != nil && ctx.Err() != nil {
+		return errInterrupted
+	}
+	if errors.Is(err, io.ErrUnexpectedEOF) {
+		return &exitError{exitUnavailable, fmt.Errorf("the connection to %s broke: %w", c.name, err)}
+	}
+	return err
+}
+
+// destroyVM destroys a machine. It returns when nothing of the machine is left.
+func (c *apiClient) destroyVM(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, destroyTimeout)
+	defer cancel()
+	res, err := c.open(ctx, http.MethodDelete, vmPath(id, ""), nil, nil)
+	if err != nil {
+		return err
+	}
+	return res.Body.Close()
+}
+
+func (c *apiClient) removeImage(ctx context.Context, checksum string) error {
+	_, err := c.do(ctx, http.MethodDelete, "/images/"+url.PathEscape(checksum), nil, nil)
+	return err
+}
+
+// open sends a request and returns the answer, whose body is still to be read. An answer with an error status is
+// returned as an [*apiError].
+func (c *apiClient) open(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
+	req, err := http.NewRequestWithContext(ctx, method, c.baseURL+path, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	for name := range header {
+		req.Header.Set(name, header.Get(name))
+	}
+	if body != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	res, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.requestError(ctx, err)
+	}
+	if res.StatusCode < 300 {
+		return res, nil
+	}
+	defer res.Body.Close()
+	text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20)) // a partial body is handled below
+	e := &apiError{status: res.StatusCode}
+	if json.Unmarshal(text, e) != nil || e.Code == "" {
+		return nil, fmt.Errorf("the server at %s is not osx-builder: %s %s returned %s", c.name, method, path, res.Status)
+	}
+	return nil, e
+}
+
+// requestError explains why a request got no answer.
+func (c *apiClient) requestError(ctx context.Context, err error) error {
+	if ctx.Err() != nil {
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+			return fmt.Errorf("waiting for an answer from %s: %w", c.name, ctx.Err())
+		}
+		return errInterrupted
+	}
+	if u := new(url.Error); errors.As(err, &u) {
+		err = u.Err // without the method and the URL
+	}
+	hint := "is the daemon running? use --host or OSX_BUILDER_HOST for another address"
+	if unknown := new(x509.UnknownAuthorityError); errors.As(err, unknown) {
+		hint = "use --ca-cert to trust its certificate"
+	}
+	return &exitError{exitUnavailable, fmt.Errorf("no answer from %s: %w; %s", c.name, err, hint)}
+}
+
+// vmPath returns the path of a machine, followed by rest.
+func vmPath(id, rest string) string { return "/vms/" + url.PathEscape(id) + rest }
