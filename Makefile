@@ -30,7 +30,7 @@ AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := build
-.PHONY: build programs run demo install install-files uninstall dist dist-check test test-vix has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build programs has-root run demo install install-files uninstall dist dist-check test test-vix has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default target)
 
@@ -115,7 +115,14 @@ programs:
 	go build -o $(PROGRAMS)/osx-builder-plain .
 	go build -race -o $(PROGRAMS)/memory-daemon ./vm/vmtest/daemon
 
-test: test-deps build has-vix $(AXE) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
+# Tests that need root run themselves again by sudo, which asks for the password
+# here, once, if it needs one.
+has-root:
+ifeq ($(OS),linux)
+	@$(if $(SUDO),sudo -nHE true 2>/dev/null || sudo -v || { echo 'the tests need root, or sudo to become root'; exit 1; })
+endif
+
+test: has-root test-deps build has-vix $(AXE) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
 	$(TINYVM) $(BUILD) all
 	$(TEST_REPORT) $(GO_TEST) -timeout 30m ./...
 
@@ -150,7 +157,7 @@ shots: test-deps build image ## take screenshots of the page: build/shots/*.png
 lint-api: ## lint the OpenAPI description; needs npx
 	npx -y @redocly/cli@2.77.0 lint api/openapi.json
 
-bench: test-deps build image ## run the benchmarks, which compare with named baselines in one run
+bench: has-root test-deps build image ## run the benchmarks, which compare with named baselines in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./image ./vm/qemu ./vm/vmtest/e2e
 
 crash: test-deps build image ## kill the daemon 200 times, let each file operation fail, and check that nothing is lost or left behind

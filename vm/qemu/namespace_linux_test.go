@@ -25,12 +25,15 @@ const (
 // stays as it is, and reports whether this is that run.
 func inNamespace(t *testing.T) bool {
 	t.Helper()
+	if !e2e.IsolateTest(t) {
+		return false
+	}
 	for _, tool := range []string{"dnsmasq", "nft", "ip"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			without(t, "this test needs "+tool)
 		}
 	}
-	return e2e.IsolateTest(t)
+	return true
 }
 
 // space is a further network namespace.

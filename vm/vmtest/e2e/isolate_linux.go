@@ -108,8 +108,12 @@ func asRoot(mark, program string, args ...string) *exec.Cmd {
 	if exec.Command("sudo", keep, "true").Run() != nil {
 		return nil
 	}
-	// sudo gives root another PATH, and the linker that starts it drops TMPDIR.
-	again := []string{keep, "env", "PATH=" + os.Getenv("PATH"), "TMPDIR=" + os.TempDir(), quickExit}
+	again := []string{
+		keep, "env", quickExit,
+		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin", // the user's, and root's programs
+		"TMPDIR=" + os.TempDir(), // the linker that starts sudo drops it
+		"GIT_OPTIONAL_LOCKS=0",   // git leaves files of the repository to the user
+	}
 	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOENV"} { // of the user's home
 		if value, err := exec.Command("go", "env", name).Output(); err == nil {
 			again = append(again, name+"="+strings.TrimSpace(string(value)))

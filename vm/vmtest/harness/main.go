@@ -3,8 +3,8 @@
 // and the checks that hold for every test. Among them: nothing is left behind,
 // and a failure shows every log.
 //
-// A package that uses it calls [Main] from its TestMain. As root on Linux, its
-// tests then run in a network namespace of their own.
+// A package that uses it calls [Main] from its TestMain. As root on Linux, or with
+// sudo, its tests then run as root with a network and mounts of their own.
 package harness
 
 import (
