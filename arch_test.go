@@ -3,11 +3,14 @@ package main_test
 import (
 	"encoding/json"
 	"errors"
+	"go/ast"
 	"go/parser"
 	"go/token"
+	"go/types"
 	"io"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -94,6 +97,42 @@ func followArrows(t *testing.T, all map[string]goPackage) {
 		}
 		if p.Doc == "" {
 			t.Errorf("package %q has no comment", name)
+		}
+	}
+}
+
+// methodLimits is how many methods a type may have at most. More of them belong
+// to parts with their own state and lock.
+var methodLimits = map[string]int{"vm.Manager": 30}
+
+func TestMethodLimits(t *testing.T) {
+	count := make(map[string]int)
+	for name, p := range packages(t, "vix") {
+		for _, file := range append(p.GoFiles, p.CgoFiles...) {
+			f, err := parser.ParseFile(token.NewFileSet(), filepath.Join(p.Dir, file), nil, parser.SkipObjectResolution)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, d := range f.Decls {
+				if d, ok := d.(*ast.FuncDecl); ok && d.Recv != nil {
+					count[name+"."+strings.TrimPrefix(types.ExprString(d.Recv.List[0].Type), "*")]++
+				}
+			}
+		}
+	}
+	for name, limit := range methodLimits {
+		if n := count[name]; n == 0 || n > limit {
+			t.Errorf("%s has %d methods, want 1 to %d", name, n, limit)
+		}
+	}
+}
+
+// The API calls the Manager's verbs. It reaches through the Manager to nothing,
+// because no field can be seen from outside.
+func TestManagerHasNoVisibleFields(t *testing.T) {
+	for f := range reflect.TypeFor[vm.Manager]().Fields() {
+		if f.Anonymous || f.IsExported() {
+			t.Errorf("vm.Manager has the field %s, want named unexported fields only", f.Name)
 		}
 	}
 }

@@ -88,7 +88,7 @@ func (s *fuzzServer) destroyAll(t testing.TB) {
 			t.Errorf("destroying %s: %v", v.ID, err)
 		}
 	}
-	left, err := os.ReadDir(s.vms.Dir)
+	left, err := os.ReadDir(s.dir)
 	must(t, err)
 	if left = slices.DeleteFunc(left, func(e os.DirEntry) bool { return strings.HasSuffix(e.Name(), ".json") }); len(left) > 0 {
 		t.Errorf("left of destroyed machines: %v", left) // records may stay until callbacks are delivered

@@ -33,7 +33,7 @@ func (g gauges) Collect(c chan<- prometheus.Metric) {
 	gauge := func(d *prometheus.Desc, v float64, labels ...string) {
 		c <- prometheus.MustNewConstMetric(d, prometheus.GaugeValue, v, labels...)
 	}
-	if seen, err := g.vms.Census(context.Background()); err == nil {
+	if seen, err := g.vms.StateCounts(context.Background()); err == nil {
 		for s, n := range seen {
 			status := string(s.Status)
 			if status == "" {
@@ -50,7 +50,7 @@ func (g gauges) Collect(c chan<- prometheus.Metric) {
 		gauge(descImages, float64(len(list)))
 		gauge(descImageBytes, float64(bytes))
 	}
-	if d, err := g.vms.Images.Disk(); err == nil {
+	if d, err := g.vms.Disk(); err == nil {
 		gauge(descFree, float64(d.Free))
 		gauge(descTotal, float64(d.Total))
 		gauge(descReserve, float64(d.Reserve))

@@ -67,11 +67,11 @@ func NewMetrics(version string) *Metrics {
 // Hooks returns the hooks for [vm.Options].
 func (m *Metrics) Hooks() vm.Hooks {
 	return vm.Hooks{
-		Created: m.created,
-		Passed: func(p vm.Phase, took time.Duration) {
+		CreationEnded: m.created,
+		PhaseEnded: func(p vm.Phase, took time.Duration) {
 			m.phaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
 		},
-		CalledBack: func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
+		CallbackTried: func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
 	}
 }
 

@@ -100,7 +100,7 @@ func TestPowerIsExclusive(t *testing.T) {
 		return nil
 	}
 	path := s.do("POST", "/vms", s.seedBody()).header.Get("Location")
-	if a := s.powerAction(path, "off"); a.status != http.StatusConflict || a.Code != vm.CodePower || !strings.Contains(a.Message, "being made") {
+	if a := s.powerAction(path, "off"); a.status != http.StatusConflict || a.Code != vm.CodePower || !strings.Contains(a.Message, "being created") {
 		t.Errorf("during creation: got %d %s, want 409 %s", a.status, a.body, vm.CodePower)
 	}
 	close(created)

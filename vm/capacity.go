@@ -1,94 +1,117 @@
 package vm
 
-import "fmt"
+import (
+	"fmt"
+	"sync"
+)
 
-// admit takes a place among the unfinished creations, and the memory that the
-// machine is promised for as long as it exists.
-func (m *Manager) admit(r *record) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.stopping {
-		return shuttingDown()
+// capacity bounds the machines: how many are created at once, how many exist,
+// and how much memory they have together.
+type capacity struct {
+	driver    Driver
+	creations int // at once
+	machines  int // 0 means any number
+	reserve   int // MiB of the host's memory that machines do not get
+
+	mu       sync.Mutex     // guards what follows
+	promised map[string]int // MiB of memory of each machine that exists; 0 if its creation failed
+	creating int
+}
+
+// admit counts a machine under creation, and the memory that is promised to it
+// for as long as it exists. It fails if that is more than the limits allow.
+func (c *capacity) admit(id string, memory int) error {
+	most := c.limits().Memory
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.creating >= c.creations {
+		return &Error{Code: CodeBusy, Message: fmt.Sprintf("%d machines are being created, which is the limit set by -creations; try again later", c.creating)}
 	}
-	if m.creating >= m.Creations {
-		return &Error{Code: CodeBusy, Message: fmt.Sprintf("%d machines are being created, which is the limit set by -creations; try again in a while", m.creating)}
+	if c.machines > 0 && len(c.promised) >= c.machines {
+		return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("there are %d machines, which is the limit set by -vms; destroy some and try again", len(c.promised))}
 	}
-	if m.VMs > 0 && len(m.promised) >= m.VMs {
-		return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("there are %d machines, which is the limit set by -vms; destroy some and try again", len(m.promised))}
-	}
-	promised := m.promisedMemory()
-	if most := m.limits().Memory; promised+r.Spec.Memory > most {
+	if promised := c.promisedMemory(); promised+memory > most {
 		return &Error{
 			Code: CodeNoCapacity,
-			Message: fmt.Sprintf("%dmib of memory are asked for, and %dmib of the %dmib that this host gives to machines are promised to others (-memory-reserve keeps %dmib back); destroy some and try again",
-				r.Spec.Memory, promised, most, m.MemoryReserve),
+			Message: fmt.Sprintf("the machine needs %dmib of memory, but %dmib of the %dmib available to machines are promised to others (-memory-reserve keeps %dmib for the host); destroy some machines and try again",
+				memory, promised, most, c.reserve),
 		}
 	}
-	m.creating++
-	m.promised[r.ID] = r.Spec.Memory
+	c.creating++
+	c.promised[id] = memory
 	return nil
 }
 
-// Capacity is how many machines there may be, and how large, as clients are told.
-type Capacity struct {
-	CPUs      int    `json:"cpus"`   // of one machine
-	Memory    string `json:"memory"` // of all machines together
-	Promised  string `json:"memory_promised"`
-	Creations int    `json:"creations"`     // unfinished ones
-	VMs       int    `json:"vms,omitempty"` // 0 where memory alone is the limit
+// resume counts a creation that an earlier Manager began.
+func (c *capacity) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.creating++
 }
 
-// Capacity tells the limits in force, and how much of the memory is taken.
-func (m *Manager) Capacity() Capacity {
-	most := m.limits()
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return Capacity{
-		CPUs: most.CPUs, Memory: memoryText(most.Memory), Promised: memoryText(m.promisedMemory()),
-		Creations: m.Creations, VMs: m.VMs,
-	}
+// creationEnded uncounts a machine under creation.
+func (c *capacity) creationEnded() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.creating--
 }
 
-// promisedMemory is the MiB that machines have been promised. The caller holds mu.
-func (m *Manager) promisedMemory() (mib int) {
-	for _, each := range m.promised {
+// setMemory notes the memory that a machine has: 0 once its creation failed. It
+// counts among the machines all the same.
+func (c *capacity) setMemory(id string, mib int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.promised[id] = mib
+}
+
+// remove uncounts a machine that does not exist any more.
+func (c *capacity) remove(id string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.promised, id)
+}
+
+// counts returns how many machines exist and how many are being created.
+func (c *capacity) counts() (machines, creating int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.promised), c.creating
+}
+
+// limits returns how large one machine may be, and how much memory all may have
+// together.
+func (c *capacity) limits() Limits {
+	limits := c.driver.Limits()
+	limits.Memory = max(limits.Memory-c.reserve, MinMemory)
+	return limits
+}
+
+// promisedMemory returns the MiB that all machines have. It needs mu held.
+func (c *capacity) promisedMemory() (mib int) {
+	for _, each := range c.promised {
 		mib += each
 	}
 	return mib
 }
 
-// limits is how large one machine may be, and how much memory all together.
-func (m *Manager) limits() Limits {
-	limits := m.Driver.Limits()
-	limits.Memory = max(limits.Memory-m.MemoryReserve, MinMemory)
-	return limits
+// Capacity is how many machines there may be, and how large, as the API shows
+// it.
+type Capacity struct {
+	CPUs      int    `json:"cpus"`   // of one machine
+	Memory    string `json:"memory"` // of all machines together
+	Promised  string `json:"memory_promised"`
+	Creations int    `json:"creations"`     // unfinished ones
+	VMs       int    `json:"vms,omitempty"` // 0 means that memory is the only limit
 }
 
-// release gives the place of a creation back.
-func (m *Manager) release() {
-	m.mu.Lock()
-	m.creating--
-	m.mu.Unlock()
-}
-
-// promise notes the memory that a machine has: none once its making failed. It
-// counts among the machines all the same.
-func (m *Manager) promise(id string, mib int) {
-	m.mu.Lock()
-	m.promised[id] = mib
-	m.mu.Unlock()
-}
-
-// unlist forgets a machine that is gone, and frees its Idempotency-Key.
-func (m *Manager) unlist(id, key string) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	delete(m.promised, id)
-	if t := m.timers[id]; t != nil {
-		t.Stop()
-	}
-	delete(m.timers, id)
-	if c := m.keys[key]; c != nil && c.id == id {
-		delete(m.keys, key)
+// Capacity returns the limits in force, and how much memory is promised.
+func (m *Manager) Capacity() Capacity {
+	c := m.capacity
+	most := c.limits()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return Capacity{
+		CPUs: most.CPUs, Memory: memoryText(most.Memory), Promised: memoryText(c.promisedMemory()),
+		Creations: c.creations, VMs: c.machines,
 	}
 }

@@ -10,61 +10,65 @@ import (
 )
 
 const (
-	// consolePause lies between two looks at a log that has no more to read.
+	// consolePause is the time between two reads at the end of a log.
 	consolePause = 200 * time.Millisecond
 
-	// followersAtOnce bounds those who follow a console: each holds a
-	// connection and looks at a file again and again.
+	// followersAtOnce bounds the readers that follow a console: each holds a
+	// connection and reads a file again and again.
 	followersAtOnce = 64
 )
 
 // Console opens the last tail bytes of what a machine's guest wrote to its
-// serial port, at most ConsoleTail. With follow, reading goes on as the guest
-// writes: it waits for more until ctx ends or the machine is gone, which is
-// io.EOF, and returns ErrSlow where what is to be read next is kept no more.
+// serial port, at most ConsoleTail. With follow, a reader at the end waits for
+// more until ctx ends or the machine does not exist any more, which is io.EOF.
+// It gets ErrSlow if what it is to read next is not kept any more.
 func (m *Manager) Console(ctx context.Context, id string, tail int64, follow bool) (io.ReadCloser, error) {
-	r, err := m.record(id)
+	r, err := m.store.get(id)
 	if err != nil {
 		return nil, err
 	}
-	d, ok := m.Driver.(Consoler)
+	d, ok := m.opts.Driver.(Consoler)
 	if !ok {
-		return nil, m.notSupported("console")
+		return nil, notSupported(m.opts.Hypervisor, "consoles")
 	}
-	c := &console{ctx: ctx, vms: m, driver: d, machine: m.machine(r), follow: follow}
+	c := &console{ctx: ctx, store: m.store, manager: m.tasks.ctx, driver: d, machine: m.store.machine(r)}
 	if err := c.open(min(tail, ConsoleTail)); err != nil {
 		return nil, clientError(err)
 	}
 	if follow {
 		select {
 		case m.followers <- struct{}{}:
+			c.follow, c.release = true, func() { <-m.followers }
 		default:
 			return nil, errors.Join(&Error{
 				Code:    CodeBusy,
-				Message: fmt.Sprintf("%d follow a console already, which is as many as can; end one, or try again later", followersAtOnce),
+				Message: fmt.Sprintf("%d clients follow a console, which is the limit; end one or try again later", followersAtOnce),
 			}, c.file.Close())
 		}
 	}
 	return c, nil
 }
 
-func (m *Manager) notSupported(what string) error {
-	return &Error{Code: CodeNotSupported, Message: fmt.Sprintf("machines on %s have no %s that can be read here", m.Hypervisor, what)}
+// notSupported is the error for what the machines' hypervisor has not.
+func notSupported(hypervisor, what string) error {
+	return &Error{Code: CodeNotSupported, Message: fmt.Sprintf("the hypervisor %s does not support %s", hypervisor, what)}
 }
 
 // console reads a machine's log.
 type console struct {
 	ctx     context.Context
-	vms     *Manager
+	manager context.Context // ends with the Manager
+	store   *store
 	driver  Consoler
 	machine Machine
 	follow  bool
+	release func() // ends the follower; nil without follow
 
-	file io.ReadSeekCloser
-	at   int64 // the place in file
+	file   io.ReadSeekCloser
+	offset int64 // in file
 }
 
-// noConsole stands for the log of a machine that has none yet.
+// noConsole is the log of a machine that has none yet.
 type noConsole struct{ io.ReadSeeker }
 
 func (noConsole) Read([]byte) (int, error)       { return 0, io.EOF }
@@ -83,7 +87,7 @@ func (c *console) open(tail int64) error {
 	}
 	end, err := file.Seek(0, io.SeekEnd)
 	if err == nil {
-		c.at, err = file.Seek(max(0, end-tail), io.SeekStart)
+		c.offset, err = file.Seek(max(0, end-tail), io.SeekStart)
 	}
 	if err != nil {
 		return errors.Join(err, file.Close())
@@ -92,22 +96,22 @@ func (c *console) open(tail int64) error {
 	return nil
 }
 
-// Read implements io.Reader.
+// Read implements [io.Reader].
 func (c *console) Read(b []byte) (int, error) {
 	for {
 		n, err := c.next(b)
 		if n > 0 || !errors.Is(err, io.EOF) || !c.follow {
 			return n, err
 		}
-		if r, err := c.vms.record(c.machine.ID); err != nil || r.Phase == Failed {
-			return 0, io.EOF // there will be no more
+		if r, err := c.store.get(c.machine.ID); err != nil || r.Phase == Failed {
+			return 0, io.EOF // no more will come
 		}
 		select {
 		case <-time.After(consolePause):
 		case <-c.ctx.Done():
 			return 0, context.Cause(c.ctx)
-		case <-c.vms.ctx.Done():
-			return 0, context.Cause(c.vms.ctx)
+		case <-c.manager.Done():
+			return 0, context.Cause(c.manager)
 		}
 		if _, none := c.file.(noConsole); none {
 			if err := c.open(ConsoleTail); err != nil {
@@ -117,8 +121,8 @@ func (c *console) Read(b []byte) (int, error) {
 	}
 }
 
-// next reads what there is. What lies further back than is kept may have been
-// forgotten while it was read; a log that has become shorter was emptied.
+// next reads what the log has. What is further back than ConsoleKept may have
+// been dropped while it was read. A log that has become shorter was emptied.
 func (c *console) next(b []byte) (int, error) {
 	n, readErr := c.file.Read(b)
 	end, err := c.file.Seek(0, io.SeekEnd)
@@ -126,14 +130,14 @@ func (c *console) next(b []byte) (int, error) {
 		return 0, err
 	}
 	switch {
-	case end < c.at:
-		n, c.at = 0, 0
-	case end-c.at > ConsoleKept:
+	case end < c.offset:
+		n, c.offset = 0, 0
+	case end-c.offset > ConsoleKept:
 		return 0, ErrSlow
 	default:
-		c.at += int64(n)
+		c.offset += int64(n)
 	}
-	if _, err := c.file.Seek(c.at, io.SeekStart); err != nil {
+	if _, err := c.file.Seek(c.offset, io.SeekStart); err != nil {
 		return 0, err
 	}
 	if n == 0 && readErr == nil {
@@ -142,10 +146,10 @@ func (c *console) next(b []byte) (int, error) {
 	return n, readErr
 }
 
-// Close implements io.Closer.
+// Close implements [io.Closer].
 func (c *console) Close() error {
-	if c.follow {
-		<-c.vms.followers
+	if c.release != nil {
+		c.release()
 	}
 	return c.file.Close()
 }

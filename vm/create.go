@@ -1,195 +1,131 @@
 package vm
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"runtime/debug"
-	"syscall"
+	"reflect"
 	"time"
-
-	"osx-builder/image"
 )
 
-// pollEvery is how often a booting machine is asked for a sign of life.
-const pollEvery = 200 * time.Millisecond
-
-// create is the job that makes a machine, settles its record and sends its
-// callback. A failure leaves nothing of the machine but the record; an
-// interruption leaves all for the next owner.
-func (m *Manager) create(ctx context.Context, j *job, r *record) {
-	log := m.logOf(r)
-	log.Info("creating", "image", plainURL(r.Spec.Image.URL), "cpus", r.Spec.CPUs, "memory_mib", r.Spec.Memory, "attempt", r.Attempts)
-	started := time.Now()
-	err := m.build(ctx, j, r)
-	m.release()
-	if ctx.Err() != nil {
-		phase, _ := j.seen()
-		log.Info("creation interrupted", "why", context.Cause(ctx), "phase", phase)
-		if errors.Is(context.Cause(ctx), errStopping) {
-			m.uncount(r)
-		} else {
-			m.Hooks.Created(CodeCancelled)
-		}
-		return
-	}
+// Create accepts a request: when it returns, the record is on disk and the job
+// runs. A key that is not empty makes it idempotent: the same key with the same
+// request returns the same machine for as long as that exists.
+func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error) {
+	s, err := m.check(ctx, q)
 	if err != nil {
-		r.Phase, r.Error = Failed, clientError(err)
-		log.Error("creation failed", "code", r.Error.Code, "err", err)
-		m.discard(ctx, r)
-		m.promise(r.ID, 0)
-		m.Hooks.Created(r.Error.Code)
-	} else {
-		r.Phase, r.Error = Ready, nil
-		log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
-		j.pass()
-		m.Hooks.Created("")
+		return VM{}, err
 	}
-	if !m.settle(ctx, r) {
-		return
+	if key == "" {
+		return m.accept(ctx, s, nil)
 	}
-	m.feed.enter(r.ID, r.Phase, nil)
-	j.settle()
-	m.deliver(ctx, r)
-}
-
-// build lists the steps. Each may be repeated after an interruption.
-func (m *Manager) build(ctx context.Context, j *job, r *record) (err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			m.logOf(r).Error("panic while creating", "panic", p, "stack", string(debug.Stack()))
-			err = &Error{Code: CodeInternal, Message: "internal error; the daemon's log has the details"}
-		}
-	}()
-	if r.Attempts > maxAttempts {
-		return &Error{Code: CodeAttempts, Message: fmt.Sprintf("the daemon ended %d times while it created this machine, so it does not try again", maxAttempts)}
-	}
-	src, err := r.Spec.source()
-	if err != nil {
-		return err
-	}
-	if err := m.Hosts.checkURL("image.url", r.Spec.Image.URL); err != nil {
-		return err // the settings are others than when it was asked for
-	}
-	vm := m.machine(r)
-	vm.Annotation = fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum)
-	j.enter(Downloading)
-	gold, err := m.Images.Ensure(ctx, src, m.reporter(r.ID, j))
-	if err != nil {
-		return err
-	}
-	j.enter(Cloning)
-	if err := m.Driver.Clone(ctx, vm, gold.VMX); err != nil {
-		return fmt.Errorf("cloning the image: %w", err)
-	}
-	j.enter(Starting)
-	if err := m.Driver.Start(ctx, vm); err != nil {
-		return fmt.Errorf("starting the machine: %w", err)
-	}
-	j.enter(Waiting)
-	return m.await(ctx, r, vm)
-}
-
-// await holds until the guest gives a sign of life and its address is known. A
-// guest that does not do so in time may still be well: it may have no tools and
-// need no address. One that switched itself off is not.
-func (m *Manager) await(ctx context.Context, r *record, vm Machine) error {
-	limit := r.Spec.toolsTimeout()
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	for {
-		st, err := m.Driver.Inspect(limited, vm)
-		if err == nil {
-			m.feed.saw(vm.ID, st.Power)
+		res, isNew := m.keys.reserve(key)
+		if isNew {
+			v, err := m.accept(ctx, s, res)
+			m.keys.complete(res, err == nil)
+			return v, err
 		}
-		switch {
-		case err == nil && st.Up && st.IP != "":
-			return nil
-		case err == nil && (st.Power == PoweredOff || st.Power == ""):
-			return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; see that the image boots on this hypervisor"}
+		select {
+		case <-res.done:
+		case <-ctx.Done():
+			return VM{}, ctx.Err()
 		}
-		if pause(limited, pollEvery) {
-			continue
+		v, found, err := m.repeat(ctx, res.id, s)
+		if found || err != nil {
+			return v, err
 		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("waiting for the guest: %w", err)
-		}
-		m.logOf(r).Warn("the guest gave no sign of life in time", "limit", limit)
-		return nil
+		m.keys.free(res)
 	}
 }
 
-// uncount takes back the attempt that an orderly stop interrupted.
-func (m *Manager) uncount(r *record) {
-	r.Attempts--
-	if err := m.store.keep(r); err != nil {
-		m.logOf(r).Warn("attempt not taken back", "err", err)
+// check makes a spec of a request that this host can fulfil.
+func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
+	s, err := normalize(q, m.capacity.limits())
+	if err != nil {
+		return s, err
 	}
+	if err := m.opts.Hosts.check(s); err != nil {
+		return s, err
+	}
+	d, err := m.opts.lifetime(q.ExpiresIn)
+	if err != nil {
+		return s, err
+	}
+	s.ExpiresIn = int(d / time.Second)
+	if err := m.opts.Driver.Network(s.Network); err != nil {
+		return s, err
+	}
+	return s, m.opts.Driver.Ready(ctx)
 }
 
-// discard removes what a failed creation left of its machine.
-func (m *Manager) discard(ctx context.Context, r *record) {
-	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
-		m.logOf(r).Error("failed creation left something behind; DELETE tries again", "err", err)
+// accept writes the record of a new machine and starts its job. res is nil
+// without a key.
+func (m *Manager) accept(ctx context.Context, s spec, res *reservation) (VM, error) {
+	src, err := s.source()
+	if err != nil {
+		return VM{}, err
 	}
-	if _, err := os.Lstat(m.machine(r).Dir); errors.Is(err, fs.ErrNotExist) {
-		m.Images.Release(r.ID)
+	if m.tasks.stopped() {
+		return VM{}, shuttingDown()
 	}
+	now := time.Now().UTC()
+	r := newRecord(s, now)
+	r.RequestID = RequestID(ctx)
+	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.opts.MaxLifetime), now)
+	if err := m.capacity.admit(r.ID, s.Memory); err != nil {
+		return VM{}, err
+	}
+	if res != nil {
+		r.Key = res.key
+		m.keys.setMachine(res, r.ID)
+	}
+	m.opts.Images.Hold(r.ID, src.Sum) // before the record, so that the image is held at any time
+	if err := m.store.write(r); err != nil {
+		m.capacity.creationEnded()
+		m.unregister(r.ID, r.Key)
+		return VM{}, storeError(r.ID, errors.Join(err, m.store.remove(r.ID)))
+	}
+	v := r.resource(m.opts.Hypervisor, Status{})
+	m.timers.set(r.ID, r.Expiry)
+	m.events.setPhase(r.ID, Accepted, nil)
+	if !m.startCreation(r) {
+		m.capacity.creationEnded() // the Manager is closed; the next one resumes the creation
+	}
+	return v, nil
 }
 
-// settle writes down how the making ended, together with the callback that
-// this makes due. It tries until it is on disk; false means interrupted.
-func (m *Manager) settle(ctx context.Context, r *record) bool {
-	r.UpdatedAt = time.Now().UTC()
-	r.Attempts = 0
-	m.store.refresh(r)
-	m.fill(ctx, r)
-	for wait := pollEvery; ; wait = min(2*wait, time.Minute) {
-		err := m.store.keep(r)
-		if err == nil {
-			return true
-		}
-		m.logOf(r).Error("record not written; trying again", "err", err)
-		if !pause(ctx, wait) {
-			return false
-		}
-	}
+// startCreation starts the job of a machine that counts as being created. It
+// returns false after Close.
+func (m *Manager) startCreation(r *record) bool {
+	_, isNew := m.jobs.start(r.ID, false, func(ctx context.Context, j *job) {
+		c := &creation{vms: m, job: j, record: r, log: r.logger(m.opts.Log)}
+		c.run(ctx)
+	})
+	return isNew
 }
 
-// clientError makes of any error what a client may see of it.
-func clientError(err error) *Error {
-	var known *Error
-	if errors.As(err, &known) {
-		return known
+// repeat returns the machine that a key made before. found is false if it does
+// not exist any more.
+func (m *Manager) repeat(ctx context.Context, id string, s spec) (v VM, found bool, err error) {
+	if id == "" {
+		return VM{}, false, nil
 	}
-	for _, c := range []struct {
-		is   error
-		code Code
-	}{
-		{image.ErrDiskFull, CodeDiskFull},
-		{image.ErrTooLarge, CodeImageTooLarge},
-		{image.ErrArchiveTooLarge, CodeImageArchive},
-		{image.ErrTooManyEntries, CodeImageEntries},
-		{image.ErrPathTooDeep, CodeImageDepth},
-		{image.ErrPathTooLong, CodeImagePath},
-		{image.ErrRatioTooHigh, CodeImageRatio},
-		{image.ErrStalled, CodeImageStalled},
-		{image.ErrUnsafe, CodeImageUnsafe},
-		{image.ErrInvalid, CodeImageInvalid},
-		{image.ErrChecksum, CodeImageChecksum},
-		{image.ErrDownload, CodeImageDownload},
-	} {
-		if errors.Is(err, c.is) {
-			return &Error{Code: c.code, Message: err.Error(), Err: err}
+	j := m.jobs.get(id)
+	r, err := m.store.get(id)
+	if err != nil {
+		if e := clientError(err); e.Code != CodeNotFound {
+			return VM{}, true, e
+		}
+		return VM{}, false, nil
+	}
+	if !reflect.DeepEqual(r.Spec, s) {
+		return VM{}, true, &Error{
+			Code:    CodeIdempotencyConflict,
+			Message: fmt.Sprintf("this Idempotency-Key was used for machine %s with a different request; use a new key", id),
 		}
 	}
-	if errors.Is(err, syscall.ENOSPC) {
-		return &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full: " + err.Error(), Err: err}
-	}
-	return &Error{Code: CodeHypervisor, Message: err.Error(), Err: err}
+	v, err = m.reader.describe(ctx, r, j)
+	return v, true, err
 }

@@ -6,27 +6,38 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
-	"path/filepath"
-	"syscall"
 	"time"
 
 	"osx-builder/callback"
 )
 
-// takeAway destroys a machine, and returns when nothing of it is left but,
-// where a callback is owed, a record that nobody sees. why is set where the
-// daemon does so by itself.
-func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
+// Destroy destroys a machine and returns once nothing of it is left. If a
+// callback is due, its record is left as a tombstone that no reader sees. A
+// creation that runs is cancelled first. The destruction continues when ctx
+// ends, and after a restart of the daemon. Of several calls at once each returns
+// nil or an error of CodeNotFound.
+func (m *Manager) Destroy(ctx context.Context, id string) error {
+	if !ValidID(id) {
+		return notFound(id)
+	}
+	return m.destroyAndWait(ctx, id, nil)
+}
+
+// destroyAndWait starts the destruction of a machine, or finds the one that
+// runs, and waits for its end. why is set if the daemon destroys the machine by
+// itself.
+func (m *Manager) destroyAndWait(ctx context.Context, id string, why *Error) error {
 	for {
-		j, mine := m.start(id, true, func(job context.Context, j *job) { m.destroy(job, j, id, RequestID(ctx), why) })
+		j, isNew := m.startDestruction(id, RequestID(ctx), why)
 		if j == nil {
 			return shuttingDown()
 		}
-		ended, err := j.over()
+		ended, err := j.result()
 		switch {
-		case mine, j.destroys && !ended:
-			return j.destroyed(ctx)
+		case isNew, j.destroys && !ended:
+			return j.waitDestroyed(ctx)
 		case j.destroys && err == nil:
 			return notFound(id)
 		}
@@ -39,146 +50,162 @@ func (m *Manager) takeAway(ctx context.Context, id string, why *Error) error {
 	}
 }
 
-// destroy is the job that takes a machine away. The intent is on disk first,
-// so that a crash does not bring the machine back; the record goes last.
-func (m *Manager) destroy(ctx context.Context, j *job, id, request string, why *Error) {
-	r, err := m.store.read(id)
+func (m *Manager) startDestruction(id, requestID string, why *Error) (j *job, isNew bool) {
+	return m.jobs.start(id, true, func(ctx context.Context, j *job) {
+		d := &destruction{vms: m, job: j, id: id, requestID: requestID, why: why}
+		d.run(ctx)
+	})
+}
+
+// destruction is the job that destroys a machine. The intent is on disk first,
+// so that a crash does not bring the machine back; the record is removed last.
+type destruction struct {
+	vms       *Manager
+	job       *job
+	id        string
+	requestID string // of the request that asks for it, or ""
+	why       *Error // set if the daemon destroys the machine by itself
+
+	record *record
+	log    *slog.Logger
+}
+
+func (d *destruction) run(ctx context.Context) {
+	m := d.vms
+	r, err := m.store.read(d.id)
 	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.Gone) {
-		j.endDestruction(notFound(id))
+		d.job.setDestroyed(notFound(d.id))
 		return
 	}
 	if err != nil {
-		m.Log.Warn("destroying a machine whose record cannot be read", "vm", id, "request_id", request, "err", err)
-		r = &record{Version: recordVersion, ID: id, Phase: Destroying, RequestID: request}
-	} else {
-		r.RequestID = cmp.Or(request, r.RequestID)
-		m.intend(ctx, r, why)
-		m.feed.enter(id, Destroying, nil)
-		m.tell(ctx, r)
+		m.opts.Log.Warn("destroying a machine whose record cannot be read", "vm", d.id, "request_id", d.requestID, "err", err)
+		r = &record{Version: recordVersion, ID: d.id, Phase: Destroying}
 	}
-	log := m.logOf(r)
-	m.stopAct(id)
-	if err := m.Driver.Destroy(ctx, m.machine(r)); err != nil {
-		log.Error("destruction failed", "err", err)
-		m.survived(r)
-		j.endDestruction(destroyError(ctx, id, err))
+	r.RequestID = cmp.Or(d.requestID, r.RequestID)
+	d.record, d.log = r, r.logger(m.opts.Log)
+	if err == nil {
+		d.markDestroying(ctx)
+		m.events.setPhase(d.id, Destroying, nil)
+		d.notifyExpiry(ctx)
+	}
+	m.power.stop(d.id)
+	if err := d.remove(ctx); err != nil {
+		d.log.Error("destruction failed", "err", err)
+		d.resetAttempts()
+		d.job.setDestroyed(destroyError(ctx, d.id, err))
 		return
 	}
-	if err := m.bury(ctx, r); err != nil {
-		log.Error("destruction failed", "err", err)
-		m.survived(r)
-		j.endDestruction(storeError(id, err))
-		return
-	}
-	log.Info("destroyed")
-	m.feed.gone(id)
-	j.endDestruction(nil)
+	d.log.Info("destroyed")
+	m.events.remove(d.id)
+	d.job.setDestroyed(nil)
 	if r.due() {
-		m.deliver(ctx, r)
-		m.forget(r)
+		m.callbacks.deliverLast(ctx, r)
 	}
 }
 
-// survived notes that a destruction which an earlier daemon began failed, and
-// did not take the daemon down.
-func (m *Manager) survived(r *record) {
-	if r.Attempts == 0 {
-		return
-	}
-	r.Attempts = 0
-	if err := m.store.keep(r); err != nil {
-		m.Log.Warn("attempts not taken back", "vm", r.ID, "err", err)
-	}
-}
-
-// intend writes down that the machine is to go. A creation that this cancels
-// owes its callback the news, and so does a machine whose time is up. A record
-// that cannot be written, for want of space perhaps, does not stop the
-// destruction, which makes room.
-func (m *Manager) intend(ctx context.Context, r *record, why *Error) {
+// markDestroying writes down that the machine is to be destroyed. If that
+// cancels its creation, or its lifetime is over, its callback is due. A record
+// that cannot be written, perhaps because the disk is full, does not stop the
+// destruction, which frees space.
+func (d *destruction) markDestroying(ctx context.Context) {
+	r, why := d.record, d.why
 	if r.Phase == Destroying {
-		return // what it owes was written down before
+		return // an earlier destruction did that
 	}
 	if !r.settled() && why == nil {
 		why = &Error{Code: CodeCancelled, Message: "the machine was destroyed before it was ready"}
 	} else if r.settled() && why != nil {
-		r.announce()
+		r.addMessage()
 	}
 	r.Phase, r.Attempts, r.UpdatedAt = Destroying, 0, time.Now().UTC()
 	if why != nil {
 		r.Error = why
-		m.fill(ctx, r)
+		d.vms.callbacks.fill(ctx, r)
 	}
-	if err := m.store.keep(r); err != nil {
-		m.logOf(r).Warn("destroying without a record of it", "err", err)
+	if err := d.vms.store.keep(r); err != nil {
+		d.log.Warn("destroying without a record of it", "err", err)
 	}
 }
 
-// tell lets the callback of a machine whose time is up know before it goes:
-// one try, which holds the destruction up no longer than a receiver may.
-func (m *Manager) tell(ctx context.Context, r *record) {
-	o := r.next()
-	if o == nil || o.Attempts > 0 || r.Error == nil || r.Error.Code != CodeExpired {
+// notifyExpiry sends the callback of an expired machine once before the machine
+// is destroyed. It delays the destruction no longer than a receiver may take.
+func (d *destruction) notifyExpiry(ctx context.Context) {
+	r := d.record
+	msg := r.next()
+	if msg == nil || msg.Attempts > 0 || r.Error == nil || r.Error.Code != CodeExpired {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, callback.Timeout)
 	defer cancel()
-	m.try(ctx, r, o)
+	d.vms.callbacks.try(ctx, r, msg)
 }
 
-// bury removes the machine's folder, its unfinished download, and its record
-// or, where a callback is due, all of the record that can be seen.
-func (m *Manager) bury(ctx context.Context, r *record) error {
-	if err := os.RemoveAll(filepath.Join(m.Dir, r.ID)); err != nil {
-		return fmt.Errorf("removing the machine's folder: %w", err)
-	}
-	m.Images.Release(r.ID)
-	err := m.removeDownload(ctx, r)
-	if err != nil {
+// remove removes the machine, and its record last.
+func (d *destruction) remove(ctx context.Context) error {
+	vm := d.vms.store.machine(d.record)
+	if err := d.vms.opts.Driver.Destroy(ctx, vm); err != nil {
 		return err
 	}
-	if r.due() {
-		r.Gone = true
-		err = m.store.keep(r)
-	} else {
-		err = m.store.remove(r.ID)
+	if err := os.RemoveAll(vm.Dir); err != nil {
+		return storeError(d.id, fmt.Errorf("removing the machine's folder: %w", err))
 	}
-	if err == nil {
-		m.unlist(r.ID, r.Key)
+	d.vms.opts.Images.Release(d.id)
+	if err := d.removeDownload(ctx); err != nil {
+		return err
 	}
-	return err
+	return d.removeRecord()
 }
 
 // removeDownload removes what is left of the download of a machine whose
-// creation did not end, unless another machine needs it. A download that broke
-// stays for the next request, as its error promised. An error means that the
-// daemon stops; what cannot be removed does not stop the destruction.
-func (m *Manager) removeDownload(ctx context.Context, r *record) error {
-	if r.Error != nil && (r.Error.Code == CodeImageDownload || r.Error.Code == CodeImageStalled) {
+// creation did not end, unless another machine needs it. After a download that
+// failed, it stays for the next request, as the error's message says. An error
+// means that the daemon stops; a download that cannot be removed does not stop
+// the destruction.
+func (d *destruction) removeDownload(ctx context.Context) error {
+	if e := d.record.Error; e != nil && (e.Code == CodeImageDownload || e.Code == CodeImageStalled) {
 		return nil
 	}
-	src, err := r.Spec.source()
+	src, err := d.record.Spec.source()
 	if err != nil {
-		return nil // of a record that cannot be read
+		return nil // the record cannot be read
 	}
-	err = m.Images.RemoveDownload(ctx, src.Sum)
+	err = d.vms.opts.Images.RemoveDownload(ctx, src.Sum)
 	if err != nil && ctx.Err() != nil {
 		return shuttingDown()
 	}
 	if err != nil {
-		m.logOf(r).Warn("download not removed", "err", err)
+		d.log.Warn("download not removed", "err", err)
 	}
 	return nil
 }
 
-// forget removes a tombstone whose callback is done with. Where the daemon
-// stops instead, the tombstone stays for the next start.
-func (m *Manager) forget(r *record) {
+// removeRecord removes the record or, if a callback is due, makes it a
+// tombstone.
+func (d *destruction) removeRecord() error {
+	r := d.record
+	var err error
 	if r.due() {
+		r.Gone = true
+		err = d.vms.store.keep(r)
+	} else {
+		err = d.vms.store.remove(d.id)
+	}
+	if err != nil {
+		return storeError(d.id, err)
+	}
+	d.vms.unregister(d.id, r.Key)
+	return nil
+}
+
+// resetAttempts notes that a destruction that an earlier daemon began has
+// failed: it did not end the daemon.
+func (d *destruction) resetAttempts() {
+	if d.record.Attempts == 0 {
 		return
 	}
-	if err := m.store.remove(r.ID); err != nil {
-		m.logOf(r).Error("tombstone not removed", "err", err)
+	d.record.Attempts = 0
+	if err := d.vms.store.keep(d.record); err != nil {
+		d.log.Warn("the number of attempts was not written", "err", err)
 	}
 }
 
@@ -186,22 +213,8 @@ func destroyError(ctx context.Context, id string, err error) error {
 	if ctx.Err() != nil {
 		return shuttingDown()
 	}
-	var known *Error
-	if errors.As(err, &known) {
+	if known := asError(err); known != nil {
 		return known
 	}
 	return &Error{Code: CodeHypervisor, Message: fmt.Sprintf("machine %s could not be destroyed: %v; try again", id, err), Err: err}
-}
-
-// storeError makes of a record that could not be written what a client may see
-// of it.
-func storeError(id string, err error) error {
-	var known *Error
-	if errors.As(err, &known) {
-		return known
-	}
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
-		return &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full; make room and try again", Err: err}
-	}
-	return &Error{Code: CodeInternal, Message: fmt.Sprintf("the record of machine %s could not be written; the daemon's log has the details; try again", id), Err: err}
 }

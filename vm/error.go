@@ -1,5 +1,13 @@
 package vm
 
+import (
+	"errors"
+	"fmt"
+	"syscall"
+
+	"osx-builder/image"
+)
+
 // Code names a kind of failure. Codes are part of the HTTP API: they are never
 // renamed nor used again for something else, and README explains each.
 type Code string
@@ -66,6 +74,12 @@ type Error struct {
 	Err     error  `json:"-"`
 }
 
+// asError returns the *Error in err's chain, or nil.
+func asError(err error) *Error {
+	e, _ := errors.AsType[*Error](err)
+	return e
+}
+
 func (e *Error) Error() string {
 	if e.Err != nil {
 		return string(e.Code) + ": " + e.Message + ": " + e.Err.Error()
@@ -74,3 +88,63 @@ func (e *Error) Error() string {
 }
 
 func (e *Error) Unwrap() error { return e.Err }
+
+// clientError returns what a client may see of an error.
+func clientError(err error) *Error {
+	if known := asError(err); known != nil {
+		return known
+	}
+	for _, c := range []struct {
+		is   error
+		code Code
+	}{
+		{image.ErrDiskFull, CodeDiskFull},
+		{image.ErrTooLarge, CodeImageTooLarge},
+		{image.ErrArchiveTooLarge, CodeImageArchive},
+		{image.ErrTooManyEntries, CodeImageEntries},
+		{image.ErrPathTooDeep, CodeImageDepth},
+		{image.ErrPathTooLong, CodeImagePath},
+		{image.ErrRatioTooHigh, CodeImageRatio},
+		{image.ErrStalled, CodeImageStalled},
+		{image.ErrUnsafe, CodeImageUnsafe},
+		{image.ErrInvalid, CodeImageInvalid},
+		{image.ErrChecksum, CodeImageChecksum},
+		{image.ErrDownload, CodeImageDownload},
+	} {
+		if errors.Is(err, c.is) {
+			return &Error{Code: c.code, Message: err.Error(), Err: err}
+		}
+	}
+	if isDiskFull(err) {
+		return &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full: " + err.Error(), Err: err}
+	}
+	return &Error{Code: CodeHypervisor, Message: err.Error(), Err: err}
+}
+
+// storeError returns what a client may see of a failure to write or remove the
+// record or the folder of a machine.
+func storeError(id string, err error) error {
+	if known := asError(err); known != nil {
+		return known
+	}
+	if isDiskFull(err) {
+		return &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full; free space and try again", Err: err}
+	}
+	return &Error{Code: CodeInternal, Message: fmt.Sprintf("the record of machine %s could not be written; the daemon's log has the details; try again", id), Err: err}
+}
+
+func isDiskFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+func notFound(id string) *Error {
+	return &Error{Code: CodeNotFound, Message: fmt.Sprintf("The requested virtual machine ID was not found: %.64q", id)}
+}
+
+func shuttingDown() *Error {
+	return &Error{Code: CodeShuttingDown, Message: "the daemon is stopping; try again when it is back"}
+}
+
+func internalError() *Error {
+	return &Error{Code: CodeInternal, Message: "internal error; the daemon's log has the details"}
+}

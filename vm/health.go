@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/dustin/go-humanize"
+	"golang.org/x/sync/singleflight"
 
 	"osx-builder/image"
 )
 
-// healthTime is what the hypervisor gets to tell how it is.
-const healthTime = 3 * time.Second
+// healthTimeout is how long the hypervisor may take to describe itself.
+const healthTimeout = 3 * time.Second
 
 // Health is what an operator wants to know of the Manager.
 type Health struct {
@@ -20,40 +21,35 @@ type Health struct {
 	Machines   int               `json:"machines"`
 	Creating   int               `json:"creating"` // unfinished creations
 	Disk       *image.Disk       `json:"disk,omitempty"`
-	Error      *Error            `json:"error,omitempty"` // why no machine can be made
+	Error      *Error            `json:"error,omitempty"` // why no machine can be created
 }
 
-// answer is what the driver says of the hypervisor.
-type answer struct {
-	details map[string]string
-	err     error
-}
-
-// Health tells whether a creation could work now. It reads no machine, and
-// comes back soon though the hypervisor hangs.
+// Health says whether a creation could work now. It reads no machine, and
+// returns soon even if the hypervisor hangs.
 func (m *Manager) Health(ctx context.Context) Health {
-	h := Health{Hypervisor: m.Hypervisor}
-	a := m.ask(ctx)
-	h.Details = a.details
-	if a.err != nil {
-		h.Error = clientError(a.err)
+	h := Health{Hypervisor: m.opts.Hypervisor}
+	host := m.probe.read(ctx)
+	h.Details = host.details
+	if host.err != nil {
+		h.Error = clientError(host.err)
 	}
-	disk, err := m.Images.Disk()
+	disk, err := m.Disk()
 	switch {
 	case err != nil && h.Error == nil:
-		h.Error = &Error{Code: CodeInternal, Message: "the disk of the data folder cannot be looked at; the daemon's log has the details"}
-		m.Log.Error("disk not looked at", "err", err)
+		h.Error = &Error{Code: CodeInternal, Message: "the free space of the data folder cannot be read; the daemon's log has the details"}
+		m.opts.Log.Error("free space not read", "err", err)
 	case err == nil:
 		h.Disk = &disk
 		if disk.Free+disk.Evictable < disk.Reserve && h.Error == nil {
 			h.Error = diskLow(disk)
 		}
 	}
-	m.mu.Lock()
-	h.Creating, h.Machines = m.creating, len(m.promised)
-	m.mu.Unlock()
+	h.Machines, h.Creating = m.capacity.counts()
 	return h
 }
+
+// Disk returns how full the disk of the data folder is.
+func (m *Manager) Disk() (image.Disk, error) { return m.opts.Images.Disk() }
 
 func diskLow(d image.Disk) *Error {
 	return &Error{
@@ -63,28 +59,41 @@ func diskLow(d image.Disk) *Error {
 	}
 }
 
-// ask lets the driver tell how the hypervisor is. As long as it has not
-// answered it is not asked again, so that a hypervisor that hangs holds up one
-// goroutine and no caller.
-func (m *Manager) ask(ctx context.Context) answer {
-	answered := m.asking.DoChan("", func() (any, error) {
-		if !m.begin() {
-			return answer{err: shuttingDown()}, nil
+// hostProbe asks the driver about the host.
+type hostProbe struct {
+	tasks      *tasks
+	driver     Driver
+	hypervisor string
+	running    singleflight.Group
+}
+
+// hostState is what the driver says of the host.
+type hostState struct {
+	details map[string]string
+	err     error // why no machine can be created
+}
+
+// read asks the driver. While the driver has not answered it is not asked again:
+// a hypervisor that hangs holds up one goroutine, and no caller for long.
+func (p *hostProbe) read(ctx context.Context) hostState {
+	answered := p.running.DoChan("", func() (any, error) {
+		if !p.tasks.begin() {
+			return hostState{err: shuttingDown()}, nil
 		}
-		defer m.wg.Done()
-		limited, cancel := context.WithTimeout(m.ctx, healthTime)
+		defer p.tasks.end()
+		limited, cancel := context.WithTimeout(p.tasks.ctx, healthTimeout)
 		defer cancel()
-		return answer{details: m.Driver.Describe(limited), err: m.Driver.Ready(limited)}, nil
+		return hostState{details: p.driver.Describe(limited), err: p.driver.Ready(limited)}, nil
 	})
-	limited, cancel := context.WithTimeout(ctx, healthTime)
+	limited, cancel := context.WithTimeout(ctx, healthTimeout)
 	defer cancel()
 	select {
 	case r := <-answered:
-		return r.Val.(answer)
+		return r.Val.(hostState)
 	case <-limited.Done():
-		return answer{err: &Error{
+		return hostState{err: &Error{
 			Code:    CodeHypervisorUnavailable,
-			Message: fmt.Sprintf("the hypervisor (%s) has not answered for %v; see whether it waits for an answer in a dialog, or restart it", m.Hypervisor, healthTime),
+			Message: fmt.Sprintf("the hypervisor (%s) has not answered for %v; check whether it shows a dialog, or restart it", p.hypervisor, healthTimeout),
 		}}
 	}
 }

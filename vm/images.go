@@ -12,8 +12,8 @@ import (
 	"osx-builder/image"
 )
 
-// CachedImage is an unpacked image that further machines are cloned from, as
-// the API shows it.
+// CachedImage is an unpacked image that machines are cloned from, as the API
+// shows it.
 type CachedImage struct {
 	Checksum     string    `json:"checksum"`
 	ChecksumType string    `json:"checksum_type"`
@@ -27,7 +27,7 @@ type CachedImage struct {
 
 // CachedImages lists the unpacked images, the least recently used first.
 func (m *Manager) CachedImages() ([]CachedImage, error) {
-	entries, err := m.Images.List()
+	entries, err := m.opts.Images.List()
 	if err != nil {
 		return nil, err
 	}
@@ -49,38 +49,26 @@ func (m *Manager) RemoveImage(name string) error {
 	if err != nil {
 		return &Error{Code: CodeInvalidField, Field: "checksum", Message: fmt.Sprintf("%.200v", err)}
 	}
-	err = m.Images.Remove(sum)
+	err = m.opts.Images.Remove(sum)
 	switch {
 	case errors.Is(err, image.ErrInUse):
 		return &Error{Code: CodeImageInUse, Message: err.Error(), Err: err}
 	case errors.Is(err, image.ErrNotFound):
-		return &Error{Code: CodeImageNotFound, Message: err.Error() + "; GET /images lists those there are", Err: err}
+		return &Error{Code: CodeImageNotFound, Message: err.Error() + "; GET /images lists the images", Err: err}
 	}
 	return err
 }
 
-// holdImage tells the image cache which image a machine that an earlier Manager
-// left needs, so that it is not evicted. If the record does not say which, all
-// images are held.
-func (m *Manager) holdImage(id string) {
-	switch needed, sum, err := m.store.imageOf(id); {
-	case err != nil:
-		m.Images.HoldAll(id, err)
-	case needed:
-		m.Images.Hold(id, sum)
-	}
-}
-
 // imageOf returns the image of a record's machine, and whether the machine
-// needs it. One that failed needs none once its folder is gone, nor does a
-// tombstone.
+// needs it. A machine that failed needs none once its folder is removed. A
+// tombstone needs none.
 func (s *store) imageOf(id string) (needed bool, sum image.Sum, err error) {
 	r, unread := s.read(id)
 	switch {
 	case errors.Is(unread, fs.ErrNotExist):
 		return false, sum, nil
 	case unread != nil:
-		if r = s.salvage(id); r == nil {
+		if r = s.readImage(id); r == nil {
 			return false, sum, unread
 		}
 	case r.Gone:
@@ -98,10 +86,9 @@ func (s *store) imageOf(id string) (needed bool, sum image.Sum, err error) {
 	return err == nil, src.Sum, nil
 }
 
-// salvage reads of a record that cannot be used what it says of its image: one
-// of a newer daemon says it in the same place. It returns nil where there is
-// nothing to be read.
-func (s *store) salvage(id string) *record {
+// readImage reads only the image from a record that cannot be used: a newer
+// daemon writes it in the same place. It returns nil if that is not possible.
+func (s *store) readImage(id string) *record {
 	for _, path := range []string{s.path(id), s.path(id) + corruptSuffix} {
 		b, err := os.ReadFile(path)
 		if err != nil {

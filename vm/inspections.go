@@ -10,6 +10,10 @@ import (
 )
 
 const (
+	// inspectsAtOnce bounds how many machines are inspected side by side for
+	// readers of many machines. Machines that are slow to answer do not count.
+	inspectsAtOnce = 16
+
 	// listTimeout is how long those who read all machines wait for the slow
 	// ones. A machine that is well answers within 0.7 seconds even if its guest
 	// does not, and two seconds are what a person waits for a list.
@@ -28,10 +32,8 @@ const (
 type inspections struct {
 	driver Driver
 	log    *slog.Logger
-	begin  func() bool     // counts a goroutine among those that the Manager waits for
-	end    func()          // uncounts it
-	ctx    context.Context // of the Manager
-	slots  chan struct{}   // has a value for each inspection that is not slow
+	tasks  *tasks
+	slots  chan struct{} // has a value for each inspection that is not slow
 
 	mu      sync.Mutex
 	running map[string]*inspection // by machine; guarded by mu
@@ -52,9 +54,9 @@ type inspection struct {
 	err    error
 }
 
-func newInspections(m *Manager) *inspections {
+func newInspections(d Driver, log *slog.Logger, t *tasks) *inspections {
 	return &inspections{
-		driver: m.Driver, log: m.Log, begin: m.begin, end: m.wg.Done, ctx: m.ctx,
+		driver: d, log: log, tasks: t,
 		slots: make(chan struct{}, inspectsAtOnce), running: make(map[string]*inspection),
 	}
 }
@@ -73,7 +75,7 @@ func (i *inspections) read(ctx context.Context, machine Machine) (Status, error)
 	case <-ctx.Done():
 		return Status{}, &Error{
 			Code:    CodeOpen,
-			Message: fmt.Sprintf("the hypervisor has not told the state of machine %s in time; GET /vms/%s waits for it up to %v", machine.ID, machine.ID, inspectTimeout),
+			Message: fmt.Sprintf("the hypervisor has not returned the state of machine %s in time; GET /vms/%s waits for it up to %v", machine.ID, machine.ID, inspectTimeout),
 			Err:     context.Cause(ctx),
 		}
 	}
@@ -87,7 +89,7 @@ func (i *inspections) join(machine Machine) *inspection {
 	n := i.running[machine.ID]
 	switch {
 	case n == nil:
-		if !i.begin() {
+		if !i.tasks.begin() {
 			return nil
 		}
 		n = i.add(machine)
@@ -106,7 +108,7 @@ func (i *inspections) join(machine Machine) *inspection {
 
 func (i *inspections) add(machine Machine) *inspection {
 	n := &inspection{machine: machine, done: make(chan struct{})}
-	n.ctx, n.cancel = context.WithCancel(i.ctx)
+	n.ctx, n.cancel = context.WithCancel(i.tasks.ctx)
 	return n
 }
 
@@ -121,7 +123,7 @@ func (i *inspections) leave(n *inspection) {
 
 // work runs n and those that are wanted after it.
 func (i *inspections) work(n *inspection) {
-	defer i.end()
+	defer i.tasks.end()
 	for n != nil {
 		n.status, n.err = i.run(n)
 		n.cancel()
@@ -141,7 +143,7 @@ func (i *inspections) run(n *inspection) (st Status, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			i.log.Error("panic while inspecting", "vm", n.machine.ID, "panic", p, "stack", string(debug.Stack()))
-			err = &Error{Code: CodeInternal, Message: "internal error; the daemon's log has the details"}
+			err = internalError()
 		}
 	}()
 	release, err := i.slot(n.ctx)
@@ -171,11 +173,4 @@ func (i *inspections) slot(ctx context.Context) (release func(), err error) {
 	once := sync.OnceFunc(func() { <-i.slots })
 	timer := time.AfterFunc(slowAfter, once)
 	return func() { timer.Stop(); once() }, nil
-}
-
-// inspect reads one machine's live state for who asks for that machine alone.
-func (m *Manager) inspect(ctx context.Context, r *record) (Status, error) {
-	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
-	defer cancel()
-	return m.Driver.Inspect(ctx, m.machine(r))
 }

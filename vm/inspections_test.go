@@ -130,9 +130,9 @@ func TestListWithHangingMachines(t *testing.T) {
 		if s.most != 1 || s.total != 0 {
 			t.Errorf("got %d inspections of one machine at once, and %d that go on; want 1 and none", s.most, s.total)
 		}
-		seen, err := s.Census(t.Context())
+		seen, err := s.StateCounts(t.Context())
 		must(t, err)
-		if well, slow := seen[vm.Standing{Phase: vm.Ready, Status: vm.PoweredOn}], seen[vm.Standing{Phase: vm.Ready, Status: vm.Unknown}]; well != 5 || slow != 40 {
+		if well, slow := seen[vm.State{Phase: vm.Ready, Status: vm.PoweredOn}], seen[vm.State{Phase: vm.Ready, Status: vm.Unknown}]; well != 5 || slow != 40 {
 			t.Errorf("got %v, want 5 that run and 40 of an unknown status", seen)
 		}
 	})

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime/debug"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 )
 
@@ -18,14 +20,23 @@ func Actions() []Action {
 	return []Action{ActionOn, ActionOff, ActionShutdown, ActionReset, ActionSuspend, ActionResume}
 }
 
-// sets is the state that an action leads to. In that state it is a no-op, so
-// that it can be asked for again by whoever had no answer.
-var sets = map[Action]Power{
-	ActionOn: PoweredOn, ActionOff: PoweredOff, ActionShutdown: PoweredOff, ActionSuspend: Suspended, ActionResume: PoweredOn,
+// targetState returns the state that an action leads to, "" if it leads to none.
+// In that state the action does nothing, so that a client without an answer can
+// ask for it again.
+func targetState(a Action) Power {
+	switch a {
+	case ActionOn, ActionResume:
+		return PoweredOn
+	case ActionOff, ActionShutdown:
+		return PoweredOff
+	case ActionSuspend:
+		return Suspended
+	}
+	return ""
 }
 
-// allows lists what can be done to a machine in a state.
-func allows(p Power) []Action {
+// allowedActions lists what can be done to a machine in a state.
+func allowedActions(p Power) []Action {
 	switch p {
 	case PoweredOff:
 		return []Action{ActionOn}
@@ -43,105 +54,48 @@ func allows(p Power) []Action {
 	return nil
 }
 
-// act is a power action at work on a machine: for its time it is the one
-// goroutine that changes it, as its job is before and after.
-type act struct {
-	cancel context.CancelCauseFunc
-	done   chan struct{} // closed when it has ended with err
-	err    error
-}
-
-// Power does an action to a machine's power and reads the machine. It goes on
-// when ctx ends. Another action is waited for; what makes or destroys the
-// machine is not.
+// Power does an action to a machine's power and returns the machine. The action
+// continues when ctx ends. Power waits for another action on the machine, but
+// not for its creation or destruction.
 func (m *Manager) Power(ctx context.Context, id string, a Action) (VM, error) {
-	r, err := m.record(id)
-	if err != nil {
+	if _, err := m.store.get(id); err != nil {
 		return VM{}, err
 	}
-	d, ok := m.Driver.(Powerer)
+	d, ok := m.opts.Driver.(Powerer)
 	if !ok {
-		return VM{}, m.notSupported("power")
+		return VM{}, notSupported(m.opts.Hypervisor, "power actions")
 	}
 	for {
-		c, mine, err := m.startAct(r, func(ctx context.Context) error { return m.power(ctx, d, id, a) })
+		o, isNew, err := m.power.start(id, func(ctx context.Context) error { return m.power.act(ctx, d, id, a) })
 		if err != nil {
 			return VM{}, err
 		}
 		select {
-		case <-c.done:
+		case <-o.done:
 		case <-ctx.Done():
 			return VM{}, ctx.Err()
 		}
 		switch {
-		case mine && c.err != nil:
-			return VM{}, c.err
-		case mine:
+		case isNew && o.err != nil:
+			return VM{}, o.err
+		case isNew:
 			return m.Get(ctx, id)
 		}
 	}
 }
 
-// startAct begins an action. Where there is one under way already, that is
-// returned and mine is false.
-func (m *Manager) startAct(r *record, run func(context.Context) error) (c *act, mine bool, err error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	j := m.jobs[r.ID]
-	switch {
-	case m.stopping:
-		return nil, false, shuttingDown()
-	case m.acts[r.ID] != nil:
-		return m.acts[r.ID], false, nil
-	case j != nil && j.busy() && !j.destroys:
-		return nil, false, &Error{Code: CodePower, Message: fmt.Sprintf("machine %s is being made; its power can be changed once it is ready: GET /vms/%s?wait=10m", r.ID, r.ID)}
-	case j != nil && j.busy():
-		return nil, false, beingDestroyed(r.ID)
+// notAllowed is the error for an action that the machine's state does not allow.
+func notAllowed(id string, p Power, a Action) error {
+	if p == "" {
+		return &Error{Code: CodePower, Message: fmt.Sprintf("machine %s does not exist on the hypervisor, so the action %s is not possible", id, a)}
 	}
-	ctx, cancel := context.WithCancelCause(m.ctx)
-	c = &act{cancel: cancel, done: make(chan struct{})}
-	m.acts[r.ID] = c
-	m.wg.Go(func() {
-		defer m.endAct(r.ID, c)
-		ctx, over := context.WithTimeout(ctx, powerTimeout)
-		defer over()
-		c.err = run(ctx)
-	})
-	return c, true, nil
-}
-
-func (m *Manager) endAct(id string, c *act) {
-	if p := recover(); p != nil {
-		m.Log.Error("panic in a power action", "vm", id, "panic", p, "stack", string(debug.Stack()))
-		c.err = &Error{Code: CodeInternal, Message: "internal error; the daemon's log has the details"}
+	var words []string
+	for _, a := range allowedActions(p) {
+		words = append(words, string(a))
 	}
-	m.mu.Lock()
-	delete(m.acts, id)
-	m.mu.Unlock()
-	c.cancel(nil)
-	close(c.done)
-}
-
-// stopAct ends the power action under way, if there is one. The caller is the
-// machine's job, so none begins after.
-func (m *Manager) stopAct(id string) {
-	m.mu.Lock()
-	c := m.acts[id]
-	m.mu.Unlock()
-	if c != nil {
-		c.cancel(errDestroying)
-		<-c.done
-	}
-}
-
-// busy tells whether the job changes the machine; one that is settled only
-// sends callbacks.
-func (j *job) busy() bool {
-	select {
-	case <-j.settled:
-		return j.destroys
-	default:
-		return true
+	return &Error{
+		Code:    CodePower,
+		Message: fmt.Sprintf("machine %s is %s, which does not allow %s; it allows %s", id, p, a, strings.Join(words, ", ")),
 	}
 }
 
@@ -149,70 +103,130 @@ func beingDestroyed(id string) error {
 	return &Error{Code: CodeDestroying, Message: fmt.Sprintf("machine %s is being destroyed, so its power cannot be changed", id)}
 }
 
-// power does the action where the machine's state allows it. The record is read
-// anew: a destruction may have ended meanwhile, or failed.
-func (m *Manager) power(ctx context.Context, d Powerer, id string, a Action) error {
-	r, err := m.record(id)
+// powerOperations knows the power action that runs on each machine. While one
+// runs it is the one goroutine that changes the machine, as its job is before
+// and after.
+type powerOperations struct {
+	tasks  *tasks
+	jobs   *jobs
+	store  *store
+	driver Driver
+	reader *reader
+	events *eventLog
+	log    *slog.Logger
+
+	mu   sync.Mutex // taken before that of jobs
+	byID map[string]*powerOperation
+}
+
+// powerOperation is a power action that runs.
+type powerOperation struct {
+	cancel context.CancelCauseFunc
+	done   chan struct{} // closed once it has ended with err
+	err    error
+}
+
+// start begins an action. If another one runs on the machine, start returns
+// that, and isNew is false.
+func (p *powerOperations) start(id string, run func(context.Context) error) (o *powerOperation, isNew bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if o := p.byID[id]; o != nil {
+		return o, false, nil
+	}
+	if j := p.jobs.get(id); j != nil && j.changesMachine() {
+		if j.destroys {
+			return nil, false, beingDestroyed(id)
+		}
+		return nil, false, &Error{Code: CodePower, Message: fmt.Sprintf("machine %s is being created; its power can be changed once it is ready: GET /vms/%s?wait=10m", id, id)}
+	}
+	ctx, cancel := context.WithCancelCause(p.tasks.ctx)
+	o = &powerOperation{cancel: cancel, done: make(chan struct{})}
+	p.byID[id] = o
+	if !p.tasks.run(func() {
+		defer p.end(id, o)
+		ctx, stop := context.WithTimeout(ctx, powerTimeout)
+		defer stop()
+		o.err = run(ctx)
+	}) {
+		cancel(nil)
+		delete(p.byID, id)
+		return nil, false, shuttingDown()
+	}
+	return o, true, nil
+}
+
+func (p *powerOperations) end(id string, o *powerOperation) {
+	if r := recover(); r != nil {
+		p.log.Error("panic in a power action", "vm", id, "panic", r, "stack", string(debug.Stack()))
+		o.err = internalError()
+	}
+	p.mu.Lock()
+	delete(p.byID, id)
+	p.mu.Unlock()
+	o.cancel(nil)
+	close(o.done)
+}
+
+// stop ends the power action that runs on a machine, if there is one. The caller
+// is the machine's job, so no other one begins.
+func (p *powerOperations) stop(id string) {
+	p.mu.Lock()
+	o := p.byID[id]
+	p.mu.Unlock()
+	if o != nil {
+		o.cancel(errDestroying)
+		<-o.done
+	}
+}
+
+// act does the action if the machine's state allows it. It reads the record
+// itself: a destruction may have ended since the request came, or have failed.
+func (p *powerOperations) act(ctx context.Context, d Powerer, id string, a Action) error {
+	r, err := p.store.get(id)
 	if err != nil {
 		return err
 	}
 	if r.Phase == Destroying {
 		return beingDestroyed(id)
 	}
-	machine := m.machine(r)
-	st, err := m.inspect(ctx, r)
+	st, err := p.reader.inspect(ctx, r)
 	if err != nil {
-		return m.powerError(ctx, id, a, err)
+		return p.actionError(ctx, id, a, err)
 	}
-	m.feed.saw(id, st.Power)
+	p.events.setStatus(id, st.Power)
 	switch {
-	case st.Power != "" && st.Power == sets[a]:
+	case st.Power != "" && st.Power == targetState(a):
 		return nil
-	case !slices.Contains(allows(st.Power), a):
-		return forbidden(id, st.Power, a)
+	case !slices.Contains(allowedActions(st.Power), a):
+		return notAllowed(id, st.Power, a)
 	}
 	started := time.Now()
 	if a == ActionOn {
-		err = m.Driver.Start(ctx, machine)
+		err = p.driver.Start(ctx, p.store.machine(r))
 	} else {
-		err = d.Power(ctx, machine, a)
+		err = d.Power(ctx, p.store.machine(r), a)
 	}
 	if err != nil {
-		err = m.powerError(ctx, id, a, err)
-		m.Log.Error("power action failed", "vm", id, "action", a, "err", err)
+		err = p.actionError(ctx, id, a, err)
+		p.log.Error("power action failed", "vm", id, "action", a, "err", err)
 		return err
 	}
-	m.Log.Info("power action", "vm", id, "action", a, "took", time.Since(started).Round(time.Millisecond))
-	if st, err := m.inspect(ctx, r); err == nil {
-		m.feed.saw(id, st.Power)
+	p.log.Info("power action", "vm", id, "action", a, "took", time.Since(started).Round(time.Millisecond))
+	if st, err := p.reader.inspect(ctx, r); err == nil {
+		p.events.setStatus(id, st.Power)
 	}
 	return nil
 }
 
-func (m *Manager) powerError(ctx context.Context, id string, a Action, err error) error {
-	var known *Error
-	switch {
-	case m.ctx.Err() != nil:
+func (p *powerOperations) actionError(ctx context.Context, id string, a Action, err error) error {
+	switch known := asError(err); {
+	case p.tasks.ctx.Err() != nil:
 		return shuttingDown()
 	case errors.Is(context.Cause(ctx), errDestroying):
 		return &Error{Code: CodeDestroying, Message: fmt.Sprintf("machine %s was destroyed before the action %s was done", id, a)}
-	case errors.As(err, &known):
+	case known != nil:
 		return known
 	}
-	return &Error{Code: CodeHypervisor, Message: fmt.Sprintf("the action %s on machine %s failed: %v; GET /vms/%s tells its state", a, id, err, id), Err: err}
-}
-
-// forbidden is the error for an action that the state does not allow.
-func forbidden(id string, p Power, a Action) error {
-	if p == "" {
-		return &Error{Code: CodePower, Message: fmt.Sprintf("machine %s does not exist on the hypervisor, so %s cannot be done to it", id, a)}
-	}
-	var words []string
-	for _, a := range allows(p) {
-		words = append(words, string(a))
-	}
-	return &Error{
-		Code:    CodePower,
-		Message: fmt.Sprintf("machine %s is %s, which does not allow %s; it allows %s", id, p, a, strings.Join(words, ", ")),
-	}
+	return &Error{Code: CodeHypervisor, Message: fmt.Sprintf("the action %s on machine %s failed: %v; GET /vms/%s shows its state", a, id, err, id), Err: err}
 }

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"fmt"
+	"log/slog"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -9,26 +10,26 @@ import (
 	"osx-builder/image"
 )
 
-// logEvery is how often the log is told of an image's progress. One that is
-// there sooner gets no line.
+// logEvery is the time between two log lines about an image's progress. An image
+// that is there sooner gets none.
 const logEvery = 5 * time.Second
 
-// reporter returns what takes the image cache's word on behalf of a machine's
-// job: each for who asks with GET, one now and then for who reads the log.
-func (m *Manager) reporter(id string, j *job) func(image.Progress) {
+// reportImage returns a function that passes the image cache's progress on to a
+// job and, now and then, to the log.
+func reportImage(j *job, log *slog.Logger) func(image.Progress) {
 	last := time.Now()
 	return func(p image.Progress) {
-		j.report(p)
+		j.setImageProgress(p)
 		if time.Since(last) < logEvery {
 			return
 		}
 		last = time.Now()
-		m.Log.Info(string(p.Stage), "vm", id, "done", done(p))
+		log.Info(string(p.Stage), "done", progressText(p))
 	}
 }
 
-// done says how far an image is, for people.
-func done(p image.Progress) string {
+// progressText formats an image's progress for people.
+func progressText(p image.Progress) string {
 	bytes := humanize.IBytes(uint64(max(0, p.Bytes)))
 	if p.Total <= 0 {
 		return bytes + " of an unknown size"

@@ -11,13 +11,12 @@ import (
 	"osx-builder/image"
 )
 
-// The log tells people how far an image is, every few seconds and no more.
+// The log shows how far an image is, every few seconds and no more often.
 func TestProgressIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		m := &Manager{Options: Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}
-		j := &job{tell: func(Phase, *Progress) {}, passed: func(Phase, time.Duration) {}}
-		report := m.reporter("some-id", j)
+		j := &job{publish: func(Phase, *Progress) {}, phaseEnded: func(Phase, time.Duration) {}}
+		report := reportImage(j, slog.New(slog.NewTextHandler(&log, nil)).With("vm", "some-id"))
 		for n := range int64(50) { // a quarter of a second each
 			report(image.Progress{Stage: image.Downloading, Bytes: n << 26, Total: 4 << 30})
 			time.Sleep(250 * time.Millisecond)
@@ -38,8 +37,8 @@ func TestProgressIsLogged(t *testing.T) {
 				t.Errorf("got %s, want it to end in %s", lines[i], want[i])
 			}
 		}
-		if phase, p := j.seen(); phase != Unpacking || p.Bytes != 1<<20 || p.Total != nil {
-			t.Errorf("GET tells %s, %+v, want the last report", phase, p)
+		if phase, p := j.current(); phase != Unpacking || p.Bytes != 1<<20 || p.Total != nil {
+			t.Errorf("GET shows %s, %+v, want the last report", phase, p)
 		}
 	})
 }

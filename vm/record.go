@@ -11,19 +11,19 @@ import (
 	"github.com/google/uuid"
 )
 
-// recordVersion is the version of the record's form on disk. Version 1 had one
-// message, under "outbox", and no expiry.
+// recordVersion is the version of the record's format. Version 1 had one message,
+// under "outbox", and no expiry.
 const recordVersion = 2
 
-// Why a record cannot be used.
+// The reasons why a record cannot be used.
 var (
 	errCorrupt = errors.New("it is corrupt")
 	errNewer   = errors.New("a newer osx-builder wrote it")
 )
 
-// record is what the disk knows of a machine: what was asked, and how far it
-// has come for good. The phases between Accepted and Ready are not written:
-// they belong to the job at work, and a new one finds its place by itself.
+// record is what is on disk about a machine: what was asked for, and what has
+// been reached for good. The phases between Accepted and Ready are not written:
+// they belong to the running job, and a new job starts over.
 type record struct {
 	Version   int        `json:"version"`
 	ID        string     `json:"id"`
@@ -32,16 +32,16 @@ type record struct {
 	Attempts  int        `json:"attempts"`
 	Error     *Error     `json:"error,omitempty"`
 	Key       string     `json:"idempotency_key,omitempty"`
-	RequestID string     `json:"request_id,omitempty"` // of the request that asked for it, for the log
+	RequestID string     `json:"request_id,omitempty"` // of the HTTP request, for the log
 	Expiry    expiry     `json:"expiry,omitzero"`
-	Messages  []*message `json:"messages,omitempty"` // to the callback, in the order in which they fell due
+	Messages  []*message `json:"messages,omitempty"` // to the callback, in the order in which they became due
 	Gone      bool       `json:"gone,omitempty"`     // a tombstone: only messages are left
 	CreatedAt time.Time  `json:"created_at"`
 	UpdatedAt time.Time  `json:"updated_at"`
 }
 
-// message is one document for the machine's callback. Body stays as it was
-// when it fell due.
+// message is one document for the machine's callback. Body stays as it was when
+// it became due.
 type message struct {
 	MessageID   string          `json:"message_id"`
 	URL         string          `json:"url"`
@@ -54,18 +54,18 @@ type message struct {
 	DeliveredAt time.Time       `json:"delivered_at,omitzero"`
 }
 
-func newRecord(s spec, key string, now time.Time) *record {
+func newRecord(s spec, now time.Time) *record {
 	r := &record{
 		Version: recordVersion, ID: uuid.NewString(), Spec: s, Phase: Accepted,
-		Attempts: 1, Key: key, CreatedAt: now, UpdatedAt: now,
+		Attempts: 1, CreatedAt: now, UpdatedAt: now,
 	}
-	r.announce()
+	r.addMessage()
 	return r
 }
 
-// announce adds a message, of which the body is not known yet. Its ID is
-// numbered from the second on.
-func (r *record) announce() {
+// addMessage adds a message whose body is not known yet. Its ID has a number
+// from the second on.
+func (r *record) addMessage() {
 	if r.Spec.CallbackURL == "" {
 		return
 	}
@@ -76,39 +76,39 @@ func (r *record) announce() {
 	r.Messages = append(r.Messages, &message{MessageID: id, URL: r.Spec.CallbackURL, State: CallbackWaiting})
 }
 
-// settled tells whether the machine's making has ended.
+// settled reports whether the creation has ended.
 func (r *record) settled() bool { return r.Phase != Accepted }
 
-// next returns the message that is to be sent first, nil where none is due.
+// next returns the due message to send first, nil if none is due.
 func (r *record) next() *message {
 	var first *message
-	for _, o := range r.Messages {
-		if o.State == CallbackPending && (first == nil || o.NextAt.Before(first.NextAt)) {
-			first = o
+	for _, msg := range r.Messages {
+		if msg.State == CallbackPending && (first == nil || msg.NextAt.Before(first.NextAt)) {
+			first = msg
 		}
 	}
 	return first
 }
 
-// due tells whether a message is to be sent.
+// due reports whether a message is due.
 func (r *record) due() bool { return r.next() != nil }
 
-// rewind corrects the times that lie further ahead than they can, which is
-// what a clock that was set back leaves. It tells whether there were any.
-func (r *record) rewind(now time.Time) (changed bool) {
-	for _, o := range r.Messages {
-		if o.State == CallbackPending && o.DueSince.After(now) {
-			o.DueSince, o.NextAt, changed = now, now, true
+// clampTimes corrects times that are further ahead than they can be, because the
+// clock was set back. It reports whether there were any.
+func (r *record) clampTimes(now time.Time) (changed bool) {
+	for _, msg := range r.Messages {
+		if msg.State == CallbackPending && msg.DueSince.After(now) {
+			msg.DueSince, msg.NextAt, changed = now, now, true
 		}
 	}
-	e := r.Expiry.rewound(now)
+	e := r.Expiry.clamp(now)
 	changed = changed || e != r.Expiry
 	r.Expiry = e
 	return changed
 }
 
-// decode reads the record of a machine, of this version or an older one.
-// Errors wrap errCorrupt or errNewer.
+// decode reads the record of a machine in this version or an older one. Its
+// errors wrap errCorrupt or errNewer.
 func decode(b []byte, id string) (*record, error) {
 	var r struct {
 		record
@@ -117,7 +117,7 @@ func decode(b []byte, id string) (*record, error) {
 	err := json.Unmarshal(b, &r)
 	version := r.Version
 	if err != nil {
-		version = versionOf(b) // of a newer one the rest may have another form
+		version = versionOf(b) // the rest of a newer record may have another format
 	}
 	if version > recordVersion {
 		return nil, fmt.Errorf("%w: its version is %d, and this one reads versions up to %d", errNewer, version, recordVersion)
@@ -133,42 +133,42 @@ func decode(b []byte, id string) (*record, error) {
 	case version < 1:
 		return nil, fmt.Errorf("%w: there is no version %d", errCorrupt, version)
 	case r.ID != id:
-		return nil, fmt.Errorf("%w: it is of machine %.64q", errCorrupt, r.ID)
+		return nil, fmt.Errorf("%w: it belongs to machine %.64q", errCorrupt, r.ID)
 	case !slices.Contains([]Phase{Accepted, Ready, Failed, Destroying}, r.Phase):
 		return nil, fmt.Errorf("%w: its phase is %.64q", errCorrupt, r.Phase)
 	case slices.Contains(r.Messages, nil):
 		return nil, fmt.Errorf("%w: a message is null", errCorrupt)
 	}
-	return &r.record, r.plain()
+	return &r.record, r.compactBodies()
 }
 
-// plain takes the record's indents out of the messages' bodies, so that a
-// receiver gets the same bytes before and after a restart.
-func (r *record) plain() error {
-	for _, o := range r.Messages {
+// compactBodies removes the record's indentation from the messages' bodies, so
+// that a receiver gets the same bytes before and after a restart.
+func (r *record) compactBodies() error {
+	for _, msg := range r.Messages {
 		var b bytes.Buffer
-		if len(o.Body) == 0 {
+		if len(msg.Body) == 0 {
 			continue
 		}
-		if err := json.Compact(&b, o.Body); err != nil {
+		if err := json.Compact(&b, msg.Body); err != nil {
 			return fmt.Errorf("%w: a message's body: %w", errCorrupt, err)
 		}
-		o.Body = b.Bytes()
+		msg.Body = b.Bytes()
 	}
 	return nil
 }
 
-// versionOf reads nothing else; 0 is none.
+// versionOf reads only the version of a record; 0 means that it has none.
 func versionOf(b []byte) int {
 	var head struct {
 		Version int `json:"version"`
 	}
-	_ = json.Unmarshal(b, &head) // what cannot be read has none
+	_ = json.Unmarshal(b, &head) // an unreadable record has none
 	return head.Version
 }
 
-// ValidID tells whether id has the form of a machine's ID: a UUID in canonical
-// lower-case form, and so also a harmless file name.
+// ValidID reports whether id has the form of a machine's ID: a UUID in canonical
+// lower-case form, which is also a safe file name.
 func ValidID(id string) bool {
 	u, err := uuid.Parse(id)
 	return err == nil && u.String() == id

@@ -11,135 +11,146 @@ import (
 	"time"
 )
 
-// recover gives every record that owes something its job again and sweeps what
+// recover gives every record that is not finished a job again, and removes what
 // has no record.
 func (m *Manager) recover() error {
 	ids, litter, err := m.store.ids()
 	if err != nil {
 		return fmt.Errorf("reading the records: %w", err)
 	}
+	r := recovery{vms: m}
 	for _, name := range litter {
-		if err := m.sweep(name); err != nil {
-			m.Log.Error("litter not removed", "path", filepath.Join(m.Dir, name), "err", err)
+		if err := r.sweep(name); err != nil {
+			m.opts.Log.Error("litter not removed", "path", filepath.Join(m.opts.Dir, name), "err", err)
 		}
 	}
-	m.sweepHost(ids)
-	for _, id := range ids { // before the first job can make the cache evict anything
-		m.holdImage(id)
+	r.sweepHost(ids)
+	for _, id := range ids { // before the first job can make the cache evict an image
+		r.holdImage(id)
 	}
 	for _, id := range ids {
-		r, err := m.store.read(id)
+		rec, err := m.store.read(id)
 		if err != nil {
-			m.refuse(id, err)
+			r.keepUnreadable(id, err)
 			continue
 		}
-		m.resume(r)
+		r.resume(rec)
 	}
 	return nil
 }
 
-// refuse deals with a record that cannot be read. Its machine counts.
-func (m *Manager) refuse(id string, err error) {
-	m.promise(id, 0)
-	if errors.Is(err, errCorrupt) {
-		if moveErr := m.store.setAside(id); moveErr != nil && !errors.Is(moveErr, fs.ErrNotExist) {
-			err = errors.Join(err, moveErr)
-		}
-	}
-	m.Log.Error("record cannot be read", "vm", id, "err", err)
-}
+// recovery takes over what an earlier Manager left.
+type recovery struct{ vms *Manager }
 
-// sweepHost lets the driver remove what the host holds of machines that have
-// no record and no folder.
-func (m *Manager) sweepHost(ids []string) {
-	ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
+// sweepHost lets the driver remove what the host holds of machines that have no
+// record and no folder.
+func (r recovery) sweepHost(ids []string) {
+	ctx, cancel := context.WithTimeout(r.vms.tasks.ctx, time.Minute)
 	defer cancel()
-	if err := m.Driver.Sweep(ctx, func(id string) bool { return slices.Contains(ids, id) }); err != nil {
-		m.Log.Error("what unknown machines left on the host was not removed", "err", err)
+	if err := r.vms.opts.Driver.Sweep(ctx, func(id string) bool { return slices.Contains(ids, id) }); err != nil {
+		r.vms.opts.Log.Error("the host was not swept of what unknown machines left", "err", err)
 	}
 }
 
 // sweep removes a file or folder that belongs to no record, with the machine
 // that may run from it.
-func (m *Manager) sweep(name string) error {
-	path := filepath.Join(m.Dir, name)
-	m.Log.Info("removing what an earlier run left", "path", path)
+func (r recovery) sweep(name string) error {
+	path := filepath.Join(r.vms.opts.Dir, name)
+	r.vms.opts.Log.Info("removing what an earlier run left", "path", path)
 	if ValidID(name) {
-		ctx, cancel := context.WithTimeout(m.ctx, time.Minute)
+		ctx, cancel := context.WithTimeout(r.vms.tasks.ctx, time.Minute)
 		defer cancel()
-		if err := m.Driver.Destroy(ctx, Machine{ID: name, Dir: path}); err != nil {
+		if err := r.vms.opts.Driver.Destroy(ctx, Machine{ID: name, Dir: path}); err != nil {
 			return err
 		}
 	}
 	return os.RemoveAll(path)
 }
 
-// resume starts the job that the record asks for.
-func (m *Manager) resume(r *record) {
-	if r.rewind(time.Now().UTC()) {
-		m.Log.Warn("the clock was set back; the machine's times are counted from now", "vm", r.ID)
-		m.rewrite(r)
+// holdImage tells the image cache which image a machine needs, so that it is not
+// evicted. If the record does not say which, all images are held.
+func (r recovery) holdImage(id string) {
+	switch needed, sum, err := r.vms.store.imageOf(id); {
+	case err != nil:
+		r.vms.opts.Images.HoldAll(id, err)
+	case needed:
+		r.vms.opts.Images.Hold(id, sum)
 	}
-	if !r.Gone {
-		m.relist(r)
+}
+
+// keepUnreadable deals with a record that cannot be read. Its machine counts.
+func (r recovery) keepUnreadable(id string, err error) {
+	r.vms.capacity.setMemory(id, 0)
+	if errors.Is(err, errCorrupt) {
+		if moveErr := r.vms.store.setAside(id); moveErr != nil && !errors.Is(moveErr, fs.ErrNotExist) {
+			err = errors.Join(err, moveErr)
+		}
+	}
+	r.vms.opts.Log.Error("record cannot be read", "vm", id, "err", err)
+}
+
+// resume starts the job that the record asks for.
+func (r recovery) resume(rec *record) {
+	m := r.vms
+	if rec.clampTimes(time.Now().UTC()) {
+		m.opts.Log.Warn("the clock was set back; the machine's times are counted from now", "vm", rec.ID)
+		r.write(rec)
+	}
+	if !rec.Gone {
+		r.register(rec)
 	}
 	switch {
-	case r.Gone:
-		m.start(r.ID, true, func(ctx context.Context, j *job) {
-			j.endDestruction(nil)
-			m.deliver(ctx, r)
-			m.forget(r)
+	case rec.Gone:
+		m.jobs.start(rec.ID, true, func(ctx context.Context, j *job) {
+			j.setDestroyed(nil)
+			m.callbacks.deliverLast(ctx, rec)
 		})
-	case r.Phase == Destroying:
-		m.destroyAgain(r)
-	case !r.settled():
-		r.Attempts++
-		m.rewrite(r)
-		m.mu.Lock()
-		m.creating++
-		m.mu.Unlock()
-		m.start(r.ID, false, func(ctx context.Context, j *job) { m.create(ctx, j, r) })
-	case r.due():
-		m.start(r.ID, false, func(ctx context.Context, j *job) {
+	case rec.Phase == Destroying:
+		r.resumeDestruction(rec)
+	case !rec.settled():
+		rec.Attempts++
+		r.write(rec)
+		m.capacity.resume()
+		m.startCreation(rec)
+	case rec.due():
+		m.jobs.start(rec.ID, false, func(ctx context.Context, j *job) {
 			j.settle()
-			m.deliver(ctx, r)
+			m.callbacks.deliver(ctx, rec)
 		})
 	}
 }
 
-// destroyAgain goes on with a destruction, but not with one that took the
-// daemon down again and again: that waits for a client's DELETE.
-func (m *Manager) destroyAgain(r *record) {
-	r.Attempts++
-	if r.Attempts > maxAttempts {
-		m.Log.Error("the daemon ended again and again while it destroyed this machine; DELETE tries once more", "vm", r.ID)
+// resumeDestruction continues a destruction, unless the daemon ended during it
+// several times. Then it waits for a client's DELETE.
+func (r recovery) resumeDestruction(rec *record) {
+	rec.Attempts++
+	if rec.Attempts > maxAttempts {
+		r.vms.opts.Log.Error("the daemon ended several times while it destroyed this machine; DELETE tries again", "vm", rec.ID)
 		return
 	}
-	m.rewrite(r)
-	m.start(r.ID, true, func(ctx context.Context, j *job) { m.destroy(ctx, j, r.ID, "", nil) })
+	r.write(rec)
+	r.vms.startDestruction(rec.ID, "", nil)
 }
 
-// relist puts a machine among those that exist.
-func (m *Manager) relist(r *record) {
-	m.feed.know(r.ID, r.Phase)
-	if r.Phase != Failed {
-		m.promise(r.ID, r.Spec.Memory)
-	} else {
-		m.promise(r.ID, 0)
+// register adds a machine that exists to the parts.
+func (r recovery) register(rec *record) {
+	r.vms.events.restore(rec.ID, rec.Phase)
+	memory := rec.Spec.Memory
+	if rec.Phase == Failed {
+		memory = 0
 	}
-	if r.Key != "" {
-		m.mu.Lock()
-		m.keys[r.Key] = settledClaim(r.ID)
-		m.mu.Unlock()
+	r.vms.capacity.setMemory(rec.ID, memory)
+	if rec.Key != "" {
+		r.vms.keys.restore(rec.Key, rec.ID)
 	}
-	if r.Phase != Destroying {
-		m.arm(r.ID, r.Expiry)
+	if rec.Phase != Destroying {
+		r.vms.timers.set(rec.ID, rec.Expiry)
 	}
 }
 
-// rewrite writes a record before its job begins.
-func (m *Manager) rewrite(r *record) {
-	if err := m.store.write(r); err != nil {
-		m.Log.Error("record not written", "vm", r.ID, "err", err)
+// write writes a record before its job starts.
+func (r recovery) write(rec *record) {
+	if err := r.vms.store.write(rec); err != nil {
+		r.vms.opts.Log.Error("record not written", "vm", rec.ID, "err", err)
 	}
 }

@@ -8,7 +8,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Phase is how far a machine's making has come.
+// Phase is how far the creation of a machine is.
 type Phase string
 
 // The phases, in the order of a machine's life.
@@ -29,20 +29,19 @@ func Phases() []Phase {
 	return []Phase{Accepted, Downloading, Unpacking, Cloning, Starting, Waiting, Ready, Failed, Destroying}
 }
 
-// Powers lists every Power but the empty one.
+// Powers lists every Power except the empty one.
 func Powers() []Power {
 	return []Power{PoweredOn, PoweredOff, PoweringOn, PoweringOff, Suspended, Suspending, Resetting, Paused, Blocked}
 }
 
-// VM is what the world sees of a machine: in the answers to POST and GET and
-// in the callback. The fields down to GuestOS are the service's first ones and
-// keep their order.
+// VM is a machine as the API shows it, in responses and in the callback. The
+// fields down to GuestOS are the service's first ones and keep their order.
 type VM struct {
 	ID               string `json:"id"`
 	Image            Image  `json:"image"`
 	CPUs             int    `json:"cpus"`
 	Memory           string `json:"memory"`
-	ToolsInitTimeout int    `json:"tools_init_timeout"` // seconds, 0 where none was given
+	ToolsInitTimeout int    `json:"tools_init_timeout"` // seconds, 0 if none was given
 	LaunchGUI        bool   `json:"launch_gui"`
 	IPAddress        string `json:"ip_address"`
 	Status           Power  `json:"status"`
@@ -66,11 +65,11 @@ type VM struct {
 // Progress is how many bytes of the current download or unpacking are done.
 type Progress struct {
 	Bytes int64  `json:"bytes"`
-	Total *int64 `json:"total"` // nil where the server did not say
+	Total *int64 `json:"total"` // nil if the server did not say
 }
 
-// Callback tells what became of the machine's callback: the latest, where its
-// end was told after its making.
+// Callback is the state of the machine's callback: of the latest one, if the end
+// of its lifetime was sent after the end of its creation.
 type Callback struct {
 	URL         string        `json:"url"`
 	State       CallbackState `json:"state"`
@@ -79,18 +78,18 @@ type Callback struct {
 	DeliveredAt *time.Time    `json:"delivered_at"`
 }
 
-// CallbackState is where a callback stands.
+// CallbackState is the state of a callback.
 type CallbackState string
 
 // The callback's states.
 const (
 	CallbackWaiting   CallbackState = "waiting"   // not due before the machine is ready or failed
-	CallbackPending   CallbackState = "pending"   // due, and tried until it is taken
+	CallbackPending   CallbackState = "pending"   // due, and tried until it is delivered
 	CallbackDelivered CallbackState = "delivered" // the receiver answered 2xx
 	CallbackGivenUp   CallbackState = "given-up"  // the receiver answered 410, or 24 hours passed
 )
 
-// resource joins what the record says with what the hypervisor says now.
+// resource joins the record with the live state.
 func (r *record) resource(hypervisor string, st Status) VM {
 	v := VM{
 		ID: r.ID, Image: r.Spec.Image, CPUs: r.Spec.CPUs, Memory: r.Spec.MemoryText,
@@ -110,26 +109,26 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		v.ToolsStatus = ToolsUnknown
 	}
 	if !r.Expiry.At.IsZero() {
-		at := r.Expiry.At // the record's own is its job's
+		at := r.Expiry.At // a copy: the job changes the record
 		v.ExpiresAt = &at
 	}
 	if n := len(r.Messages); n > 0 {
-		o := r.Messages[n-1]
-		v.Callback = &Callback{URL: redacted(o.URL), State: o.State, Attempts: o.Attempts, LastError: o.LastError}
-		if o.State == CallbackDelivered {
-			at := o.DeliveredAt
+		msg := r.Messages[n-1]
+		v.Callback = &Callback{URL: redacted(msg.URL), State: msg.State, Attempts: msg.Attempts, LastError: msg.LastError}
+		if msg.State == CallbackDelivered {
+			at := msg.DeliveredAt
 			v.Callback.DeliveredAt = &at
 		}
 	}
 	return v
 }
 
-// memoryText is humanize's IEC form, lower case and without a blank: "1.0gib".
+// memoryText is humanize's IEC form in lower case and without a space: "1.0gib".
 func memoryText(mib int) string {
 	return strings.ToLower(strings.ReplaceAll(humanize.IBytes(uint64(mib)<<20), " ", ""))
 }
 
-// plainURL leaves out of a URL what may be secret: user info and query.
+// plainURL removes from a URL what may be secret: user info and query.
 func plainURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {

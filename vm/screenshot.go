@@ -2,36 +2,34 @@ package vm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 )
 
 // Screenshot returns what a machine's screen shows, as a PNG image.
 func (m *Manager) Screenshot(ctx context.Context, id string) ([]byte, error) {
-	r, err := m.record(id)
+	r, err := m.store.get(id)
 	if err != nil {
 		return nil, err
 	}
-	d, ok := m.Driver.(Screenshotter)
+	d, ok := m.opts.Driver.(Screenshotter)
 	if !ok {
-		return nil, m.notSupported("screen")
+		return nil, notSupported(m.opts.Hypervisor, "screenshots")
 	}
 	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
 	defer cancel()
-	st, err := m.inspect(ctx, r)
+	st, err := m.reader.inspect(ctx, r)
 	if err != nil {
 		return nil, unreadable(id, err)
 	}
 	if st.Power == PoweredOff || st.Power == "" {
 		return nil, &Error{Code: CodePower, Message: fmt.Sprintf("machine %s is not powered on, so its screen shows nothing", id)}
 	}
-	png, err := d.Screenshot(ctx, m.machine(r))
-	if err != nil {
-		var known *Error
-		if errors.As(err, &known) {
-			return nil, known
-		}
-		return nil, &Error{Code: CodeHypervisor, Message: fmt.Sprintf("the screen of machine %s cannot be read: %v", id, err), Err: err}
+	png, err := d.Screenshot(ctx, m.store.machine(r))
+	if err == nil {
+		return png, nil
 	}
-	return png, nil
+	if known := asError(err); known != nil {
+		return nil, known
+	}
+	return nil, &Error{Code: CodeHypervisor, Message: fmt.Sprintf("the screen of machine %s cannot be read: %v", id, err), Err: err}
 }

@@ -17,27 +17,27 @@ import (
 // corruptSuffix is added to the name of a record that is set aside.
 const corruptSuffix = ".corrupt"
 
-// store keeps the records: dir/<id>.json, and dir/<id>.json.corrupt those that
-// cannot be read.
+// store keeps the records in dir/<id>.json, and those that cannot be read in
+// dir/<id>.json.corrupt.
 //
-// A machine's job alone changes its record, but for the expiry, which a client
-// may change beside it. So that neither undoes what the other wrote, whoever
-// changes a record that exists does so in its turn.
+// Only a machine's job changes its record, except for the expiry, which a client
+// may change at the same time. The record's lock is held while it is changed, so
+// that neither undoes what the other wrote.
 type store struct {
 	dir   string
-	turns [256]sync.Mutex // each for one in 256 of the records, while one is replaced
+	locks [256]sync.Mutex // each for one in 256 of the records
 }
 
-func (s *store) turn(id string) (over func()) {
-	t := &s.turns[crc32.ChecksumIEEE([]byte(id))%uint32(len(s.turns))]
-	t.Lock()
-	return t.Unlock
+func (s *store) lock(id string) (unlock func()) {
+	l := &s.locks[crc32.ChecksumIEEE([]byte(id))%uint32(len(s.locks))]
+	l.Lock()
+	return l.Unlock
 }
 
 func (s *store) path(id string) string { return filepath.Join(s.dir, id+".json") }
 
-// read returns an error that wraps fs.ErrNotExist where there is no record,
-// and an *Error of CodeOpen where there is one that cannot be read.
+// read returns an error that wraps fs.ErrNotExist if there is no record, and an
+// *Error of CodeOpen if it cannot be read.
 func (s *store) read(id string) (*record, error) {
 	path := s.path(id)
 	b, err := os.ReadFile(path)
@@ -61,8 +61,29 @@ func (s *store) read(id string) (*record, error) {
 	return r, nil
 }
 
-// setAside takes a corrupt record out of the way, where it is kept for whoever
-// wants to see what became of it.
+// get reads the record of a machine that exists: a tombstone's does not, and is
+// an error of CodeNotFound.
+func (s *store) get(id string) (*record, error) {
+	if !ValidID(id) {
+		return nil, notFound(id)
+	}
+	r, err := s.read(id)
+	if errors.Is(err, fs.ErrNotExist) || (err == nil && r.Gone) {
+		return nil, notFound(id)
+	}
+	return r, err
+}
+
+// machine returns the record's machine for the driver. The annotation of a new
+// machine is not in it.
+func (s *store) machine(r *record) Machine {
+	return Machine{
+		ID: r.ID, Dir: filepath.Join(s.dir, r.ID),
+		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, Forward: r.Spec.Forward, LaunchGUI: r.Spec.LaunchGUI,
+	}
+}
+
+// setAside renames a corrupt record, which is kept for an operator to look at.
 func (s *store) setAside(id string) error {
 	if err := os.Rename(s.path(id), s.path(id)+corruptSuffix); err != nil {
 		return err
@@ -72,21 +93,21 @@ func (s *store) setAside(id string) error {
 
 // keep writes a record for the machine's job.
 func (s *store) keep(r *record) error {
-	defer s.turn(r.ID)()
+	defer s.lock(r.ID)()
 	s.refresh(r)
 	return s.write(r)
 }
 
-// refresh takes over what others than the job may have changed.
+// refresh reads what others than the job may have changed.
 func (s *store) refresh(r *record) {
 	if now, err := s.read(r.ID); err == nil {
 		r.Expiry = now.Expiry
 	}
 }
 
-// change lets edit change a record beside its job.
+// change changes a record independently of its job.
 func (s *store) change(id string, edit func(*record) error) (*record, error) {
-	defer s.turn(id)()
+	defer s.lock(id)()
 	r, err := s.read(id)
 	if err != nil {
 		return nil, err
@@ -97,9 +118,9 @@ func (s *store) change(id string, edit func(*record) error) (*record, error) {
 	return r, s.write(r)
 }
 
-// write puts the record in its place whole or not at all, also when the power
-// fails: a temporary file, fsync, rename, fsync of the folder. The temporary
-// file is in the records' folder, where the next start finds it.
+// write replaces the record as a whole or not at all, even if the power fails: a
+// temporary file, fsync, rename, fsync of the folder. The temporary file is in
+// the records' folder, where the next start finds and removes it.
 func (s *store) write(r *record) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -111,9 +132,9 @@ func (s *store) write(r *record) error {
 	return s.sync()
 }
 
-// remove takes the record away for good. It is a no-op where there is none.
+// remove removes the record. It is a no-op if there is none.
 func (s *store) remove(id string) error {
-	defer s.turn(id)()
+	defer s.lock(id)()
 	for _, path := range []string{s.path(id) + corruptSuffix, s.path(id)} {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing the record of %s: %w", id, err)
@@ -134,8 +155,8 @@ func (s *store) sync() error {
 	return nil
 }
 
-// ids returns the machines that have a record, be it one set aside, and the
-// names of folders and files that belong to none: what a crash left.
+// ids returns the machines that have a record, even one set aside, and the names
+// of folders and files that belong to no record: a crash left them.
 func (s *store) ids() (ids, litter []string, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {

@@ -9,75 +9,67 @@ import (
 )
 
 const (
-	// watchEvery is how often the machines' power states are read while
-	// somebody listens.
+	// watchEvery is how often the machines' power states are read while there
+	// are listeners.
 	watchEvery = time.Second
 
-	// watchTimeout bounds a look at one machine, so that one which hangs does
-	// not hold up the news of the others.
+	// watchTimeout bounds the inspection of one machine, so that one that hangs
+	// is asked again.
 	watchTimeout = 3 * time.Second
 )
 
-// watch begins to read the machines' power states, which change without a job
-// of ours: a guest powers itself off, an operator suspends it. Nobody tells the
-// daemon, and what is running is never stored, so it has to look; it does so
-// only while somebody listens. It is called with the feed's lock held, and
-// tells whether it could.
-func (m *Manager) watch() bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.stopping {
-		return false
-	}
-	ctx, cancel := context.WithCancel(m.ctx)
-	m.unwatch = cancel
-	m.wg.Go(func() { m.lookAround(ctx) })
-	return true
+// powerWatch publishes power states that change without a job: a guest powers
+// itself off, or an operator suspends it. Hypervisors do not report that, and
+// power states are never stored, so they have to be read again and again.
+type powerWatch struct {
+	store       *store
+	inspections *inspections
+	events      *eventLog
 }
 
-// lookAround looks at all machines again and again until ctx ends. A machine
-// at which the last look has not ended is passed over.
-func (m *Manager) lookAround(ctx context.Context) {
-	var looks sync.WaitGroup
-	defer looks.Wait()
+// run reads the power states of all machines until ctx ends. It skips a machine
+// whose last inspection has not ended.
+func (w *powerWatch) run(ctx context.Context) {
+	var running sync.WaitGroup
+	defer running.Wait()
 	var busy sync.Map
 	for {
-		for _, id := range m.feed.watched() {
+		for _, id := range w.events.withPower() {
 			if _, is := busy.LoadOrStore(id, true); is {
 				continue
 			}
-			looks.Go(func() {
+			running.Go(func() {
 				defer busy.Delete(id)
-				m.look(ctx, id)
+				w.inspect(ctx, id)
 			})
 		}
-		if !pause(ctx, watchEvery) {
+		if !sleep(ctx, watchEvery) {
 			return
 		}
 	}
 }
 
-// watched are the machines that may have a power state.
-func (f *feed) watched() []string {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return slices.DeleteFunc(slices.Collect(maps.Keys(f.told)), func(id string) bool {
-		switch f.told[id].phase {
+func (w *powerWatch) inspect(ctx context.Context, id string) {
+	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
+	defer cancel()
+	r, err := w.store.get(id)
+	if err != nil {
+		return
+	}
+	if st, err := w.inspections.read(ctx, w.store.machine(r)); err == nil {
+		w.events.setStatus(id, st.Power)
+	}
+}
+
+// withPower returns the machines that may have a power state.
+func (l *eventLog) withPower() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.DeleteFunc(slices.Collect(maps.Keys(l.seen)), func(id string) bool {
+		switch l.seen[id].phase {
 		case Accepted, Downloading, Unpacking, Cloning:
 			return true
 		}
 		return false
 	})
-}
-
-func (m *Manager) look(ctx context.Context, id string) {
-	ctx, cancel := context.WithTimeout(ctx, watchTimeout)
-	defer cancel()
-	r, err := m.record(id)
-	if err != nil {
-		return
-	}
-	if st, err := m.inspections.read(ctx, m.machine(r)); err == nil {
-		m.feed.saw(id, st.Power)
-	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // Machines are counted by where they stand, also those that cannot be read.
-func TestCensus(t *testing.T) {
+func TestStateCounts(t *testing.T) {
 	h := newHouse(t).open()
 	on, off, broken := h.wait(h.create(h.request()).ID), h.wait(h.create(h.request()).ID), h.wait(h.create(h.request()).ID)
 	for _, v := range []vm.VM{on, off, broken} {
@@ -27,22 +27,22 @@ func TestCensus(t *testing.T) {
 	}
 	must(t, h.driver.SetPower(vm.Machine{Dir: filepath.Join(h.dir, "vms", off.ID)}, vm.PoweredOff))
 	must(t, os.WriteFile(filepath.Join(h.dir, "vms", broken.ID+".json"), []byte("{"), 0o600))
-	check := func(want map[vm.Standing]int) {
+	check := func(want map[vm.State]int) {
 		t.Helper()
-		got, err := h.vms.Census(t.Context())
+		got, err := h.vms.StateCounts(t.Context())
 		must(t, err)
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 	}
-	check(map[vm.Standing]int{{Phase: vm.Ready, Status: vm.PoweredOn}: 1, {Phase: vm.Ready, Status: vm.PoweredOff}: 1, {Phase: vm.Unknown, Status: vm.Unknown}: 1})
+	check(map[vm.State]int{{Phase: vm.Ready, Status: vm.PoweredOn}: 1, {Phase: vm.Ready, Status: vm.PoweredOff}: 1, {Phase: vm.Unknown, Status: vm.Unknown}: 1})
 	h.driver.Hook = func(_ context.Context, _ vmtest.Step, m vm.Machine) error {
 		if m.ID == on.ID {
 			return errors.New("a stalled lock")
 		}
 		return nil
 	}
-	check(map[vm.Standing]int{{Phase: vm.Ready, Status: vm.Unknown}: 1, {Phase: vm.Ready, Status: vm.PoweredOff}: 1, {Phase: vm.Unknown, Status: vm.Unknown}: 1})
+	check(map[vm.State]int{{Phase: vm.Ready, Status: vm.Unknown}: 1, {Phase: vm.Ready, Status: vm.PoweredOff}: 1, {Phase: vm.Unknown, Status: vm.Unknown}: 1})
 	h.close()
 	h.driver.Hook = nil
 }
@@ -60,9 +60,9 @@ func TestHooks(t *testing.T) {
 	}
 	h.options = func(o *vm.Options) {
 		o.Hooks = vm.Hooks{
-			Created:    func(c vm.Code) { tell("created " + string(c)) },
-			Passed:     func(p vm.Phase, took time.Duration) { tell("passed " + string(p)) },
-			CalledBack: func(s vm.CallbackState) { tell("called back " + string(s)) },
+			CreationEnded: func(c vm.Code) { tell("created " + string(c)) },
+			PhaseEnded:    func(p vm.Phase, took time.Duration) { tell("passed " + string(p)) },
+			CallbackTried: func(s vm.CallbackState) { tell("called back " + string(s)) },
 		}
 	}
 	reached := h.hold(vmtest.Start)

@@ -1,0 +1,171 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+)
+
+// pollEvery is how often a booting machine is inspected.
+const pollEvery = 200 * time.Millisecond
+
+// creation is the job that creates a machine, writes down how that ended and
+// sends the callback. A failure leaves nothing of the machine but the record; an
+// interruption leaves everything for the next job.
+type creation struct {
+	vms    *Manager
+	job    *job
+	record *record
+	log    *slog.Logger
+}
+
+func (c *creation) run(ctx context.Context) {
+	m, r := c.vms, c.record
+	c.log.Info("creating", "image", plainURL(r.Spec.Image.URL), "cpus", r.Spec.CPUs, "memory_mib", r.Spec.Memory, "attempt", r.Attempts)
+	started := time.Now()
+	err := c.build(ctx)
+	m.capacity.creationEnded()
+	if ctx.Err() != nil {
+		c.interrupted(ctx)
+		return
+	}
+	if err != nil {
+		r.Phase, r.Error = Failed, clientError(err)
+		c.log.Error("creation failed", "code", r.Error.Code, "err", err)
+		c.cleanUp(ctx)
+		m.capacity.setMemory(r.ID, 0)
+		m.opts.Hooks.CreationEnded(r.Error.Code)
+	} else {
+		r.Phase, r.Error = Ready, nil
+		c.log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
+		c.job.endPhase()
+		m.opts.Hooks.CreationEnded("")
+	}
+	if !c.writeResult(ctx) {
+		return
+	}
+	m.events.setPhase(r.ID, r.Phase, nil)
+	c.job.settle()
+	m.callbacks.deliver(ctx, r)
+}
+
+// build lists the steps. Each may be repeated after an interruption.
+func (c *creation) build(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			c.log.Error("panic while creating", "panic", p, "stack", string(debug.Stack()))
+			err = internalError()
+		}
+	}()
+	o, r := &c.vms.opts, c.record
+	if r.Attempts > maxAttempts {
+		return &Error{Code: CodeAttempts, Message: fmt.Sprintf("the daemon ended %d times while it created this machine, so it does not try again", maxAttempts)}
+	}
+	src, err := r.Spec.source()
+	if err != nil {
+		return err
+	}
+	if err := o.Hosts.checkURL("image.url", r.Spec.Image.URL); err != nil {
+		return err // the settings have changed since the request
+	}
+	vm := c.vms.store.machine(r)
+	vm.Annotation = fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum)
+	c.job.setPhase(Downloading, nil)
+	gold, err := o.Images.Ensure(ctx, src, reportImage(c.job, c.log))
+	if err != nil {
+		return err
+	}
+	c.job.setPhase(Cloning, nil)
+	if err := o.Driver.Clone(ctx, vm, gold.VMX); err != nil {
+		return fmt.Errorf("cloning the image: %w", err)
+	}
+	c.job.setPhase(Starting, nil)
+	if err := o.Driver.Start(ctx, vm); err != nil {
+		return fmt.Errorf("starting the machine: %w", err)
+	}
+	c.job.setPhase(Waiting, nil)
+	return c.waitForGuest(ctx, vm)
+}
+
+// waitForGuest waits until the guest gives a sign of life and its address is
+// known. A guest that does not in time may still be well: it may have no tools,
+// and need no address. One that powered itself off is not.
+func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
+	limit := c.record.Spec.toolsTimeout()
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for {
+		st, err := c.vms.opts.Driver.Inspect(limited, vm)
+		if err == nil {
+			c.vms.events.setStatus(vm.ID, st.Power)
+		}
+		switch {
+		case err == nil && st.Up && st.IP != "":
+			return nil
+		case err == nil && (st.Power == PoweredOff || st.Power == ""):
+			return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; check that the image boots on this hypervisor"}
+		}
+		if sleep(limited, pollEvery) {
+			continue
+		}
+		if ctx.Err() != nil {
+			return context.Cause(ctx)
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+			return fmt.Errorf("waiting for the guest: %w", err)
+		}
+		c.log.Warn("the guest gave no sign of life in time", "limit", limit)
+		return nil
+	}
+}
+
+// interrupted ends a creation that the stop of the daemon or a destruction
+// interrupts. An orderly stop does not count as an attempt.
+func (c *creation) interrupted(ctx context.Context) {
+	phase, _ := c.job.current()
+	c.log.Info("creation interrupted", "why", context.Cause(ctx), "phase", phase)
+	if !errors.Is(context.Cause(ctx), errStopping) {
+		c.vms.opts.Hooks.CreationEnded(CodeCancelled)
+		return
+	}
+	c.record.Attempts--
+	if err := c.vms.store.keep(c.record); err != nil {
+		c.log.Warn("the number of attempts was not written", "err", err)
+	}
+}
+
+// cleanUp removes what a failed creation left of its machine.
+func (c *creation) cleanUp(ctx context.Context) {
+	vm := c.vms.store.machine(c.record)
+	if err := c.vms.opts.Driver.Destroy(ctx, vm); err != nil {
+		c.log.Error("the failed creation left something behind; DELETE tries again", "err", err)
+	}
+	if _, err := os.Lstat(vm.Dir); errors.Is(err, fs.ErrNotExist) {
+		c.vms.opts.Images.Release(vm.ID)
+	}
+}
+
+// writeResult writes down how the creation ended, together with the callback
+// that is due now. It tries until it succeeds; false means that ctx ended.
+func (c *creation) writeResult(ctx context.Context) bool {
+	m, r := c.vms, c.record
+	r.UpdatedAt = time.Now().UTC()
+	r.Attempts = 0
+	m.store.refresh(r)
+	m.callbacks.fill(ctx, r)
+	for wait := pollEvery; ; wait = min(2*wait, time.Minute) {
+		err := m.store.keep(r)
+		if err == nil {
+			return true
+		}
+		c.log.Error("record not written; trying again", "err", err)
+		if !sleep(ctx, wait) {
+			return false
+		}
+	}
+}

@@ -1,0 +1,173 @@
+package vm
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// inspectTimeout bounds one inspection of a machine. The reader of a machine
+	// that hangs loses an answer, not a connection.
+	inspectTimeout = 10 * time.Second
+
+	// readsAtOnce bounds how many records are read side by side: each occupies
+	// a thread while the disk is at work.
+	readsAtOnce = 16
+)
+
+// Get reads a machine's record and its live state.
+func (m *Manager) Get(ctx context.Context, id string) (VM, error) {
+	return m.reader.read(ctx, id)
+}
+
+// Wait is Get once the machine is ready, failed or being destroyed, or once d is
+// over.
+func (m *Manager) Wait(ctx context.Context, id string, d time.Duration) (VM, error) {
+	if d <= 0 {
+		return m.Get(ctx, id)
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	for waiting := true; waiting; {
+		j := m.jobs.get(id)
+		r, err := m.store.get(id)
+		if err != nil || j == nil || r.settled() {
+			break
+		}
+		select {
+		case <-j.settled:
+		case <-timer.C:
+			waiting = false
+		case <-m.tasks.ctx.Done():
+			waiting = false
+		case <-ctx.Done():
+			return VM{}, ctx.Err()
+		}
+	}
+	return m.Get(ctx, id)
+}
+
+// Filter chooses machines for List; an empty field chooses all.
+type Filter struct {
+	Phase  Phase
+	Status Power
+}
+
+// List reads all machines, oldest first. A machine that cannot be read, or not
+// within listTimeout, is among them with its Error set.
+func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
+	ids, _, err := m.store.ids()
+	if err != nil {
+		return nil, err
+	}
+	all := make([]*VM, len(ids))
+	m.reader.each(ctx, ids, func(i int, v *VM) { all[i] = v })
+	list := make([]VM, 0, len(ids))
+	for _, v := range all {
+		if v != nil && (f.Phase == "" || v.Phase == f.Phase) && (f.Status == "" || v.Status == f.Status) {
+			list = append(list, *v)
+		}
+	}
+	slices.SortFunc(list, func(a, b VM) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
+	})
+	return list, ctx.Err()
+}
+
+// reader joins what the record, the job and the hypervisor say of a machine. It
+// takes no lock of what changes machines.
+type reader struct {
+	store       *store
+	driver      Driver
+	hypervisor  string
+	jobs        *jobs
+	inspections *inspections
+}
+
+func (r *reader) read(ctx context.Context, id string) (VM, error) {
+	j := r.jobs.get(id)
+	rec, err := r.store.get(id)
+	if err != nil {
+		return VM{}, err
+	}
+	return r.describe(ctx, rec, j)
+}
+
+// inspect reads one machine's live state for a reader of that machine alone.
+func (r *reader) inspect(ctx context.Context, rec *record) (Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
+	return r.driver.Inspect(ctx, r.store.machine(rec))
+}
+
+// describe reads a machine's live state and joins it with the record and the
+// job. The job is that of before the record was read: a later one could have
+// ended already, and a record that is not settled would seem to have none.
+func (r *reader) describe(ctx context.Context, rec *record, j *job) (VM, error) {
+	st, err := r.inspect(ctx, rec)
+	return r.join(rec, j, st, err)
+}
+
+func (r *reader) join(rec *record, j *job, st Status, err error) (VM, error) {
+	v := rec.resource(r.hypervisor, st)
+	if j != nil && rec.Phase == Accepted {
+		v.Phase, v.Progress = j.current()
+	}
+	if err == nil || rec.Phase == Accepted || rec.Phase == Destroying {
+		return v, nil // the job changes the machine while it is read
+	}
+	v.Error = unreadable(rec.ID, err)
+	return v, v.Error
+}
+
+// each reads machines side by side and calls f, also side by side, with the
+// index of a machine among ids and the machine, nil if it does not exist any
+// more. It takes little more than listTimeout, however many machines are slow.
+func (r *reader) each(ctx context.Context, ids []string, f func(i int, v *VM)) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	var records, states errgroup.Group
+	records.SetLimit(readsAtOnce)
+	for i, id := range ids {
+		records.Go(func() error {
+			j := r.jobs.get(id)
+			rec, err := r.store.get(id)
+			if err != nil {
+				f(i, r.withoutRecord(id, err))
+				return nil
+			}
+			states.Go(func() error {
+				st, err := r.inspections.read(ctx, r.store.machine(rec))
+				v, _ := r.join(rec, j, st, err) // v.Error has it
+				f(i, &v)
+				return nil
+			})
+			return nil
+		})
+	}
+	_ = records.Wait() // machines carry their own errors
+	_ = states.Wait()
+}
+
+// withoutRecord returns a machine whose record cannot be read as List shows it,
+// nil if it does not exist any more.
+func (r *reader) withoutRecord(id string, err error) *VM {
+	e := clientError(err)
+	if e.Code == CodeNotFound {
+		return nil
+	}
+	return &VM{ID: id, Error: e, Hypervisor: r.hypervisor, ToolsStatus: ToolsUnknown}
+}
+
+// unreadable is the error for a machine whose live state cannot be read.
+func unreadable(id string, err error) *Error {
+	if known := asError(err); known != nil && known.Code == CodeOpen {
+		return known
+	}
+	return &Error{Code: CodeOpen, Message: fmt.Sprintf("the state of machine %s cannot be read: %v", id, err), Err: err}
+}
