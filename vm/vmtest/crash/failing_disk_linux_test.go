@@ -14,27 +14,30 @@ import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"golang.org/x/sys/unix"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
-// Whichever change of a file fails, from the first of a creation to the last
-// of a destruction, once or from then on: what is answered is right or an
-// error with a code, and the next start puts all right.
+// TestFailingDisk creates one machine and destroys another, and lets one write
+// to the disk fail, or all writes from that one on. Each answer must be right or
+// an error with a code, and after a restart without errors nothing is lost or
+// left.
 //
-// FAULTS_EACH says which changes fail in turn: each, or one in so many.
+// It tests every FAULTS_EACH-th write, from the first write of the creation to
+// the last one of the destruction.
 func TestFailingDisk(t *testing.T) {
 	daemon := harness.MemoryDaemon(t)
 	images := t.TempDir()
 	for _, name := range []string{"first", "second"} {
-		archive := harness.Archive(t, name+"/a.vmx", "guestOS = \"other\"\n", name+"/disk.vmdk", strings.Repeat(name, 1000))
+		archive := harness.Archive(t,
+			name+"/a.vmx", "guestOS = \"other\"\n",
+			name+"/disk.vmdk", strings.Repeat(name, 1000))
 		harness.Must(t, os.WriteFile(filepath.Join(images, name), archive, 0o600))
 	}
-	each := harness.EnvInt(t, "FAULTS_EACH", 20)
+	step := harness.EnvInt(t, "FAULTS_EACH", 20)
 	for name, fault := range map[string]e2e.Fault{
 		"EIO once":            {Errno: unix.EIO, Once: true},
 		"EIO from then on":    {Errno: unix.EIO},
@@ -43,57 +46,62 @@ func TestFailingDisk(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			runs := 0
-			for fault.At = 1 + int(time.Now().UnixNano()/1000)%each; ; fault.At += each {
-				f := newFaulty(t, daemon, images)
-				failed := f.trial(fault)
+			for fault.At = 1 + int(time.Now().UnixNano()/1000)%step; ; fault.At += step {
+				f := newFaultTest(t, daemon, images)
+				failed := f.run(fault)
 				f.close()
 				if t.Failed() {
-					t.Fatalf("it failed from change %d on: %q", fault.At, failed)
+					t.Fatalf("the test failed with errors from write %d on: %q", fault.At, failed)
 				}
 				if len(failed) == 0 {
-					break // that change lies beyond the last
+					break // there are fewer writes
 				}
 				runs++
 			}
-			t.Logf("%d of about %d changes failed, one a run", runs, fault.At)
+			t.Logf("in %d runs a different one of about %d writes failed", runs, fault.At)
 		})
 	}
 }
 
-// faulty is a daemon whose disk can be made to fail.
-type faulty struct {
+// faultTest is a daemon with a faulty disk, its image server and the receiver
+// of its callbacks.
+type faultTest struct {
 	*e2e.Daemon
-	t      *testing.T
-	binary string
-	disk   *e2e.FaultyDisk
-	site   *e2e.Site
-	bodies map[string][]byte // by the image's name
-	other  string            // the machine that is to be destroyed
-	logs   string            // of the daemons that have ended
+	t         *testing.T
+	binary    string
+	disk      *e2e.FaultyDisk
+	site      *e2e.Site
+	bodies    map[string][]byte // of POST /vms, by image
+	destroyed string            // ID of the machine that is destroyed
+	logs      string            // of the daemons that have ended
 }
 
-func newFaulty(t *testing.T, binary, images string) *faulty {
+func newFaultTest(t *testing.T, binary, images string) *faultTest {
 	t.Helper()
 	data, err := os.MkdirTemp("", "osxb")
 	harness.Must(t, err)
-	f := &faulty{t: t, binary: binary, disk: &e2e.FaultyDisk{}, site: e2e.NewSite(images), Daemon: &e2e.Daemon{Data: data}, bodies: make(map[string][]byte)}
+	f := &faultTest{
+		t: t, binary: binary, disk: &e2e.FaultyDisk{}, site: e2e.NewSite(images),
+		Daemon: &e2e.Daemon{Data: data}, bodies: make(map[string][]byte),
+	}
 	for _, name := range []string{"first", "second"} {
 		sum, err := e2e.SHA256(filepath.Join(images, name))
 		harness.Must(t, err)
-		f.bodies[name] = e2e.Image{URL: f.site.ImageURL(name), SHA256: sum}.Body(map[string]any{"callback_url": f.site.CallbackURL(), "memory": "128mib"})
+		i := e2e.Image{URL: f.site.ImageURL(name), SHA256: sum}
+		f.bodies[name] = i.Body(map[string]any{"callback_url": f.site.CallbackURL(), "memory": "128mib"})
 	}
 	f.start(f.disk)
 	return f
 }
 
-func (f *faulty) start(disk *e2e.FaultyDisk) {
+func (f *faultTest) start(disk *e2e.FaultyDisk) {
 	f.t.Helper()
 	d, err := e2e.Start(e2e.Options{Binary: f.binary, Data: f.Data, Disk: disk})
 	harness.Must(f.t, err)
 	f.Daemon = d
 }
 
-func (f *faulty) close() {
+func (f *faultTest) close() {
 	harness.Must(f.t, f.Kill())
 	f.logs += f.Log()
 	if f.t.Failed() || strings.Contains(f.logs, "DATA RACE") {
@@ -104,20 +112,20 @@ func (f *faulty) close() {
 	harness.Must(f.t, os.RemoveAll(f.Data))
 }
 
-// trial creates a machine and destroys another while the disk fails, starts
-// the daemon again on one that works, and looks at what has become of both. It
-// returns the changes that failed.
-func (f *faulty) trial(fault e2e.Fault) []string {
+// run creates a machine and destroys another while the disk fails. Then it
+// starts the daemon with a working disk and checks both machines. It returns
+// the writes that failed.
+func (f *faultTest) run(fault e2e.Fault) []string {
 	f.t.Helper()
 	other, _ := f.send("POST", "/vms", "first", http.StatusAccepted)
 	f.send("GET", "/vms/"+other.ID+"?wait=1m", "", http.StatusOK)
-	f.told(other.ID)
-	f.other = other.ID
+	f.nextCallback(other.ID)
+	f.destroyed = other.ID
 
 	f.disk.Arm(fault)
-	made, accepted := f.send("POST", "/vms", "second", http.StatusAccepted)
+	created, accepted := f.send("POST", "/vms", "second", http.StatusAccepted)
 	if accepted {
-		f.send("GET", "/vms/"+made.ID+"?wait=300ms", "", http.StatusOK)
+		f.send("GET", "/vms/"+created.ID+"?wait=300ms", "", http.StatusOK)
 	}
 	_, destroyed := f.send("DELETE", "/vms/"+other.ID, "", http.StatusNoContent)
 	failed := f.disk.Failed()
@@ -131,21 +139,23 @@ func (f *faulty) trial(fault e2e.Fault) []string {
 	f.start(nil)
 	f.send("DELETE", "/vms/"+other.ID, "", http.StatusNoContent, http.StatusNotFound)
 	if a, err := f.Do("GET", "/vms/"+other.ID, "", nil); err != nil || a.Status != http.StatusNotFound {
-		f.t.Errorf("destroyed (answered: %v), and GET answers %d %s, %v", destroyed, a.Status, a.Body, err)
+		f.t.Errorf("GET of the destroyed machine (first DELETE answered with success: %v): got %d %s, %v, want 404",
+			destroyed, a.Status, a.Body, err)
 	}
 	again, _ := f.send("POST", "/vms", "second", http.StatusAccepted)
-	if accepted && again.ID != made.ID {
-		f.t.Errorf("the key made %s, and after the restart %s", made.ID, again.ID)
+	if accepted && again.ID != created.ID {
+		f.t.Errorf("the idempotency key created %s, and after the restart %s", created.ID, again.ID)
 	}
 	f.check(again.ID, accepted)
 	return failed
 }
 
-// send sends a request, for a machine of an image with the image's name as its
-// key, and returns whether the answer has the first of these
-// statuses. Another than these is an error with a code of a disk that fails,
-// where that is to be expected.
-func (f *faulty) send(method, path, image string, want ...int) (v vm.VM, ok bool) {
+// send sends a request and reports whether the answer has the first of the
+// wanted statuses. If image is not empty, the body asks for a machine of that
+// image, and the image's name is the idempotency key. Another status than the
+// wanted ones must be an error with the code of a disk error, after a disk
+// error.
+func (f *faultTest) send(method, path, image string, want ...int) (v vm.VM, ok bool) {
 	f.t.Helper()
 	req, err := http.NewRequest(method, f.URL+path, bytes.NewReader(f.bodies[image]))
 	harness.Must(f.t, err)
@@ -162,32 +172,34 @@ func (f *faulty) send(method, path, image string, want ...int) (v vm.VM, ok bool
 	}
 	var e vm.Error
 	harness.Must(f.t, a.JSON(&e))
-	disks := []vm.Code{vm.CodeDiskFull, vm.CodeInternal, vm.CodeHypervisor, vm.CodeOpen}
-	if len(f.disk.Failed()) == 0 || f.logs != "" || !slices.Contains(disks, e.Code) {
+	diskErrors := []vm.Code{vm.CodeDiskFull, vm.CodeInternal, vm.CodeHypervisor, vm.CodeOpen}
+	if len(f.disk.Failed()) == 0 || f.logs != "" || !slices.Contains(diskErrors, e.Code) {
 		f.t.Errorf("%s %s: got %d %s, want %v", method, path, a.Status, a.Body, want)
 	}
 	return v, false
 }
 
-// stop ends the daemon in order, which a disk that fails may keep from tidying
-// up.
-func (f *faulty) stop() {
+// stop stops the daemon with SIGTERM. Its exit status is 1 if disk errors
+// prevent it from cleaning up.
+func (f *faultTest) stop() {
 	f.t.Helper()
-	var exit *exec.ExitError // its exit status is 1 if something could not be tidied up
+	var exit *exec.ExitError
 	if err := f.Stop(); err != nil && !errors.As(err, &exit) {
 		f.t.Error(err)
 	}
 }
 
-// check holds the machine against its promise, and destroys it.
-func (f *faulty) check(id string, whole bool) {
+// check checks the machine and its callback, destroys the machine and checks
+// that nothing is left. The machine may have failed only if the daemon created
+// it while the disk failed.
+func (f *faultTest) check(id string, mayFail bool) {
 	f.t.Helper()
 	v, _ := f.send("GET", "/vms/"+id+"?wait=1m", "", http.StatusOK)
-	if v.Phase != vm.Ready && (v.Phase != vm.Failed || !whole) {
-		f.t.Errorf("got %s (%+v), want ready, or failed where the disk did", v.Phase, v.Error)
+	if v.Phase != vm.Ready && (v.Phase != vm.Failed || !mayFail) {
+		f.t.Errorf("got %s (%+v), want ready, or failed after a disk error", v.Phase, v.Error)
 	}
-	if got := f.told(id); said(got) != said(v) {
-		f.t.Errorf("callback: got %s, want %s", said(got), said(v))
+	if got := f.nextCallback(id); outcome(got) != outcome(v) {
+		f.t.Errorf("callback: got %s, want %s", outcome(got), outcome(v))
 	}
 	f.send("DELETE", "/vms/"+id, "", http.StatusNoContent)
 	harness.Must(f.t, f.Stop())
@@ -199,9 +211,10 @@ func (f *faulty) check(id string, whole bool) {
 	}
 }
 
-// told returns the machine's next callback. That of the other may come again:
-// that it was taken could not be written down.
-func (f *faulty) told(id string) (v vm.VM) {
+// nextCallback returns the machine's next callback. The destroyed machine may
+// send its callback again: a disk error can prevent the daemon from recording
+// that the callback was accepted.
+func (f *faultTest) nextCallback(id string) (v vm.VM) {
 	f.t.Helper()
 	for {
 		select {
@@ -210,7 +223,7 @@ func (f *faulty) told(id string) (v vm.VM) {
 			if v.ID == id {
 				return v
 			}
-			if v.ID != f.other {
+			if v.ID != f.destroyed {
 				f.t.Errorf("callback of %s, want %s", v.ID, id)
 			}
 		case <-time.After(harness.Patience):
