@@ -24,19 +24,19 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// patience is what the page may take for what it is to show.
-const patience = harness.Patience
+// timeout is the longest time that the page may take to show something.
+const timeout = harness.Patience
 
-// browser is one Chromium for many stories.
+// browser is a Chromium that several tests share.
 type browser struct{ ctx context.Context }
 
-// newBrowser starts Chromium, or says why there is none.
+// newBrowser starts Chromium.
 func newBrowser(t *testing.T) browser {
 	t.Helper()
 	path := chromium(t)
 	options := append(chromedp.DefaultExecAllocatorOptions[:],
 		chromedp.ExecPath(path), chromedp.UserDataDir(t.TempDir()), chromedp.DisableGPU,
-		chromedp.Flag("no-sandbox", os.Geteuid() == 0), // as root it starts in no other way
+		chromedp.Flag("no-sandbox", os.Geteuid() == 0), // Chromium as root needs this
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-component-update", true),
 	)
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), options...)
@@ -54,32 +54,32 @@ func chromium(t *testing.T) string {
 			return path
 		}
 	}
-	harness.Without(t, "the page is not tested: there is no Chromium (Debian: apt-get install chromium; make test does it)")
+	harness.Without(t, "the page is not tested: Chromium is not installed (Debian: apt-get install chromium; make test does it)")
 	return ""
 }
 
-// look is how a page is looked at.
-type look struct {
+// viewport is the size and colour scheme of a page.
+type viewport struct {
 	width, height int64
 	dark          bool
 }
 
 var (
-	desk  = look{width: 1200, height: 900}
-	night = look{width: 1200, height: 900, dark: true}
-	phone = look{width: 360, height: 740}
+	desktop     = viewport{width: 1200, height: 900}
+	desktopDark = viewport{width: 1200, height: 900, dark: true}
+	phone       = viewport{width: 360, height: 740}
 )
 
-// tab is an open page. What it must never do is found at the test's end: throw,
-// break its own policy, or ask another host for anything.
+// tab is an open page. The test fails at its end if the page threw an exception, violated its security policy, or sent a
+// request to another host.
 type tab struct {
-	t    *testing.T
-	ctx  context.Context
-	mu   sync.Mutex // guards sins
-	sins []string
+	t          *testing.T
+	ctx        context.Context
+	mu         sync.Mutex // guards violations
+	violations []string
 }
 
-func (b browser) open(t *testing.T, address string, l look) *tab {
+func (b browser) open(t *testing.T, address string, v viewport) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(b.ctx)
 	p := &tab{t: t, ctx: ctx}
@@ -90,55 +90,55 @@ func (b browser) open(t *testing.T, address string, l look) *tab {
 		cancel()
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		if len(p.sins) > 0 {
-			t.Errorf("the page:\n%s", strings.Join(p.sins, "\n"))
+		if len(p.violations) > 0 {
+			t.Errorf("the page:\n%s", strings.Join(p.violations, "\n"))
 		}
 	})
 	u, err := url.Parse(address)
 	harness.Must(t, err)
-	harness.Must(t, chromedp.Listen(ctx, func(e any) { p.watch(e, u.Hostname()) }))
-	// News come by events alone: the slow reading of everything is off.
+	harness.Must(t, chromedp.Listen(ctx, func(e any) { p.recordViolation(e, u.Hostname()) }))
+	// Changes must arrive as events: switch the page's polling off.
 	_, err = chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: "window.setInterval = () => 0"})
 	harness.Must(t, err)
-	p.look(l)
+	p.emulate(v)
 	p.navigate(address)
 	return p
 }
 
-func (p *tab) watch(e any, host string) {
-	sin := ""
+func (p *tab) recordViolation(e any, host string) {
+	violation := ""
 	switch e := e.(type) {
 	case *runtime.EventExceptionThrown:
-		sin = "threw: " + fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.Exception)
+		violation = "threw: " + fmt.Sprint(e.ExceptionDetails.Text, " ", e.ExceptionDetails.Exception)
 	case *log.EventEntryAdded:
 		if e.Entry.Source == log.EntrySourceSecurity || strings.Contains(e.Entry.Text, "Content Security Policy") {
-			sin = "broke its policy: " + e.Entry.Text
+			violation = "violated its policy: " + e.Entry.Text
 		}
 	case *network.EventRequestWillBeSent:
 		u, err := url.Parse(e.Request.URL)
 		if err == nil && u.Scheme != "blob" && u.Hostname() != host {
-			sin = "asked another host: " + e.Request.URL
+			violation = "sent a request to another host: " + e.Request.URL
 		}
 	}
-	if sin != "" {
+	if violation != "" {
 		p.mu.Lock()
-		p.sins = append(p.sins, sin)
+		p.violations = append(p.violations, violation)
 		p.mu.Unlock()
 	}
 }
 
-// do takes steps in the page, each within patience.
+// do runs actions in the page.
 func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, timeout)
 	defer cancel()
 	harness.Must(p.t, chromedp.Do(ctx, steps...))
 }
 
-// value is what an action in the page returns.
+// value runs an action in the page and returns its value.
 func value[T any](p *tab, a chromedp.Action[T]) T {
 	p.t.Helper()
-	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	ctx, cancel := context.WithTimeout(p.ctx, timeout)
 	defer cancel()
 	v, err := chromedp.Run(ctx, a)
 	harness.Must(p.t, err)
@@ -150,75 +150,74 @@ func (p *tab) navigate(address string) {
 	p.do(chromedp.Navigate(address))
 }
 
-func (p *tab) look(l look) {
+func (p *tab) emulate(v viewport) {
 	p.t.Helper()
 	scheme := "light"
-	if l.dark {
+	if v.dark {
 		scheme = "dark"
 	}
-	p.do(chromedp.EmulateViewport(l.width, l.height))
+	p.do(chromedp.EmulateViewport(v.width, v.height))
 	_, err := chromedp.Call(p.ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{Features: []*emulation.MediaFeature{
 		{Name: "prefers-color-scheme", Value: scheme}, {Name: "prefers-reduced-motion", Value: "reduce"},
 	}})
 	harness.Must(p.t, err)
 }
 
-// eval is the value of an expression in the page; a promise's is waited for.
+// eval evaluates an expression in the page. If it is a promise, eval waits for it.
 func eval[T any](p *tab, expression string) T {
 	p.t.Helper()
 	return value(p, chromedp.Evaluate[T](expression, chromedp.EvalAwaitPromise))
 }
 
-// until waits for an expression to hold.
+// until waits until an expression is true.
 func (p *tab) until(what, expression string) {
 	p.t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if eval[bool](p, "Boolean("+expression+")") {
 			return
 		}
 	}
-	p.t.Fatalf("not within %v: %s (%s)", patience, what, expression)
+	p.t.Fatalf("not within %v: %s (%s)", timeout, what, expression)
 }
 
-// one is JavaScript for the element of a selector.
-func one(selector string) string {
+// query returns the JavaScript expression for the first element that matches a selector.
+func query(selector string) string {
 	b, err := json.Marshal(selector)
 	if err != nil {
-		panic(err) // of a string
+		panic(err) // strings always marshal
 	}
 	return "document.querySelector(" + string(b) + ")"
 }
 
-// text is what an element shows; nothing where it is not there.
+// text returns an element's text, or "" if it does not exist.
 func (p *tab) text(selector string) string {
 	p.t.Helper()
-	return eval[string](p, one(selector)+"?.innerText ?? ''")
+	return eval[string](p, query(selector)+"?.innerText ?? ''")
 }
 
-// shows waits until an element is visible and its text has words in it.
-func (p *tab) shows(selector, words string) {
+// waitForText waits until an element is visible and contains text.
+func (p *tab) waitForText(selector, text string) {
 	p.t.Helper()
-	p.until(selector+" shows "+words, fmt.Sprintf("%s?.checkVisibility() && %s.innerText.includes(%q)", one(selector), one(selector), words))
+	p.until(selector+" shows "+text, fmt.Sprintf("%s?.checkVisibility() && %s.innerText.includes(%q)", query(selector), query(selector), text))
 }
 
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	p.until(selector+" is to be seen", one(selector)+"?.checkVisibility()")
+	p.until(selector+" is visible", query(selector)+"?.checkVisibility()")
 	p.do(chromedp.ScrollIntoView(chromedp.CSS(selector)), chromedp.Click(chromedp.CSS(selector)))
 }
 
-// fill puts a text into a form's field, as pasting does.
+// fill replaces the text of a form's field, like pasting does.
 func (p *tab) fill(selector, text string) {
 	p.t.Helper()
-	p.until(selector+" is to be seen", one(selector)+"?.checkVisibility()")
-	eval[bool](p, one(selector)+".value = '', "+one(selector)+".focus(), true")
+	p.until(selector+" is visible", query(selector)+"?.checkVisibility()")
+	eval[bool](p, query(selector)+".value = '', "+query(selector)+".focus(), true")
 	_, err := chromedp.Call(p.ctx, input.InsertText, input.InsertTextParams{Text: text})
 	harness.Must(p.t, err)
 }
 
-// shot keeps a picture of the page in PAGE_SHOTS, where that is set, for
-// people to look at.
-func (p *tab) shot(name string) {
+// screenshot saves a screenshot of the page in the folder PAGE_SHOTS, if that is set.
+func (p *tab) screenshot(name string) {
 	p.t.Helper()
 	dir := os.Getenv("PAGE_SHOTS")
 	if dir == "" {

@@ -171,10 +171,10 @@ func TestDefaults(t *testing.T) {
 	} {
 		input := regexp.MustCompile(`<input id="f-\w+" name="` + name + `"[^>]* placeholder="([^"]*)"`).FindStringSubmatch(html)
 		if input == nil || input[1] != want {
-			t.Errorf("%s: got %q as what is used where it is empty, want %s", name, input, want)
+			t.Errorf("%s: got placeholder %q, want %s", name, input, want)
 		}
-		if !strings.Contains(html, ">"+want+" where empty") {
-			t.Errorf("%s: its hint does not say %q", name, want+" where empty")
+		if !strings.Contains(html, ">Default: "+want) {
+			t.Errorf("%s: its hint does not say %q", name, "Default: "+want)
 		}
 	}
 	if !strings.Contains(html, `<option value="`+string(vm.NAT)+`" selected>`) {

@@ -1,9 +1,8 @@
-// The HTTP API as the page uses it: requests with the token, failures as the
-// API words them.
+// Requests to the HTTP API, with the token. Errors have the API's messages.
 
-// Failure is an error that a person is told: {code, message, field} as in the
-// API's answers. Where there was no answer its code is noAnswer.
-export class Failure extends Error {
+// APIError is an error to show to the user, with the code, message and field of the API's answer. If there was no
+// answer, its code is noAnswer.
+export class APIError extends Error {
   constructor({ code, message, field = '' }, status = 0) {
     super(message);
     Object.assign(this, { code, field, status });
@@ -12,17 +11,17 @@ export class Failure extends Error {
 
 export const noAnswer = 'no-answer';
 
-// The token is this tab's own, and goes with it.
+// The token is kept for this tab until it is closed.
 const tokenKey = 'osx-builder-token';
 export const token = {
   get: () => sessionStorage.getItem(tokenKey) ?? '',
   set: (value) => sessionStorage.setItem(tokenKey, value),
-  forget: () => sessionStorage.removeItem(tokenKey),
+  remove: () => sessionStorage.removeItem(tokenKey),
 };
 
-// request sends one request and returns its response, or throws a Failure.
-// Answers with a status among also are returned, too.
-export async function request(method, path, { body, headers = {}, signal, also = [] } = {}) {
+// request sends a request and returns the response. It throws an APIError if the status is an error that is not in
+// accept.
+export async function request(method, path, { body, headers = {}, signal, accept = [] } = {}) {
   const h = new Headers(headers);
   if (token.get()) h.set('Authorization', `Bearer ${token.get()}`);
   if (body !== undefined) h.set('Content-Type', 'application/json');
@@ -31,33 +30,33 @@ export async function request(method, path, { body, headers = {}, signal, also =
     response = await fetch(path, { method, headers: h, body, signal, cache: 'no-store', credentials: 'omit', redirect: 'error' });
   } catch (error) {
     if (signal?.aborted) throw error;
-    throw new Failure({ code: noAnswer, message: 'The daemon does not answer; is it running?' });
+    throw new APIError({ code: noAnswer, message: 'The daemon does not answer. Is it running?' });
   }
-  if (response.ok || also.includes(response.status)) return response;
-  throw await failure(response);
+  if (response.ok || accept.includes(response.status)) return response;
+  throw await readError(response);
 }
 
-async function failure(response) {
-  let said = {};
+async function readError(response) {
+  let body = {};
   try {
-    said = await response.json();
+    body = await response.json();
   } catch {
-    // Not the API's words: a proxy's, or cut off.
+    // The answer is not the API's, for example a proxy's, or it is incomplete.
   }
-  const { code = 'unexpected', message = `The answer is ${response.status} ${response.statusText}, without words` } = said;
-  return new Failure({ code, message, field: said.field }, response.status);
+  const { code = 'unexpected', message = `The server returned ${response.status} ${response.statusText}` } = body;
+  return new APIError({ code, message, field: body.field }, response.status);
 }
 
-// json is the document that a GET answers.
-export async function json(path, options) {
+// getJSON returns the document at path.
+export async function getJSON(path, options) {
   const response = await request('GET', path, options);
   try {
     return await response.json();
   } catch (error) {
     if (options?.signal?.aborted) throw error;
-    throw new Failure({ code: noAnswer, message: 'The daemon broke off its answer' });
+    throw new APIError({ code: noAnswer, message: 'The connection to the daemon broke' });
   }
 }
 
-// vm is a machine's path.
-export const vm = (id, rest = '') => `/vms/${encodeURIComponent(id)}${rest}`;
+// vmPath returns the path of a machine, followed by rest.
+export const vmPath = (id, rest = '') => `/vms/${encodeURIComponent(id)}${rest}`;

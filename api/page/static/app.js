@@ -1,147 +1,146 @@
-// The page: machines as GET /vms tells them, kept true by the events.
+// The page: it shows the machines of GET /vms and updates them by the events.
 
-import { $, clock, say, text } from './dom.js';
-import { json, token, vm } from './api.js';
-import { follow } from './events.js';
-import { Machine } from './machine.js';
+import { $, formatTime, setStatusMessage, setText } from './dom.js';
+import { getJSON, token, vmPath } from './api.js';
+import { followEvents } from './events.js';
+import { MachineCard } from './machine.js';
 import { setUpForm } from './form.js';
 import { refreshHost, refreshImages } from './host.js';
 import { askToken } from './dialogs.js';
 
-// refreshEvery is how often all is read anew while the page is looked at: an
-// address and a time in words change without an event.
-const refreshEvery = 15_000;
+// refreshInterval is how often everything is read again while the page is visible. Addresses and relative times change
+// without an event.
+const refreshInterval = 15_000;
 
-const machines = new Map(); // by ID
-const gone = new Set(); // IDs, which are never used again
-const told = new Map(); // by ID: count when its last event came
-let count = 0; // of events
+const cards = new Map(); // by machine ID
+const destroyedIDs = new Set(); // IDs are never used again
+const lastEvents = new Map(); // by machine ID: the number of its last event
+let eventCount = 0;
 
-// take shows a document that was read, unless an event has come since, which
-// had it read again.
-function take(doc, since) {
-  if (gone.has(doc.id) || (told.get(doc.id) ?? 0) > since) return;
-  const machine = machines.get(doc.id);
-  if (machine) return machine.update(doc);
-  const added = new Machine(doc, refreshOne);
-  machines.set(doc.id, added);
-  const older = [...$('list').children].find((node) => made(machines.get(node.dataset.id).doc) <= made(doc));
-  $('list').insertBefore(added.refs.node, older ?? null); // the newest on top
-  summary();
+// showDocument shows a machine's document that was requested when eventCount was requestedAt. It ignores the document if
+// an event of the machine came since: the event caused another request.
+function showDocument(doc, requestedAt) {
+  if (destroyedIDs.has(doc.id) || (lastEvents.get(doc.id) ?? 0) > requestedAt) return;
+  const card = cards.get(doc.id);
+  if (card) return card.update(doc);
+  const added = new MachineCard(doc, refreshMachine);
+  cards.set(doc.id, added);
+  const older = [...$('machine-list').children].find((node) => creationTime(cards.get(node.dataset.id).doc) <= creationTime(doc));
+  $('machine-list').insertBefore(added.refs.node, older ?? null); // newest first
+  updateCount();
 }
 
-const made = (doc) => Date.parse(doc.created_at) || 0;
+const creationTime = (doc) => Date.parse(doc.created_at) || 0;
 
-function drop(id) {
-  gone.add(id);
-  machines.get(id)?.remove($('machines'));
-  machines.delete(id);
-  summary();
+function removeMachine(id) {
+  destroyedIDs.add(id);
+  cards.get(id)?.remove($('machines'));
+  cards.delete(id);
+  updateCount();
 }
 
-function summary() {
-  text($('count'), machines.size ? String(machines.size) : '');
-  $('empty').hidden = machines.size > 0;
+function updateCount() {
+  setText($('machine-count'), cards.size ? String(cards.size) : '');
+  $('no-machines').hidden = cards.size > 0;
 }
 
-async function refreshOne(id) {
-  const since = count;
+async function refreshMachine(id) {
+  const requestedAt = eventCount;
   try {
-    take(await json(vm(id)), since);
+    showDocument(await getJSON(vmPath(id)), requestedAt);
   } catch (error) {
-    const machine = machines.get(id);
-    if (error.status === 404) drop(id);
-    else if (error.status === 409) machine?.update({ ...machine.doc, error }); // it cannot be read: that is its news
-    else unauthorized(error);
+    const card = cards.get(id);
+    if (error.status === 404) removeMachine(id);
+    else if (error.status === 409) card?.update({ ...card.doc, error }); // the machine cannot be read: show why
+    else handleError(error);
   }
 }
 
 async function refreshAll() {
-  const since = count;
-  const before = [...machines.keys()];
-  const { vms } = await json('/vms');
-  const there = new Set(vms.map((doc) => doc.id));
-  for (const id of before) if (!there.has(id)) drop(id);
-  for (const doc of vms) take(doc, since);
-  summary();
+  const requestedAt = eventCount;
+  const before = [...cards.keys()];
+  const { vms } = await getJSON('/vms');
+  const ids = new Set(vms.map((doc) => doc.id));
+  for (const id of before) if (!ids.has(id)) removeMachine(id);
+  for (const doc of vms) showDocument(doc, requestedAt);
+  updateCount();
   await Promise.all([refreshImages(), refreshHost()]);
-  for (const m of machines.values()) if (m.inView()) m.look();
+  for (const card of cards.values()) if (card.isVisible()) card.refreshScreenshot();
 }
 
-// refresh reads all anew, one reading at a time: who asks during one gets
-// another, since what he knows of may be younger than it.
+// refresh reads everything again. Calls during a refresh cause one more afterwards, because its answers may be older
+// than the reason for the call.
 let refreshing = false;
-let again = false;
+let refreshAgain = false;
 async function refresh() {
-  again = true;
+  refreshAgain = true;
   if (refreshing) return;
   refreshing = true;
-  while (again) {
-    again = false;
-    await refreshAll().catch(unauthorized);
+  while (refreshAgain) {
+    refreshAgain = false;
+    await refreshAll().catch(handleError);
   }
   refreshing = false;
 }
 
-// unauthorized asks for the token where a failure is for want of it. All else
-// the stream will meet, too, and say.
-function unauthorized(error) {
-  if (error.status === 401) return askToken().then(retry);
+// handleError asks for the token if a request needs one. The event stream meets all other errors too, and shows them.
+function handleError(error) {
+  if (error.status === 401) return askToken().then(reconnect);
 }
 
-function event(name, data) {
+function handleEvent(name, data) {
   if (name === 'hello' || name === 'reset') return refresh();
-  count++;
-  told.set(data.id, count);
+  eventCount++;
+  lastEvents.set(data.id, eventCount);
   if (name === 'gone') {
-    drop(data.id);
-    return soon();
+    removeMachine(data.id);
+    return scheduleHostRefresh();
   }
-  if (name !== 'vm' || gone.has(data.id)) return;
-  const machine = machines.get(data.id);
-  const same = machine && machine.doc.phase === data.phase && machine.doc.status === data.status;
-  if (machine) machine.update({ ...machine.doc, phase: data.phase, status: data.status, progress: data.progress });
-  if (['ready', 'failed'].includes(data.phase)) soon();
-  if (!same) refreshOne(data.id); // else only its progress is new, or it has been read since
+  if (name !== 'vm' || destroyedIDs.has(data.id)) return;
+  const card = cards.get(data.id);
+  const onlyProgress = card && card.doc.phase === data.phase && card.doc.status === data.status;
+  if (card) card.update({ ...card.doc, phase: data.phase, status: data.status, progress: data.progress });
+  if (['ready', 'failed'].includes(data.phase)) scheduleHostRefresh();
+  if (!onlyProgress) refreshMachine(data.id);
 }
 
-// soon reads the images and the health once a few events have passed.
-let timer;
-function soon() {
-  clearTimeout(timer);
-  timer = setTimeout(() => { refreshImages().catch(unauthorized); refreshHost().catch(unauthorized); }, 300);
+// scheduleHostRefresh reads the images and the health after a short delay, once for several events.
+let hostTimer;
+function scheduleHostRefresh() {
+  clearTimeout(hostTimer);
+  hostTimer = setTimeout(() => { refreshImages().catch(handleError); refreshHost().catch(handleError); }, 300);
 }
 
-let lostAt;
+let disconnectedAt;
 
-function open() {
-  $('link').dataset.state = 'live';
-  text($('link'), 'Live');
-  $('gone').hidden = true;
+function connected() {
+  $('connection').dataset.state = 'live';
+  setText($('connection'), 'Live');
+  $('offline').hidden = true;
   document.body.classList.remove('stale');
-  $('forget').hidden = !token.get();
-  if (lostAt) say('The daemon answers again');
-  lostAt = undefined;
+  $('forget-token').hidden = !token.get();
+  if (disconnectedAt) setStatusMessage('The daemon answers again');
+  disconnectedAt = undefined;
 }
 
-function lost(why, wait, failures) {
-  $('link').dataset.state = 'lost';
-  text($('link'), 'Offline');
-  if (why?.status === 401) return askToken();
-  lostAt ??= Date.now();
-  if (failures < 2) return; // a daemon that is being restarted is back in a moment
+function disconnected(error, delay, failures) {
+  $('connection').dataset.state = 'lost';
+  setText($('connection'), 'Offline');
+  if (error?.status === 401) return askToken();
+  disconnectedAt ??= Date.now();
+  if (failures < 2) return; // a daemon that is restarted is back soon
   document.body.classList.add('stale');
-  text($('gone-title'), why?.status ? `The daemon sends no news: ${why.message}.` : 'The daemon does not answer.');
-  text($('gone-text'), `What you see is as of ${clock(lostAt)}. Trying again in ${Math.max(1, Math.round(wait / 1000))} s.`);
-  $('gone').hidden = false;
+  setText($('offline-title'), error?.status ? `The daemon sends no events: ${error.message}.` : 'The daemon does not answer.');
+  setText($('offline-text'), `The page was last updated at ${formatTime(disconnectedAt)}. Trying again in ${Math.max(1, Math.round(delay / 1000))} s.`);
+  $('offline').hidden = false;
 }
 
-setUpForm((doc) => { take(doc, count); refreshOne(doc.id); });
-const retry = follow({ event, open, lost });
-$('retry').onclick = retry;
-$('forget').onclick = () => { token.forget(); location.reload(); };
-setInterval(() => { if (!document.hidden && !lostAt) refresh(); }, refreshEvery);
+setUpForm((doc) => { showDocument(doc, eventCount); refreshMachine(doc.id); });
+const reconnect = followEvents({ event: handleEvent, connected, disconnected });
+$('reconnect').onclick = reconnect;
+$('forget-token').onclick = () => { token.remove(); location.reload(); };
+setInterval(() => { if (!document.hidden && !disconnectedAt) refresh(); }, refreshInterval);
 document.addEventListener('visibilitychange', () => {
-  for (const m of machines.values()) m.console();
-  if (!document.hidden) retry();
+  for (const card of cards.values()) card.updateConsole();
+  if (!document.hidden) reconnect();
 });

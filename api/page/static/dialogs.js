@@ -1,85 +1,84 @@
-// The dialogs that ask one thing: a confirmation, the token; and the screen.
+// The dialogs for a confirmation, the token and the screen.
 
-import { $, clock, pause, text } from './dom.js';
-import { request, token, vm } from './api.js';
+import { $, formatTime, setText, sleep } from './dom.js';
+import { request, token, vmPath } from './api.js';
 
-let answer = () => {};
+let resolvePrevious = () => {};
 
-// confirm asks before what cannot be undone, and returns whether to go on.
-// Escape means no, and so does Enter until another button has the focus.
-export function confirm({ title, words, yes }) {
-  const dialog = $('confirm');
-  text($('confirm-title'), title);
-  text($('confirm-text'), words);
-  text($('confirm-yes'), yes);
-  answer(false); // who was asked before this, and has no answer yet
+// confirm asks the user before an action that cannot be undone, and resolves to whether the user agrees. Escape and
+// Enter mean no, unless the focus is on the other button.
+export function confirm({ title, text, action }) {
+  const dialog = $('confirm-dialog');
+  setText($('confirm-title'), title);
+  setText($('confirm-text'), text);
+  setText($('confirm-yes'), action);
+  resolvePrevious(false); // a previous question that has no answer yet
   return new Promise((resolve) => {
-    answer = resolve;
+    resolvePrevious = resolve;
     dialog.querySelector('form').onsubmit = (event) => resolve(event.submitter?.value === 'yes');
-    dialog.onclose = () => { if (!dialog.open) resolve(false); }; // else it is an earlier closing that is told late
+    dialog.onclose = () => { if (!dialog.open) resolve(false); }; // if it is open, the event is from an earlier closing
     dialog.showModal();
   });
 }
 
-let asking;
+let tokenPromise;
 
-// askToken asks for the token until there is one, and returns once it is kept.
-// Many requests may ask at once; the person is asked once.
+// askToken asks for the token and resolves when it is stored. If several requests need it, the user is asked once.
 export function askToken() {
-  asking ??= new Promise((resolve) => {
-    const dialog = $('token');
+  tokenPromise ??= new Promise((resolve) => {
+    const dialog = $('token-dialog');
     const input = $('f-token');
     const error = $('e-token');
-    text(error, token.get() ? 'The daemon does not take this token.' : '');
-    token.forget();
+    setText(error, token.get() ? 'The daemon does not accept this token.' : '');
+    token.remove();
     input.value = '';
-    dialog.oncancel = (e) => e.preventDefault(); // without it there is nothing to see
+    dialog.oncancel = (e) => e.preventDefault(); // the page is of no use without the token
     dialog.onclose = () => { if (!input.value) dialog.showModal(); };
     dialog.querySelector('form').onsubmit = (e) => {
       e.preventDefault();
-      if (!input.value.trim()) return text(error, 'The token is empty.');
+      if (!input.value.trim()) return setText(error, 'The token is empty.');
       token.set(input.value.trim());
       dialog.onclose = null;
       input.value = '';
       dialog.close();
-      asking = undefined;
+      tokenPromise = undefined;
       resolve();
     };
     dialog.showModal();
   });
-  return asking;
+  return tokenPromise;
 }
 
-// screenshot fetches a machine's screen as a blob: URL for img, and frees the
-// one before. The token is the reason: an <img> cannot send it.
-export async function screenshot(id, img, signal) {
-  const response = await request('GET', vm(id, '/screenshot'), { signal });
-  const before = img.src;
+// loadScreenshot fetches a machine's screenshot, shows it in img as a blob: URL, and frees the previous one. An <img>
+// cannot fetch it, because it cannot send the token.
+export async function loadScreenshot(id, img, signal) {
+  const response = await request('GET', vmPath(id, '/screenshot'), { signal });
+  const previous = img.src;
   img.src = URL.createObjectURL(await response.blob());
-  if (before.startsWith('blob:')) URL.revokeObjectURL(before);
+  if (previous.startsWith('blob:')) URL.revokeObjectURL(previous);
 }
 
-// watchScreen shows a machine's screen, anew every two seconds until closed.
-export async function watchScreen(id, name) {
-  const dialog = $('screen');
+// showScreen shows a machine's screen in a dialog and updates it every two seconds until the dialog is closed.
+export async function showScreen(id, name) {
+  const dialog = $('screen-dialog');
   const img = $('screen-image');
-  const state = $('screen-state');
-  const control = new AbortController();
-  text($('screen-title'), name);
-  text(state, 'Loading');
+  const status = $('screen-status');
+  const abort = new AbortController();
+  setText($('screen-title'), name);
+  setText(status, 'Loading');
   img.hidden = true;
-  dialog.addEventListener('close', () => control.abort(), { once: true });
+  dialog.addEventListener('close', () => abort.abort(), { once: true });
   dialog.showModal();
-  while (!control.signal.aborted) {
+  while (!abort.signal.aborted) {
     try {
-      await screenshot(id, img, control.signal);
+      await loadScreenshot(id, img, abort.signal);
       img.hidden = false;
       img.alt = `Screen of ${name}`;
-      text(state, `As of ${clock(Date.now())}`);
+      setText(status, `Taken at ${formatTime(Date.now())}`);
     } catch (error) {
-      if (control.signal.aborted) return;
-      text(state, error.message);
+      if (abort.signal.aborted) return;
+      setText(status, error.message);
     }
-    await pause(2000, control.signal);
+    await sleep(2000, abort.signal);
   }
 }

@@ -1,90 +1,90 @@
-// The stream of GET /events, read with fetch: an EventSource cannot send the
-// token.
+// The stream of GET /events. It is read with fetch, because an EventSource cannot send the token.
 
 import { request } from './api.js';
-import { pause } from './dom.js';
+import { sleep } from './dom.js';
 
-// silence is after how long without a byte the connection counts as dead; the
-// daemon sends a comment every 15 s.
-const silence = 40_000;
+// streamTimeout is the time without data after which the connection counts as dead. The daemon sends a comment every
+// 15 s.
+const streamTimeout = 40_000;
 
-// The waits between two tries, in ms, each with a little chance so that many
-// pages do not all come back at once.
-const waits = [500, 1000, 2000, 4000, 8000, 15_000];
+// The delays between two attempts in ms. Each is varied randomly, so that many pages do not reconnect at the same time.
+const retryDelays = [500, 1000, 2000, 4000, 8000, 15_000];
 
-// follow keeps a stream open for ever. on.event gets each event, on.open is
-// called with each new stream, on.lost with the failure and the wait before
-// the next try, and returns a promise where that must wait for something else.
-// The function that it returns tries again at once.
+// followEvents reads the stream and reconnects when it ends. It calls
+//   handlers.event(name, data) for each event,
+//   handlers.connected() for each new stream, and
+//   handlers.disconnected(error, delay, failures) before it waits for the next attempt. If that returns a promise, it
+//   waits for the promise instead of the delay.
+// It returns a function that reconnects at once.
 //
-// A hidden page lets go of its stream: a browser has six connections to a
-// daemon, for all its tabs together.
-export function follow(on) {
-  let hurry = new AbortController();
+// While the page is hidden, it closes the stream: a browser opens at most six connections to a daemon, for all tabs
+// together.
+export function followEvents(handlers) {
+  let retryNow = new AbortController();
   (async () => {
     for (let failures = 0; ;) {
-      await shown();
-      let why;
+      await untilVisible();
+      let error;
       try {
-        await listen(on, () => { failures = 0; });
-      } catch (error) {
-        why = error;
+        await readStream(handlers, () => { failures = 0; });
+      } catch (e) {
+        error = e;
       }
       if (document.hidden) continue;
-      const wait = waits[Math.min(failures++, waits.length - 1)] * (0.8 + 0.4 * Math.random());
-      hurry = new AbortController();
-      const first = on.lost(why, wait, failures);
-      if (first) await first; else await pause(wait, hurry.signal);
+      const delay = retryDelays[Math.min(failures++, retryDelays.length - 1)] * (0.8 + 0.4 * Math.random());
+      retryNow = new AbortController();
+      const blocker = handlers.disconnected(error, delay, failures);
+      if (blocker) await blocker; else await sleep(delay, retryNow.signal);
     }
   })();
-  return () => hurry.abort();
+  return () => retryNow.abort();
 }
 
-// shown ends once the page is to be seen.
-async function shown() {
+// untilVisible resolves when the page is visible.
+async function untilVisible() {
   while (document.hidden) {
     await new Promise((resolve) => { document.addEventListener('visibilitychange', resolve, { once: true }); });
   }
 }
 
-// listen reads one stream until it ends or the page is hidden.
-async function listen(on, opened) {
-  const control = new AbortController();
-  const leave = () => { if (document.hidden) control.abort(); };
-  document.addEventListener('visibilitychange', leave);
-  let timer = setTimeout(() => control.abort(), silence);
+// readStream reads one stream until it ends or the page is hidden.
+async function readStream(handlers, onConnect) {
+  const abort = new AbortController();
+  const abortIfHidden = () => { if (document.hidden) abort.abort(); };
+  document.addEventListener('visibilitychange', abortIfHidden);
+  let timer = setTimeout(() => abort.abort(), streamTimeout);
   try {
-    const response = await request('GET', '/events', { signal: control.signal, headers: { Accept: 'text/event-stream' } });
-    opened();
-    on.open();
+    const response = await request('GET', '/events', { signal: abort.signal, headers: { Accept: 'text/event-stream' } });
+    onConnect();
+    handlers.connected();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    const parse = parser(on.event);
+    const parse = eventParser(handlers.event);
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
       clearTimeout(timer);
-      timer = setTimeout(() => control.abort(), silence);
+      timer = setTimeout(() => abort.abort(), streamTimeout);
       parse(value);
     }
   } finally {
-    document.removeEventListener('visibilitychange', leave);
+    document.removeEventListener('visibilitychange', abortIfHidden);
     clearTimeout(timer);
-    control.abort();
+    abort.abort();
   }
 }
 
-// parser returns a function that takes a stream's text piece by piece, and
-// calls event with the name and data of each event.
-export function parser(event) {
+// eventParser returns a function that parses a stream's text chunk by chunk, and calls onEvent with the name and data
+// of each event.
+export function eventParser(onEvent) {
   let rest = '';
   let name = '';
   let data = [];
-  return (piece) => {
-    const lines = (rest + piece).split(/\r\n|\n/);
+  return (chunk) => {
+    const lines = (rest + chunk).split(/\r\n|\n/);
     rest = lines.pop();
     for (const line of lines) {
       if (line === '') {
-        if (data.length) event(name || 'message', JSON.parse(data.join('\n')));
+        if (data.length) onEvent(name || 'message', JSON.parse(data.join('\n')));
         name = '';
         data = [];
       } else if (line.startsWith('event:')) {

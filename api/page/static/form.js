@@ -1,19 +1,18 @@
-// The form that makes a machine. It judges nothing itself: the API knows what
-// is right, and its words are shown at the field they are about.
+// The form that creates a machine. It does not validate: it shows the API's error at the field that the error names.
 
-import { $, fileName, say, text } from './dom.js';
+import { $, fileName, setStatusMessage, setText } from './dom.js';
 import { request } from './api.js';
 
-const lengths = { 32: 'md5', 40: 'sha1', 64: 'sha256', 128: 'sha512' }; // hex digits
+const typesByLength = { 32: 'md5', 40: 'sha1', 64: 'sha256', 128: 'sha512' }; // in hex digits
 
-// setUpForm wires the form; created is called with each new machine.
-export function setUpForm(created) {
-  const dialog = $('create');
+// setUpForm connects the form. It calls onCreated with each new machine's document.
+export function setUpForm(onCreated) {
+  const dialog = $('create-dialog');
   const form = dialog.querySelector('form');
-  const sum = form.elements['image.checksum'];
-  $('new').onclick = () => dialog.showModal();
+  const checksum = form.elements['image.checksum'];
+  $('new-machine').onclick = () => dialog.showModal();
   form.querySelector('[data-close]').onclick = () => dialog.close();
-  sum.oninput = () => readSum(sum, form.elements['image.checksum_type']);
+  checksum.oninput = () => parseChecksum(checksum, form.elements['image.checksum_type']);
   let sending = false;
   form.onsubmit = async (event) => {
     event.preventDefault();
@@ -24,8 +23,8 @@ export function setUpForm(created) {
       const doc = await send(form);
       dialog.close();
       form.reset();
-      say(`${fileName(doc.image.url)} ${doc.id.slice(0, 8)} is accepted`);
-      created(doc);
+      setStatusMessage(`${fileName(doc.image.url)} ${doc.id.slice(0, 8)} is accepted`);
+      onCreated(doc);
     } catch (error) {
       showError(form, error);
     } finally {
@@ -35,36 +34,37 @@ export function setUpForm(created) {
   };
 }
 
-// readSum takes "sha256:abc…" apart, and tells the type by the length.
-function readSum(input, type) {
-  const parts = /^\s*(?:(md5|sha1|sha256|sha512)[:=-])?([0-9a-f]*)\s*$/i.exec(input.value);
-  if (!parts) return;
-  if (parts[1]) input.value = parts[2];
-  const told = parts[1]?.toLowerCase() ?? lengths[parts[2].length];
-  if (told) type.value = told;
+// parseChecksum accepts checksums such as "sha256:abc…", and infers the type from the length.
+function parseChecksum(input, type) {
+  const match = /^\s*(?:(md5|sha1|sha256|sha512)[:=-])?([0-9a-f]*)\s*$/i.exec(input.value);
+  if (!match) return;
+  const [, prefix, hex] = match;
+  if (prefix) input.value = hex;
+  const inferred = prefix?.toLowerCase() ?? typesByLength[hex.length];
+  if (inferred) type.value = inferred;
 }
 
-let last = { body: '', key: '' };
+let unconfirmed = { body: '', key: '' };
 
-// send asks for the machine. The same body has the same key until it is taken:
-// asking again after a lost answer makes no second machine.
+// send creates the machine. It uses the same key for the same body until the request succeeds, so that repeating it
+// after a lost answer does not create a second machine.
 async function send(form) {
   clearErrors(form);
-  const body = JSON.stringify(wanted(form));
-  if (body !== last.body) last = { body, key: newKey() };
-  const response = await request('POST', '/vms', { body, headers: { 'Idempotency-Key': last.key } });
-  last = { body: '', key: '' };
+  const body = JSON.stringify(requestBody(form));
+  if (body !== unconfirmed.body) unconfirmed = { body, key: randomKey() };
+  const response = await request('POST', '/vms', { body, headers: { 'Idempotency-Key': unconfirmed.key } });
+  unconfirmed = { body: '', key: '' };
   return response.json();
 }
 
-// newKey is random. crypto.randomUUID would ask for https or localhost.
-function newKey() {
+// randomKey returns a random key. crypto.randomUUID works only with https or localhost.
+function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (b) => b.toString(16).padStart(2, '0')).join('');
 }
 
-// wanted is the request's document. Fields left empty are not in it, so that
-// the daemon's defaults hold. A number is sent as one, all else as it is.
-function wanted(form) {
+// requestBody returns the request. It leaves out empty fields, so that the daemon's defaults apply. It converts numbers
+// and sends everything else unchanged.
+function requestBody(form) {
   const value = (name) => form.elements[name].value.trim();
   const number = (s) => (/^-?\d+(\.\d+)?$/.test(s) ? Number(s) : s);
   const body = {
@@ -79,32 +79,31 @@ function wanted(form) {
 }
 
 function clearErrors(form) {
-  for (const e of form.querySelectorAll('[data-error]')) text(e, '');
+  for (const e of form.querySelectorAll('[data-error]')) setText(e, '');
   for (const e of form.querySelectorAll('[aria-invalid]')) e.removeAttribute('aria-invalid');
 }
 
-// showError shows a failure at its field, and goes there; one without a field
-// is shown on top.
+// showError shows an error at its field and focuses the field. It shows an error without a field above the form.
 function showError(form, error) {
   let field = (error.field ?? '').replace(/\[.*$/, '');
   if (!field && error.code === 'network-unavailable') field = 'network_type';
   const input = field && form.elements[field];
-  text(form.querySelector(`[data-error="${input ? field : ''}"]`), error.message);
+  setText(form.querySelector(`[data-error="${input ? field : ''}"]`), error.message);
   if (!input) return form.querySelector('[data-error=""]').scrollIntoView({ block: 'nearest' });
   input.setAttribute('aria-invalid', 'true');
-  const more = input.closest('details');
-  if (more) more.open = true;
+  const details = input.closest('details');
+  if (details) details.open = true;
   input.focus();
 }
 
-// offerNetworks disables the networks that this host cannot offer, and says why.
-export function offerNetworks(networks) {
+// setNetworks disables the networks that are not available on this host, and shows the reason.
+export function setNetworks(networks) {
   const select = document.forms[0].elements.network_type;
-  const missing = [];
+  const reasons = [];
   for (const option of select.options) {
-    const state = networks[option.value];
-    option.disabled = state?.available === false;
-    if (option.disabled) missing.push(state.reason);
+    const network = networks[option.value];
+    option.disabled = network?.available === false;
+    if (option.disabled) reasons.push(network.reason);
   }
-  text($('h-network'), missing.length ? `Not on this host: ${missing.join('; ')}` : 'nat where not chosen');
+  setText($('h-network'), reasons.length ? `Not available on this host: ${reasons.join('; ')}` : 'Default: nat');
 }
