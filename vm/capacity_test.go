@@ -9,10 +9,10 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// Memory is promised once, less what the host keeps, and is free again when a
-// machine fails or is destroyed, also across restarts.
+// Memory, except for the host's reserve, is promised to one machine only. It is
+// free again once the machine fails or is destroyed, even after a restart.
 func TestMemoryIsPromisedOnce(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.options = func(o *vm.Options) { o.Driver, o.MemoryReserve = limited{h.driver}, 1024 }
 	h.open()
 	q := h.request()
@@ -43,7 +43,7 @@ func TestMemoryIsPromisedOnce(t *testing.T) {
 }
 
 func TestMachinesAreBounded(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.options = func(o *vm.Options) { o.VMs = 2 }
 	h.open()
 	first, err := h.vms.Create(t.Context(), h.request(), "first")

@@ -14,16 +14,16 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// speaking is a house with a machine that is ready.
-func speaking(t *testing.T) (*house, vm.Machine) {
+// newReadyHarness returns a harness with a machine that is ready.
+func newReadyHarness(t *testing.T) (*harness, vm.Machine) {
 	t.Helper()
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	v := h.create(h.request())
 	h.wait(v.ID)
 	return h, vm.Machine{ID: v.ID, Dir: filepath.Join(h.dir, "vms", v.ID)}
 }
 
-func (h *house) console(id string, tail int64, follow bool) io.ReadCloser {
+func (h *harness) console(id string, tail int64, follow bool) io.ReadCloser {
 	h.t.Helper()
 	c, err := h.vms.Console(h.t.Context(), id, tail, follow)
 	must(h.t, err)
@@ -32,7 +32,7 @@ func (h *house) console(id string, tail int64, follow bool) io.ReadCloser {
 }
 
 func TestConsole(t *testing.T) {
-	h, m := speaking(t)
+	h, m := newReadyHarness(t)
 	read := func(tail int64) string {
 		t.Helper()
 		b, err := io.ReadAll(h.console(m.ID, tail, false))
@@ -40,7 +40,7 @@ func TestConsole(t *testing.T) {
 		return string(b)
 	}
 	if got := read(100); got != "" {
-		t.Errorf("of a guest that said nothing: got %q", got)
+		t.Errorf("of a guest that wrote nothing: got %q", got)
 	}
 	must(t, h.driver.Say(m, "one\ntwo\n"))
 	for tail, want := range map[int64]string{100: "one\ntwo\n", 8: "one\ntwo\n", 4: "two\n", 1: "\n"} {
@@ -58,10 +58,10 @@ func TestConsole(t *testing.T) {
 	}
 }
 
-// Who follows hears what the guest says from before its first word to the end
-// of its machine.
+// A follower that begins before the guest writes anything gets everything until
+// the machine is destroyed.
 func TestConsoleIsFollowed(t *testing.T) {
-	h, m := speaking(t)
+	h, m := newReadyHarness(t)
 	c := h.console(m.ID, 100, true)
 	for _, word := range []string{"one\n", "two\n"} {
 		must(t, h.driver.Say(m, word))
@@ -72,14 +72,14 @@ func TestConsoleIsFollowed(t *testing.T) {
 	}
 	must(t, h.vms.Destroy(t.Context(), m.ID))
 	if n, err := c.Read(make([]byte, 1)); n != 0 || !errors.Is(err, io.EOF) {
-		t.Errorf("once the machine is gone: got %d bytes, %v, want the end", n, err)
+		t.Errorf("after Destroy: got %d bytes, %v, want the end", n, err)
 	}
 }
 
-// A log that its driver had to empty is read on from its beginning; who is
-// too far behind is cut off.
-func TestConsoleIsCutBack(t *testing.T) {
-	h, m := speaking(t)
+// A follower continues at the beginning of a log that the driver emptied, and gets
+// ErrSlow if it is too far behind.
+func TestConsoleIsEmptied(t *testing.T) {
+	h, m := newReadyHarness(t)
 	must(t, h.driver.Say(m, "a long story\n"))
 	c := h.console(m.ID, 100, true)
 	b := make([]byte, 100)
@@ -96,9 +96,10 @@ func TestConsoleIsCutBack(t *testing.T) {
 	}
 }
 
-// Those who follow are bounded, and go with the daemon and with their context.
+// The number of followers is bounded. They end with the daemon and with their
+// context.
 func TestFollowersAreBounded(t *testing.T) {
-	h, m := speaking(t)
+	h, m := newReadyHarness(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	gone, err := h.vms.Console(ctx, m.ID, 1, true)
 	must(t, err)
@@ -109,7 +110,7 @@ func TestFollowersAreBounded(t *testing.T) {
 	wantCode(t, "the 65th follower", err, vm.CodeBusy)
 	cancel()
 	if _, err := gone.Read(make([]byte, 1)); !errors.Is(err, context.Canceled) {
-		t.Errorf("whose context has ended: got %v", err)
+		t.Errorf("after its context ended: got %v", err)
 	}
 	must(t, gone.Close())
 	last := h.console(m.ID, 1, true)
@@ -119,11 +120,11 @@ func TestFollowersAreBounded(t *testing.T) {
 	}
 }
 
-// plainDriver is a driver without further powers.
+// plainDriver is a driver without the optional interfaces.
 type plainDriver struct{ vm.Driver }
 
 func TestNotSupported(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.options = func(o *vm.Options) { o.Driver = plainDriver{&vmtest.Driver{}} }
 	h.open()
 	id := h.create(h.request()).ID

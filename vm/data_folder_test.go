@@ -10,7 +10,7 @@ import (
 	"osx-builder/vm"
 )
 
-// One process at a time has the data folder, and the next one learns which.
+// Only one process can have the data folder, and its name is in the error of the next.
 func TestDataFolderHasOneUser(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "data")
 	f, err := vm.OpenDataFolder(path, "http://127.0.0.1:1")

@@ -15,11 +15,11 @@ import (
 	"osx-builder/vm/vmtest/e2e"
 )
 
-// pageSize is the unit in which tmpfs gives space.
+// pageSize is the unit in which tmpfs allocates space.
 const pageSize = 4 << 10
 
-// smallDisk puts the house on a file system of some MiB of its own.
-func (h *house) smallDisk(mib int) {
+// smallDisk gives the harness a file system of its own with some MiB.
+func (h *harness) smallDisk(mib int) {
 	h.t.Helper()
 	h.dir = h.t.TempDir()
 	must(h.t, unix.Mount("tmpfs", h.dir, "tmpfs", 0, fmt.Sprintf("size=%dm", mib)))
@@ -29,8 +29,9 @@ func (h *house) smallDisk(mib int) {
 	})
 }
 
-// fill leaves the disk with so many pages, and returns what makes room again.
-func (h *house) fill(pages int) (room func()) {
+// fill leaves so many free pages on the disk, and returns a function that frees
+// the rest.
+func (h *harness) fill(pages int) (free func()) {
 	h.t.Helper()
 	var st unix.Statfs_t
 	must(h.t, unix.Statfs(h.dir, &st))
@@ -39,24 +40,23 @@ func (h *house) fill(pages int) (room func()) {
 	return func() { must(h.t, os.Remove(path)) }
 }
 
-// However much room is left when the disk runs full, so whichever write it is
-// that fails: a creation is refused, fails or waits for room, each with its
-// code; a destruction works, since it makes room; and with room again, the
-// next start puts all right.
+// Whichever write fails when the disk is full, a creation is refused, fails with
+// its code or waits for space. A destruction works, because it frees space. Once
+// there is space again, the next start repairs everything.
 func TestFullDisk(t *testing.T) {
 	if !e2e.IsolateTest(t) {
 		return
 	}
-	g := newGallery(t, 1)
+	g := newImageServer(t, 1)
 	outcomes := make(map[string]int)
 	for pages := range 20 {
 		t.Run(fmt.Sprint(pages, " pages free"), func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			h.smallDisk(4)
 			h.limits.FreeBytes = -1
 			h.open()
 			old := h.delivered(h.create(h.request()).ID)
-			room := h.fill(pages)
+			free := h.fill(pages)
 			q := h.request()
 			q.Image = g.image(0)
 			v, err := h.vms.Create(t.Context(), q, "key")
@@ -77,11 +77,11 @@ func TestFullDisk(t *testing.T) {
 				t.Errorf("Destroy: %v", err)
 			}
 			h.close()
-			room()
+			free()
 			h.open()
 			if v.ID != "" {
 				if got := h.wait(v.ID); got.Phase != vm.Ready && got.Phase != vm.Failed {
-					t.Errorf("with room again: got %s, want ready or failed", got.Phase)
+					t.Errorf("with space again: got %s, want ready or failed", got.Phase)
 				}
 				if got := h.callback(); got.ID != v.ID {
 					t.Errorf("callback of %s, want %s", got.ID, v.ID)
@@ -93,7 +93,7 @@ func TestFullDisk(t *testing.T) {
 			if got := h.wait(again.ID); got.Phase != vm.Ready {
 				t.Errorf("a new machine: got %s (%+v), want ready", got.Phase, got.Error)
 			}
-			h.callback() // else Destroy leaves a tombstone that sends it
+			h.callback() // otherwise Destroy leaves a tombstone that sends it
 			must(t, h.vms.Destroy(t.Context(), again.ID))
 			h.close()
 			if names := h.files(); len(names) > 0 {
@@ -103,20 +103,20 @@ func TestFullDisk(t *testing.T) {
 	}
 	t.Logf("outcomes: %v", outcomes)
 	if outcomes["refused"] == 0 || outcomes[string(vm.Failed)] == 0 || outcomes[string(vm.Ready)] == 0 {
-		t.Errorf("outcomes are %v, want some refused, some failed and some ready: the disk did not fail where it was to", outcomes)
+		t.Errorf("outcomes are %v, want some refused, some failed and some ready: the disk did not fail at every kind of write", outcomes)
 	}
 }
 
-// A file system that fails every write, as one does that the kernel made
-// read-only after an I/O error, met at each step: what is answered has a code,
-// and once it works again the next start puts all right.
+// At each step the file system begins to fail every write, as it does once the
+// kernel makes it read-only after an I/O error. Each error has a code, and once
+// the file system works again the next start repairs everything.
 func TestDiskFailsAtEachStep(t *testing.T) {
 	if !e2e.IsolateTest(t) {
 		return
 	}
 	for _, step := range []vmtest.Step{vmtest.Clone, vmtest.Start, vmtest.Inspect, vmtest.Destroy} {
 		t.Run(string(step), func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			h.smallDisk(4)
 			h.limits.FreeBytes = -1
 			remount := func(flags uintptr) error {
@@ -127,7 +127,7 @@ func TestDiskFailsAtEachStep(t *testing.T) {
 			h.driver.Hook = func(_ context.Context, s vmtest.Step, m vm.Machine) error {
 				if s == step && !broken {
 					if _, err := os.Stat(m.Dir); s == vmtest.Inspect && err != nil {
-						return nil // a reader before there is a machine
+						return nil // a reader, before the machine exists
 					}
 					broken = true
 					must(t, remount(unix.MS_RDONLY))
@@ -154,7 +154,7 @@ func TestDiskFailsAtEachStep(t *testing.T) {
 			if step != vmtest.Destroy && got.Phase == vm.Ready {
 				t.Errorf("got %s, which is on no disk", got.Phase)
 			}
-			h.vms.Close() // the image cache cannot tidy up on a disk that fails
+			h.vms.Close() // the image cache cannot clean up on a disk that fails
 			must(t, remount(0))
 			must(t, h.images.Close())
 			h.callbacks.Close()

@@ -1,5 +1,5 @@
-// Package vm keeps virtual machines: it accepts a request for one, builds it
-// in a job of its own, answers for its live state and takes it away again.
+// Package vm keeps virtual machines. It accepts a request for one, creates it in
+// a job of its own, answers for its live state and destroys it.
 //
 // A machine's life, with the phase that GET /vms/:id shows at each step:
 //
@@ -15,13 +15,27 @@
 //
 // Two rules carry the package.
 //
-// The record is born first and dies last. vms/<id>.json is on disk before
-// Create returns and is removed after all else of the machine is gone. After a
-// crash nothing that was accepted is lost, and a folder without a record is
-// litter that Open sweeps.
+// The record is created first and removed last. vms/<id>.json is on disk before
+// Create returns, and is removed after everything else of the machine. After a
+// crash nothing that was accepted is lost, and Open removes each folder that has
+// no record.
 //
-// One goroutine changes a machine at a time: its job. Destroy cancels the job
-// that runs, waits for it, and becomes the job. Readers take no lock.
+// One goroutine changes a machine at a time: its job. Destroy cancels the running
+// job, waits for it, and becomes the job. Readers take no lock.
 //
-// What is running is never written down: each read asks the Driver.
+// Live state is never stored: each read asks the Driver.
+//
+// # Glossary
+//
+//   - machine: a virtual machine that a client asked for, from its acceptance to the end of its destruction
+//   - record: the file vms/<id>.json with what was asked for, what was reached and the callbacks to send
+//   - job: the one goroutine that changes a machine now: a creation, a destruction, or the sending of callbacks
+//   - settled: of a machine, that its creation has ended: it is ready, failed, or being destroyed
+//   - gold image: an unpacked, checked, read-only image in the image cache
+//   - linked clone: a machine's disks, which hold only what differs from the gold image
+//   - hold: what keeps a gold image in the cache while a machine needs it
+//   - promise: the memory that counts as a machine's for as long as it exists
+//   - message: one document for a machine's callback; it stays in the record until it is delivered or given up
+//   - tombstone: the record of a destroyed machine that still has a message to send; readers do not see it
+//   - sweep: to remove, at start, what a crash left and no record owns
 package vm

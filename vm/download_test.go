@@ -13,9 +13,9 @@ import (
 	"osx-builder/vm"
 )
 
-// downloading serves half of the image and then nothing more, and returns what
-// waits until that half is on disk.
-func (h *house) downloading() (half func()) {
+// downloading serves half of the image and then nothing more, and returns a
+// function that waits until that half is on disk.
+func (h *harness) downloading() (half func()) {
 	h.serve = func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", strconv.Itoa(len(h.archive)))
 		_, _ = w.Write(h.archive[:len(h.archive)/2])
@@ -37,10 +37,10 @@ func (h *house) downloading() (half func()) {
 }
 
 // part is the name of the download's file.
-func (h *house) part() string { return "sha256-" + h.request().Image.Checksum + ".part" }
+func (h *harness) part() string { return "sha256-" + h.request().Image.Checksum + ".part" }
 
 // wantDownload checks whether a download, or any trace of one, is on disk.
-func (h *house) wantDownload(when string, want bool) {
+func (h *harness) wantDownload(when string, want bool) {
 	h.t.Helper()
 	entries, err := os.ReadDir(filepath.Join(h.dir, "images"))
 	must(h.t, err)
@@ -55,10 +55,10 @@ func (h *house) wantDownload(when string, want bool) {
 	}
 }
 
-// A machine that is destroyed while its image is downloaded leaves nothing of
-// the download, unless another machine needs it.
+// The destruction of a machine whose image is being downloaded removes the
+// download, unless another machine needs it.
 func TestDestroyRemovesTheDownload(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	half := h.downloading()
 	h.open()
 	one, two := h.create(h.request()), h.create(h.request())
@@ -74,7 +74,7 @@ func TestDestroyRemovesTheDownload(t *testing.T) {
 }
 
 // However a daemon ends between the beginning of a creation and the end of its
-// destruction, nothing is left of the download once the machine is gone.
+// destruction, nothing is left of the download after the destruction.
 func TestDestroyRemovesTheDownloadAfterRestart(t *testing.T) {
 	for name, edit := range map[string]func(record map[string]any){
 		"killed during the creation":    func(r map[string]any) {},
@@ -85,7 +85,7 @@ func TestDestroyRemovesTheDownloadAfterRestart(t *testing.T) {
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			half := h.downloading()
 			v := h.open().create(h.request())
 			half()
@@ -101,10 +101,10 @@ func TestDestroyRemovesTheDownloadAfterRestart(t *testing.T) {
 	}
 }
 
-// A download that broke stays for the next request, as the machine's error
-// says, also when that machine is destroyed first.
-func TestBrokenDownloadStays(t *testing.T) {
-	h := newHouse(t)
+// A download that failed stays for the next request, as the machine's error says,
+// even if that machine is destroyed first.
+func TestFailedDownloadStays(t *testing.T) {
+	h := newHarness(t)
 	var ranges []string
 	h.limits = image.Limits{Tries: 1, RetryWait: time.Millisecond}
 	h.serve = func(w http.ResponseWriter, r *http.Request) {

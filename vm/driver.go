@@ -5,40 +5,40 @@ import (
 	"io"
 )
 
-// Driver makes, runs and destroys machines.
+// Driver creates, runs and destroys machines.
 //
 // It keeps nothing in memory that it cannot find again in Machine.Dir. Every
 // method may be repeated after an interruption at any point (a cancelled
 // context, a crash of the daemon or of the host) and must then finish the
-// work. The Manager calls Clone, Start and Destroy of one machine one at a
-// time; Inspect may run at any time, also beside them. Calls for different
-// machines run at once.
+// work. The Manager calls Clone, Start and Destroy for one machine one at a
+// time. Inspect may run at any time, even during those calls. Calls for
+// different machines run at once.
 //
-// A cancelled context ends a call soon with an error that wraps the context's;
-// what it left half done is for the next call to finish or for Destroy to
-// remove. An error that a client may see is an *Error; any other reaches the
-// client as CodeHypervisor.
+// A cancelled context ends a call soon, with an error that wraps the context's.
+// The next call finishes what it left unfinished, or Destroy removes it. An
+// error that a client may see is an *[Error]; any other reaches the client as
+// [CodeHypervisor].
 //
-// vmtest.TestDriver checks these promises.
+// vmtest.TestDriver checks this contract.
 type Driver interface {
-	// Clone makes a linked clone of the unpacked image whose .vmx is at gold
-	// into m.Dir, which it creates. Of a clone that is already whole it
-	// changes nothing; a half-made one it makes anew. It never writes to the
-	// gold image.
+	// Clone makes a linked clone of the unpacked image whose .vmx file is gold
+	// into m.Dir, which it creates. It does not change a clone that is
+	// complete, and replaces one that is not. It never writes to the gold
+	// image.
 	Clone(ctx context.Context, m Machine, gold string) error
 
 	// Start powers the cloned machine on and returns once the hypervisor runs
 	// it. It is a no-op while the machine runs.
 	Start(ctx context.Context, m Machine) error
 
-	// Inspect reads the machine's live state. Of a machine that was never
-	// made, or was destroyed, it returns the zero Status and no error. An
+	// Inspect reads the machine's live state. For a machine that was never
+	// created, or was destroyed, it returns the zero Status and no error. An
 	// error means that the machine exists but cannot be read.
 	Inspect(ctx context.Context, m Machine) (Status, error)
 
-	// Destroy powers the machine off without asking its guest, makes the
-	// hypervisor forget it and removes m.Dir. Only ID and Dir of m need to be
-	// set. It is a no-op for a machine that was never made.
+	// Destroy powers the machine off without asking its guest, removes it from
+	// the hypervisor and removes m.Dir. Only ID and Dir of m need to be set. It
+	// is a no-op for a machine that was never created.
 	Destroy(ctx context.Context, m Machine) error
 
 	// Sweep removes what the host holds of machines of the data folder that
@@ -56,7 +56,7 @@ type Driver interface {
 	// they cannot and what to do. It does not block.
 	Network(t NetworkType) error
 
-	// Ready returns nil if a machine could be made now. Otherwise it returns
+	// Ready returns nil if a machine could be created now. Otherwise it returns
 	// an *Error of CodeHypervisorUnavailable that says what is missing and how
 	// to get it.
 	Ready(ctx context.Context) error
@@ -66,20 +66,20 @@ type Driver interface {
 	Describe(ctx context.Context) map[string]string
 }
 
-// Machine is what a Driver knows of a machine.
+// Machine is what a Driver knows about a machine.
 type Machine struct {
 	ID         string      // UUID, canonical lower-case form
-	Dir        string      // absolute path; the driver owns all that is in it
+	Dir        string      // absolute path; the driver owns everything in it
 	CPUs       int         // virtual processors, at least 1
 	Memory     int         // MiB, a multiple of 4
 	Network    NetworkType // what the first NIC is attached to
-	Forward    []int       // TCP ports of the guest that the host is to reach, each once
-	LaunchGUI  bool        // show the machine's screen where there is a display
-	Annotation string      // one printable line that says where the machine comes from; Clone and Start are told
+	Forward    []int       // TCP ports of the guest that the host must reach, without repeats
+	LaunchGUI  bool        // show the machine's screen if there is a display
+	Annotation string      // one printable line that says where the machine comes from; set for Clone and Start
 }
 
-// Status is a machine's state as its hypervisor tells it now. The zero Status
-// is that of a machine that does not exist.
+// Status is a machine's live state. The zero Status is that of a machine that
+// does not exist.
 type Status struct {
 	Power   Power
 	IP      string // address at which this host reaches the guest, or ""
@@ -89,20 +89,20 @@ type Status struct {
 	Memory  int    // MiB
 	MAC     string // of the first NIC: six lower-case hex pairs with colons, or ""
 
-	// Addresses are all that the guest is known to have, on any NIC, without
-	// those that are valid on one link alone.
+	// Addresses are all known addresses of the guest, on any NIC, without
+	// link-local ones.
 	Addresses []string
 
-	// Forwards says which host ports lead to which guest ports, where the
-	// host reaches the guest in no other way.
+	// Forwards says which host ports lead to which guest ports, if the host
+	// cannot reach the guest in another way.
 	Forwards []PortForward
 
-	// Up is set once the guest has given a sign of life: its tools answered,
-	// or it took an address.
+	// Up reports whether the guest has given a sign of life: its tools answered,
+	// or it has an address.
 	Up bool
 }
 
-// Power is a machine's power state, in VIX's words.
+// Power is a machine's power state. The values are VIX's.
 type Power string
 
 // The power states. The empty Power means that there is no machine.
@@ -115,10 +115,10 @@ const (
 	Suspending  Power = "suspending"
 	Resetting   Power = "resetting"
 	Paused      Power = "paused"
-	Blocked     Power = "blocked" // a question or a fault waits for an operator
+	Blocked     Power = "blocked" // waits for an operator, because of a question or a fault
 )
 
-// Action is what is done to a machine's power.
+// Action changes a machine's power state.
 type Action string
 
 // The actions.
@@ -131,10 +131,10 @@ const (
 	ActionResume   Action = "resume" // continues where the machine was suspended
 )
 
-// The bounds of consoles.
+// The bounds of consoles, in bytes.
 const (
-	ConsoleTail = 1 << 20         // bytes from the end where a reader can begin
-	ConsoleKept = 2 * ConsoleTail // bytes that are kept at least, so that a reader has time
+	ConsoleTail = 1 << 20         // a reader can begin so far from the end
+	ConsoleKept = 2 * ConsoleTail // a driver keeps at least so much, so that a reader has time
 )
 
 // Tools says whether the software inside the guest that talks to the
@@ -148,7 +148,7 @@ const (
 	ToolsUnknown    Tools = "unknown"
 )
 
-// NetworkType is what a machine's NIC is attached to, in VMware's words.
+// NetworkType is what a machine's NIC is attached to. The values are VMware's.
 type NetworkType string
 
 // The network types.

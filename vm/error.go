@@ -9,7 +9,7 @@ import (
 )
 
 // Code names a kind of failure. Codes are part of the HTTP API: they are never
-// renamed nor used again for something else, and README explains each.
+// renamed or used again for something else, and the documentation explains each.
 type Code string
 
 // The codes of failures that a client may see.
@@ -51,8 +51,8 @@ const (
 	CodeExpired       Code = "expired"
 )
 
-// Codes lists every Code, for the tests that hold each to a status and to an
-// entry in README.
+// Codes lists every Code, for the tests that require a status and an explanation
+// for each.
 func Codes() []Code {
 	return []Code{
 		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict,
@@ -65,12 +65,12 @@ func Codes() []Code {
 	}
 }
 
-// Error is a failure that a client is told of. Message is complete without
-// Err, which is for the log.
+// Error is a failure that a client may see. Message is complete without Err, which
+// is for the log.
 type Error struct {
 	Code    Code   `json:"code"`
 	Message string `json:"message"`
-	Field   string `json:"field,omitempty"` // the request's field at fault, if one is
+	Field   string `json:"field,omitempty"` // the invalid field of the request, if any
 	Err     error  `json:"-"`
 }
 

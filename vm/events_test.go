@@ -12,8 +12,8 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// listen begins to listen, until the test ends.
-func (h *house) listen(after string) *vm.Listener {
+// listen returns a listener that the end of the test closes.
+func (h *harness) listen(after string) *vm.Listener {
 	h.t.Helper()
 	l, err := h.vms.Listen(after)
 	must(h.t, err)
@@ -21,7 +21,7 @@ func (h *house) listen(after string) *vm.Listener {
 	return l
 }
 
-// until reads news up to the one that is wanted, and returns all of it.
+// until reads events up to the wanted one, and returns all of them.
 func until(t *testing.T, l *vm.Listener, what string, wanted func(vm.Event) bool) (all []vm.Event) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
@@ -44,10 +44,10 @@ func phase(p vm.Phase) func(vm.Event) bool {
 
 func gone(e vm.Event) bool { return e.Gone }
 
-// A machine's life, as a listener hears it: each phase once and in order, the
-// power state with it, its end once.
-func TestNewsOfALife(t *testing.T) {
-	h := newHouse(t).open()
+// A listener gets each phase of a machine once and in order, with its power state,
+// and its end once.
+func TestEventsOfALife(t *testing.T) {
+	h := newHarness(t).open()
 	l := h.listen("")
 	id := h.create(h.request()).ID
 	heard := until(t, l, "ready", phase(vm.Ready))
@@ -73,9 +73,9 @@ func TestNewsOfALife(t *testing.T) {
 	}
 }
 
-// A failed creation is news, and has no power state.
-func TestNewsOfAFailure(t *testing.T) {
-	h := newHouse(t)
+// A failed creation has an event, without a power state.
+func TestEventsOfAFailure(t *testing.T) {
+	h := newHarness(t)
 	h.driver.Hook = func(_ context.Context, s vmtest.Step, _ vm.Machine) error {
 		if s == vmtest.Start {
 			return errors.New("no start")
@@ -91,10 +91,10 @@ func TestNewsOfAFailure(t *testing.T) {
 	}
 }
 
-// What a guest or an operator does to a machine behind the daemon's back is
-// heard, also where nobody listened when it happened.
-func TestNewsOfAPowerState(t *testing.T) {
-	h := newHouse(t).open()
+// A power state that a guest or an operator changes without the daemon has an
+// event, even if there was no listener when it changed.
+func TestEventsOfAPowerState(t *testing.T) {
+	h := newHarness(t).open()
 	v := h.create(h.request())
 	h.wait(v.ID)
 	m := vm.Machine{ID: v.ID, Dir: h.dir + "/vms/" + v.ID}
@@ -106,7 +106,7 @@ func TestNewsOfAPowerState(t *testing.T) {
 	must(t, h.driver.SetPower(m, vm.Suspended))
 	l = h.listen(id)
 	if !l.Known {
-		t.Error("the history is whole, and the listener is told that it is not")
+		t.Error("all events are kept, but the listener is not Known")
 	}
 	heard := until(t, l, "suspended", func(e vm.Event) bool { return e.Status == vm.Suspended })
 	if len(heard) != 1 {
@@ -114,29 +114,29 @@ func TestNewsOfAPowerState(t *testing.T) {
 	}
 }
 
-// While nobody listens nobody asks the hypervisor.
-func TestNobodyListens(t *testing.T) {
-	h := newHouse(t)
-	var looks atomic.Int32
+// Without a listener the hypervisor is not asked.
+func TestNoListener(t *testing.T) {
+	h := newHarness(t)
+	var inspections atomic.Int32
 	h.driver.Hook = func(context.Context, vmtest.Step, vm.Machine) error {
-		looks.Add(1)
+		inspections.Add(1)
 		return nil
 	}
 	h.open()
 	v := h.create(h.request())
 	h.wait(v.ID)
 	h.listen("").Close()
-	before := looks.Load()
-	time.Sleep(1500 * time.Millisecond)    // longer than between two looks
-	if n := looks.Load() - before; n > 1 { // one may have been about to begin
-		t.Errorf("got %d looks at the machine, want none", n)
+	before := inspections.Load()
+	time.Sleep(1500 * time.Millisecond)          // longer than between two inspections
+	if n := inspections.Load() - before; n > 1 { // one may have been about to begin
+		t.Errorf("got %d inspections at the machine, want none", n)
 	}
 }
 
-// Who comes back with the ID of an event hears all that came after it, or is
-// told that it is not known any more.
-func TestNewsAfter(t *testing.T) {
-	h := newHouse(t).open()
+// A listener that names an event gets all events after it, or learns that they are
+// not kept any more.
+func TestEventsAfter(t *testing.T) {
+	h := newHarness(t).open()
 	l := h.listen("")
 	start := l.EventID()
 	first := h.create(h.request()).ID
@@ -170,10 +170,10 @@ func TestNewsAfter(t *testing.T) {
 	}
 }
 
-// Listeners are bounded, one that leaves makes room, and all end with the
-// daemon.
+// The number of listeners is bounded, one that is closed makes room for another,
+// and all end with the daemon.
 func TestListenersAreBounded(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	var all []*vm.Listener
 	for range 64 {
 		all = append(all, h.listen(""))

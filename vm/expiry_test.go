@@ -14,10 +14,10 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// A machine whose time is up tells its callback, while it still runs, and goes
-// by itself.
+// At the end of its lifetime a machine's callback is sent while it still runs, and
+// then it is destroyed.
 func TestExpiry(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	q := h.request()
 	q.ExpiresIn = vm.Lifetime(2 * time.Second)
 	v := h.create(q)
@@ -32,7 +32,7 @@ func TestExpiry(t *testing.T) {
 		t.Errorf("second callback: got %+v, want a machine that still runs, with %s", second, vm.CodeExpired)
 	}
 	if time.Now().Before(*v.ExpiresAt) {
-		t.Errorf("told before %v", v.ExpiresAt)
+		t.Errorf("callback before %v", v.ExpiresAt)
 	}
 	h.gone(v.ID)
 	h.close()
@@ -41,8 +41,8 @@ func TestExpiry(t *testing.T) {
 	}
 }
 
-// gone waits until the machine is gone.
-func (h *house) gone(id string) {
+// gone waits until the machine does not exist any more.
+func (h *harness) gone(id string) {
 	h.t.Helper()
 	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if _, err := h.vms.Get(h.t.Context(), id); codeOf(err) == vm.CodeNotFound {
@@ -52,9 +52,10 @@ func (h *house) gone(id string) {
 	h.t.Fatalf("machine %s is still there", id)
 }
 
-// A creation whose time is up is cancelled, and one callback says so.
+// A creation is cancelled at the end of the machine's lifetime, and one callback
+// says so.
 func TestExpiryDuringCreation(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.hold(vmtest.Clone)
 	q := h.request()
 	q.ExpiresIn = vm.Lifetime(time.Second)
@@ -69,10 +70,10 @@ func TestExpiryDuringCreation(t *testing.T) {
 	}
 }
 
-// The end of a machine survives restarts, also one that came while the daemon
-// was away, and with a receiver that refuses.
+// The end of a lifetime survives restarts, even if it comes while no daemon runs,
+// and if the receiver refuses the callback.
 func TestExpirySurvivesRestart(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	q := h.request()
 	q.ExpiresIn = vm.Lifetime(2 * time.Second)
 	v := h.wait(h.create(q).ID)
@@ -89,9 +90,9 @@ func TestExpirySurvivesRestart(t *testing.T) {
 	}
 }
 
-// A machine that cannot be destroyed when its time is up is not forgotten.
-func TestExpiryFailsAndIsSeen(t *testing.T) {
-	h := newHouse(t).open()
+// A machine that cannot be destroyed at the end of its lifetime can still be read.
+func TestExpiryFails(t *testing.T) {
+	h := newHarness(t).open()
 	q := h.request()
 	q.ExpiresIn = vm.Lifetime(time.Second)
 	v := h.wait(h.create(q).ID)
@@ -114,10 +115,10 @@ func TestExpiryFailsAndIsSeen(t *testing.T) {
 	}
 }
 
-// A lifetime can be extended, also while the creation is under way, and the
-// job that writes the record later does not undo it.
+// A lifetime can be extended, even during the creation, and the job that writes
+// the record later does not undo it.
 func TestChange(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	reached, release := make(chan struct{}), make(chan struct{})
 	h.driver.Hook = func(_ context.Context, s vmtest.Step, _ vm.Machine) error {
 		if s == vmtest.Clone {
@@ -162,10 +163,10 @@ func TestChange(t *testing.T) {
 	}
 }
 
-// A clock that was set back gives no machine more time than it was given, and
-// holds up no callback.
+// A clock that was set back neither extends a machine's lifetime nor delays a
+// callback.
 func TestClockSetBack(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.refuse.Store(1000)
 	h.open()
 	q := h.request()
@@ -191,10 +192,10 @@ func TestClockSetBack(t *testing.T) {
 	}
 }
 
-// A clock that is set back while the daemon runs keeps no machine alive until
-// it is where it was.
+// A clock that is set back while the daemon runs does not extend a machine's
+// lifetime.
 func TestClockSetBackWhileRunning(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	q := h.request()
 	q.ExpiresIn = vm.Lifetime(2 * time.Second)
 	v := h.wait(h.create(q).ID)
@@ -205,8 +206,8 @@ func TestClockSetBackWhileRunning(t *testing.T) {
 	h.gone(v.ID)
 }
 
-// edit changes a record behind the Manager's back.
-func (h *house) edit(id string, change func(map[string]any)) {
+// edit changes a record on disk.
+func (h *harness) edit(id string, change func(map[string]any)) {
 	h.t.Helper()
 	path := filepath.Join(h.dir, "vms", id+".json")
 	b, err := os.ReadFile(path)

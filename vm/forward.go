@@ -5,12 +5,11 @@ import (
 	"math"
 )
 
-// maxForward is how many ports of a guest a request may list: each costs the
-// host a port of its own where guests are reached in no other way.
+// maxForward is how many ports of a guest a request may list. Each takes a port of
+// the host if guests cannot be reached in another way.
 const maxForward = 64
 
-// parseForward checks the TCP ports of the guest that are to be reached. An
-// empty list is none.
+// parseForward checks the TCP ports of the guest that the host must reach.
 func parseForward(ports []int) ([]int, error) {
 	if len(ports) == 0 {
 		return nil, nil
@@ -32,5 +31,5 @@ func parseForward(ports []int) ([]int, error) {
 }
 
 func forwardError(value string) error {
-	return fieldError("forward", value, fmt.Sprintf("a list of at most %d TCP ports of the guest, each from 1 to 65535 and there once", maxForward))
+	return fieldError("forward", value, fmt.Sprintf("a list of at most %d TCP ports of the guest, each from 1 to 65535 and without repeats", maxForward))
 }

@@ -9,9 +9,9 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// Ports that cannot be forwarded are refused, and the field is named.
+// Ports that cannot be forwarded are refused with the name of the field.
 func TestForwardIsRefused(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	many := make([]int, 65)
 	for i := range many {
 		many[i] = i + 1
@@ -28,10 +28,10 @@ func TestForwardIsRefused(t *testing.T) {
 	}
 }
 
-// The ports reach the driver, and are part of what an Idempotency-Key stands
-// for, also after a restart.
+// The driver gets the ports. They are part of the request that an Idempotency-Key
+// stands for, even after a restart.
 func TestForwardIsKept(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	started := make(chan []int, 2)
 	h.driver.Hook = func(_ context.Context, s vmtest.Step, m vm.Machine) error {
 		if s == vmtest.Start {

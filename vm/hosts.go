@@ -11,32 +11,31 @@ import (
 	"code.dny.dev/ssrf"
 )
 
-// Hosts says which hosts the URLs of images and callbacks may lead to. Names
-// are matched with the URL's host, addresses with the one that is really
-// dialled, so that a name which resolves elsewhere later gains nothing.
+// Hosts says to which hosts the URLs of images and callbacks may lead. Names are
+// compared with the URL's host, addresses with the address that is dialled, so
+// that a name that resolves to another address later gains nothing.
 //
-// Link-local addresses, those of clouds' metadata services, and those that are
-// no host's at all (multicast, reserved) are denied unless the allowed ones
-// name them, or a network within theirs. The nil Hosts allows everything.
+// Link-local addresses, the metadata services of clouds, and multicast and
+// reserved addresses are denied unless the allowed addresses or networks name
+// them, or a network within theirs. The nil Hosts allows everything.
 type Hosts struct {
 	allow, deny hostList
 	special     *ssrf.Guardian
 }
 
-// hostList is what a setting lists.
+// hostList is the value of one setting.
 type hostList struct {
-	names []string // lower case; one that begins with a dot stands for all below it
+	names []string // lower case; a name that begins with a dot means all names below it
 	nets  []netip.Prefix
 }
 
 func (l hostList) empty() bool { return len(l.names) == 0 && len(l.nets) == 0 }
 
-// NewHosts makes Hosts of two lists of host names, IP addresses and networks
-// in CIDR form. A name that begins with a dot stands for all names that end in
-// it. What is denied is denied even where it is allowed, too. Where allow has
-// anything, only that is allowed: as soon as it has a name, a URL's host must
-// be one of its names, or an address of its networks; where it has none, the
-// dialled address must be of its networks.
+// NewHosts makes Hosts from two lists of host names, IP addresses and networks in
+// CIDR form. A name that begins with a dot means all names that end in it. deny
+// wins over allow. If allow is not empty, everything else is denied: if it has a
+// name, a URL's host must be one of its names, or an address in its networks; if
+// it has none, the dialled address must be in its networks.
 func NewHosts(allow, deny []string) (*Hosts, error) {
 	h := &Hosts{}
 	var err error
@@ -59,7 +58,7 @@ func NewHosts(allow, deny []string) (*Hosts, error) {
 	return h, nil
 }
 
-// privateNets are those that no Internet host has, but those of a build farm do.
+// privateNets are networks that the Internet does not route, but build farms use.
 func privateNets() (v4, v6 []netip.Prefix) {
 	for _, n := range []string{"127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "198.18.0.0/15"} {
 		v4 = append(v4, netip.MustParsePrefix(n))
@@ -70,9 +69,9 @@ func privateNets() (v4, v6 []netip.Prefix) {
 	return v4, v6
 }
 
-// metadata lists the services of clouds that tell secrets and have no link-local
-// address: those of Amazon over IPv6, of Google over IPv6, of Alibaba, of Oracle
-// and of Azure.
+// metadata lists the metadata services of clouds that have no link-local address:
+// Amazon over IPv6, Google over IPv6, Alibaba, Oracle and Azure. They return
+// secrets.
 func metadata() []netip.Prefix {
 	return []netip.Prefix{
 		netip.MustParsePrefix("fd00:ec2::254/128"), netip.MustParsePrefix("fd20:ce::254/128"),
@@ -95,7 +94,7 @@ func parseHosts(words []string) (l hostList, err error) {
 		} else if name := plainName(strings.TrimPrefix(word, "*")); name != "" && !strings.ContainsAny(name, "/:@ *") {
 			l.names = append(l.names, name)
 		} else {
-			return l, fmt.Errorf("%q is no host name, IP address or network", word)
+			return l, fmt.Errorf("%q is not a host name, IP address or network", word)
 		}
 	}
 	return l, nil
@@ -113,7 +112,7 @@ func (l hostList) hasAddr(ip netip.Addr) bool {
 	return slices.ContainsFunc(l.nets, func(n netip.Prefix) bool { return n.Contains(ip) })
 }
 
-// check holds the URLs of a spec against the lists.
+// check checks the URLs of a spec.
 func (h *Hosts) check(s spec) error {
 	if err := h.checkURL("image.url", s.Image.URL); err != nil || s.CallbackURL == "" {
 		return err
@@ -145,30 +144,30 @@ func (h *Hosts) checkHost(field string, u *url.URL) error {
 	}
 	if ip, err := netip.ParseAddr(u.Hostname()); err == nil {
 		if len(h.allow.names) > 0 && !h.allow.hasAddr(mapped(ip)) {
-			return denied(field, u.Hostname(), "it is not among -allow-hosts")
+			return denied(field, u.Hostname(), "it is not in -allow-hosts")
 		}
 		return h.checkAddr(field, ip)
 	}
 	name := plainName(u.Hostname())
 	switch {
 	case h.deny.hasName(name):
-		return denied(field, name, "it is among -deny-hosts")
+		return denied(field, name, "it is in -deny-hosts")
 	case len(h.allow.names) > 0 && !h.allow.hasName(name):
-		return denied(field, name, "it is not among -allow-hosts")
+		return denied(field, name, "it is not in -allow-hosts")
 	}
 	return nil
 }
 
-// Control is for net.Dialer: it sees each address that is about to be
-// connected to, after its name was resolved. Its errors are *Error of
-// CodeHostDenied.
+// Control is for [net.Dialer]: it gets each address before a connection is made
+// to it, after its name was resolved. Its errors are *[Error] of
+// [CodeHostDenied].
 func (h *Hosts) Control(_, address string, _ syscall.RawConn) error {
 	if h == nil {
 		return nil
 	}
 	at, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return denied("", address, "it is no IP address")
+		return denied("", address, "it is not an IP address")
 	}
 	return h.checkAddr("", at.Addr())
 }
@@ -179,19 +178,19 @@ func (h *Hosts) checkAddr(field string, ip netip.Addr) error {
 	named := func(n netip.Prefix) bool { return n.Contains(ip) }
 	switch {
 	case h.deny.hasAddr(ip):
-		return denied(field, shown, "it is among -deny-hosts")
+		return denied(field, shown, "it is in -deny-hosts")
 	case slices.ContainsFunc(metadata(), named) && !slices.Contains(h.allow.nets, netip.PrefixFrom(ip, ip.BitLen())):
 		return denied(field, shown, "it is the metadata service of a cloud")
 	case h.special.SafeAddr(ip) != nil:
-		return denied(field, shown, "it is link-local or reserved, and -allow-hosts does not name it")
+		return denied(field, shown, "it is link-local or reserved, and not in -allow-hosts")
 	case !h.allow.empty() && len(h.allow.names) == 0 && !h.allow.hasAddr(ip):
-		return denied(field, shown, "it is not among -allow-hosts")
+		return denied(field, shown, "it is not in -allow-hosts")
 	}
 	return nil
 }
 
-// mapped returns the IPv4 address that an IPv6 address stands for, also where
-// a NAT64 of RFC 6052 translates it.
+// mapped returns the IPv4 address that an IPv6 address contains, even if a NAT64
+// of RFC 6052 translates it.
 func mapped(ip netip.Addr) netip.Addr {
 	ip = ip.Unmap().WithZone("")
 	if b := ip.As16(); netip.MustParsePrefix("64:ff9b::/96").Contains(ip) {

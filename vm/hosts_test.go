@@ -19,7 +19,7 @@ func hosts(t *testing.T, allow, deny string) *vm.Hosts {
 	return h
 }
 
-// Each address is judged as it is dialled.
+// Each address is checked when it is dialled.
 func TestHostsOnAddresses(t *testing.T) {
 	for _, c := range []struct{ allow, deny, good, bad string }{
 		{"", "", "127.0.0.1 [::1] 10.1.2.3 172.16.0.1 192.168.9.9 100.64.0.1 [fd12::1] 93.184.216.34 [2606:2800::1] [::ffff:10.0.0.1] [64:ff9b::5db8:d822]", "169.254.169.254 169.254.0.1 [fe80::1] [fe80::1%eth0] [fd00:ec2::254] [fd20:ce::254] 100.100.100.200 192.0.0.192 168.63.129.16 [::ffff:169.254.169.254] [64:ff9b::a9fe:a9fe] 0.0.0.0 [::] 224.0.0.1 255.255.255.255 [ff02::1] [2002:a9fe:a9fe::1]"},
@@ -45,7 +45,7 @@ func TestHostsOnAddresses(t *testing.T) {
 	}
 }
 
-// What is known before anything is dialled is refused at once, with its field.
+// A URL that is known to be denied without dialling is refused with its field.
 func TestHostsAtCreation(t *testing.T) {
 	for _, c := range []struct{ allow, deny, host, field string }{
 		{"", "", "169.254.169.254", "image.url"},
@@ -61,7 +61,7 @@ func TestHostsAtCreation(t *testing.T) {
 		{"images.example", "", "images.example", "callback_url"},
 		{"images.example .hooks.example", "", "images.example", "callback_url"},
 	} {
-		h := newHouse(t)
+		h := newHarness(t)
 		h.options = func(o *vm.Options) { o.Hosts = hosts(t, c.allow, c.deny) }
 		h.open()
 		q := h.request()
@@ -81,10 +81,10 @@ func TestHostsAtCreation(t *testing.T) {
 	}
 }
 
-// An address list lets names pass at first: only what they resolve to counts.
-// Here the name resolves to loopback, at creation and for its callback.
+// A list of addresses only applies to what a name resolves to. Here the name
+// resolves to loopback, at creation and for its callback.
 func TestHostsOnResolvedNames(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	deny := hosts(t, "", "127.0.0.0/8 ::1")
 	h.options = func(o *vm.Options) { o.Hosts = deny }
 	h.control = deny.Control
@@ -102,7 +102,7 @@ func TestHostsOnResolvedNames(t *testing.T) {
 	must(t, h.vms.Destroy(t.Context(), v.ID))
 }
 
-// A redirect leads no further than the URL itself may.
+// A redirect is checked like the URL itself.
 func TestHostsOnRedirects(t *testing.T) {
 	inner, err := net.Listen("tcp", "127.0.0.2:0")
 	if err != nil {
@@ -117,7 +117,7 @@ func TestHostsOnRedirects(t *testing.T) {
 	secret.Listener = inner
 	secret.Start()
 	defer secret.Close()
-	h := newHouse(t)
+	h := newHarness(t)
 	h.serve = func(w http.ResponseWriter, r *http.Request) {
 		http.Redirect(w, r, secret.URL+"/latest/meta-data", http.StatusFound)
 	}
@@ -131,7 +131,7 @@ func TestHostsOnRedirects(t *testing.T) {
 	}
 }
 
-// A list that holds no host is refused, not ignored.
+// An invalid list is refused, not ignored.
 func TestBadHosts(t *testing.T) {
 	for _, word := range []string{"", "*", "http://a.example", "10.0.0.0/33", "a b", "a:80", "user@a"} {
 		if _, err := vm.NewHosts([]string{word}, nil); err == nil {

@@ -13,7 +13,7 @@ import (
 // A machine may be destroyed while the request that created it has not been
 // answered yet: a client finds it in the list. Its key is then free again.
 func TestDestroyBeforeCreateReturns(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	const creations = 12
 	ids := make([]string, creations)
 	var creating, destroying sync.WaitGroup

@@ -22,10 +22,10 @@ func wantCode(t *testing.T, what string, err error, code vm.Code) {
 	}
 }
 
-// An image is listed with the machines that need it, cannot be removed while
-// there are any, and is downloaded again once it was.
+// An image is listed with the number of machines that need it. It cannot be
+// removed while there are any, and is downloaded again once it was removed.
 func TestImageLife(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	q := h.request()
 	if list, err := h.vms.CachedImages(); err != nil || len(list) != 0 {
 		t.Errorf("at first: got %v, %v, want no image", list, err)
@@ -56,9 +56,9 @@ func TestImageLife(t *testing.T) {
 	}
 }
 
-// While its download is waited for, an image that is not even there is in use.
+// An image is in use while a machine waits for its download.
 func TestImageInUseWhileDownloading(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	begun, finish := make(chan struct{}), make(chan struct{})
 	h.serve = func(w http.ResponseWriter, _ *http.Request) {
 		close(begun)
@@ -78,7 +78,7 @@ func TestImageInUseWhileDownloading(t *testing.T) {
 
 // A creation that failed holds its image no longer.
 func TestFailedCreationReleasesImage(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	h.fail(vmtest.Start, errors.New("no"))
 	q := h.request()
 	if v := h.wait(h.create(q).ID); v.Phase != vm.Failed {
@@ -109,7 +109,7 @@ func TestImagesAreHeldAfterStart(t *testing.T) {
 		{"without an image", ".json", `{"version": 99}`, true, -1},
 	} {
 		t.Run(c.what, func(t *testing.T) {
-			h := newHouse(t).open()
+			h := newHarness(t).open()
 			q := h.request()
 			v := h.delivered(h.create(q).ID)
 			must(t, h.vms.Destroy(t.Context(), v.ID))

@@ -15,28 +15,28 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// slowMachines is a Manager, inside a bubble of testing/synctest, whose machines
-// answer when and as the test says.
+// slowMachines is a Manager, inside a bubble of testing/synctest, some of whose
+// machines are slow.
 type slowMachines struct {
 	*vm.Manager
 	driver *vmtest.Driver
 	dir    string
-	slow   []string // machines of which inspect is called instead
+	slow   []string // machines for which inspect is called
 	well   []string
 
 	inspect func(context.Context) error // of a slow machine
 
 	mu    sync.Mutex
-	calls map[string]int // calls of inspect under way, by machine
+	calls map[string]int // running calls of inspect, by machine
 	most  int            // the most at once, of one machine
 	total int
 }
 
-// withSlow runs test in a bubble, with slow machines that answer as inspect says
+// withSlow runs test in a bubble, with slow machines, for which inspect is called,
 // and five that are well.
 func withSlow(t *testing.T, slow int, inspect func(context.Context) error, test func(*testing.T, *slowMachines)) {
 	t.Helper()
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	var ids []string
 	for range slow + 5 {
 		q := h.request()
@@ -83,7 +83,8 @@ func (s *slowMachines) setPower(t *testing.T, id string, p vm.Power) {
 	must(t, s.driver.SetPower(vm.Machine{Dir: filepath.Join(s.dir, id)}, p))
 }
 
-// list checks that a list has each machine, with an error those that are slow.
+// list checks that a list has each machine, and that those that are slow have an
+// error.
 func (s *slowMachines) list(t *testing.T) {
 	t.Helper()
 	start := time.Now()
@@ -116,8 +117,8 @@ func hangs(ctx context.Context) error {
 	return context.Cause(ctx)
 }
 
-// More machines hang than are asked at once: a list and a count have all others,
-// and leave nothing that goes on.
+// If more machines hang than are inspected at once, a list and a count still have
+// all others, and leave no goroutine.
 func TestListWithHangingMachines(t *testing.T) {
 	withSlow(t, 40, hangs, func(t *testing.T, s *slowMachines) {
 		var lists sync.WaitGroup
@@ -128,7 +129,7 @@ func TestListWithHangingMachines(t *testing.T) {
 		lists.Wait()
 		synctest.Wait()
 		if s.most != 1 || s.total != 0 {
-			t.Errorf("got %d inspections of one machine at once, and %d that go on; want 1 and none", s.most, s.total)
+			t.Errorf("got %d inspections of one machine at once, and %d that still run; want 1 and none", s.most, s.total)
 		}
 		seen, err := s.StateCounts(t.Context())
 		must(t, err)
@@ -138,7 +139,7 @@ func TestListWithHangingMachines(t *testing.T) {
 	})
 }
 
-// A call that no context ends is not repeated while it lasts.
+// A call that ignores its context is not repeated while it runs.
 func TestListWithStuckCalls(t *testing.T) {
 	stuck := make(chan struct{})
 	started := 0
@@ -163,9 +164,9 @@ func TestListWithStuckCalls(t *testing.T) {
 	})
 }
 
-// A list shows what was so when it was asked for, though an inspection from
-// before is still under way.
-func TestListIsNotOlderThanItsQuestion(t *testing.T) {
+// A list is never older than its request, even if an inspection from before still
+// runs.
+func TestListIsNotOlderThanItsRequest(t *testing.T) {
 	withSlow(t, 1, func(ctx context.Context) error { return nil }, func(t *testing.T, s *slowMachines) {
 		first, asked := make(chan struct{}), make(chan struct{})
 		s.inspect = func(context.Context) error {
@@ -190,7 +191,7 @@ func TestListIsNotOlderThanItsQuestion(t *testing.T) {
 	})
 }
 
-// Who asks for one machine waits for it. The news of others do not wait.
+// Get waits for a slow machine. The events of others do not.
 func TestSlowMachineIsWaitedFor(t *testing.T) {
 	withSlow(t, 40, func(ctx context.Context) error {
 		select {
@@ -203,7 +204,7 @@ func TestSlowMachineIsWaitedFor(t *testing.T) {
 		l, err := s.Listen("")
 		must(t, err)
 		defer l.Close()
-		time.Sleep(1500 * time.Millisecond) // the slow ones are being looked at
+		time.Sleep(1500 * time.Millisecond) // the slow ones are being inspected
 		s.setPower(t, s.well[0], vm.PoweredOff)
 		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 		defer cancel()

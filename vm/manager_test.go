@@ -25,10 +25,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// A request becomes a machine, is told to the callback once, and goes away
-// without a trace.
+// A request becomes a machine, its callback is sent once, and its destruction
+// leaves nothing.
 func TestLife(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	q := h.request()
 	q.CPUs, q.Memory = 3, "1GiB"
 	v := h.create(q)
@@ -55,9 +55,9 @@ func TestLife(t *testing.T) {
 	}
 }
 
-// What is running is asked of the hypervisor at each Get.
+// Each Get reads the live state from the hypervisor.
 func TestStateIsLive(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	v := h.wait(h.create(h.request()).ID)
 	m := vm.Machine{ID: v.ID, Dir: filepath.Join(h.dir, "vms", v.ID)}
 	for _, p := range []vm.Power{vm.PoweredOff, vm.Suspended, vm.PoweredOn} {
@@ -70,11 +70,11 @@ func TestStateIsLive(t *testing.T) {
 	}
 }
 
-// A machine is destroyed whatever its job is at, and its callback says so.
+// A machine can be destroyed in each phase, and its callback says so.
 func TestDestroyInEachPhase(t *testing.T) {
 	for _, step := range []vmtest.Step{"download", vmtest.Clone, vmtest.Start, vmtest.Inspect} {
 		t.Run(string(step), func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			reached := h.hold(step)
 			v := h.open().create(h.request())
 			<-reached
@@ -91,8 +91,8 @@ func TestDestroyInEachPhase(t *testing.T) {
 	}
 }
 
-// hold makes the first pass over a step wait for its cancellation.
-func (h *house) hold(step vmtest.Step) (reached chan struct{}) {
+// hold makes the first call of a step wait for its cancellation.
+func (h *harness) hold(step vmtest.Step) (reached chan struct{}) {
 	reached = make(chan struct{})
 	var once sync.Once
 	block := func(ctx context.Context) {
@@ -119,12 +119,12 @@ func (h *house) hold(step vmtest.Step) (reached chan struct{}) {
 	return reached
 }
 
-// A daemon that stops in any phase goes on where it was, and nothing is made
-// or told twice.
+// After a stop in any phase the next daemon continues the creation. Nothing is
+// created and no callback is sent twice.
 func TestRestartInEachPhase(t *testing.T) {
 	for _, step := range []vmtest.Step{"download", vmtest.Clone, vmtest.Start, vmtest.Inspect} {
 		t.Run(string(step), func(t *testing.T) {
-			h := newHouse(t)
+			h := newHarness(t)
 			reached := h.hold(step)
 			v := h.open().create(h.request())
 			<-reached
@@ -144,9 +144,9 @@ func TestRestartInEachPhase(t *testing.T) {
 	}
 }
 
-// A destruction that was interrupted is finished by the next start.
+// The next start finishes an interrupted destruction.
 func TestRestartWhileDestroying(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	v := h.wait(h.create(h.request()).ID)
 	h.callback()
 	reached := h.hold(vmtest.Destroy)
@@ -167,7 +167,7 @@ func TestRestartWhileDestroying(t *testing.T) {
 }
 
 func TestDestroyTwiceAtOnce(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	v := h.wait(h.create(h.request()).ID)
 	var wg sync.WaitGroup
 	for range 8 {
@@ -183,10 +183,10 @@ func TestDestroyTwiceAtOnce(t *testing.T) {
 	}
 }
 
-// A destruction that fails says why, leaves the machine to be seen, and works
-// when it is asked for again.
+// A destruction that fails says why. The machine can still be read, and another
+// destruction works.
 func TestDestroyFailsAndIsRepeated(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	v := h.wait(h.create(h.request()).ID)
 	h.driver.Hook = func(_ context.Context, s vmtest.Step, _ vm.Machine) error {
 		if s == vmtest.Destroy {
@@ -206,26 +206,26 @@ func TestDestroyFailsAndIsRepeated(t *testing.T) {
 	must(t, h.vms.Destroy(t.Context(), v.ID))
 }
 
-// A creation that fails says why by GET and by callback, and leaves nothing
-// but its record.
+// A creation that fails says why, in GET and in the callback, and leaves only its
+// record.
 func TestFailures(t *testing.T) {
 	for name, c := range map[string]struct {
-		break_ func(*house, *vm.Request)
+		break_ func(*harness, *vm.Request)
 		want   vm.Code
 	}{
-		"wrong checksum":    {func(_ *house, q *vm.Request) { q.Image.Checksum = strings.Repeat("0", 64) }, vm.CodeImageChecksum},
-		"no such image":     {func(_ *house, q *vm.Request) { q.Image.URL += "x" }, vm.CodeImageDownload},
-		"not an archive":    {func(h *house, q *vm.Request) { h.archive = []byte("hello"); q.Image = h.request().Image }, vm.CodeImageInvalid},
-		"clone fails":       {func(h *house, _ *vm.Request) { h.fail(vmtest.Clone, errors.New("no")) }, vm.CodeHypervisor},
-		"start fails":       {func(h *house, _ *vm.Request) { h.fail(vmtest.Start, errors.New("no")) }, vm.CodeHypervisor},
-		"start says why":    {func(h *house, _ *vm.Request) { h.fail(vmtest.Start, &vm.Error{Code: vm.CodeDiskFull}) }, vm.CodeDiskFull},
-		"driver panics":     {func(h *house, _ *vm.Request) { h.fail(vmtest.Start, nil) }, vm.CodeInternal},
-		"guest stops":       {func(h *house, _ *vm.Request) { h.stopGuest() }, vm.CodeGuestStopped},
-		"never readable":    {func(h *house, q *vm.Request) { h.failReads(); q.ToolsInitTimeout = vm.Timeout(time.Second) }, vm.CodeHypervisor},
-		"full disk (POSIX)": {func(h *house, _ *vm.Request) { h.fail(vmtest.Clone, fmt.Errorf("copying: %w", errNoSpace)) }, vm.CodeDiskFull},
+		"wrong checksum":    {func(_ *harness, q *vm.Request) { q.Image.Checksum = strings.Repeat("0", 64) }, vm.CodeImageChecksum},
+		"no such image":     {func(_ *harness, q *vm.Request) { q.Image.URL += "x" }, vm.CodeImageDownload},
+		"not an archive":    {func(h *harness, q *vm.Request) { h.archive = []byte("hello"); q.Image = h.request().Image }, vm.CodeImageInvalid},
+		"clone fails":       {func(h *harness, _ *vm.Request) { h.fail(vmtest.Clone, errors.New("no")) }, vm.CodeHypervisor},
+		"start fails":       {func(h *harness, _ *vm.Request) { h.fail(vmtest.Start, errors.New("no")) }, vm.CodeHypervisor},
+		"start says why":    {func(h *harness, _ *vm.Request) { h.fail(vmtest.Start, &vm.Error{Code: vm.CodeDiskFull}) }, vm.CodeDiskFull},
+		"driver panics":     {func(h *harness, _ *vm.Request) { h.fail(vmtest.Start, nil) }, vm.CodeInternal},
+		"guest stops":       {func(h *harness, _ *vm.Request) { h.stopGuest() }, vm.CodeGuestStopped},
+		"never readable":    {func(h *harness, q *vm.Request) { h.failReads(); q.ToolsInitTimeout = vm.Timeout(time.Second) }, vm.CodeHypervisor},
+		"full disk (POSIX)": {func(h *harness, _ *vm.Request) { h.fail(vmtest.Clone, fmt.Errorf("copying: %w", errNoSpace)) }, vm.CodeDiskFull},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t).open()
+			h := newHarness(t).open()
 			q := h.request()
 			c.break_(h, &q)
 			v := h.create(q)
@@ -236,7 +236,7 @@ func TestFailures(t *testing.T) {
 			if posted := h.callback(); posted.Error == nil || posted.Error.Code != c.want || posted.Phase != vm.Failed {
 				t.Errorf("callback: got %+v, want %s", posted.Error, c.want)
 			}
-			h.close() // what becomes of the callback is written by then
+			h.close() // the state of the callback is written by then
 			if names := h.files(); !slices.Equal(names, []string{v.ID + ".json"}) {
 				t.Errorf("left: %v, want the record alone", names)
 			}
@@ -247,7 +247,7 @@ func TestFailures(t *testing.T) {
 }
 
 // fail makes a step fail; without an error it panics.
-func (h *house) fail(step vmtest.Step, err error) {
+func (h *harness) fail(step vmtest.Step, err error) {
 	h.driver.Hook = func(_ context.Context, s vmtest.Step, _ vm.Machine) error {
 		if s == step && err == nil {
 			panic("driver out of order")
@@ -259,17 +259,17 @@ func (h *house) fail(step vmtest.Step, err error) {
 	}
 }
 
-func (h *house) stopGuest() {
+func (h *harness) stopGuest() {
 	h.driver.Hook = func(_ context.Context, s vmtest.Step, m vm.Machine) error {
 		if s == vmtest.Inspect {
-			_ = h.driver.SetPower(m, vm.PoweredOff) // fails before the clone is made
+			_ = h.driver.SetPower(m, vm.PoweredOff) // fails before there is a clone
 		}
 		return nil
 	}
 }
 
-// failReads makes Inspect fail while the machine is there.
-func (h *house) failReads() {
+// failReads makes Inspect fail while the machine exists.
+func (h *harness) failReads() {
 	h.driver.Hook = func(_ context.Context, s vmtest.Step, m vm.Machine) error {
 		if _, err := os.Stat(m.Dir); s == vmtest.Inspect && err == nil {
 			return errors.New("locked")
@@ -278,9 +278,9 @@ func (h *house) failReads() {
 	}
 }
 
-// A guest that never answers is ready all the same, once its time is up.
+// A machine whose guest never answers is ready once its timeout is over.
 func TestSilentGuestIsReady(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.driver.Silent = true
 	h.open()
 	q := h.request()
@@ -290,10 +290,10 @@ func TestSilentGuestIsReady(t *testing.T) {
 	}
 }
 
-// A machine that exists but cannot be read is a conflict for its reader and an
-// entry with an error in the list.
+// A machine that exists but cannot be read is an error for Get, and has an error
+// in a list.
 func TestUnreadableMachine(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	v := h.wait(h.create(h.request()).ID)
 	h.fail(vmtest.Inspect, errors.New("a lock is held"))
 	if _, err := h.vms.Get(t.Context(), v.ID); codeOf(err) != vm.CodeOpen || !strings.Contains(err.Error(), "a lock is held") {
@@ -305,9 +305,9 @@ func TestUnreadableMachine(t *testing.T) {
 	}
 }
 
-// What has no record is litter.
+// Files and folders without a record are removed.
 func TestLitterIsSwept(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	id := uuid.NewString()
 	m := vm.Machine{ID: id, Dir: filepath.Join(h.dir, "vms", id)}
 	must(t, os.MkdirAll(m.Dir, 0o700))
@@ -328,9 +328,9 @@ func TestLitterIsSwept(t *testing.T) {
 	}
 }
 
-// A creation that took the daemon down three times is not tried again.
+// A creation during which the daemon ended three times is not tried again.
 func TestAttemptsAreBounded(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	reached := h.hold(vmtest.Clone)
 	v := h.open().create(h.request())
 	<-reached
@@ -349,10 +349,10 @@ func TestAttemptsAreBounded(t *testing.T) {
 	h.callback()
 }
 
-// A destruction that took the daemon down three times is not tried again but
-// for a DELETE; one that failed in other ways is, whatever the daemons did.
+// Only DELETE repeats a destruction during which the daemon ended three times. One
+// that failed in another way is tried again at each start.
 func TestAttemptsToDestroyAreBounded(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	q := h.request()
 	q.ExpiresIn = vm.Lifetime(time.Hour)
 	v := h.wait(h.create(q).ID)
@@ -377,7 +377,7 @@ func TestAttemptsToDestroyAreBounded(t *testing.T) {
 	select {
 	case <-reached:
 		t.Fatal("the fourth daemon tried by itself")
-	case <-time.After(300 * time.Millisecond): // it would have begun by then
+	case <-time.After(300 * time.Millisecond): // it would have started by then
 	}
 	h.driver.Hook = nil
 	must(t, h.vms.Destroy(t.Context(), v.ID))
@@ -386,9 +386,9 @@ func TestAttemptsToDestroyAreBounded(t *testing.T) {
 	}
 }
 
-// A callback that is refused is tried again, also by the next daemon.
+// A callback that is refused is tried again, even by the next daemon.
 func TestCallbackSurvivesRestart(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.refuse.Store(2)
 	h.open()
 	v := h.wait(h.create(h.request()).ID)
@@ -400,7 +400,7 @@ func TestCallbackSurvivesRestart(t *testing.T) {
 }
 
 func TestCreationsAreBounded(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.options = func(o *vm.Options) { o.Creations = 2 }
 	reached := h.hold(vmtest.Clone)
 	h.open()
@@ -415,13 +415,13 @@ func TestCreationsAreBounded(t *testing.T) {
 	must(t, h.vms.Destroy(t.Context(), second.ID))
 	h.driver.Hook = nil
 	if v := h.wait(h.create(h.request()).ID); v.Phase != vm.Ready {
-		t.Errorf("after room was made: got %s, want ready", v.Phase)
+		t.Errorf("after another creation ended: got %s, want ready", v.Phase)
 	}
 }
 
-// Many machines from one image cost one download, and are listed oldest first.
+// Many machines of one image need one download, and are listed oldest first.
 func TestManyAtOnce(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	var ids []string
 	for range 8 {
 		ids = append(ids, h.create(h.request()).ID)

@@ -12,9 +12,9 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// A record that cannot be used stops neither the start nor the list, says why,
-// and DELETE removes its machine. A corrupt one is set aside; one of a newer
-// daemon stays as it is, for that daemon.
+// A record that cannot be used stops neither the start nor the list. It has an
+// error that says why, and DELETE removes its machine. A corrupt record is set
+// aside; one of a newer daemon stays as it is.
 func TestUnusableRecords(t *testing.T) {
 	for name, c := range map[string]struct {
 		spoil func(text string) string
@@ -31,7 +31,7 @@ func TestUnusableRecords(t *testing.T) {
 		"newer in form":   {func(string) string { return `{"version": 9, "id": 7, "phase": {}}` }, "newer", false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			h := newHouse(t).open()
+			h := newHarness(t).open()
 			good, bad := h.wait(h.create(h.request()).ID), h.wait(h.create(h.request()).ID)
 			h.callback()
 			h.callback()
@@ -41,7 +41,7 @@ func TestUnusableRecords(t *testing.T) {
 			must(t, err)
 			spoiled := c.spoil(string(b))
 			must(t, os.WriteFile(path, []byte(spoiled), 0o600))
-			for range 2 { // the second start meets what the first left
+			for range 2 { // the second start finds what the first one left
 				h.open()
 				if _, err := h.vms.Get(t.Context(), bad.ID); codeOf(err) != vm.CodeOpen {
 					t.Errorf("Get: got %v, want %s", err, vm.CodeOpen)
@@ -77,22 +77,22 @@ func TestUnusableRecords(t *testing.T) {
 
 // The message says what cannot be read and why.
 func TestUnusableRecordSaysWhy(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	v := h.wait(h.create(h.request()).ID)
 	h.close()
 	h.edit(v.ID, func(r map[string]any) { r["version"] = 3 })
 	h.open()
 	_, err := h.vms.Get(t.Context(), v.ID)
 	if err == nil || !strings.Contains(err.Error(), "newer osx-builder") || !strings.Contains(err.Error(), "version is 3") {
-		t.Errorf("got %v, want a word on the newer version", err)
+		t.Errorf("got %v, want the newer version in it", err)
 	}
 	must(t, h.vms.Destroy(t.Context(), v.ID))
 }
 
-// A record of the first version is read, its callback included, and written in
-// the present form.
+// A record of version 1 is read with its callback, and written in the current
+// version.
 func TestOlderRecordIsMigrated(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.refuse.Store(1000)
 	h.open()
 	v := h.wait(h.create(h.request()).ID)
@@ -114,7 +114,7 @@ func TestOlderRecordIsMigrated(t *testing.T) {
 	}
 }
 
-// sweeping is a driver that can tell of machines without folder.
+// sweeping is a driver that passes on the calls of Sweep.
 type sweeping struct {
 	*vmtest.Driver
 	swept chan func(string) bool
@@ -125,9 +125,9 @@ func (s sweeping) Sweep(_ context.Context, known func(string) bool) error {
 	return nil
 }
 
-// The driver is asked at start to remove what no record knows.
+// At start the driver sweeps what belongs to no record.
 func TestHostIsSwept(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	d := sweeping{h.driver, make(chan func(string) bool, 2)}
 	h.options = func(o *vm.Options) { o.Driver = d }
 	h.open()
@@ -140,10 +140,10 @@ func TestHostIsSwept(t *testing.T) {
 	}
 }
 
-// A creation whose record could not be written was refused, and is not found
-// by the next start.
+// A creation whose record cannot be written is refused, and leaves nothing for the
+// next start.
 func TestRefusedCreationLeavesNothing(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	dir := filepath.Join(h.dir, "vms")
 	must(t, os.Rename(dir, dir+".away"))
 	if _, err := h.vms.Create(t.Context(), h.request(), "key"); codeOf(err) != vm.CodeInternal {

@@ -24,7 +24,7 @@ const (
 	DefaultToolsTimeout = 30 * time.Second
 	MaxToolsTimeout     = time.Hour
 
-	// maxURL is longer than any URL that servers and proxies take.
+	// maxURL is longer than any URL that servers and proxies accept.
 	maxURL = 8192
 )
 
@@ -41,18 +41,18 @@ type Request struct {
 	ExpiresIn        Lifetime    `json:"expires_in"`
 }
 
-// Image names an image archive and the checksum that proves it.
+// Image is the location of an image archive and its checksum.
 type Image struct {
 	URL          string `json:"url"`
 	Checksum     string `json:"checksum"`
 	ChecksumType string `json:"checksum_type"`
 }
 
-// Timeout is a duration that JSON gives as whole seconds or as a string in
-// Go's notation ("1m30s"). Zero stands for the default.
+// Timeout is a duration. Its JSON is whole seconds, or a string in Go's notation
+// ("1m30s"). Zero means the default.
 type Timeout time.Duration
 
-// UnmarshalJSON reads either form. Its errors are *Error.
+// UnmarshalJSON reads both forms. Its errors are *[Error].
 func (t *Timeout) UnmarshalJSON(b []byte) error {
 	d, ok := parseDuration(b)
 	if !ok {
@@ -67,10 +67,10 @@ func timeoutError(value string) error {
 		`a whole number of seconds or a duration such as "30s", at most 1h`)
 }
 
-// Lifetime is a duration in the same forms. Zero stands for none.
+// Lifetime is a duration with the same JSON as [Timeout]. Zero means none.
 type Lifetime time.Duration
 
-// UnmarshalJSON reads either form. Its errors are *Error.
+// UnmarshalJSON reads both forms. Its errors are *[Error].
 func (l *Lifetime) UnmarshalJSON(b []byte) error {
 	d, ok := parseDuration(b)
 	if !ok {
@@ -100,8 +100,8 @@ func parseDuration(b []byte) (time.Duration, bool) {
 	return d, err == nil
 }
 
-// spec is a Request that holds: what passed normalize is usable as it is. It
-// is part of the record on disk.
+// spec is a checked Request: a result of normalize is usable as it is. It is part
+// of the record on disk.
 type spec struct {
 	Image        Image       `json:"image"`
 	CPUs         int         `json:"cpus"`
@@ -111,8 +111,8 @@ type spec struct {
 	Forward      []int       `json:"forward,omitempty"` // as asked
 	LaunchGUI    bool        `json:"launch_gui"`
 	CallbackURL  string      `json:"callback_url,omitempty"`
-	ToolsSeconds int         `json:"tools_init_timeout"`   // as asked, 0 where not given
-	ExpiresIn    int         `json:"expires_in,omitempty"` // seconds, 0 where not given
+	ToolsSeconds int         `json:"tools_init_timeout"`   // as asked, 0 if not given
+	ExpiresIn    int         `json:"expires_in,omitempty"` // seconds, 0 if not given
 }
 
 func (s spec) toolsTimeout() time.Duration {
@@ -128,7 +128,7 @@ func (s spec) source() (image.Source, error) {
 }
 
 // normalize checks a request against the host's limits and fills in the
-// defaults. Its errors are *Error and name the first field at fault.
+// defaults. Its errors are *[Error] and name the first invalid field.
 func normalize(q Request, limits Limits) (spec, error) {
 	s := spec{CPUs: q.CPUs, LaunchGUI: q.LaunchGUI, Network: q.NetworkType, CallbackURL: q.CallbackURL}
 	if s.CPUs == 0 {
@@ -198,12 +198,13 @@ func parseURL(field, raw string) (*url.URL, error) {
 	return u, nil
 }
 
-// iecSize is a number with an IEC unit, the "b" of which may be missing, as
-// Kubernetes and VMware write them.
+// iecSize is a number with an IEC unit. The unit's "b" may be missing, as in
+// Kubernetes.
 var iecSize = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kmgtpe]i)b?$`)
 
-// parseMemory reads an IEC size and rounds it up to 4 MiB, which VMware asks
-// for. It returns the MiB and the size as it was given, in lower case.
+// parseMemory reads an IEC size and rounds it up to a multiple of 4 MiB, which
+// VMware requires. It returns the MiB, and the size as it was given in lower
+// case.
 func parseMemory(text string, most int) (mib int, asked string, err error) {
 	if text == "" {
 		text = DefaultMemory
@@ -232,8 +233,7 @@ func parseToolsTimeout(d time.Duration) (seconds int, err error) {
 	return int((d + time.Second - 1) / time.Second), nil
 }
 
-// fieldError says which field is wrong, with the offending value and what
-// would be right.
+// fieldError says which field is invalid, with its value and what is valid.
 func fieldError(field, value, want string) *Error {
 	return &Error{Code: CodeInvalidField, Field: field, Message: fmt.Sprintf("%s is %s; it must be %s", field, value, want)}
 }

@@ -12,10 +12,10 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// errNoSpace is what a full disk answers.
+// errNoSpace is the error of a full disk.
 const errNoSpace = syscall.ENOSPC
 
-// limited is a driver of a small host.
+// limited is the driver of a small host.
 type limited struct{ *vmtest.Driver }
 
 func (limited) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 4096} }
@@ -27,9 +27,9 @@ func (limited) Network(t vm.NetworkType) error {
 	return nil
 }
 
-// Each field that is wrong is refused by name, and nothing is written.
+// A request with an invalid field is refused with its name, and nothing is written.
 func TestRequestIsRefused(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	h.options = func(o *vm.Options) { o.Driver = limited{h.driver} }
 	h.open()
 	for name, c := range map[string]struct {
@@ -85,8 +85,8 @@ func TestRequestIsRefused(t *testing.T) {
 }
 
 func TestMemoryForms(t *testing.T) {
-	h := newHouse(t).open()
-	for text, want := range map[string][2]string{ // echoed, then read back
+	h := newHarness(t).open()
+	for text, want := range map[string][2]string{ // as in the request, then as read from the hypervisor
 		"":           {"512mib", "512mib"},
 		"1gib":       {"1gib", "1.0gib"},
 		"1024MiB":    {"1024mib", "1.0gib"},
@@ -121,10 +121,10 @@ func TestTimeoutForms(t *testing.T) {
 	}
 }
 
-// One key makes one machine, however many ask at once, also after a restart,
-// until that machine is destroyed.
+// One key makes one machine, however many requests come at once, even after a
+// restart, until that machine is destroyed.
 func TestIdempotencyKey(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	var mu sync.Mutex
 	ids := make(map[string]int)
 	var wg sync.WaitGroup

@@ -138,7 +138,7 @@ func plainURL(raw string) string {
 	return u.String()
 }
 
-// redacted hides the password of a URL.
+// redacted hides the password in a URL.
 func redacted(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {

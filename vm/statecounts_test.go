@@ -18,12 +18,12 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// Machines are counted by where they stand, also those that cannot be read.
+// Machines are counted by their state, even those that cannot be read.
 func TestStateCounts(t *testing.T) {
-	h := newHouse(t).open()
+	h := newHarness(t).open()
 	on, off, broken := h.wait(h.create(h.request()).ID), h.wait(h.create(h.request()).ID), h.wait(h.create(h.request()).ID)
 	for _, v := range []vm.VM{on, off, broken} {
-		h.delivered(v.ID) // and written down, so that nobody writes over the broken record
+		h.delivered(v.ID) // and written down, so that no job replaces the broken record
 	}
 	must(t, h.driver.SetPower(vm.Machine{Dir: filepath.Join(h.dir, "vms", off.ID)}, vm.PoweredOff))
 	must(t, os.WriteFile(filepath.Join(h.dir, "vms", broken.ID+".json"), []byte("{"), 0o600))
@@ -47,10 +47,10 @@ func TestStateCounts(t *testing.T) {
 	h.driver.Hook = nil
 }
 
-// Each creation is told of once, with each of its phases, across a stop of the
-// daemon in the middle of it.
+// The hooks get each creation once, and each of its phases, even if the daemon
+// stops in the middle of it.
 func TestHooks(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	var mu sync.Mutex
 	var told []string
 	tell := func(s string) {
@@ -80,9 +80,9 @@ func TestHooks(t *testing.T) {
 	}
 }
 
-// A machine's job carries the ID of the request over a restart.
+// The job of a machine logs the ID of its request even after a restart.
 func TestRequestIDOutlivesTheDaemon(t *testing.T) {
-	h := newHouse(t)
+	h := newHarness(t)
 	var log bytes.Buffer
 	h.options = func(o *vm.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }
 	reached := h.hold(vmtest.Start)

@@ -12,7 +12,7 @@ import (
 // The driver keeps every promise of vm.Driver, with a real guest.
 func TestConformance(t *testing.T) {
 	r := newRig(t)
-	vmtest.TestDriver(t, vmtest.Bench{
+	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(t *testing.T) vm.Driver {
 			d, err := qemu.Open(options(r.data))
 			if err != nil {

@@ -18,7 +18,7 @@ import (
 
 func TestDriver(t *testing.T) {
 	b := newBench(t)
-	vmtest.TestDriver(t, vmtest.Bench{
+	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(t *testing.T) vm.Driver {
 			t.Helper()
 			return b.open()

@@ -1,5 +1,5 @@
-// Package vmtest has the conformance suite that every vm.Driver passes, and a
-// Driver without a hypervisor for the tests of everything else.
+// Package vmtest has the conformance suite that every [vm.Driver] passes, and a
+// driver without a hypervisor for other tests.
 package vmtest
 
 import (
@@ -35,11 +35,11 @@ const (
 	Screenshot Step = "screenshot"
 )
 
-// Driver is a vm.Driver whose machines are files: what runs is what the file
-// in Machine.Dir says, so it outlives the process like a real machine.
+// Driver is a [vm.Driver] whose machines are files: a machine runs if the file in
+// Machine.Dir says so, and so outlives the process like a real machine.
 type Driver struct {
-	// Hook, where set, is called first in every method that has a Step. Its error is the
-	// method's; it may block until ctx ends.
+	// Hook, if set, is called first in every method that has a [Step]. The method
+	// returns its error. It may block until ctx ends.
 	Hook func(ctx context.Context, s Step, m vm.Machine) error
 
 	// Silent guests never give a sign of life.
@@ -55,7 +55,7 @@ var (
 	_ vm.Powerer       = (*Driver)(nil)
 )
 
-// state is the file of a machine.
+// state is the content of a machine's file.
 type state struct {
 	Machine vm.Machine
 	Gold    string
@@ -71,7 +71,7 @@ func (d *Driver) hook(ctx context.Context, s Step, m vm.Machine) error {
 	return ctx.Err()
 }
 
-// Clone implements vm.Driver.
+// Clone implements [vm.Driver].
 func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := d.hook(ctx, Clone, m); err != nil {
 		return err
@@ -90,7 +90,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	return write(m.Dir, state{Machine: m, Gold: gold, Power: vm.PoweredOff})
 }
 
-// Start implements vm.Driver.
+// Start implements [vm.Driver].
 func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 	if err := d.hook(ctx, Start, m); err != nil {
 		return err
@@ -98,8 +98,8 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 	return d.SetPower(m, vm.PoweredOn)
 }
 
-// SetPower changes a machine's power state behind the Manager's back, as a
-// guest or an operator can.
+// SetPower changes a machine's power state without the Manager, as a guest or an
+// operator can.
 func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -111,8 +111,7 @@ func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
 	return write(m.Dir, s)
 }
 
-// Power implements vm.Powerer. A guest that is asked to shut down does so at
-// once.
+// Power implements [vm.Powerer]. A guest shuts down at once.
 func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if err := d.hook(ctx, Power, m); err != nil {
 		return err
@@ -127,7 +126,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	}
 }
 
-// Screenshot implements vm.Screenshotter: a screen of one white pixel.
+// Screenshot implements [vm.Screenshotter]: a screen of one white pixel.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	if err := d.hook(ctx, Screenshot, m); err != nil {
 		return nil, err
@@ -139,7 +138,7 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Say lets a machine's guest write to its console.
+// Say writes to a machine's console as its guest.
 func (d *Driver) Say(m vm.Machine, text string) error {
 	f, err := os.OpenFile(filepath.Join(m.Dir, "serial.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
@@ -149,7 +148,7 @@ func (d *Driver) Say(m vm.Machine, text string) error {
 	return errors.Join(err, f.Close())
 }
 
-// Console implements vm.Consoler.
+// Console implements [vm.Consoler].
 func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, error) {
 	f, err := os.Open(filepath.Join(m.Dir, "serial.log"))
 	if err != nil {
@@ -158,7 +157,7 @@ func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, er
 	return f, nil
 }
 
-// Inspect implements vm.Driver.
+// Inspect implements [vm.Driver].
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := d.hook(ctx, Inspect, m); err != nil {
 		return vm.Status{}, err
@@ -184,7 +183,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	return st, nil
 }
 
-// Destroy implements vm.Driver.
+// Destroy implements [vm.Driver].
 func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	if err := d.hook(ctx, Destroy, m); err != nil {
 		return err
@@ -207,7 +206,7 @@ func (d *Driver) Ready(context.Context) error { return nil }
 // Describe implements [vm.Driver].
 func (d *Driver) Describe(context.Context) map[string]string { return nil }
 
-// read takes of a machine's file what s has a field for.
+// read reads the fields that s has from a machine's file.
 func read(dir string, s any) error {
 	b, err := os.ReadFile(filepath.Join(dir, "machine.json"))
 	if err != nil {

@@ -15,7 +15,7 @@ func TestDriverWithoutHypervisor(t *testing.T) {
 	if err := os.WriteFile(gold, nil, 0o444); err != nil {
 		t.Fatal(err)
 	}
-	vmtest.TestDriver(t, vmtest.Bench{
+	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(*testing.T) vm.Driver { return &vmtest.Driver{} },
 		Gold: gold, GuestOS: "other", Limit: 10 * time.Second,
 	})

@@ -25,9 +25,9 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// house is a Manager with all that it needs: real image cache, real HTTP
-// servers, and the driver without a hypervisor.
-type house struct {
+// harness is a Manager with a real image cache, real HTTP servers and the driver
+// without a hypervisor.
+type harness struct {
 	t       *testing.T
 	dir     string
 	driver  *vmtest.Driver
@@ -47,12 +47,12 @@ type house struct {
 	mu     sync.Mutex
 	posted int
 	taken  chan vm.VM
-	refuse atomic.Int32 // callbacks to answer 503 first
+	refuse atomic.Int32 // callbacks to answer with 503 first
 }
 
-func newHouse(t *testing.T) *house {
+func newHarness(t *testing.T) *harness {
 	t.Helper()
-	h := &house{t: t, dir: t.TempDir(), driver: &vmtest.Driver{}, archive: archive(t), taken: make(chan vm.VM, 100)}
+	h := &harness{t: t, dir: t.TempDir(), driver: &vmtest.Driver{}, archive: archive(t), taken: make(chan vm.VM, 100)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /image.tar.gz", func(w http.ResponseWriter, r *http.Request) {
 		h.downloads.Add(1)
@@ -69,7 +69,7 @@ func newHouse(t *testing.T) *house {
 	return h
 }
 
-func (h *house) receive(w http.ResponseWriter, r *http.Request) {
+func (h *harness) receive(w http.ResponseWriter, r *http.Request) {
 	if h.refuse.Add(-1) >= 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
@@ -84,8 +84,8 @@ func (h *house) receive(w http.ResponseWriter, r *http.Request) {
 	h.taken <- v
 }
 
-// open starts a Manager on the house's folder, as a daemon that starts does.
-func (h *house) open() *house {
+// open opens a Manager on the harness's folder, as a daemon does at its start.
+func (h *harness) open() *harness {
 	h.t.Helper()
 	log := slog.New(slog.NewTextHandler(testWriter{h.t}, nil))
 	var err error
@@ -106,7 +106,7 @@ func (h *house) open() *house {
 	return h
 }
 
-func (h *house) close() {
+func (h *harness) close() {
 	if h.vms == nil {
 		return
 	}
@@ -116,8 +116,8 @@ func (h *house) close() {
 	h.vms = nil
 }
 
-// request is one that works.
-func (h *house) request() vm.Request {
+// request returns a valid request.
+func (h *harness) request() vm.Request {
 	sum := sha256.Sum256(h.archive)
 	return vm.Request{
 		Image:       vm.Image{URL: h.web.URL + "/image.tar.gz", Checksum: hex.EncodeToString(sum[:]), ChecksumType: "sha256"},
@@ -125,7 +125,7 @@ func (h *house) request() vm.Request {
 	}
 }
 
-func (h *house) create(q vm.Request) vm.VM {
+func (h *harness) create(q vm.Request) vm.VM {
 	h.t.Helper()
 	v, err := h.vms.Create(h.t.Context(), q, "")
 	must(h.t, err)
@@ -133,7 +133,7 @@ func (h *house) create(q vm.Request) vm.VM {
 }
 
 // wait returns the machine once it is settled.
-func (h *house) wait(id string) vm.VM {
+func (h *harness) wait(id string) vm.VM {
 	h.t.Helper()
 	v, err := h.vms.Wait(h.t.Context(), id, time.Minute)
 	must(h.t, err)
@@ -141,7 +141,7 @@ func (h *house) wait(id string) vm.VM {
 }
 
 // callback returns the next callback that arrives.
-func (h *house) callback() vm.VM {
+func (h *harness) callback() vm.VM {
 	h.t.Helper()
 	select {
 	case v := <-h.taken:
@@ -153,8 +153,8 @@ func (h *house) callback() vm.VM {
 }
 
 // delivered takes a machine's callback and returns the machine once that is
-// written down: until then its job is at work on the record.
-func (h *house) delivered(id string) vm.VM {
+// written down: until then its job changes the record.
+func (h *harness) delivered(id string) vm.VM {
 	h.t.Helper()
 	h.callback()
 	v := h.wait(id)
@@ -164,15 +164,15 @@ func (h *house) delivered(id string) vm.VM {
 	return v
 }
 
-// received is how many callbacks have come.
-func (h *house) received() int {
+// received returns how many callbacks have arrived.
+func (h *harness) received() int {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.posted
 }
 
-// files lists what is in the machines' folder.
-func (h *house) files() []string {
+// files lists the machines' folder.
+func (h *harness) files() []string {
 	h.t.Helper()
 	var names []string
 	entries, err := os.ReadDir(filepath.Join(h.dir, "vms"))
@@ -183,7 +183,7 @@ func (h *house) files() []string {
 	return names
 }
 
-// archive is a small image: a .vmx and a disk in a folder.
+// archive returns a small image: a folder with a .vmx file and a disk.
 func archive(t *testing.T) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -209,7 +209,7 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// testWriter sends the log to the test's output, where a failure shows it.
+// testWriter writes the log to the test's output, which a failure shows.
 type testWriter struct{ t *testing.T }
 
 func (w testWriter) Write(b []byte) (int, error) {

@@ -17,15 +17,15 @@ import (
 	"osx-builder/vm"
 )
 
-// gallery serves images that differ, and counts their downloads.
-type gallery struct {
+// imageServer serves different images and counts their downloads.
+type imageServer struct {
 	*httptest.Server
 	archives [][]byte
 	gets     []atomic.Int32
 }
 
-func newGallery(t *testing.T, n int) *gallery {
-	g := &gallery{gets: make([]atomic.Int32, n)}
+func newImageServer(t *testing.T, n int) *imageServer {
+	g := &imageServer{gets: make([]atomic.Int32, n)}
 	for i := range n {
 		var b bytes.Buffer
 		w := tar.NewWriter(&b)
@@ -50,18 +50,18 @@ func newGallery(t *testing.T, n int) *gallery {
 	return g
 }
 
-func (g *gallery) image(i int) vm.Image {
+func (g *imageServer) image(i int) vm.Image {
 	sum := sha256.Sum256(g.archives[i])
 	return vm.Image{URL: fmt.Sprintf("%s/%d", g.URL, i), Checksum: hex.EncodeToString(sum[:]), ChecksumType: "sha256"}
 }
 
-// 64 creations at once of 8 images, with every other machine destroyed
-// meanwhile, cost a download each, end as they should, tell each callback once
-// and leave nothing.
-func TestStorm(t *testing.T) {
+// 64 machines are created at once from 8 images, and half of them are destroyed
+// meanwhile. Each image is downloaded once, each callback is sent once, and
+// nothing is left in the end.
+func TestConcurrentCreations(t *testing.T) {
 	const creations, images = 64, 8
-	g := newGallery(t, images)
-	h := newHouse(t)
+	g := newImageServer(t, images)
+	h := newHarness(t)
 	h.options = func(o *vm.Options) { o.Creations = creations }
 	h.open()
 	ids := make([]string, creations)
@@ -69,7 +69,7 @@ func TestStorm(t *testing.T) {
 	for n := range creations {
 		wg.Go(func() {
 			q := h.request()
-			q.Image = g.image(n / 2 % images) // so that half of those that want it stay
+			q.Image = g.image(n / 2 % images) // half of the machines of each image stay
 			v, err := h.vms.Create(t.Context(), q, fmt.Sprint("key", n))
 			if err != nil {
 				t.Error(err)
@@ -79,7 +79,7 @@ func TestStorm(t *testing.T) {
 			if n%2 == 0 {
 				return
 			}
-			time.Sleep(time.Duration(n) * 3 * time.Millisecond) // so that each meets another moment
+			time.Sleep(time.Duration(n) * 3 * time.Millisecond) // each at a different moment
 			for range 2 {
 				if err := h.vms.Destroy(t.Context(), v.ID); err != nil && codeOf(err) != vm.CodeNotFound {
 					t.Errorf("Destroy: %v", err)
@@ -92,7 +92,7 @@ func TestStorm(t *testing.T) {
 	for range creations {
 		v := h.callback()
 		if told[v.ID] != "" {
-			t.Errorf("machine %s was told of twice", v.ID)
+			t.Errorf("machine %s had two callbacks", v.ID)
 		}
 		told[v.ID] = string(v.Phase)
 	}
@@ -101,11 +101,11 @@ func TestStorm(t *testing.T) {
 		case n%2 == 1 && codeOf(err) != vm.CodeNotFound:
 			t.Errorf("destroyed machine: got %s, %v, want %s", v.Phase, err, vm.CodeNotFound)
 		case n%2 == 0 && (err != nil || v.Phase != vm.Ready || v.Status != vm.PoweredOn || told[id] != "ready"):
-			t.Errorf("machine: got %s, %s, %v, told %s, want ready", v.Phase, v.Status, err, told[id])
+			t.Errorf("machine: got %s, %s, %v, callback %s, want ready", v.Phase, v.Status, err, told[id])
 		}
 	}
 	for i := range images {
-		if n := g.gets[i].Load(); n < 1 || n > 2 { // a second where all who wanted it were destroyed meanwhile
+		if n := g.gets[i].Load(); n < 1 || n > 2 { // twice if all machines that needed it were destroyed meanwhile
 			t.Errorf("image %d was downloaded %d times", i, n)
 		}
 	}
@@ -120,10 +120,10 @@ func TestStorm(t *testing.T) {
 	}
 }
 
-// A receiver that hangs holds up neither other receivers' callbacks nor the
-// destruction of its machines, and what it did is told.
-func TestSlowReceiverHoldsUpNobody(t *testing.T) {
-	h := newHouse(t).open()
+// A receiver that hangs delays neither the callbacks to other receivers nor the
+// destruction of its own machines.
+func TestSlowReceiverDelaysNothing(t *testing.T) {
+	h := newHarness(t).open()
 	entered := make(chan struct{}, 100)
 	release := make(chan struct{})
 	slow := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
@@ -155,9 +155,10 @@ func TestSlowReceiverHoldsUpNobody(t *testing.T) {
 	}
 }
 
-// Attempts and the last error are in the machine's document, across a restart.
-func TestCallbackIsTold(t *testing.T) {
-	h := newHouse(t)
+// The machine's document has the attempts and the last error, even after a
+// restart.
+func TestCallbackState(t *testing.T) {
+	h := newHarness(t)
 	h.refuse.Store(1)
 	h.open()
 	v := h.wait(h.create(h.request()).ID)
