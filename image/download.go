@@ -80,9 +80,11 @@ func (d *download) fill() error {
 		case tries >= d.limits.Tries:
 			return d.giveUp(ErrDownload, passing, fmt.Sprintf("%d more tries brought nothing", tries-1))
 		}
-		d.log.Warn("image download interrupted", "url", shown(d.url), "error", reason(passing.err), "bytes", d.part.size, "retry_in", wait)
-		if err := sleep(d.ctx, wait); err != nil {
-			return err
+		d.log.Warn("image download interrupted", "url", PublicURL(d.url), "error", reason(passing.err), "bytes", d.part.size, "retry_in", wait)
+		select {
+		case <-time.After(wait):
+		case <-d.ctx.Done():
+			return context.Cause(d.ctx)
 		}
 	}
 	return nil
@@ -95,7 +97,7 @@ func (d *download) patience() time.Duration { return d.limits.Idle - time.Since(
 func (d *download) giveUp(kind error, last *passingError, why string) error {
 	d.part.broken = true
 	return fail(kind, last.err, "downloading %s: %v, and %s; %s of %s are there and stay for the next request",
-		shown(d.url), reason(last.err), why, size(d.part.size), size(d.part.origin.Total))
+		PublicURL(d.url), reason(last.err), why, size(d.part.size), size(d.part.origin.Total))
 }
 
 func (d *download) proven() bool { return d.part.digest() == d.part.sum.Hex }
@@ -108,17 +110,6 @@ func (d *download) complete() bool {
 func (d *download) backoff(tries int) time.Duration {
 	wait := d.limits.RetryWait << min(tries-1, 5)
 	return wait - wait/5 + rand.N(wait*2/5+1) // #nosec G404 -- not a secret
-}
-
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	}
 }
 
 func size(n int64) string {
@@ -137,7 +128,7 @@ func (d *download) request() error {
 
 	req, err := d.newRequest()
 	if err != nil {
-		return fail(ErrDownload, err, "downloading %s: %s", shown(d.url), reason(err))
+		return fail(ErrDownload, err, "downloading %s: %s", PublicURL(d.url), reason(err))
 	}
 	res, err := d.client.Do(req.WithContext(ctx))
 	if err != nil {
@@ -163,7 +154,7 @@ func (d *download) broken(ctx context.Context, err error) error {
 	case mayPass(err):
 		return &passingError{err: err}
 	default:
-		return fail(ErrDownload, err, "downloading %s: %s", shown(d.url), reason(err))
+		return fail(ErrDownload, err, "downloading %s: %s", PublicURL(d.url), reason(err))
 	}
 }
 
@@ -231,5 +222,5 @@ func (d *download) prove() error {
 		return nil
 	}
 	return fail(ErrChecksum, nil, "the %s of %s (%s) is %s, not %s: check image.checksum, or whether the file at image.url was replaced",
-		d.part.sum.Type, shown(d.url), size(d.part.size), d.part.digest(), d.part.sum.Hex)
+		d.part.sum.Type, PublicURL(d.url), size(d.part.size), d.part.digest(), d.part.sum.Hex)
 }

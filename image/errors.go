@@ -64,10 +64,14 @@ func fail(kind, cause error, format string, args ...any) error {
 	return &failure{kind: kind, cause: cause, message: fmt.Sprintf(format, args...)}
 }
 
-// diskError turns what a full disk answers into ErrDiskFull and leaves other
-// errors as they are.
+// IsDiskFull reports whether err means that the disk, or the user's quota of it, is full.
+func IsDiskFull(err error) bool {
+	return errors.Is(err, ErrDiskFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
+// diskError turns the error of a full disk into ErrDiskFull and returns other errors as they are.
 func diskError(err error) error {
-	if !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, syscall.EDQUOT) {
+	if !IsDiskFull(err) || errors.Is(err, ErrDiskFull) {
 		return err
 	}
 	return fail(ErrDiskFull, err, "the disk that holds the images is full: free space on it, or remove machines and images")

@@ -48,9 +48,9 @@ func (c *Cache) fetch(f *flight, url string) (gold Gold, err error) {
 		}
 		if restarts == maxRestarts {
 			return Gold{}, fail(ErrDownload, err, "downloading %s: the connection broke %d times and the server does not continue where it stopped",
-				shown(url), restarts+1)
+				PublicURL(url), restarts+1)
 		}
-		c.log.Info("image download starts over", "image", f.sum, "url", shown(url), "reason", err)
+		c.log.Info("image download starts over", "image", f.sum, "url", PublicURL(url), "reason", err)
 		fresh = true
 	}
 }

@@ -160,6 +160,6 @@ func (c *Cache) fly(f *flight) {
 			return
 		}
 		f.errs[url] = f.err
-		c.log.Warn("image not fetched", "image", f.sum, "url", shown(url), "error", f.err)
+		c.log.Warn("image not fetched", "image", f.sum, "url", PublicURL(url), "error", f.err)
 	}
 }

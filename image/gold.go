@@ -40,7 +40,7 @@ func (c *Cache) goldPath(s Sum) string { return filepath.Join(c.dir, goldFolder,
 // read-only, brings all of it to the disk and gives it its name by one rename.
 func (c *Cache) publish(ctx context.Context, staging string, t *tree, url string, p *part) (Gold, error) {
 	r := record{
-		URL: shown(url), Sum: p.sum, VMX: t.vmx, ArchiveBytes: p.size, Bytes: t.bytes,
+		URL: PublicURL(url), Sum: p.sum, VMX: t.vmx, ArchiveBytes: p.size, Bytes: t.bytes,
 		CreatedAt: time.Now().UTC().Truncate(time.Second),
 	}
 	if err := r.settle(ctx, staging, t.files); err != nil {
@@ -71,7 +71,7 @@ func (r *record) settle(ctx context.Context, dir string, files []string) error {
 			return context.Cause(ctx)
 		}
 		path := filepath.Join(dir, filepath.FromSlash(name))
-		if err := syncPath(path); err != nil {
+		if err := SyncPath(path); err != nil {
 			return err
 		}
 		if err := os.Chmod(path, 0o444); err != nil {
@@ -118,7 +118,7 @@ func settleFolders(dir string) error {
 		if err := os.Chmod(path, mode); err != nil {
 			return err
 		}
-		return syncPath(path)
+		return SyncPath(path)
 	})
 }
 
@@ -133,15 +133,7 @@ func (c *Cache) enter(staging string, s Sum) error {
 	if err := os.Chmod(to, 0o555); err != nil { // #nosec G302 -- a folder
 		return err
 	}
-	return syncPath(filepath.Dir(to))
-}
-
-func syncPath(path string) error {
-	f, err := os.Open(path) // #nosec G304
-	if err != nil {
-		return err
-	}
-	return errors.Join(f.Sync(), f.Close())
+	return SyncPath(filepath.Dir(to))
 }
 
 func writeSynced(path string, b []byte) error {

@@ -132,7 +132,7 @@ func (d *download) accept(res *http.Response) error {
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
 		return &passingError{err: errors.New("the server answers " + res.Status), after: retryAfter(res.Header)}
 	default:
-		return fail(ErrDownload, nil, "downloading %s: the server answers %q, not 200; check the URL", shown(d.url), res.Status)
+		return fail(ErrDownload, nil, "downloading %s: the server answers %q, not 200; check the URL", PublicURL(d.url), res.Status)
 	}
 }
 

@@ -81,7 +81,7 @@ type Options struct {
 func (s Source) check() error {
 	u, err := url.Parse(s.URL)
 	if err != nil || u.Host == "" || u.User != nil || (u.Scheme != "http" && u.Scheme != "https") {
-		return fail(ErrDownload, err, "image URL %q is not an absolute http or https URL without user info", shown(s.URL))
+		return fail(ErrDownload, err, "image URL %q is not an absolute http or https URL without user info", PublicURL(s.URL))
 	}
 	if _, err := ParseSum(s.Sum.Type, s.Sum.Hex); err != nil {
 		return fail(ErrChecksum, err, "image checksum: %v", err)
@@ -89,12 +89,13 @@ func (s Source) check() error {
 	return nil
 }
 
-// shown returns a URL as it may be told to anybody: without user info and
-// query, where secrets are.
-func shown(raw string) string {
+// PublicURL returns the part of a URL that anybody may see: without user info, query and fragment, which can contain
+// secrets.
+func PublicURL(raw string) string {
 	u, err := url.Parse(raw)
 	if err != nil {
 		return "(unreadable)"
 	}
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path}).String()
+	u.User, u.RawQuery, u.ForceQuery, u.Fragment = nil, "", false, ""
+	return u.String()
 }

@@ -131,7 +131,7 @@ func (c *Cache) discard(s Sum) (string, error) {
 	err = errors.Join(
 		os.Chmod(from, 0o755), // #nosec G302 -- or it cannot be renamed
 		os.Rename(from, filepath.Join(trash, "image")),
-		syncPath(filepath.Dir(from)),
+		SyncPath(filepath.Dir(from)),
 	)
 	if derived := c.derivedPath(s); err == nil && derived != "" {
 		err = os.Rename(derived, filepath.Join(trash, "derived"))

@@ -9,6 +9,8 @@ import (
 	"os"
 	"runtime/debug"
 	"time"
+
+	"osx-builder/image"
 )
 
 // pollEvery is how often a booting machine is inspected.
@@ -26,7 +28,7 @@ type creation struct {
 
 func (c *creation) run(ctx context.Context) {
 	m, r := c.vms, c.record
-	c.log.Info("creating", "image", plainURL(r.Spec.Image.URL), "cpus", r.Spec.CPUs, "memory_mib", r.Spec.Memory, "attempt", r.Attempts)
+	c.log.Info("creating", "image", image.PublicURL(r.Spec.Image.URL), "cpus", r.Spec.CPUs, "memory_mib", r.Spec.Memory, "attempt", r.Attempts)
 	started := time.Now()
 	err := c.build(ctx)
 	m.capacity.creationEnded()
@@ -74,7 +76,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 		return err // the settings have changed since the request
 	}
 	vm := c.vms.store.machine(r)
-	vm.Annotation = fmt.Sprintf("osx-builder %s %s %s", plainURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum)
+	vm.Annotation = fmt.Sprintf("osx-builder %s %s %s", image.PublicURL(r.Spec.Image.URL), r.Spec.Image.ChecksumType, r.Spec.Image.Checksum)
 	c.job.setPhase(Downloading, nil)
 	gold, err := o.Images.Ensure(ctx, src, reportImage(c.job, c.log))
 	if err != nil {

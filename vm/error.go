@@ -3,7 +3,6 @@ package vm
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"osx-builder/image"
 )
@@ -115,7 +114,7 @@ func clientError(err error) *Error {
 			return &Error{Code: c.code, Message: err.Error(), Err: err}
 		}
 	}
-	if isDiskFull(err) {
+	if IsDiskFull(err) {
 		return &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full: " + err.Error(), Err: err}
 	}
 	return &Error{Code: CodeHypervisor, Message: err.Error(), Err: err}
@@ -127,14 +126,10 @@ func storeError(id string, err error) error {
 	if known := asError(err); known != nil {
 		return known
 	}
-	if isDiskFull(err) {
+	if IsDiskFull(err) {
 		return &Error{Code: CodeDiskFull, Message: "the disk of the data folder is full; free space and try again", Err: err}
 	}
 	return &Error{Code: CodeInternal, Message: fmt.Sprintf("the record of machine %s could not be written; the daemon's log has the details; try again", id), Err: err}
-}
-
-func isDiskFull(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 func notFound(id string) *Error {

@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -222,7 +223,8 @@ func TestFailures(t *testing.T) {
 		"driver panics":     {func(h *harness, _ *vm.Request) { h.fail(vmtest.Start, nil) }, vm.CodeInternal},
 		"guest stops":       {func(h *harness, _ *vm.Request) { h.stopGuest() }, vm.CodeGuestStopped},
 		"never readable":    {func(h *harness, q *vm.Request) { h.failReads(); q.ToolsInitTimeout = vm.Timeout(time.Second) }, vm.CodeHypervisor},
-		"full disk (POSIX)": {func(h *harness, _ *vm.Request) { h.fail(vmtest.Clone, fmt.Errorf("copying: %w", errNoSpace)) }, vm.CodeDiskFull},
+		"full disk (POSIX)": {func(h *harness, _ *vm.Request) { h.fail(vmtest.Clone, fmt.Errorf("copying: %w", syscall.ENOSPC)) }, vm.CodeDiskFull},
+		"exceeded quota":    {func(h *harness, _ *vm.Request) { h.fail(vmtest.Clone, fmt.Errorf("copying: %w", syscall.EDQUOT)) }, vm.CodeDiskFull},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHarness(t).open()

@@ -4,16 +4,12 @@ import (
 	"encoding/json"
 	"strings"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
 )
-
-// errNoSpace is the error of a full disk.
-const errNoSpace = syscall.ENOSPC
 
 // limited is the driver of a small host.
 type limited struct{ *vmtest.Driver }

@@ -128,16 +128,6 @@ func memoryText(mib int) string {
 	return strings.ToLower(strings.ReplaceAll(humanize.IBytes(uint64(mib)<<20), " ", ""))
 }
 
-// plainURL removes from a URL what may be secret: user info and query.
-func plainURL(raw string) string {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return ""
-	}
-	u.User, u.RawQuery, u.Fragment = nil, "", ""
-	return u.String()
-}
-
 // redacted hides the password in a URL.
 func redacted(raw string) string {
 	u, err := url.Parse(raw)

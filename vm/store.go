@@ -10,8 +10,6 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
-
-	"github.com/google/renameio/v2"
 )
 
 // corruptSuffix is added to the name of a record that is set aside.
@@ -88,7 +86,7 @@ func (s *store) setAside(id string) error {
 	if err := os.Rename(s.path(id), s.path(id)+corruptSuffix); err != nil {
 		return err
 	}
-	return s.sync()
+	return SyncPath(s.dir)
 }
 
 // keep writes a record for the machine's job.
@@ -118,18 +116,13 @@ func (s *store) change(id string, edit func(*record) error) (*record, error) {
 	return r, s.write(r)
 }
 
-// write replaces the record as a whole or not at all, even if the power fails: a
-// temporary file, fsync, rename, fsync of the folder. The temporary file is in
-// the records' folder, where the next start finds and removes it.
+// write replaces the record. See [WriteFile] for what a crash may leave.
 func (s *store) write(r *record) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(s.path(r.ID), b, 0o600, renameio.WithTempDir(s.dir)); err != nil {
-		return fmt.Errorf("writing the record of %s: %w", r.ID, err)
-	}
-	return s.sync()
+	return WriteFile(s.path(r.ID), b)
 }
 
 // remove removes the record. It is a no-op if there is none.
@@ -140,19 +133,7 @@ func (s *store) remove(id string) error {
 			return fmt.Errorf("removing the record of %s: %w", id, err)
 		}
 	}
-	return s.sync()
-}
-
-func (s *store) sync() error {
-	d, err := os.Open(s.dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", s.dir, err)
-	}
-	return nil
+	return SyncPath(s.dir)
 }
 
 // ids returns the machines that have a record, even one set aside, and the names

@@ -69,10 +69,8 @@ func (t *tasks) close(cause error) {
 // sleep waits for d and reports whether it did: false means that ctx ended
 // first.
 func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
 	select {
-	case <-t.C:
+	case <-time.After(d):
 		return true
 	case <-ctx.Done():
 		return false

@@ -102,8 +102,10 @@ func waitFor(ctx context.Context, c *cli, daemon *apiClient, m machine, g goal, 
 			w.longPoll = true
 			continue
 		}
-		if err := sleep(ctx, pollInterval-time.Since(polledAt)); err != nil {
-			return w.machine, err
+		select {
+		case <-time.After(pollInterval - time.Since(polledAt)):
+		case <-ctx.Done():
+			return w.machine, contextError(ctx)
 		}
 	}
 }
@@ -155,18 +157,6 @@ func (w *waiter) handleError(ctx context.Context, err error) (done bool, _ error
 	}
 	w.progress.notice(fmt.Sprintf("%v; retrying for %v", err, maxOutage))
 	return false, nil
-}
-
-// sleep waits for d or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		return nil
-	case <-ctx.Done():
-		return contextError(ctx)
-	}
 }
 
 // contextError returns an error that distinguishes --timeout from an interruption by the user.

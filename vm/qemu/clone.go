@@ -142,7 +142,7 @@ func createOverlay(ctx context.Context, dir string, d disk) error {
 		}
 		return &commandError{what: "making the overlay of disk " + d.slot(), stderr: strings.TrimSpace(string(out)), err: err}
 	}
-	return syncFile(filepath.Join(dir, d.Overlay))
+	return vm.SyncPath(filepath.Join(dir, d.Overlay))
 }
 
 // commandError is the failure of a QEMU program, with what it said of it.
@@ -171,8 +171,9 @@ func refused(err error) error {
 // diskFull gives an error its own code where it means that the disk is full.
 func diskFull(err error) error {
 	var command *commandError
-	said := errors.As(err, &command) && strings.Contains(command.stderr, syscall.ENOSPC.Error())
-	if said || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	said := errors.As(err, &command) &&
+		(strings.Contains(command.stderr, syscall.ENOSPC.Error()) || strings.Contains(command.stderr, syscall.EDQUOT.Error()))
+	if said || vm.IsDiskFull(err) {
 		return &vm.Error{Code: vm.CodeDiskFull, Message: "the disk that holds the machines is full; delete machines or images, or make room", Err: err}
 	}
 	return err

@@ -18,6 +18,8 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"golang.org/x/sys/unix"
+
+	"osx-builder/vm"
 )
 
 const (
@@ -197,7 +199,7 @@ func (s *stable) convert(ctx context.Context, base string, d disk) (size int64, 
 	if err := os.Rename(f.Name(), base); err != nil {
 		return 0, err
 	}
-	return measured.Required, syncFile(filepath.Dir(base))
+	return measured.Required, vm.SyncPath(filepath.Dir(base))
 }
 
 // room fails where need bytes would touch the host's reserve.

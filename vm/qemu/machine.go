@@ -8,8 +8,6 @@ import (
 	"os"
 	"path/filepath"
 
-	"github.com/google/renameio/v2"
-
 	"osx-builder/vm"
 )
 
@@ -47,29 +45,13 @@ func readJSON(path string, into any) error {
 	return nil
 }
 
-// writeJSON replaces the file as one step that survives a loss of power.
+// writeJSON replaces the file. See [vm.WriteFile] for what a crash may leave.
 func writeJSON(path string, value any) error {
 	data, err := json.MarshalIndent(value, "", "  ")
 	if err != nil {
 		return err
 	}
-	if err := renameio.WriteFile(path, append(data, '\n'), 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return syncFile(filepath.Dir(path))
-}
-
-// syncFile brings a file or a folder's entries to disk.
-func syncFile(path string) error {
-	f, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		return fmt.Errorf("syncing %s: %w", path, err)
-	}
-	return nil
+	return vm.WriteFile(path, append(data, '\n'))
 }
 
 // unreadable is the error for a machine that exists but whose file cannot be

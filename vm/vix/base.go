@@ -97,7 +97,7 @@ func (d *Driver) ensureBase(ctx context.Context, b base, copies bool) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(b.stateFile(), data)
+	return vm.WriteFile(b.stateFile(), data)
 }
 
 // clear removes a half-made base. The marks of its clones stay.

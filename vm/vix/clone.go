@@ -66,7 +66,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err != nil {
 		return err
 	}
-	return writeFile(completeFile(m), data)
+	return vm.WriteFile(completeFile(m), data)
 }
 
 // clone makes the clone, where nothing may be yet: leftovers make VIX answer
@@ -86,7 +86,7 @@ func (d *Driver) clone(ctx context.Context, h *hold, m vm.Machine, b base) error
 	if err := d.ensureBase(ctx, b, false); err != nil {
 		return err
 	}
-	if err := writeFile(b.mark(m.ID), nil); err != nil {
+	if err := vm.WriteFile(b.mark(m.ID), nil); err != nil {
 		return err
 	}
 	attempt := func() error {

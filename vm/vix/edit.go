@@ -3,32 +3,14 @@
 package vix
 
 import (
-	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
-
-	"github.com/google/renameio/v2"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmx"
 )
-
-// writeFile writes a file so that a crash leaves the old one or the new one:
-// to a temporary file, which is synced and takes the name, and the folder is
-// synced, which makes the name last.
-func writeFile(path string, data []byte) error {
-	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
-		return fmt.Errorf("writing %s: %w", filepath.Base(path), err)
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
-}
 
 // globQuote makes a path match itself in filepath.Glob.
 func globQuote(path string) string {
@@ -61,7 +43,7 @@ func (d *Driver) prepareBase(b base) error {
 	if err := set(f, answers); err != nil {
 		return err
 	}
-	return writeFile(b.vmx(), f.Bytes())
+	return vm.WriteFile(b.vmx(), f.Bytes())
 }
 
 // setting is a key of a .vmx file and its value.
@@ -101,7 +83,7 @@ func customize(path string, m vm.Machine) error {
 	if err := set(f, append(settings, network...)); err != nil {
 		return err
 	}
-	return writeFile(path, f.Bytes())
+	return vm.WriteFile(path, f.Bytes())
 }
 
 // networkSettings attaches every card to the network that was asked for, since
