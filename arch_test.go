@@ -16,11 +16,10 @@ import (
 	"strings"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/api"
 	"osx-builder/config"
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // arrows is the house: which package may import which of the others. What is

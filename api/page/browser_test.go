@@ -25,7 +25,7 @@ import (
 )
 
 // timeout is the longest time that the page may take to show something.
-const timeout = harness.Patience
+const timeout = harness.Timeout
 
 // browser is a Chromium that several tests share.
 type browser struct{ ctx context.Context }

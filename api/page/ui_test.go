@@ -48,7 +48,7 @@ func TestPage(t *testing.T) {
 func newMemoryHarness(t *testing.T, daemon string) *harness.Harness {
 	t.Helper()
 	images := harness.MemoryImages(t)
-	s := harness.NewOf(t, daemon, nil, "-listen", harness.FreeAddress(t))
+	s := harness.NewProgram(t, daemon, nil, "-listen", harness.FreeAddress(t))
 	s.Site.Serve = func(w http.ResponseWriter, _ *http.Request, file string) { _, _ = w.Write(images[filepath.Base(file)]) }
 	return s
 }
@@ -111,7 +111,7 @@ func pageMachine(t *testing.T, b browser) {
 	if !eval[bool](p, "window.loadedOnce === true") {
 		t.Error("the page was reloaded, want it to reconnect")
 	}
-	if n := s.Machines(); n != 0 {
+	if n := s.QEMUCount(); n != 0 {
 		t.Errorf("%d machines run, want none", n)
 	}
 }
@@ -382,7 +382,7 @@ func pagePower(t *testing.T, b browser, s *harness.Harness) {
 		p.until("the buttons are "+step.buttons, "[...document.querySelectorAll('[data-power]')].filter((b) => b.checkVisibility()).map((b) => b.dataset.power).join(' ') === '"+step.buttons+"'")
 	}
 	for range 4 {
-		s.Settled(s.Create(e2e.Image{URL: s.Site.ImageURL("image0"), SHA256: fmt.Sprintf("%x", sha256.Sum256(archive))}.Body(nil)).ID)
+		s.WaitSettled(s.Create(e2e.Image{URL: s.Site.ImageURL("image0"), SHA256: fmt.Sprintf("%x", sha256.Sum256(archive))}.Body(nil)).ID)
 	}
 	p.until("there are five machines", "document.querySelectorAll('.card').length === 5")
 	for i := range 4 {

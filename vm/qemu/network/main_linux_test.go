@@ -69,7 +69,7 @@ func newHost(t *testing.T) {
 	} else if err != nil {
 		t.Fatal(err)
 	}
-	if err := e2e.Furnish(); err != nil {
+	if err := e2e.InitNamespaces(); err != nil {
 		t.Fatal(err)
 	}
 	if err := furnishResolver(); err != nil {

@@ -119,7 +119,7 @@ func (c *crashTest) checkGone(round int, id string) {
 // each time must have the same outcome, and valid must accept it.
 func (c *crashTest) checkCallback(round int, id string, valid func(outcome string) bool) {
 	c.t.Helper()
-	for deadline := time.Now().Add(harness.Patience); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); ; time.Sleep(20 * time.Millisecond) {
 		c.mu.Lock()
 		got := slices.Compact(slices.Clone(c.outcomes[id]))
 		c.mu.Unlock()
@@ -248,7 +248,7 @@ func (c *crashTest) destroyAll() {
 		return files
 	}
 	// Tombstones stay until callbacks that were refused are accepted.
-	for deadline := time.Now().Add(harness.Patience); len(tombstones()) > 0 && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(harness.Timeout); len(tombstones()) > 0 && time.Now().Before(deadline); {
 		time.Sleep(50 * time.Millisecond)
 	}
 	harness.Must(c.t, c.daemon.Stop())

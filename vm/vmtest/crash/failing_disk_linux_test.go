@@ -219,15 +219,15 @@ func (f *faultTest) nextCallback(id string) (v vm.VM) {
 	for {
 		select {
 		case c := <-f.site.Callbacks:
-			harness.Must(f.t, e2e.Answer{Body: c.Body}.JSON(&v))
+			harness.Must(f.t, e2e.Response{Body: c.Body}.JSON(&v))
 			if v.ID == id {
 				return v
 			}
 			if v.ID != f.destroyed {
 				f.t.Errorf("callback of %s, want %s", v.ID, id)
 			}
-		case <-time.After(harness.Patience):
-			f.t.Fatalf("no callback of %s within %v: %s", id, harness.Patience, f.Log())
+		case <-time.After(harness.Timeout):
+			f.t.Fatalf("no callback of %s within %v: %s", id, harness.Timeout, f.Log())
 		}
 	}
 }

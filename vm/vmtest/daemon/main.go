@@ -1,7 +1,7 @@
-// Command daemon is the daemon with the driver that has no hypervisor, for
-// tests that start and kill it hundreds of times. All but the driver is as in
-// the real one; each of the driver's steps takes a random while, so that a
-// kill meets it anywhere.
+// Command daemon is the daemon with the in-memory driver, for tests that start and
+// kill it hundreds of times. Everything except the driver is as in the real daemon.
+// Each step of the driver takes a random time, so that a kill can interrupt any of
+// them.
 package main
 
 import (
@@ -25,11 +25,11 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// longestStep is what a step of the driver takes at most.
-const longestStep = 40 * time.Millisecond
+// maxDelay is the longest delay of a step of the driver.
+const maxDelay = 40 * time.Millisecond
 
 func main() {
-	debug.SetGCPercent(50) // as the real one
+	debug.SetGCPercent(50) // as in the real daemon
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx); err != nil {
@@ -67,8 +67,9 @@ func run(ctx context.Context) (err error) {
 	callbacks := callback.New(callback.Options{})
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
-		Dir: filepath.Join(c.Data, "vms"), Driver: &vmtest.Driver{Hook: dawdle}, Hypervisor: "memory", Images: images, Callbacks: callbacks,
-		Creations: c.Creations, VMs: c.VMs, MaxLifetime: c.MaxLifetime, Hooks: metrics.Hooks(), Log: log.Logger,
+		Dir: filepath.Join(c.Data, "vms"), Driver: &vmtest.Driver{Hook: randomDelay}, Hypervisor: "memory",
+		Images: images, Callbacks: callbacks, Creations: c.Creations, VMs: c.VMs, MaxLifetime: c.MaxLifetime,
+		Hooks: metrics.Hooks(), Log: log.Logger,
 	})
 	if err != nil {
 		return err
@@ -80,12 +81,13 @@ func run(ctx context.Context) (err error) {
 	})
 }
 
-// dawdle holds a step up for a random while. Readers are not held up.
-func dawdle(ctx context.Context, s vmtest.Step, _ vm.Machine) error {
+// randomDelay delays a step of the driver by a random time. It does not delay
+// Inspect.
+func randomDelay(ctx context.Context, s vmtest.Step, _ vm.Machine) error {
 	if s == vmtest.Inspect {
 		return nil
 	}
-	t := time.NewTimer(rand.N(longestStep))
+	t := time.NewTimer(rand.N(maxDelay))
 	defer t.Stop()
 	select {
 	case <-t.C:

@@ -172,7 +172,7 @@ func (a attacked) raw(text string) (replies []reply) {
 	c, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
 	harness.Must(a.T, err)
 	defer c.Close()
-	harness.Must(a.T, c.SetDeadline(time.Now().Add(harness.Patience)))
+	harness.Must(a.T, c.SetDeadline(time.Now().Add(harness.Timeout)))
 	_, _ = io.WriteString(c, text) // it may have closed already
 	b, err := io.ReadAll(c)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

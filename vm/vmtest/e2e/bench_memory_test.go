@@ -9,9 +9,8 @@ import (
 	"strconv"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
 const (

@@ -49,7 +49,7 @@ func awaitLease(b *testing.B, log string) <-chan time.Time {
 	go func() {
 		defer f.Close()
 		var seen []byte
-		for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 			more, _ := io.ReadAll(f) // what a read did not get the next one does
 			if seen = append(seen, more...); bytes.Contains(seen, []byte("DHCPACK")) {
 				leased <- time.Now()

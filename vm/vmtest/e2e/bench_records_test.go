@@ -13,8 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"github.com/google/uuid"
 	"github.com/julienschmidt/httprouter"
 
@@ -25,6 +23,7 @@ import (
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // records is how many machines there are in BenchmarkRecords.

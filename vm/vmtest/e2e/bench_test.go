@@ -17,8 +17,6 @@ import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"github.com/google/renameio/v2"
 	"github.com/google/uuid"
 	"github.com/julienschmidt/httprouter"
@@ -29,6 +27,7 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // pair is what one run took of ours and of the baseline, round by round.
@@ -191,7 +190,7 @@ func newComparison(b *testing.B, args ...string) *manualComparison {
 	r.start()
 	b.Cleanup(func() {
 		if b.Failed() {
-			b.Logf("%s\nthe daemon's log:\n%s", harness.Evidence(data), r.Log())
+			b.Logf("%s\nthe daemon's log:\n%s", harness.Diagnostics(data), r.Log())
 		}
 		r.clear()
 		harness.Must(b, r.Stop())
@@ -266,7 +265,7 @@ func (r *manualComparison) until(id string, done func(vm.VM) bool) (v vm.VM) {
 
 func (r *manualComparison) page(id string) {
 	r.b.Helper()
-	_, err := e2e.Page(r.addressed(id), "/", harness.Patience)
+	_, err := e2e.GuestPage(r.addressed(id), "/", harness.Timeout)
 	harness.Must(r.b, err)
 }
 
@@ -314,7 +313,7 @@ func (r *manualComparison) byHand(vmdk string) manualMachine {
 func (h manualMachine) page() {
 	h.b.Helper()
 	v := vm.VM{IPAddress: "127.0.0.1", PortForwards: []vm.PortForward{{Host: h.http, Guest: 80}}}
-	if _, err := e2e.Page(v, "/", harness.Patience); err != nil {
+	if _, err := e2e.GuestPage(v, "/", harness.Timeout); err != nil {
 		h.b.Fatalf("by hand: %v; the guest's console:\n%s", err, harness.ReadFile(h.b, filepath.Join(h.dir, "serial.log")))
 	}
 }

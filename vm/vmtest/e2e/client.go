@@ -16,8 +16,8 @@ import (
 // Image is an image in a site's folder.
 type Image struct{ URL, SHA256 string }
 
-// Body is the JSON of a request for a machine from an image. Each of fields is
-// added to it, or takes a field's place.
+// Body returns the JSON of a request for a machine of the image. The fields are
+// added or replace others.
 func (i Image) Body(fields map[string]any) []byte {
 	q := map[string]any{
 		"image": map[string]string{"url": i.URL, "checksum": i.SHA256, "checksum_type": "sha256"},
@@ -27,13 +27,13 @@ func (i Image) Body(fields map[string]any) []byte {
 	}
 	b, err := json.MarshalIndent(q, "", "  ")
 	if err != nil {
-		panic(err) // maps of strings and what the test put in
+		panic(err) // only if a test passes a value that JSON does not have
 	}
 	return b
 }
 
-// VM asks for a machine. A status other than want is an error that has the
-// answer's body; the code of an error body is in code.
+// VM sends a request whose response is a machine. A status other than want is an
+// error with the response's body in it. If the body is an error, code is its code.
 func (d *Daemon) VM(method, path string, body []byte, want int) (v vm.VM, code vm.Code, err error) {
 	a, err := d.Do(method, path, "application/json", body)
 	if err != nil {
@@ -55,21 +55,22 @@ func (d *Daemon) VM(method, path string, body []byte, want int) (v vm.VM, code v
 	return v, "", a.JSON(&v)
 }
 
-// Page fetches the guest's page: its "key: value" lines. It tries until the
-// guest answers or limit is over, since an address comes before a web server.
-func Page(v vm.VM, path string, limit time.Duration) (map[string]string, error) {
+// GuestPage returns the "key: value" lines of a page of the guest's web server. The
+// guest has an address before it has a web server, so GuestPage tries until the
+// timeout.
+func GuestPage(v vm.VM, path string, timeout time.Duration) (map[string]string, error) {
 	client := http.Client{Timeout: 5 * time.Second}
 	var err error
-	for deadline := time.Now().Add(limit); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(timeout); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		var page map[string]string
-		if page, err = fetch(&client, GuestURL(v, path)); err == nil {
+		if page, err = fetchGuestPage(&client, GuestURL(v, path)); err == nil {
 			return page, nil
 		}
 	}
-	return nil, fmt.Errorf("the guest's page did not come within %v: %w", limit, err)
+	return nil, fmt.Errorf("the guest's page did not answer within %v: %w", timeout, err)
 }
 
-// GuestURL is where the guest's web server answers the host.
+// GuestURL returns the URL of the guest's web server, as seen from the host.
 func GuestURL(v vm.VM, path string) string {
 	port := 80
 	for _, f := range v.PortForwards {
@@ -80,7 +81,7 @@ func GuestURL(v vm.VM, path string) string {
 	return "http://" + net.JoinHostPort(v.IPAddress, strconv.Itoa(port)) + path
 }
 
-func fetch(c *http.Client, url string) (map[string]string, error) {
+func fetchGuestPage(c *http.Client, url string) (map[string]string, error) {
 	res, err := c.Get(url)
 	if err != nil {
 		return nil, err

@@ -1,5 +1,5 @@
-// Package e2e runs the built daemon as a process and plays the parts of the
-// others: its clients, an image server, a callback's receiver.
+// Package e2e runs the built daemon as a process. It has a client, an image server
+// and a receiver of callbacks.
 package e2e
 
 import (
@@ -17,16 +17,16 @@ import (
 	"time"
 )
 
-// startTime is how long this package waits for the daemon's first answer, and
-// from SIGTERM to its end. It guards against hanging only: a busy host may take
-// a hundred times longer than an idle one.
-const startTime = 3 * time.Minute
+// startTimeout bounds the time until the daemon listens, and the time from SIGTERM
+// to its end. It only ends tests that hang: a busy host may take a hundred times
+// longer than an idle one.
+const startTimeout = 3 * time.Minute
 
-// answerTime is how long it waits for an answer of the daemon's.
-const answerTime = 10 * time.Minute
+// requestTimeout bounds a request to the daemon.
+const requestTimeout = 10 * time.Minute
 
-// quickExit spares a program with the race detector in it the second that it
-// would wait for further reports at its end.
+// quickExit shortens the second for which a program with the race detector waits
+// for further reports when it exits.
 const quickExit = "GORACE=atexit_sleep_ms=50"
 
 // Options says how to run the daemon.
@@ -35,8 +35,8 @@ type Options struct {
 	Data   string      // its -data
 	Args   []string    // further flags
 	Env    []string    // the whole environment; nil means this process's
-	Log    io.Writer   // gets what the daemon logs, as text lines; may be nil
-	Disk   *FaultyDisk // can make writes below Data fail; may be nil
+	Log    io.Writer   // gets the lines of the daemon's log; may be nil
+	Disk   *FaultyDisk // lets writes below Data fail; may be nil
 }
 
 // Daemon is a running daemon.
@@ -46,12 +46,12 @@ type Daemon struct {
 
 	cmd  *exec.Cmd
 	done chan struct{} // closed when the process has ended
-	err  error         // of the process
-	log  logs
+	err  error         // from waiting for the process
+	log  logReader
 }
 
-// Start runs the daemon on a free port and returns once it listens. An error
-// carries what the daemon said.
+// Start starts the daemon on a free port and returns when the daemon listens. An
+// error contains the daemon's log.
 func Start(o Options) (*Daemon, error) {
 	args := append([]string{"-data", o.Data, "-listen", "127.0.0.1:0", "-log-format", "json"}, o.Args...)
 	d := &Daemon{Data: o.Data, cmd: exec.Command(o.Binary, args...), done: make(chan struct{})}
@@ -59,7 +59,7 @@ func Start(o Options) (*Daemon, error) {
 	if o.Env != nil {
 		d.cmd.Env = append(o.Env[:len(o.Env):len(o.Env)], quickExit)
 	}
-	d.log = logs{out: o.Log, url: make(chan string, 1)}
+	d.log = logReader{out: o.Log, url: make(chan string, 1)}
 	pipe, err := d.cmd.StderrPipe()
 	if err != nil {
 		return nil, err
@@ -77,8 +77,8 @@ func Start(o Options) (*Daemon, error) {
 		return d, nil
 	case <-d.done:
 		return nil, fmt.Errorf("the daemon ended (%w): %s", d.err, d.log.String())
-	case <-time.After(startTime):
-		return nil, errors.Join(fmt.Errorf("the daemon did not listen within %v: %s", startTime, d.log.String()), d.Kill())
+	case <-time.After(startTimeout):
+		return nil, errors.Join(fmt.Errorf("the daemon did not listen within %v: %s", startTimeout, d.log.String()), d.Kill())
 	}
 }
 
@@ -87,65 +87,66 @@ func (d *Daemon) launch(disk *FaultyDisk) error {
 	if disk == nil {
 		return d.cmd.Start()
 	}
-	watch, err := disk.wrap(d.cmd, d.Data)
+	afterStart, err := disk.wrap(d.cmd, d.Data)
 	if err != nil {
 		return err
 	}
 	if err := d.cmd.Start(); err != nil {
 		return err
 	}
-	return watch()
+	return afterStart()
 }
 
-// Stop asks the daemon to end, as service managers do, and waits for it.
+// Stop sends SIGTERM, as service managers do, and waits until the daemon ends.
 func (d *Daemon) Stop() error {
-	if err := d.end(syscall.SIGTERM); err != nil {
+	if err := d.signalAndWait(syscall.SIGTERM); err != nil {
 		return err
 	}
 	return d.err
 }
 
-// Quit ends the daemon by SIGQUIT, after which its log tells of each goroutine.
-func (d *Daemon) Quit() error { return d.end(syscall.SIGQUIT) }
+// Quit sends SIGQUIT and waits until the daemon ends. Its log then has the stack of
+// each goroutine.
+func (d *Daemon) Quit() error { return d.signalAndWait(syscall.SIGQUIT) }
 
-// end sends a signal and waits for the daemon's end.
-func (d *Daemon) end(s syscall.Signal) error {
+// signalAndWait sends a signal and waits until the daemon ends.
+func (d *Daemon) signalAndWait(s syscall.Signal) error {
 	_ = d.cmd.Process.Signal(s) // it may have ended
 	select {
 	case <-d.done:
 		return nil
-	case <-time.After(startTime):
-		return errors.Join(fmt.Errorf("the daemon did not end within %v of %v", startTime, s), d.Kill())
+	case <-time.After(startTimeout):
+		return errors.Join(fmt.Errorf("the daemon did not end within %v of %v", startTimeout, s), d.Kill())
 	}
 }
 
-// Kill ends the daemon as a crash does: kill -9.
+// Kill kills the daemon with SIGKILL.
 func (d *Daemon) Kill() error {
 	_ = d.cmd.Process.Kill() // it may have ended
 	<-d.done
 	return nil
 }
 
-// PID is the daemon's process.
+// PID returns the daemon's process ID.
 func (d *Daemon) PID() int { return d.cmd.Process.Pid }
 
-// Log returns what the daemon has logged so far.
+// Log returns the daemon's log up to now.
 func (d *Daemon) Log() string { return d.log.String() }
 
-var client = http.Client{Timeout: answerTime}
+var client = http.Client{Timeout: requestTimeout}
 
-// Answer is the daemon's answer to a request.
-type Answer struct {
+// Response is the daemon's response to a request.
+type Response struct {
 	Status int
 	Header http.Header
 	Body   []byte
 }
 
-// Do sends a request. A body that is not nil is sent with the type of contentType.
-func (d *Daemon) Do(method, path, contentType string, body []byte) (Answer, error) {
+// Do sends a request. An empty contentType sends no Content-Type.
+func (d *Daemon) Do(method, path, contentType string, body []byte) (Response, error) {
 	req, err := http.NewRequest(method, d.URL+path, bytes.NewReader(body))
 	if err != nil {
-		return Answer{}, err
+		return Response{}, err
 	}
 	if contentType != "" {
 		req.Header.Set("Content-Type", contentType)
@@ -153,27 +154,28 @@ func (d *Daemon) Do(method, path, contentType string, body []byte) (Answer, erro
 	return d.Send(req)
 }
 
-// Send sends a request that the caller has made.
-func (d *Daemon) Send(req *http.Request) (Answer, error) {
+// Send sends the request.
+func (d *Daemon) Send(req *http.Request) (Response, error) {
 	res, err := client.Do(req)
 	if err != nil {
-		return Answer{}, err
+		return Response{}, err
 	}
 	defer res.Body.Close()
 	b, err := io.ReadAll(res.Body)
-	return Answer{res.StatusCode, res.Header, b}, err
+	return Response{res.StatusCode, res.Header, b}, err
 }
 
-// JSON decodes the answer's body into v.
-func (a Answer) JSON(v any) error {
+// JSON decodes the response's body into v.
+func (a Response) JSON(v any) error {
 	if err := json.Unmarshal(a.Body, v); err != nil {
-		return fmt.Errorf("answer %d is not JSON: %w: %s", a.Status, err, a.Body)
+		return fmt.Errorf("the body of response %d is not JSON: %w: %s", a.Status, err, a.Body)
 	}
 	return nil
 }
 
-// logs reads the daemon's log: JSON lines, and plain ones where it fails.
-type logs struct {
+// logReader reads the daemon's log. Its lines are JSON, except for those that the
+// daemon prints before it opens its log or when it crashes.
+type logReader struct {
 	out io.Writer
 	url chan string
 
@@ -181,7 +183,7 @@ type logs struct {
 	text strings.Builder
 }
 
-func (l *logs) read(r io.Reader) {
+func (l *logReader) read(r io.Reader) {
 	s := bufio.NewScanner(r)
 	s.Buffer(nil, 1<<20)
 	for s.Scan() {
@@ -199,7 +201,7 @@ func (l *logs) read(r io.Reader) {
 	_, _ = io.Copy(io.Discard, r) // a line too long to scan must not block the daemon
 }
 
-func (l *logs) String() string {
+func (l *logReader) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.text.String()

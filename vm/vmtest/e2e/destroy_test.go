@@ -13,9 +13,8 @@ import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // A machine can be destroyed whatever happened to it. What is left of each is
@@ -26,8 +25,8 @@ func TestDestroyUnderFire(t *testing.T) {
 	i := s.Image(harness.TinyVM)
 	folder := func(id string) string { return filepath.Join(s.Data, "vms", id) }
 	cases := map[string]func(id string){
-		"QEMU is stopped":           func(id string) { harness.Must(t, syscall.Kill(s.QEMU(id), syscall.SIGSTOP)) },
-		"QEMU was killed":           func(id string) { harness.Must(t, syscall.Kill(s.QEMU(id), syscall.SIGKILL)) },
+		"QEMU is stopped":           func(id string) { harness.Must(t, syscall.Kill(s.QEMUPID(id), syscall.SIGSTOP)) },
+		"QEMU was killed":           func(id string) { harness.Must(t, syscall.Kill(s.QEMUPID(id), syscall.SIGKILL)) },
 		"its socket was removed":    func(id string) { harness.Must(t, os.Remove(filepath.Join(folder(id), "qmp"))) },
 		"its pid file was removed":  func(id string) { harness.Must(t, os.Remove(filepath.Join(folder(id), "pid"))) },
 		"its folder was removed":    func(id string) { harness.Must(t, os.RemoveAll(folder(id))) },
@@ -44,12 +43,12 @@ func TestDestroyUnderFire(t *testing.T) {
 	}
 	ids := make(map[string]string)
 	for name := range cases {
-		ids[name] = s.Create(i.Body(harness.Small(nil))).ID
+		ids[name] = s.Create(i.Body(harness.SmallVM(nil))).ID
 	}
 	for name, harm := range cases {
 		t.Run(name, func(t *testing.T) {
-			v := s.Ready(ids[name])
-			pid := s.QEMU(v.ID)
+			v := s.WaitReady(ids[name])
+			pid := s.QEMUPID(v.ID)
 			harm(v.ID)
 			var wg sync.WaitGroup
 			for range 2 { // at once
@@ -76,11 +75,11 @@ func TestDestroyUnderFire(t *testing.T) {
 func TestDestroyOnFullDisk(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t, "-disk-reserve", "0")
-	s.SmallDisk("128m")
-	body := s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL()}))
+	s.MountSmallDisk("128m")
+	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"callback_url": s.Site.CallbackURL()}))
 	one, two := s.Create(body), s.Create(body)
-	s.Ready(one.ID)
-	s.Ready(two.ID)
+	s.WaitReady(one.ID)
+	s.WaitReady(two.ID)
 	f, err := os.Create(filepath.Join(s.Data, "filler"))
 	harness.Must(t, err)
 	_, err = io.Copy(f, neverEnds{})
@@ -95,7 +94,7 @@ func TestDestroyOnFullDisk(t *testing.T) {
 	s.Start()
 	s.Destroy(one.ID)
 	s.Destroy(two.ID)
-	if n := s.Machines(); n != 0 {
+	if n := s.QEMUCount(); n != 0 {
 		t.Errorf("%d machines still run", n)
 	}
 }
@@ -113,11 +112,11 @@ func TestDestroyWhileStopping(t *testing.T) {
 	i := s.Image(harness.TinyVM)
 	var ids []string
 	for range 3 {
-		ids = append(ids, s.Create(i.Body(harness.Small(nil))).ID)
+		ids = append(ids, s.Create(i.Body(harness.SmallVM(nil))).ID)
 	}
 	for _, id := range ids {
-		s.Ready(id)
-		harness.Must(t, syscall.Kill(s.QEMU(id), syscall.SIGSTOP))
+		s.WaitReady(id)
+		harness.Must(t, syscall.Kill(s.QEMUPID(id), syscall.SIGSTOP))
 	}
 	first := s.Daemon
 	answers := make(chan int, len(ids))
@@ -144,7 +143,7 @@ func TestDestroyWhileStopping(t *testing.T) {
 			t.Errorf("DELETE after the restart: got %d %s, %v, want 204 or 404", a.Status, a.Body, err)
 		}
 	}
-	if n := s.Machines(); n != 0 {
+	if n := s.QEMUCount(); n != 0 {
 		t.Errorf("%d machines still run", n)
 	}
 }
@@ -154,10 +153,10 @@ func TestHungMachineIsAConflict(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
-	hung, well := s.Create(i.Body(harness.Small(nil))), s.Create(i.Body(harness.Small(nil)))
-	s.Ready(hung.ID)
-	s.Ready(well.ID)
-	harness.Must(t, syscall.Kill(s.QEMU(hung.ID), syscall.SIGSTOP))
+	hung, well := s.Create(i.Body(harness.SmallVM(nil))), s.Create(i.Body(harness.SmallVM(nil)))
+	s.WaitReady(hung.ID)
+	s.WaitReady(well.ID)
+	harness.Must(t, syscall.Kill(s.QEMUPID(hung.ID), syscall.SIGSTOP))
 	_, code, err := s.VM("GET", "/vms/"+hung.ID, nil, http.StatusConflict)
 	if err != nil || code != vm.CodeOpen {
 		t.Errorf("GET: got %s, %v, want 409 %s", code, err, vm.CodeOpen)
@@ -180,14 +179,14 @@ func TestWhileTheDaemonIsAway(t *testing.T) {
 	i := s.Image(harness.TinyVM)
 	var ids []string
 	for range 4 {
-		ids = append(ids, s.Create(i.Body(harness.Small(nil))).ID)
+		ids = append(ids, s.Create(i.Body(harness.SmallVM(nil))).ID)
 	}
 	for _, id := range ids {
-		s.Ready(id)
+		s.WaitReady(id)
 	}
 	harness.Must(t, s.Kill())
 	ended, folderGone, recordGone, allGone := ids[0], ids[1], ids[2], ids[3]
-	harness.Must(t, syscall.Kill(s.QEMU(ended), syscall.SIGKILL))
+	harness.Must(t, syscall.Kill(s.QEMUPID(ended), syscall.SIGKILL))
 	harness.Must(t, os.RemoveAll(filepath.Join(s.Data, "vms", folderGone)))
 	harness.Must(t, os.Remove(filepath.Join(s.Data, "vms", recordGone+".json")))
 	harness.Must(t, os.RemoveAll(filepath.Join(s.Data, "vms", allGone)))
@@ -201,7 +200,7 @@ func TestWhileTheDaemonIsAway(t *testing.T) {
 	}
 	s.Destroy(folderGone)
 	s.Destroy(ended)
-	if n := s.Machines(); n != 0 {
+	if n := s.QEMUCount(); n != 0 {
 		t.Errorf("%d machines run that no record knows", n)
 	}
 }
@@ -231,7 +230,7 @@ func TestHangup(t *testing.T) {
 			if n := len(strings.Fields(c.Header.Get("Webhook-Signature"))); n != len(keys) {
 				t.Errorf("got %d signatures, want %d", n, len(keys))
 			}
-		case <-time.After(harness.Patience):
+		case <-time.After(harness.Timeout):
 			t.Fatal("no callback within 30 s")
 		}
 	}
@@ -240,7 +239,7 @@ func TestHangup(t *testing.T) {
 		t.Helper()
 		before := strings.Count(s.Log(), done)
 		harness.Must(t, syscall.Kill(s.PID(), syscall.SIGHUP))
-		for deadline := time.Now().Add(harness.Patience); strings.Count(s.Log(), done) == before; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(harness.Timeout); strings.Count(s.Log(), done) == before; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("SIGHUP: the log does not say %q", done)
 			}
@@ -284,7 +283,7 @@ func TestConnectionsAreBounded(t *testing.T) {
 	if a.Status != http.StatusOK {
 		t.Errorf("a third connection: got %d, want 200", a.Status)
 	}
-	harness.Must(t, first.SetReadDeadline(time.Now().Add(harness.Patience)))
+	harness.Must(t, first.SetReadDeadline(time.Now().Add(harness.Timeout)))
 	if _, err := io.ReadAll(first); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection that was idle longest stays open, want it closed")
 	}

@@ -10,9 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // refused starts a daemon that must not start, and returns what it says.
@@ -92,7 +91,7 @@ func TestMachinesStayOnTheirHypervisor(t *testing.T) {
 	t.Parallel()
 	noVMware(t)
 	w := newVMware(t)
-	v := w.Ready(w.Create(w.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
+	v := w.WaitReady(w.Create(w.Image(harness.TinyVM).Body(harness.SmallVM(nil))).ID)
 	harness.Must(t, w.Stop())
 	wantParts(t, "-driver qemu", refused(t, harness.Binary(t), w.Data, "-driver", "qemu"), "1 machines", "run on VMware", "-driver vix", "-data")
 	wantParts(t, "-driver auto", refused(t, harness.Binary(t), w.Data, "-driver", "auto"), "libvixAllProducts")

@@ -12,10 +12,9 @@ import (
 	"strings"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // Each image that cannot be one fails with its code, by GET and by callback,
@@ -85,7 +84,7 @@ func TestBadImages(t *testing.T) {
 	}
 	posted := make(map[string]vm.VM)
 	for range cases {
-		v := s.Callback()
+		v := s.NextCallback()
 		posted[v.ID] = v
 	}
 	for name, c := range cases {

@@ -17,48 +17,49 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Disk makes calls fail by which a daemon changes files below a folder. The
-// kernel tells it of each such call before it is made, so no file system has
-// to fail and no code has to know: what is seen is what the daemon really does.
+// FaultyDisk lets system calls fail by which a daemon changes files below a folder.
+// A seccomp filter makes the kernel ask the FaultyDisk before each of these calls,
+// so neither the file system nor the daemon has to be prepared for it.
 type FaultyDisk struct {
 	dir      string
 	listener int
 
-	mu     sync.Mutex // guards what follows
+	mu     sync.Mutex // guards the fields below
 	armed  bool
-	seen   int
+	writes int
 	fault  Fault
 	failed []string
 }
 
-// Fault says which calls fail, from when Arm was called.
+// Fault says which writes fail: calls that change a file.
 type Fault struct {
-	At    int // the first, counted from 1; 0 for none
-	Once  bool
-	Errno unix.Errno // ENOSPC spares removals, which need no room
+	At    int        // the first write that fails, counted from 1 since Arm; 0 for none
+	Once  bool       // only that write fails, and no later one
+	Errno unix.Errno // with ENOSPC, removals do not fail, because they need no space
 }
 
-// Arm begins to count.
+// Arm starts to count writes and to let them fail.
 func (d *FaultyDisk) Arm(f Fault) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.armed, d.seen, d.fault, d.failed = true, 0, f, nil
+	d.armed, d.writes, d.fault, d.failed = true, 0, f, nil
 }
 
-// Failed lists the calls that failed since.
+// Failed lists the writes that failed since Arm.
 func (d *FaultyDisk) Failed() []string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.failed
 }
 
-// launched marks the process that is to become the daemon.
-const launched = "OSX_BUILDER_E2E_LAUNCHED"
+// execEnv is an environment variable that is set in processes in which
+// [ExecFiltered] executes the daemon.
+const execEnv = "OSX_BUILDER_E2E_LAUNCHED"
 
-// wrap makes cmd start this program instead, which becomes what cmd was to
-// start once Launch has put it under the Disk's eyes. The result is called
-// after the start.
-func (d *FaultyDisk) wrap(cmd *exec.Cmd, dir string) (watch func() error, err error) {
+// wrap changes cmd so that it starts this program. ExecFiltered then installs the
+// seccomp filter in the new process and executes the original command. The caller
+// calls the returned function after it starts cmd.
+func (d *FaultyDisk) wrap(cmd *exec.Cmd, dir string) (afterStart func() error, err error) {
 	if d.dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
@@ -70,14 +71,14 @@ func (d *FaultyDisk) wrap(cmd *exec.Cmd, dir string) (watch func() error, err er
 	if err != nil {
 		return nil, err
 	}
-	theirs := os.NewFile(uintptr(pair[1]), "launch")
+	childSocket := os.NewFile(uintptr(pair[1]), "seccomp listener")
 	cmd.Args = append([]string{self, cmd.Path}, cmd.Args[1:]...)
 	cmd.Path = self
-	cmd.Env = append(cmd.Environ(), launched+"=1")
-	cmd.ExtraFiles = []*os.File{theirs} // its descriptor 3
+	cmd.Env = append(cmd.Environ(), execEnv+"=1")
+	cmd.ExtraFiles = []*os.File{childSocket} // file descriptor 3 of the new process
 	return func() error {
 		defer unix.Close(pair[0])
-		if err := theirs.Close(); err != nil {
+		if err := childSocket.Close(); err != nil {
 			return err
 		}
 		rights := make([]byte, unix.CmsgSpace(4))
@@ -87,7 +88,7 @@ func (d *FaultyDisk) wrap(cmd *exec.Cmd, dir string) (watch func() error, err er
 		}
 		messages, err := unix.ParseSocketControlMessage(rights[:n])
 		if err != nil || len(messages) != 1 {
-			return errors.Join(errors.New("the daemon could not be put under seccomp"), err)
+			return errors.Join(errors.New("the daemon did not install the seccomp filter"), err)
 		}
 		fds, err := unix.ParseUnixRights(&messages[0])
 		if err != nil {
@@ -99,26 +100,27 @@ func (d *FaultyDisk) wrap(cmd *exec.Cmd, dir string) (watch func() error, err er
 	}, nil
 }
 
-// Launch turns the process into the daemon that a Disk watches, where it was
-// started for that; TestMain calls it first.
-func Launch() {
-	if os.Getenv(launched) == "" {
+// ExecFiltered installs the seccomp filter of a [FaultyDisk] and executes the
+// daemon, if the process was started for that. Otherwise it returns. TestMain calls
+// it first.
+func ExecFiltered() {
+	if os.Getenv(execEnv) == "" {
 		return
 	}
-	runtime.LockOSThread() // the filter is this thread's, and so that of the program that it becomes
-	err := launch()
-	fmt.Fprintln(os.Stderr, "launching the daemon under seccomp:", err)
+	runtime.LockOSThread() // the filter belongs to this thread, which executes the daemon
+	err := installFilterAndExec()
+	fmt.Fprintln(os.Stderr, "executing the daemon with a seccomp filter:", err)
 	os.Exit(1)
 }
 
-func launch() error {
+func installFilterAndExec() error {
 	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 		return err
 	}
-	filter := notifyOf(changes)
+	filter := notifyFilter(writeCalls)
 	program := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
-	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER,
-		unix.SECCOMP_FILTER_FLAG_NEW_LISTENER|unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, uintptr(unsafe.Pointer(&program)))
+	const flags = unix.SECCOMP_FILTER_FLAG_NEW_LISTENER | unix.SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV
+	fd, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, flags, uintptr(unsafe.Pointer(&program)))
 	if errno != 0 {
 		return errno
 	}
@@ -130,23 +132,33 @@ func launch() error {
 	return unix.Exec(os.Args[1], os.Args[1:], os.Environ())
 }
 
-// changes are the calls that can change a file, and how they name it.
-var changes = map[uint32]call{
-	unix.SYS_OPENAT: {name: "open", path: true}, unix.SYS_MKDIRAT: {name: "mkdir", path: true},
-	unix.SYS_RENAMEAT: {name: "rename", path: true}, unix.SYS_RENAMEAT2: {name: "rename", path: true},
-	unix.SYS_UNLINKAT: {name: "remove", path: true}, unix.SYS_FCHMODAT: {name: "chmod", path: true}, unix.SYS_LINKAT: {name: "link", path: true},
-	unix.SYS_WRITE: {name: "write"}, unix.SYS_PWRITE64: {name: "write"}, unix.SYS_FSYNC: {name: "sync"}, unix.SYS_FDATASYNC: {name: "sync"},
-	unix.SYS_FTRUNCATE: {name: "truncate"}, unix.SYS_FALLOCATE: {name: "allocate"}, unix.SYS_FCHMOD: {name: "chmod"},
+// writeCalls are the system calls that can change a file.
+var writeCalls = map[uint32]syscallInfo{
+	unix.SYS_OPENAT:    {name: "open", path: true},
+	unix.SYS_MKDIRAT:   {name: "mkdir", path: true},
+	unix.SYS_RENAMEAT:  {name: "rename", path: true},
+	unix.SYS_RENAMEAT2: {name: "rename", path: true},
+	unix.SYS_UNLINKAT:  {name: "remove", path: true},
+	unix.SYS_FCHMODAT:  {name: "chmod", path: true},
+	unix.SYS_LINKAT:    {name: "link", path: true},
+	unix.SYS_WRITE:     {name: "write"},
+	unix.SYS_PWRITE64:  {name: "write"},
+	unix.SYS_FSYNC:     {name: "sync"},
+	unix.SYS_FDATASYNC: {name: "sync"},
+	unix.SYS_FTRUNCATE: {name: "truncate"},
+	unix.SYS_FALLOCATE: {name: "allocate"},
+	unix.SYS_FCHMOD:    {name: "chmod"},
 }
 
-type call struct {
+type syscallInfo struct {
 	name string
-	path bool // the second argument is a path below the first; else the first is an open file
+	path bool // the second argument is a path relative to the first; otherwise the first is an open file
 }
 
-// notifyOf is the filter that tells of these calls and lets all others pass.
-func notifyOf(calls map[uint32]call) []unix.SockFilter {
-	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}} // the call's number
+// notifyFilter returns the filter that notifies the listener of these calls and
+// allows all others.
+func notifyFilter(calls map[uint32]syscallInfo) []unix.SockFilter {
+	filter := []unix.SockFilter{{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}} // loads the number of the call
 	for number := range calls {
 		filter = append(filter,
 			unix.SockFilter{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: number},
@@ -155,8 +167,7 @@ func notifyOf(calls map[uint32]call) []unix.SockFilter {
 	return append(filter, unix.SockFilter{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW})
 }
 
-// notification and verdict are the kernel's seccomp_notif and
-// seccomp_notif_resp.
+// notification is the kernel's struct seccomp_notif.
 type notification struct {
 	id         uint64
 	pid, flags uint32
@@ -166,14 +177,15 @@ type notification struct {
 	args       [6]uint64
 }
 
-type verdict struct {
+// response is the kernel's struct seccomp_notif_resp.
+type response struct {
 	id    uint64
 	value int64
 	errno int32
 	flags uint32
 }
 
-// listen judges each call until the daemon has ended.
+// listen responds to each notification until the daemon has ended.
 func (d *FaultyDisk) listen() {
 	defer unix.Close(d.listener)
 	for {
@@ -184,24 +196,29 @@ func (d *FaultyDisk) listen() {
 			return
 		}
 		var n notification
-		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.listener), unix.SECCOMP_IOCTL_NOTIF_RECV, uintptr(unsafe.Pointer(&n))); errno != 0 {
-			continue // the one who made the call was killed
+		if d.ioctl(unix.SECCOMP_IOCTL_NOTIF_RECV, unsafe.Pointer(&n)) != 0 {
+			continue // the calling process was killed
 		}
-		v := verdict{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
-		if errno := d.judge(n); errno != 0 {
-			v.flags, v.errno = 0, -int32(errno)
+		r := response{id: n.id, flags: unix.SECCOMP_USER_NOTIF_FLAG_CONTINUE}
+		if errno := d.errnoFor(n); errno != 0 {
+			r.flags, r.errno = 0, -int32(errno)
 		}
-		_, _, _ = unix.Syscall(unix.SYS_IOCTL, uintptr(d.listener), unix.SECCOMP_IOCTL_NOTIF_SEND, uintptr(unsafe.Pointer(&v))) // killed meanwhile
+		_ = d.ioctl(unix.SECCOMP_IOCTL_NOTIF_SEND, unsafe.Pointer(&r)) // the calling process may have been killed
 	}
 }
 
-// judge returns the error that a call is to have, or 0.
-func (d *FaultyDisk) judge(n notification) unix.Errno {
-	c := changes[uint32(n.number)]
+func (d *FaultyDisk) ioctl(request uintptr, arg unsafe.Pointer) unix.Errno {
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(d.listener), request, uintptr(arg))
+	return errno
+}
+
+// errnoFor returns the error with which a call fails, or 0.
+func (d *FaultyDisk) errnoFor(n notification) unix.Errno {
+	c := writeCalls[uint32(n.number)]
 	if c.name == "open" && n.args[2]&(unix.O_CREAT|unix.O_TRUNC|unix.O_WRONLY|unix.O_RDWR) == 0 {
 		return 0
 	}
-	path := target(n, c)
+	path := writtenPath(n, c)
 	if !strings.HasPrefix(path, d.dir+"/") {
 		return 0
 	}
@@ -210,28 +227,28 @@ func (d *FaultyDisk) judge(n notification) unix.Errno {
 	if !d.armed {
 		return 0
 	}
-	d.seen++
+	d.writes++
 	f := d.fault
-	if f.At == 0 || d.seen < f.At || (f.Once && len(d.failed) > 0) || (f.Errno == unix.ENOSPC && c.name == "remove") {
+	if f.At == 0 || d.writes < f.At || (f.Once && len(d.failed) > 0) || (f.Errno == unix.ENOSPC && c.name == "remove") {
 		return 0
 	}
 	d.failed = append(d.failed, c.name+" "+strings.TrimPrefix(path, d.dir))
 	return f.Errno
 }
 
-// target is the file that a call is about.
-func target(n notification, c call) string {
+// writtenPath returns the path of the file that a call changes.
+func writtenPath(n notification, c syscallInfo) string {
 	proc := fmt.Sprintf("/proc/%d/", n.pid)
-	folder := func(fd uint64) string {
+	fdPath := func(fd uint64) string {
 		name := fmt.Sprintf("fd/%d", int32(fd))
 		if int32(fd) == unix.AT_FDCWD {
 			name = "cwd"
 		}
-		path, _ := os.Readlink(proc + name) // none is none of ours
+		path, _ := os.Readlink(proc + name) // if it fails, the path is not below the folder
 		return path
 	}
 	if !c.path {
-		return folder(n.args[0])
+		return fdPath(n.args[0])
 	}
 	mem, err := os.Open(proc + "mem")
 	if err != nil {
@@ -239,10 +256,10 @@ func target(n notification, c call) string {
 	}
 	defer mem.Close()
 	text := make([]byte, unix.PathMax)
-	k, _ := mem.ReadAt(text, int64(n.args[1])) // it may end before
+	k, _ := mem.ReadAt(text, int64(n.args[1])) // the mapped memory may be shorter
 	name, _, _ := bytes.Cut(text[:k], []byte{0})
 	if filepath.IsAbs(string(name)) {
 		return filepath.Clean(string(name))
 	}
-	return filepath.Join(folder(n.args[0]), string(name))
+	return filepath.Join(fdPath(n.args[0]), string(name))
 }

@@ -12,9 +12,8 @@ import (
 	"sync"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // listImages lists the cache as the daemon tells of it.
@@ -58,9 +57,9 @@ func TestImageCache(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
-	v := s.Create(i.Body(harness.Small(nil)))
+	v := s.Create(i.Body(harness.SmallVM(nil)))
 	removeImage(s, i.SHA256, http.StatusConflict, vm.CodeImageInUse)
-	s.Ready(v.ID)
+	s.WaitReady(v.ID)
 	list := listImages(s)
 	if len(list) != 1 || list[0].Checksum != i.SHA256 || list[0].URL != i.URL || list[0].VMs != 1 || list[0].DiskBytes == 0 {
 		t.Fatalf("GET /images: got %+v, want the one image, with one machine", list)
@@ -105,9 +104,9 @@ func TestCacheSize(t *testing.T) {
 	}
 	s := harness.New(t, "-cache-size", "2500KiB")
 	s.Serve(archives)
-	quick := harness.Small(map[string]any{"tools_init_timeout": 1})
+	quick := harness.SmallVM(map[string]any{"tools_init_timeout": 1})
 	used := func(name string) vm.VM {
-		return s.Ready(s.Create(s.Served(name, archives[name]).Body(quick)).ID)
+		return s.WaitReady(s.Create(s.ImageOf(name, archives[name]).Body(quick)).ID)
 	}
 	s.Destroy(used("one").ID)
 	two := used("two")
@@ -137,16 +136,16 @@ func TestDeniedHosts(t *testing.T) {
 		"http://[fd00:ec2::254]/":                                          {"image.url"},
 		"http://EVIL.example/":                                             {"image.url"},
 	} {
-		i := s.Served("x", a)
+		i := s.ImageOf("x", a)
 		i.URL = url
 		if want.field == "" {
-			v := s.Settled(s.Create(i.Body(harness.Small(nil))).ID)
+			v := s.WaitSettled(s.Create(i.Body(harness.SmallVM(nil))).ID)
 			if v.Error == nil || v.Error.Code != vm.CodeHostDenied {
 				t.Errorf("%s: got %+v, want %s", url, v.Error, vm.CodeHostDenied)
 			}
 			continue
 		}
-		ans, err := s.Do("POST", "/vms", "application/json", i.Body(harness.Small(nil)))
+		ans, err := s.Do("POST", "/vms", "application/json", i.Body(harness.SmallVM(nil)))
 		harness.Must(t, err)
 		var e vm.Error
 		harness.Must(t, ans.JSON(&e))
@@ -154,7 +153,7 @@ func TestDeniedHosts(t *testing.T) {
 			t.Errorf("%s: got %d %s, want 403 %s of %s", url, ans.Status, ans.Body, vm.CodeHostDenied, want.field)
 		}
 	}
-	if n := s.Site.Gets("x"); n != 0 {
+	if n := s.Site.Downloads("x"); n != 0 {
 		t.Errorf("the denied host was asked %d times", n)
 	}
 }
@@ -186,9 +185,9 @@ func TestDeniedRedirects(t *testing.T) {
 		"http://good.example/?to=169.254.169.254",
 		"http://good.example/?to=[fd00:ec2::254]",
 	} {
-		i := s.Served("x", []byte(url))
+		i := s.ImageOf("x", []byte(url))
 		i.URL = url
-		v := s.Settled(s.Create(i.Body(harness.Small(nil))).ID)
+		v := s.WaitSettled(s.Create(i.Body(harness.SmallVM(nil))).ID)
 		if v.Error == nil || v.Error.Code != vm.CodeHostDenied {
 			t.Errorf("%s: got %s, %+v, want %s", url, v.Phase, v.Error, vm.CodeHostDenied)
 		}
@@ -205,12 +204,12 @@ func TestDeniedRedirects(t *testing.T) {
 func TestSmallDisk(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t, "-disk-reserve", "8MiB")
-	s.SmallDisk("64m")
+	s.MountSmallDisk("64m")
 	archives := map[string][]byte{"large": noise(t, "large", 48<<20), "small": noise(t, "small", 16<<20)}
 	s.Serve(archives)
-	quick := harness.Small(map[string]any{"tools_init_timeout": 1})
+	quick := harness.SmallVM(map[string]any{"tools_init_timeout": 1})
 	for range 2 {
-		v := s.Settled(s.Create(s.Served("large", archives["large"]).Body(quick)).ID)
+		v := s.WaitSettled(s.Create(s.ImageOf("large", archives["large"]).Body(quick)).ID)
 		if v.Error == nil || v.Error.Code != vm.CodeDiskFull {
 			t.Fatalf("got %s %+v, want %s", v.Phase, v.Error, vm.CodeDiskFull)
 		}
@@ -221,9 +220,9 @@ func TestSmallDisk(t *testing.T) {
 			t.Errorf("%s is left of what did not fit", file)
 		}
 	}
-	v := s.Ready(s.Create(s.Served("small", archives["small"]).Body(quick)).ID)
+	v := s.WaitReady(s.Create(s.ImageOf("small", archives["small"]).Body(quick)).ID)
 	s.Destroy(v.ID)
-	if list := listImages(s); len(list) != 1 || list[0].Checksum != s.Served("small", archives["small"]).SHA256 {
+	if list := listImages(s); len(list) != 1 || list[0].Checksum != s.ImageOf("small", archives["small"]).SHA256 {
 		t.Errorf("got images %+v, want the small one", list)
 	}
 }

@@ -19,65 +19,67 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// isolated marks a process that has a network and mounts of its own. Its value
-// is the name of the test that has the process to itself, if there is one.
-const isolated = "OSX_BUILDER_E2E_ISOLATED"
+// isolatedEnv is an environment variable that is set in processes with their own
+// network and mount namespaces. Its value is the name of the test for which
+// [IsolateTest] started the process, or "-".
+const isolatedEnv = "OSX_BUILDER_E2E_ISOLATED"
 
-// Isolate runs this program again as root, with a network and mounts of its
-// own, so that the host stays untouched and programs side by side do not meet;
-// the process that asked ends with the other's exit status. In there it
-// returns true. It returns false if the process neither is root nor becomes so
-// by sudo without a password.
+// Isolate runs this program again as root in its own network and mount
+// namespaces, so that it does not change the host and does not interfere with
+// other programs. The calling process exits with the status of the new one. In
+// the new process, Isolate returns true. It returns false if the process is not
+// root and sudo needs a password or is missing.
 func Isolate() (bool, error) {
-	if os.Getenv(isolated) != "" {
-		return true, Furnish()
+	if os.Getenv(isolatedEnv) != "" {
+		return true, InitNamespaces()
 	}
 	self, err := os.Executable()
 	if err != nil {
 		return false, err
 	}
-	cmd := asRoot("-", self, os.Args[1:]...)
+	cmd := rootCommand("-", self, os.Args[1:]...)
 	if cmd == nil {
 		return false, nil
 	}
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	runtime.LockOSThread() // the death signal is that of this thread
+	runtime.LockOSThread() // Pdeathsig is sent when this thread ends
 	if err := cmd.Start(); err != nil {
-		return false, fmt.Errorf("starting the tests in namespaces of their own: %w", err)
+		return false, fmt.Errorf("starting the program in its own namespaces: %w", err)
 	}
 	signals := make(chan os.Signal, 1)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	go func() {
 		for s := range signals {
-			forward(cmd.Process, s.(syscall.Signal))
+			forwardSignal(cmd.Process, s.(syscall.Signal))
 		}
 	}()
-	_ = cmd.Wait() // its exit status shows
-	if err := giveBack(os.Getenv("GOCACHE")); err != nil {
-		fmt.Fprintln(os.Stderr, "giving the files in Go's cache back to their owner:", err)
+	_ = cmd.Wait() // the exit status says the same
+	if err := restoreOwner(os.Getenv("GOCACHE")); err != nil {
+		fmt.Fprintln(os.Stderr, "restoring the owner of the files in Go's cache:", err)
 	}
 	os.Exit(cmd.ProcessState.ExitCode())
 	return false, nil
 }
 
-// IsolateTest is [Isolate] for one test of a program: it runs the test again,
-// and reports whether this is that run. Without root and sudo it skips the
-// test, but never in CI.
+// IsolateTest is [Isolate] for a single test: it runs the test again, and reports
+// whether this is the new run. Without root and sudo it skips the test; in CI the
+// test fails.
 func IsolateTest(t testing.TB) bool {
 	t.Helper()
-	if os.Getenv(isolated) == t.Name() {
-		if err := Furnish(); err != nil {
+	if os.Getenv(isolatedEnv) == t.Name() {
+		if err := InitNamespaces(); err != nil {
 			t.Fatal(err)
 		}
 		return true
 	}
-	cmd := asRoot(t.Name(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+flag.Lookup("test.timeout").Value.String())
+	timeout := flag.Lookup("test.timeout").Value.String()
+	cmd := rootCommand(t.Name(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+timeout)
 	if cmd == nil {
-		const why = "this test needs root, or sudo without a password"
+		const reason = "this test needs root, or sudo without a password"
 		if os.Getenv("CI") != "" {
-			t.Fatal(why)
+			t.Fatal(reason)
 		}
-		t.Skip(why)
+		t.Skip(reason)
 	}
 	runtime.LockOSThread() // as above
 	defer runtime.UnlockOSThread()
@@ -91,47 +93,49 @@ func IsolateTest(t testing.TB) bool {
 	return false
 }
 
-// asRoot returns a command that runs the program as root: in namespaces of its
-// own, marked with the value of isolated, or, if that needs sudo, so that it
-// asks again as root. Without sudo it is nil.
-func asRoot(mark, program string, args ...string) *exec.Cmd {
+// rootCommand returns a command that runs the program as root. If this process is
+// root, the program gets its own namespaces, and isolatedEnv is set to value.
+// Otherwise the command runs the program by sudo, and the program calls Isolate
+// again. Without sudo the command is nil.
+func rootCommand(value, program string, args ...string) *exec.Cmd {
 	if os.Geteuid() == 0 {
 		cmd := exec.Command(program, args...)
-		cmd.Env = append(os.Environ(), quickExit, isolated+"="+mark)
+		cmd.Env = append(os.Environ(), quickExit, isolatedEnv+"="+value)
 		cmd.SysProcAttr = &syscall.SysProcAttr{
 			Cloneflags: syscall.CLONE_NEWNET | syscall.CLONE_NEWNS,
 			Pdeathsig:  syscall.SIGKILL,
 		}
 		return cmd
 	}
-	const keep = "-nHE" // no question; root's home; our environment
-	if exec.Command("sudo", keep, "true").Run() != nil {
+	const sudoFlags = "-nHE" // never ask for a password, use root's home, keep the environment
+	if exec.Command("sudo", sudoFlags, "true").Run() != nil {
 		return nil
 	}
-	again := []string{
-		keep, "env", quickExit,
-		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin", // the user's, and root's programs
-		"TMPDIR=" + os.TempDir(), // the linker that starts sudo drops it
-		"GIT_OPTIONAL_LOCKS=0",   // git leaves files of the repository to the user
+	sudoArgs := []string{
+		sudoFlags, "env", quickExit,
+		"PATH=" + os.Getenv("PATH") + ":/usr/local/sbin:/usr/sbin:/sbin", // the user's programs, then root's
+		"TMPDIR=" + os.TempDir(), // the dynamic linker removes it when it starts sudo
+		"GIT_OPTIONAL_LOCKS=0",   // so that git creates no files of root in the repository
 	}
-	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOENV"} { // of the user's home
+	for _, name := range []string{"GOCACHE", "GOMODCACHE", "GOENV"} { // those in the user's home
 		if value, err := exec.Command("go", "env", name).Output(); err == nil {
-			again = append(again, name+"="+strings.TrimSpace(string(value)))
+			sudoArgs = append(sudoArgs, name+"="+strings.TrimSpace(string(value)))
 		}
 	}
-	return exec.Command("sudo", append(append(again, program), args...)...)
+	return exec.Command("sudo", append(append(sudoArgs, program), args...)...)
 }
 
-// forward passes a signal on. A process of sudo's takes it from root alone.
-func forward(p *os.Process, s syscall.Signal) {
+// forwardSignal sends a signal to the process. Only root can send one to a process
+// that sudo started.
+func forwardSignal(p *os.Process, s syscall.Signal) {
 	if err := p.Signal(s); errors.Is(err, os.ErrPermission) {
 		_ = exec.Command("sudo", "-n", "kill", "-"+strconv.Itoa(int(s)), strconv.Itoa(p.Pid)).Run() // it may have ended
 	}
 }
 
-// giveBack makes what root made in a folder the property of the user who became
-// root by sudo, if the folder is.
-func giveBack(dir string) error {
+// restoreOwner changes the owner of root's files below dir to the user who ran
+// sudo, if that user owns dir.
+func restoreOwner(dir string) error {
 	owner, err := strconv.Atoi(os.Getenv("SUDO_UID"))
 	if err != nil || os.Geteuid() != 0 || dir == "" {
 		return nil
@@ -152,28 +156,28 @@ func giveBack(dir string) error {
 			err = os.Lchown(path, owner, group)
 		}
 		if errors.Is(err, fs.ErrNotExist) {
-			return nil // others remove files of theirs meanwhile
+			return nil // other processes remove files at the same time
 		}
 		return err
 	})
 }
 
-// Furnish gives the calling thread's namespaces what the kernel gives those of
-// a host that was just started, whatever the host has set: a loopback device
-// that is up, no IPv4 forwarding, none of the settings of devices that new
-// namespaces inherit, and an empty /run.
-func Furnish() error {
+// InitNamespaces resets the calling thread's namespaces to the kernel's defaults,
+// because new namespaces inherit settings of the host. The loopback device is up,
+// IPv4 forwarding and the settings of devices have their defaults, and /run is
+// empty.
+func InitNamespaces() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return fmt.Errorf("keeping mounts from the host: %w", err)
+		return fmt.Errorf("making the mounts private: %w", err)
 	}
 	if err := unix.Mount("tmpfs", "/run", "tmpfs", 0, "mode=755"); err != nil {
 		return fmt.Errorf("mounting an empty /run: %w", err)
 	}
-	return furnishNetwork()
+	return initNetwork()
 }
 
-// furnishNetwork does what Furnish does for the network.
-func furnishNetwork() error {
+// initNetwork does the part of InitNamespaces that concerns the network.
+func initNetwork() error {
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {
 		return fmt.Errorf("finding the loopback device: %w", err)
@@ -182,7 +186,7 @@ func furnishNetwork() error {
 		return fmt.Errorf("bringing up the loopback device: %w", err)
 	}
 	for _, s := range []struct{ path, value string }{
-		{"ipv4/ip_forward", "0"}, // first, as it changes others
+		{"ipv4/ip_forward", "0"}, // first, because it changes other settings
 		{"ipv4/conf/*/accept_local", "0"},
 		{"ipv4/conf/*/accept_redirects", "1"},
 		{"ipv4/conf/*/arp_accept", "0"},
@@ -198,7 +202,7 @@ func furnishNetwork() error {
 		if err != nil {
 			return err
 		}
-		for _, f := range files { // none of a kernel without the protocol
+		for _, f := range files { // a kernel without the protocol has none
 			if err := os.WriteFile(f, []byte(s.value), 0); err != nil {
 				return err
 			}

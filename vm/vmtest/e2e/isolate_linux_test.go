@@ -8,9 +8,9 @@ import (
 	"osx-builder/vm/vmtest/e2e"
 )
 
-// Whatever a namespace inherited from its host, tests begin with what the
-// kernel itself sets, and with an empty /run.
-func TestFurnishedNamespaceHasNothingOfTheHost(t *testing.T) {
+// Whatever a namespace inherits from its host, tests begin with the kernel's
+// defaults and an empty /run.
+func TestNamespaceDefaults(t *testing.T) {
 	if !e2e.IsolateTest(t) {
 		return
 	}
@@ -26,18 +26,18 @@ func TestFurnishedNamespaceHasNothingOfTheHost(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if err := os.WriteFile("/run/osxb-of-another", nil, 0o600); err != nil {
+	if err := os.WriteFile("/run/osxb-other", nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := e2e.Furnish(); err != nil {
+	if err := e2e.InitNamespaces(); err != nil {
 		t.Fatal(err)
 	}
 	for path, s := range settings {
 		if got, err := os.ReadFile(path); err != nil || strings.TrimSpace(string(got)) != s.want {
-			t.Errorf("%s is %q (%v), want %s", path, got, err, s.want)
+			t.Errorf("%s: got %q, %v, want %s", path, got, err, s.want)
 		}
 	}
 	if files, err := os.ReadDir("/run"); err != nil || len(files) != 0 {
-		t.Errorf("/run has %v (%v), want nothing", files, err)
+		t.Errorf("/run: got %v, %v, want no files", files, err)
 	}
 }

@@ -4,12 +4,12 @@ package e2e
 
 import "testing"
 
-// Isolate returns at once: namespaces need Linux.
+// Isolate returns false: namespaces need Linux.
 func Isolate() (bool, error) { return false, nil }
 
 // IsolateTest skips the test.
 func IsolateTest(t testing.TB) bool {
 	t.Helper()
-	t.Skip("this test needs namespaces of its own, which Linux alone has")
+	t.Skip("this test needs namespaces, which only Linux has")
 	return false
 }

@@ -11,13 +11,12 @@ import (
 	"strings"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // The user's own example, sent by the user's own command: curl -d@create.json,
@@ -27,7 +26,7 @@ func TestMachineLife(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
-	body := s.FirstExample(i, "256mib")
+	body := s.ExampleRequest(i, "256mib")
 	file := filepath.Join(t.TempDir(), "create.json")
 	harness.Must(t, os.WriteFile(file, []byte(body), 0o600))
 	out, err := exec.Command("curl", "-sS", "-d@"+file, s.URL+"/vms").Output()
@@ -37,23 +36,23 @@ func TestMachineLife(t *testing.T) {
 	if v.Phase != vm.Accepted || v.Status != "" || v.Memory != "256mib" {
 		t.Errorf("202's document: got %s", out)
 	}
-	v = s.Ready(v.ID)
+	v = s.WaitReady(v.ID)
 	if v.GuestOS != "other5xlinux-64" || v.CPUs != 2 || v.Memory != "256mib" || v.IPAddress == "" || v.Hypervisor != "qemu" || !v.LaunchGUI {
 		t.Errorf("GET: got %+v", v)
 	}
-	posted := s.Callback()
+	posted := s.NextCallback()
 	if diff := cmp.Diff(v, posted, cmpopts.IgnoreFields(vm.VM{}, "Callback", "ToolsStatus")); diff != "" {
 		t.Errorf("the callback's document differs from GET's (-GET +callback):\n%s", diff)
 	}
-	page := s.Page(v)
+	page := s.GuestPage(v)
 	kib, _ := strconv.Atoi(page["memory_kib"])
 	if page["cpus"] != "2" || kib > 256<<10 || kib < 200<<10 || page["mac"] != v.MACAddress {
 		t.Errorf("inside the guest: got %v, want 2 CPUs, nearly 256 MiB, MAC %s", page, v.MACAddress)
 	}
-	s.Until(v.ID, "tools running", func(v vm.VM) bool { return v.ToolsStatus == vm.ToolsRunning })
+	s.WaitUntil(v.ID, "tools running", func(v vm.VM) bool { return v.ToolsStatus == vm.ToolsRunning })
 	_, err = http.Get(e2e.GuestURL(v, "/cgi-bin/poweroff"))
 	harness.Must(t, err)
-	v = s.Until(v.ID, "powered-off", func(v vm.VM) bool { return v.Status == vm.PoweredOff })
+	v = s.WaitUntil(v.ID, "powered-off", func(v vm.VM) bool { return v.Status == vm.PoweredOff })
 	if v.IPAddress != "" || v.Phase != vm.Ready || v.CPUs != 2 {
 		t.Errorf("powered off: got %+v, want no address, still ready with 2 CPUs", v)
 	}
@@ -93,18 +92,18 @@ func TestPhases(t *testing.T) {
 		}
 		_, _ = w.Write(b[len(b)/2:])
 	}
-	v := s.Create(i.Body(harness.Small(nil)))
+	v := s.Create(i.Body(harness.SmallVM(nil)))
 	in := func(p vm.Phase) func(vm.VM) bool { return func(v vm.VM) bool { return v.Phase == p } }
-	v = s.Until(v.ID, "downloading with progress", func(v vm.VM) bool {
+	v = s.WaitUntil(v.ID, "downloading with progress", func(v vm.VM) bool {
 		return v.Phase == vm.Downloading && v.Progress != nil && v.Progress.Bytes > 0 && v.Progress.Total != nil
 	})
 	close(download)
-	s.Until(v.ID, "cloning", in(vm.Cloning))
+	s.WaitUntil(v.ID, "cloning", in(vm.Cloning))
 	clone()
-	s.Until(v.ID, "starting", in(vm.Starting))
+	s.WaitUntil(v.ID, "starting", in(vm.Starting))
 	boot()
-	s.Until(v.ID, "waiting", in(vm.Waiting))
-	s.Ready(v.ID)
+	s.WaitUntil(v.ID, "waiting", in(vm.Waiting))
+	s.WaitReady(v.ID)
 	s.Destroy(v.ID)
 }
 
@@ -123,26 +122,26 @@ func gate(t *testing.T, dir, program string) (open func()) {
 func TestTwoClones(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
-	body := s.Image(harness.TinyVM).Body(harness.Small(nil))
+	body := s.Image(harness.TinyVM).Body(harness.SmallVM(nil))
 	one, two := s.Create(body), s.Create(body)
-	one, two = s.Ready(one.ID), s.Ready(two.ID)
-	if n := s.Site.Gets(harness.TinyVM); n != 1 {
+	one, two = s.WaitReady(one.ID), s.WaitReady(two.ID)
+	if n := s.Site.Downloads(harness.TinyVM); n != 1 {
 		t.Errorf("got %d downloads, want 1", n)
 	}
 	if e2e.GuestURL(one, "/") == e2e.GuestURL(two, "/") || one.MACAddress == two.MACAddress {
 		t.Errorf("two machines share %s or %s", e2e.GuestURL(one, "/"), one.MACAddress)
 	}
-	if a, b := s.Page(one), s.Page(two); a["boot_id"] == b["boot_id"] || a["mac"] != one.MACAddress || b["mac"] != two.MACAddress {
+	if a, b := s.GuestPage(one), s.GuestPage(two); a["boot_id"] == b["boot_id"] || a["mac"] != one.MACAddress || b["mac"] != two.MACAddress {
 		t.Errorf("one machine answers for two: %v, %v", a, b)
 	}
-	if got := s.Mark(one, "first"); got != "first" {
+	if got := s.WriteMark(one, "first"); got != "first" {
 		t.Errorf("the first disk's mark: got %q, want first", got)
 	}
-	if got := s.Mark(two, ""); got == "first" {
+	if got := s.ReadMark(two); got == "first" {
 		t.Error("the second disk has the first's mark")
 	}
 	s.Destroy(one.ID)
-	if page := s.Page(two); page["mac"] != two.MACAddress {
+	if page := s.GuestPage(two); page["mac"] != two.MACAddress {
 		t.Errorf("after the first was destroyed the second answers %v", page)
 	}
 }
@@ -162,9 +161,9 @@ func TestKilledDuringDownload(t *testing.T) {
 		close(half)
 		<-r.Context().Done()
 	}
-	v := s.Create(i.Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL()})))
+	v := s.Create(i.Body(harness.SmallVM(map[string]any{"callback_url": s.Site.CallbackURL()})))
 	<-half
-	s.Until(v.ID, "downloading", func(v vm.VM) bool { return v.Phase == vm.Downloading })
+	s.WaitUntil(v.ID, "downloading", func(v vm.VM) bool { return v.Phase == vm.Downloading })
 	harness.Must(t, s.Kill())
 	s.Site.Serve = nil
 	s.Start()
@@ -174,10 +173,10 @@ func TestKilledDuringDownload(t *testing.T) {
 func TestKilledDuringBoot(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
-	v := s.Create(s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL()})))
-	s.Until(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
+	v := s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"callback_url": s.Site.CallbackURL()})))
+	s.WaitUntil(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
 	harness.Must(t, s.Kill())
-	if n := s.Machines(); n != 1 {
+	if n := s.QEMUCount(); n != 1 {
 		t.Errorf("%d machines outlived the daemon, want 1", n)
 	}
 	s.Start()
@@ -187,14 +186,14 @@ func TestKilledDuringBoot(t *testing.T) {
 // wantResumed checks that a creation went on after a crash.
 func wantResumed(s *harness.Harness, v vm.VM) {
 	s.T.Helper()
-	v = s.Ready(v.ID)
-	if n := s.Machines(); n != 1 {
+	v = s.WaitReady(v.ID)
+	if n := s.QEMUCount(); n != 1 {
 		s.T.Errorf("%d machines run, want 1", n)
 	}
-	if page := s.Page(v); page["mac"] != v.MACAddress {
+	if page := s.GuestPage(v); page["mac"] != v.MACAddress {
 		s.T.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
 	}
-	if posted := s.Callback(); posted.ID != v.ID || posted.Phase != vm.Ready {
+	if posted := s.NextCallback(); posted.ID != v.ID || posted.Phase != vm.Ready {
 		s.T.Errorf("callback: got %+v", posted)
 	}
 }
@@ -203,15 +202,15 @@ func wantResumed(s *harness.Harness, v vm.VM) {
 func TestMachinesOutliveTheDaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
-	v := s.Ready(s.Create(s.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
-	before := s.Page(v)
+	v := s.WaitReady(s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(nil))).ID)
+	before := s.GuestPage(v)
 	harness.Must(t, s.Stop())
-	if page := s.Page(v); page["boot_id"] != before["boot_id"] {
+	if page := s.GuestPage(v); page["boot_id"] != before["boot_id"] {
 		t.Errorf("while the daemon is away the guest answers %v, want boot %s", page, before["boot_id"])
 	}
 	s.Start()
 	again := s.Get(v.ID)
-	if again.Status != vm.PoweredOn || again.IPAddress != v.IPAddress || s.Page(again)["boot_id"] != before["boot_id"] {
+	if again.Status != vm.PoweredOn || again.IPAddress != v.IPAddress || s.GuestPage(again)["boot_id"] != before["boot_id"] {
 		t.Errorf("after the restart: got %+v, want it as it was: %+v", again, v)
 	}
 }
@@ -229,12 +228,12 @@ func TestVariants(t *testing.T) {
 		file = filepath.Base(strings.TrimSuffix(file, ".sha256"))
 		t.Run(file, func(t *testing.T) {
 			t.Parallel()
-			s := s.In(t)
-			v := s.Ready(s.Create(s.Image(file).Body(harness.Small(nil))).ID)
-			if page := s.Page(v); page["mac"] != v.MACAddress {
+			s := s.WithT(t)
+			v := s.WaitReady(s.Create(s.Image(file).Body(harness.SmallVM(nil))).ID)
+			if page := s.GuestPage(v); page["mac"] != v.MACAddress {
 				t.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
 			}
-			if got := s.Mark(v, "kept"); got != "kept" {
+			if got := s.WriteMark(v, "kept"); got != "kept" {
 				t.Errorf("its disk: got mark %q, want kept", got)
 			}
 			s.Destroy(v.ID)

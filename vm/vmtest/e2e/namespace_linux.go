@@ -6,33 +6,34 @@ import (
 	"github.com/vishvananda/netns"
 )
 
-// Namespace is a network namespace that a test made. It ends once it is closed and
-// nothing is in it.
+// Namespace is a network namespace of a test. It ends when it is closed and no
+// process is left in it.
 type Namespace struct{ netns.NsHandle }
 
-// NewNamespace makes a network namespace with a loopback device alone and none
-// of the host's settings, for which the process needs CAP_SYS_ADMIN. Whoever
-// makes it closes it.
+// NewNamespace creates a network namespace with only a loopback device and none of
+// the host's settings. The process needs CAP_SYS_ADMIN. The caller closes the
+// namespace.
 func NewNamespace() (Namespace, error) {
-	var s Namespace
-	made := make(chan error)
+	var n Namespace
+	done := make(chan error)
 	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
+		runtime.LockOSThread() // and never unlocked, so that the thread ends with the goroutine
 		var err error
-		if s.NsHandle, err = netns.New(); err == nil {
-			err = furnishNetwork()
+		if n.NsHandle, err = netns.New(); err == nil {
+			err = initNetwork()
 		}
-		made <- err
+		done <- err
 	}()
-	return s, <-made
+	err := <-done
+	return n, err
 }
 
-// Do calls f on a thread that is in the namespace.
-func (s Namespace) Do(f func() error) error {
+// Do calls f on a thread in the namespace.
+func (n Namespace) Do(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread() // as above
-		if err := netns.Set(s.NsHandle); err != nil {
+		if err := netns.Set(n.NsHandle); err != nil {
 			done <- err
 			return
 		}

@@ -15,9 +15,8 @@ import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // listRules lists the rules without what the kernel counts of guests.
@@ -39,11 +38,11 @@ func TestManagedNetwork(t *testing.T) {
 			s.Start()    // to destroy the machine
 		}
 	})
-	v := s.Ready(s.Create(s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"forward": []int{8080}}))).ID)
+	v := s.WaitReady(s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"forward": []int{8080}}))).ID)
 	if v.PortForwards != nil || !slices.Contains(v.Addresses, v.IPAddress) {
 		t.Errorf("got forwards %v and %s among %v, want no forwards and the address among its addresses", v.PortForwards, v.IPAddress, v.Addresses)
 	}
-	boot := s.Page(v)["boot_id"]
+	boot := s.GuestPage(v)["boot_id"]
 	if caps := capabilities(s, v.ID); caps != "0000000000000000" {
 		t.Errorf("QEMU has capabilities %s, want none", caps)
 	}
@@ -53,7 +52,7 @@ func TestManagedNetwork(t *testing.T) {
 	shell(s, "kill -9 $(cat "+filepath.Join(s.Data, "net", "nat", "dnsmasq.pid")+")")
 	shell(s, "ip link del $(ip -br link show type bridge | grep -o '^osxb[^ ]*')")
 	s.Start()
-	if again := s.Get(v.ID); again.IPAddress != v.IPAddress || s.Page(again)["boot_id"] != boot {
+	if again := s.Get(v.ID); again.IPAddress != v.IPAddress || s.GuestPage(again)["boot_id"] != boot {
 		t.Errorf("after the restart: got %+v, want %s and boot %s", again, v.IPAddress, boot)
 	}
 	if got := shell(s, listRules); !sameWords(got, rules) {
@@ -67,7 +66,7 @@ func TestManagedNetwork(t *testing.T) {
 	if got := hostNetwork(s); got != before {
 		t.Errorf("after -clean-network the host has\n%s\nwant\n%s", got, before)
 	}
-	if n := s.Machines(); n != 1 {
+	if n := s.QEMUCount(); n != 1 {
 		t.Errorf("%d machines run, want that -clean-network ended none", n)
 	}
 	s.Start()
@@ -92,7 +91,7 @@ func TestUserNetwork(t *testing.T) {
 	if n := health.Networks; !n[vm.NAT].Available || !n[vm.HostOnly].Available || n[vm.Bridged].Available {
 		t.Errorf("got %+v, want nat and hostonly", n)
 	}
-	a, err = s.Do("POST", "/vms", "application/json", s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"network_type": "bridged"})))
+	a, err = s.Do("POST", "/vms", "application/json", s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"network_type": "bridged"})))
 	harness.Must(t, err)
 	var refused vm.Error
 	harness.Must(t, json.Unmarshal(a.Body, &refused))
@@ -105,17 +104,17 @@ func TestUserNetwork(t *testing.T) {
 		}
 	}
 
-	v := s.Ready(s.Create(s.Image(harness.TinyVM).Body(harness.Small(map[string]any{"network_type": "hostonly", "forward": []int{8080}}))).ID)
+	v := s.WaitReady(s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"network_type": "hostonly", "forward": []int{8080}}))).ID)
 	if v.IPAddress != "127.0.0.1" || len(v.PortForwards) != 3 {
 		t.Errorf("got address %s, forwards %v, want 127.0.0.1 and ports 22, 80 and 8080", v.IPAddress, v.PortForwards)
 	}
-	if page := s.Page(v); page["mac"] != v.MACAddress {
+	if page := s.GuestPage(v); page["mac"] != v.MACAddress {
 		t.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
 	}
 	awaitBanner(s, v)
 	harness.Must(t, s.Stop())
 	s.Start()
-	if again := s.Get(v.ID); !slices.Equal(again.PortForwards, v.PortForwards) || s.Page(again)["mac"] != v.MACAddress {
+	if again := s.Get(v.ID); !slices.Equal(again.PortForwards, v.PortForwards) || s.GuestPage(again)["mac"] != v.MACAddress {
 		t.Errorf("after a restart: got forwards %v, want %v", again.PortForwards, v.PortForwards)
 	}
 }
@@ -125,7 +124,7 @@ func TestUserNetwork(t *testing.T) {
 // runs the daemon as it is.
 func newHarnessAs(t *testing.T, capabilities string, args ...string) *harness.Harness {
 	t.Helper()
-	s := harness.Stopped(t, nil, args...)
+	s := harness.NewStopped(t, nil, args...)
 	if os.Geteuid() != 0 {
 		if capabilities != "-all" {
 			harness.Without(t, "this test gives a daemon capabilities and needs root")
@@ -150,10 +149,10 @@ exec unshare --mount --propagation private sh -c 'mount --bind %[1]s /dev/net/tu
 func awaitBanner(s *harness.Harness, v vm.VM) {
 	s.T.Helper()
 	i := slices.IndexFunc(v.PortForwards, func(f vm.PortForward) bool { return f.Guest == 22 })
-	c, err := net.DialTimeout("tcp", net.JoinHostPort(v.IPAddress, strconv.Itoa(v.PortForwards[i].Host)), harness.Patience)
+	c, err := net.DialTimeout("tcp", net.JoinHostPort(v.IPAddress, strconv.Itoa(v.PortForwards[i].Host)), harness.Timeout)
 	harness.Must(s.T, err)
 	defer c.Close()
-	harness.Must(s.T, c.SetReadDeadline(time.Now().Add(harness.Patience)))
+	harness.Must(s.T, c.SetReadDeadline(time.Now().Add(harness.Timeout)))
 	b := make([]byte, 6)
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "tinyvm" {
 		s.T.Errorf("port 22 answers %q, %v, want the guest's banner", b, err)
@@ -179,7 +178,7 @@ func hostNetwork(s *harness.Harness) string {
 // capabilities are those in force of the machine's QEMU.
 func capabilities(s *harness.Harness, id string) string {
 	s.T.Helper()
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.QEMU(id)))
+	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.QEMUPID(id)))
 	harness.Must(s.T, err)
 	_, after, _ := strings.Cut(string(status), "CapEff:\t")
 	caps, _, _ := strings.Cut(after, "\n")

@@ -63,7 +63,7 @@ func (c client) listen() (n news, hangUp func()) {
 	c.t.Helper()
 	res, err := http.Get(c.url + "/events")
 	harness.Must(c.t, err)
-	end := time.AfterFunc(harness.Patience, func() { _ = res.Body.Close() })
+	end := time.AfterFunc(harness.Timeout, func() { _ = res.Body.Close() })
 	return news{c, bufio.NewScanner(res.Body)}, func() { end.Stop(); _ = res.Body.Close() }
 }
 
@@ -90,7 +90,7 @@ func (n news) until(event string, words ...string) {
 // guest is the machine's own page, once it answers.
 func (c client) guest(path, page string) map[string]string {
 	c.t.Helper()
-	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
 		v := c.ask("GET", path, "", http.StatusOK)
 		res, err := http.Get("http://" + v["ip_address"].(string) + page)
 		if err != nil {

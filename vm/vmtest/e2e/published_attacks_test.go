@@ -9,9 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // The published attacks on programs that take images from strangers, each as an
@@ -72,7 +71,7 @@ func TestPublishedAttacks(t *testing.T) {
 	s := harness.New(t)
 	s.Serve(archives)
 	for name, a := range attacks {
-		v := s.Settled(s.Create(s.Served(strings.ReplaceAll(name, " ", ""), a.archive).Body(harness.Small(nil))).ID)
+		v := s.WaitSettled(s.Create(s.ImageOf(strings.ReplaceAll(name, " ", ""), a.archive).Body(harness.SmallVM(nil))).ID)
 		if v.Error == nil || v.Error.Code != a.want {
 			t.Errorf("%s: got %s, %+v, want %s", name, v.Phase, v.Error, a.want)
 			continue

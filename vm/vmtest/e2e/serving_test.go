@@ -16,9 +16,8 @@ import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // served runs a daemon that is reached in another way than a harness's.
@@ -108,7 +107,7 @@ func TestTLSAndTokensWithCurl(t *testing.T) {
 	}
 	write(renewed)
 	harness.Must(t, syscall.Kill(d.PID(), syscall.SIGHUP))
-	for deadline := time.Now().Add(harness.Patience); !strings.Contains(d.Log(), "reloaded the log file") && time.Now().Before(deadline); {
+	for deadline := time.Now().Add(harness.Timeout); !strings.Contains(d.Log(), "reloaded the log file") && time.Now().Before(deadline); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if got := get(old); !strings.HasSuffix(got, "401") {
@@ -139,8 +138,8 @@ func certificate(t *testing.T, cert, key string) {
 func TestOperatingWhileVMwareHangs(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
-	v := w.Ready(w.Create(w.Image(harness.TinyVM).Body(harness.Small(nil))).ID)
-	client := http.Client{Timeout: harness.Patience}
+	v := w.WaitReady(w.Create(w.Image(harness.TinyVM).Body(harness.SmallVM(nil))).ID)
+	client := http.Client{Timeout: harness.Timeout}
 	get := func(path string) string {
 		t.Helper()
 		res, err := client.Get(w.URL + path)
@@ -161,7 +160,7 @@ func TestOperatingWhileVMwareHangs(t *testing.T) {
 		}
 	}
 	w.set("hang.Vix_GetProperties", "")
-	for deadline := time.Now().Add(harness.Patience); !strings.Contains(get("/metrics"), `osx_builder_vms{phase="ready",status="powered-on"} 1`); {
+	for deadline := time.Now().Add(harness.Timeout); !strings.Contains(get("/metrics"), `osx_builder_vms{phase="ready",status="powered-on"} 1`); {
 		if time.Now().After(deadline) {
 			t.Fatalf("VMware answers again, and the metrics tell %s", get("/metrics"))
 		}

@@ -12,34 +12,35 @@ import (
 	"sync"
 )
 
-// Site is a web site on loopback that serves images and receives callbacks.
+// Site is a web server on the loopback address that serves images and receives
+// callbacks.
 type Site struct {
 	URL       string
-	Callbacks chan Callback // what arrived at CallbackURL
+	Callbacks chan Callback // the requests to CallbackURL
 
-	// Serve, where set, answers requests for images in place of the file
+	// Serve answers the requests for images if it is set, instead of the file
 	// server.
 	Serve func(w http.ResponseWriter, r *http.Request, file string)
 
-	server *httptest.Server
-	mu     sync.Mutex // guards gets
-	gets   map[string]int
+	server    *httptest.Server
+	mu        sync.Mutex // guards downloads
+	downloads map[string]int
 }
 
-// Callback is a callback's request.
+// Callback is the request of a callback.
 type Callback struct {
 	Header http.Header
 	Body   []byte
 }
 
-// NewSite serves the files of dir.
+// NewSite starts a server for the files of dir.
 func NewSite(dir string) *Site {
-	s := &Site{Callbacks: make(chan Callback, 1000), gets: make(map[string]int)}
+	s := &Site{Callbacks: make(chan Callback, 1000), downloads: make(map[string]int)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/{file}", func(w http.ResponseWriter, r *http.Request) {
 		file := r.PathValue("file")
 		s.mu.Lock()
-		s.gets[file]++
+		s.downloads[file]++
 		s.mu.Unlock()
 		if s.Serve != nil {
 			s.Serve(w, r, filepath.Join(dir, file))
@@ -61,20 +62,20 @@ func NewSite(dir string) *Site {
 	return s
 }
 
-// Close ends the site.
+// Close stops the server.
 func (s *Site) Close() { s.server.Close() }
 
-// ImageURL is where a file is served.
+// ImageURL returns the URL of a file.
 func (s *Site) ImageURL(file string) string { return s.URL + "/images/" + file }
 
-// CallbackURL is where callbacks are received.
+// CallbackURL returns the URL for callbacks.
 func (s *Site) CallbackURL() string { return s.URL + "/callback" }
 
-// Gets is how often a file was asked for.
-func (s *Site) Gets(file string) int {
+// Downloads returns the number of requests for a file.
+func (s *Site) Downloads(file string) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.gets[file]
+	return s.downloads[file]
 }
 
 // SHA256 returns a file's checksum in hex.

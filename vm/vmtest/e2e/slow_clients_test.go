@@ -27,7 +27,7 @@ const (
 
 	// honestTime is how soon an honest client has its answer: the daemon makes
 	// a place for it at once, so this only leaves room for a busy machine.
-	honestTime = harness.Patience
+	honestTime = harness.Timeout
 )
 
 // Ten thousand connections that say nothing, or a header or a body byte by

@@ -92,15 +92,15 @@ func TestSoak(t *testing.T) {
 	fresh := countGoroutines(s)
 	s.Start()
 	round := func() {
-		v := s.Create(i.Body(harness.Small(map[string]any{"callback_url": s.Site.CallbackURL(), "expires_in": "1h"})))
-		bad := s.Create(i.Body(harness.Small(map[string]any{"image": map[string]string{
+		v := s.Create(i.Body(harness.SmallVM(map[string]any{"callback_url": s.Site.CallbackURL(), "expires_in": "1h"})))
+		bad := s.Create(i.Body(harness.SmallVM(map[string]any{"image": map[string]string{
 			"url": s.Site.ImageURL("none"), "checksum": strings.Repeat("1", 64), "checksum_type": "sha256",
 		}})))
-		cancelled := s.Create(i.Body(harness.Small(nil)))
+		cancelled := s.Create(i.Body(harness.SmallVM(nil)))
 		s.Destroy(cancelled.ID)
-		s.Ready(v.ID)
-		s.Settled(bad.ID)
-		s.Callback()
+		s.WaitReady(v.ID)
+		s.WaitSettled(bad.ID)
+		s.NextCallback()
 		s.Destroy(v.ID)
 		s.Destroy(bad.ID)
 	}

@@ -17,11 +17,10 @@ import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // verifySignature lets the specification's own library judge.
@@ -67,7 +66,7 @@ func newPlainDaemon(t *testing.T, args ...string) *exec.Cmd {
 // waitForText waits until a file has a text.
 func waitForText(t *testing.T, path, text string) {
 	t.Helper()
-	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), text) {
 			return
 		}
@@ -106,8 +105,8 @@ func TestStopInEachPhase(t *testing.T) {
 			if phase == vm.Downloading {
 				s.Site.Serve = func(_ http.ResponseWriter, r *http.Request, _ string) { <-r.Context().Done() }
 			}
-			v := s.Create(i.Body(harness.Small(nil)))
-			s.Until(v.ID, string(phase), func(v vm.VM) bool { return v.Phase == phase })
+			v := s.Create(i.Body(harness.SmallVM(nil)))
+			s.WaitUntil(v.ID, string(phase), func(v vm.VM) bool { return v.Phase == phase })
 			waited := make(chan string, 1)
 			go func() {
 				a, err := s.Do("GET", "/vms/"+v.ID+"?wait=1m", "", nil)
@@ -126,7 +125,7 @@ func TestStopInEachPhase(t *testing.T) {
 			open[0]()
 			open[1]()
 			s.Start()
-			s.Ready(v.ID)
+			s.WaitReady(v.ID)
 		})
 	}
 }
@@ -151,11 +150,11 @@ func TestStopWhileUnpacking(t *testing.T) {
 	}
 	harness.Must(t, z.Close())
 	s.Serve(map[string][]byte{"zeroes": b.Bytes()})
-	v := s.Create(s.Served("zeroes", b.Bytes()).Body(harness.Small(nil)))
-	s.Until(v.ID, "unpacking", func(v vm.VM) bool { return v.Phase == vm.Unpacking })
+	v := s.Create(s.ImageOf("zeroes", b.Bytes()).Body(harness.SmallVM(nil)))
+	s.WaitUntil(v.ID, "unpacking", func(v vm.VM) bool { return v.Phase == vm.Unpacking })
 	stopInOrder(s)
 	s.Start()
-	s.Until(v.ID, "unpacked", func(v vm.VM) bool {
+	s.WaitUntil(v.ID, "unpacked", func(v vm.VM) bool {
 		return v.Phase != vm.Accepted && v.Phase != vm.Downloading && v.Phase != vm.Unpacking
 	})
 	if v := s.Get(v.ID); v.Phase == vm.Failed {
@@ -171,9 +170,9 @@ func TestStopWhileOthersHang(t *testing.T) {
 	hung := make(chan struct{})
 	receiver := hangingReceiver(t, hung)
 	i := s.Image(harness.TinyVM)
-	v := s.Ready(s.Create(i.Body(harness.Small(map[string]any{"callback_url": receiver}))).ID)
+	v := s.WaitReady(s.Create(i.Body(harness.SmallVM(map[string]any{"callback_url": receiver}))).ID)
 	<-hung
-	harness.Must(t, syscall.Kill(s.QEMU(v.ID), syscall.SIGSTOP))
+	harness.Must(t, syscall.Kill(s.QEMUPID(v.ID), syscall.SIGSTOP))
 	first := s.Daemon
 	go func() { _, _ = first.Do("GET", "/vms/"+v.ID, "", nil) }() // hangs with the machine
 	stopInOrder(s)
@@ -209,7 +208,7 @@ func TestSystemdIsNotified(t *testing.T) {
 	s := harness.NewEnv(t, append(os.Environ(), "NOTIFY_SOCKET="+socket))
 	next := func() string {
 		t.Helper()
-		harness.Must(t, l.SetReadDeadline(time.Now().Add(harness.Patience)))
+		harness.Must(t, l.SetReadDeadline(time.Now().Add(harness.Timeout)))
 		b := make([]byte, 1000)
 		n, err := l.Read(b)
 		harness.Must(t, err)

@@ -10,13 +10,12 @@ import (
 	"strings"
 	"testing"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 	"osx-builder/vm/vmx"
 )
 
@@ -92,7 +91,7 @@ func TestVMwareLife(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
-	body := w.FirstExample(i, "1gib")
+	body := w.ExampleRequest(i, "1gib")
 	a, err := w.Do("POST", "/vms", "application/x-www-form-urlencoded", []byte(body))
 	harness.Must(t, err)
 	if got := fields(t, a.Body); a.Status != http.StatusAccepted || len(got) < 9 || !slices.Equal(got[:9], seedFields) {
@@ -103,13 +102,13 @@ func TestVMwareLife(t *testing.T) {
 	if v.Memory != "1gib" || v.CPUs != 2 || !v.LaunchGUI || v.IPAddress != "" || v.Status != "" || v.GuestOS != "" {
 		t.Errorf("POST: got %s", a.Body)
 	}
-	w.Ready(v.ID)
-	v = w.Until(v.ID, "reachable", func(v vm.VM) bool { return v.IPAddress != "" && v.ToolsStatus == vm.ToolsRunning })
+	w.WaitReady(v.ID)
+	v = w.WaitUntil(v.ID, "reachable", func(v vm.VM) bool { return v.IPAddress != "" && v.ToolsStatus == vm.ToolsRunning })
 	if v.Hypervisor != "vix" || v.Status != vm.PoweredOn || v.CPUs != 2 || v.Memory != "1.0gib" || v.GuestOS != "other5xlinux-64" ||
 		!strings.HasPrefix(v.IPAddress, "192.168.99.") || !strings.HasPrefix(v.MACAddress, "00:0c:29:") {
 		t.Errorf("GET: got %+v", v)
 	}
-	posted := w.Callback()
+	posted := w.NextCallback()
 	ignore := cmpopts.IgnoreFields(vm.VM{}, "Callback", "ToolsStatus", "IPAddress", "Addresses")
 	if diff := cmp.Diff(v, posted, ignore); diff != "" {
 		t.Errorf("the callback's document differs from GET's (-GET +callback):\n%s", diff)
@@ -159,14 +158,14 @@ func TestVMwareRecovery(t *testing.T) {
 	w := newVMware(t)
 	w.set("tools.ms", "-1")
 	w.set("ip.ms", "-1")
-	v := w.Create(w.Image(harness.TinyVM).Body(harness.Small(map[string]any{"callback_url": w.Site.CallbackURL()})))
-	w.Until(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
+	v := w.Create(w.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"callback_url": w.Site.CallbackURL()})))
+	w.WaitUntil(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
 	harness.Must(t, w.Kill())
 	w.set("tools.ms", "0")
 	w.set("ip.ms", "0")
 	w.Start()
-	before := w.Ready(v.ID)
-	if posted := w.Callback(); posted.ID != v.ID || posted.Phase != vm.Ready {
+	before := w.WaitReady(v.ID)
+	if posted := w.NextCallback(); posted.ID != v.ID || posted.Phase != vm.Ready {
 		t.Errorf("callback: got %+v, want the machine, ready", posted)
 	}
 	harness.Must(t, w.Kill())
@@ -195,16 +194,16 @@ func TestVMwareRefuses(t *testing.T) {
 		"a dialog waits": {"VixVM_PowerOn", "3028", vm.CodeHypervisor, "dialog"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := &vmware{w.In(t), w.control}
+			w := &vmware{w.WithT(t), w.control}
 			w.set("error."+c.call, c.code)
-			v := w.Settled(w.Create(i.Body(harness.Small(nil))).ID)
+			v := w.WaitSettled(w.Create(i.Body(harness.SmallVM(nil))).ID)
 			if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != c.want {
 				t.Fatalf("got phase %s with %+v, want failed with %s", v.Phase, v.Error, c.want)
 			}
 			wantParts(t, "its error", v.Error.Message, c.says, "(VIX error "+c.code+")")
 			w.set("error."+c.call, "")
 			w.Destroy(v.ID)
-			w.Destroy(w.Ready(w.Create(i.Body(harness.Small(nil))).ID).ID)
+			w.Destroy(w.WaitReady(w.Create(i.Body(harness.SmallVM(nil))).ID).ID)
 		})
 	}
 }
@@ -215,9 +214,9 @@ func TestVMwareUnreadable(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
-	locked, other := w.Create(i.Body(harness.Small(nil))), w.Create(i.Body(harness.Small(nil)))
-	w.Ready(locked.ID)
-	w.Ready(other.ID)
+	locked, other := w.Create(i.Body(harness.SmallVM(nil))), w.Create(i.Body(harness.SmallVM(nil)))
+	w.WaitReady(locked.ID)
+	w.WaitReady(other.ID)
 	for name, content := range map[string]string{
 		"error.Vix_GetProperties": "15 -1 " + locked.ID,
 		"hang.Vix_GetProperties":  locked.ID,
@@ -253,7 +252,7 @@ func TestVMwareInjection(t *testing.T) {
 		http.ServeFile(rw, r, filepath.Join(harness.BuildDir(w.T), harness.TinyVM))
 	}
 	keys := func(i e2e.Image) []string {
-		v := w.Ready(w.Create(i.Body(harness.Small(nil))).ID)
+		v := w.WaitReady(w.Create(i.Body(harness.SmallVM(nil))).ID)
 		defer w.Destroy(v.ID)
 		return slices.Sorted(slices.Values(w.settings(v.ID).Keys()))
 	}

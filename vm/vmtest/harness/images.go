@@ -22,7 +22,7 @@ import (
 // TinyVM is the file name of the small guest's image.
 const TinyVM = "tinyvm.tar.gz"
 
-// Image is a guest image that make has built.
+// Image returns a guest image that make built.
 func (h *Harness) Image(file string) e2e.Image {
 	h.T.Helper()
 	sum, err := e2e.SHA256(Need(h.T, filepath.Join(BuildDir(h.T), file)))
@@ -30,22 +30,23 @@ func (h *Harness) Image(file string) e2e.Image {
 	return e2e.Image{URL: h.Site.ImageURL(file), SHA256: sum}
 }
 
-// Serve makes the site serve these archives by name, in place of build/.
+// Serve makes the site serve these archives by name, instead of the files of
+// [BuildDir].
 func (h *Harness) Serve(archives map[string][]byte) {
 	h.Site.Serve = func(w http.ResponseWriter, _ *http.Request, file string) {
 		_, _ = w.Write(archives[filepath.Base(file)])
 	}
 }
 
-// Served is an archive that the site serves under this name.
-func (h *Harness) Served(name string, archive []byte) e2e.Image {
+// ImageOf returns the image of an archive that the site serves by this name.
+func (h *Harness) ImageOf(name string, archive []byte) e2e.Image {
 	sum := sha256.Sum256(archive)
 	return e2e.Image{URL: h.Site.ImageURL(name), SHA256: hex.EncodeToString(sum[:])}
 }
 
-// FirstExample is the body of the first example in the project's description,
-// with its trailing comma.
-func (h *Harness) FirstExample(i e2e.Image, memory string) string {
+// ExampleRequest returns the body of the first example in the project's original
+// description, including its trailing comma.
+func (h *Harness) ExampleRequest(i e2e.Image, memory string) string {
 	return fmt.Sprintf(`{
 "cpus": 2,
 "memory": %q,
@@ -60,9 +61,10 @@ func (h *Harness) FirstExample(i e2e.Image, memory string) string {
 }`, memory, i.URL, i.SHA256, h.Site.CallbackURL())
 }
 
-// Small returns a request's fields that leave room for other machines on the
-// host, and time. More is added to them.
-func Small(more map[string]any) map[string]any {
+// SmallVM returns the fields of a request for a machine that leaves memory for
+// other machines and that may take long to boot. The fields in more are added or
+// replace them.
+func SmallVM(more map[string]any) map[string]any {
 	fields := map[string]any{"cpus": 1, "memory": "192mib", "tools_init_timeout": "2m"}
 	for k, v := range more {
 		fields[k] = v
@@ -70,18 +72,34 @@ func Small(more map[string]any) map[string]any {
 	return fields
 }
 
-// VMX is a .vmx with one disk.
+// VMX returns a .vmx file with one disk.
 func VMX(disk string) string {
-	return fmt.Sprintf("config.version = \"8\"\nvirtualHW.version = \"19\"\nguestOS = \"other\"\nscsi0.present = \"TRUE\"\nscsi0.virtualDev = \"pvscsi\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"%s\"\n", disk)
+	return fmt.Sprintf(`config.version = "8"
+virtualHW.version = "19"
+guestOS = "other"
+scsi0.present = "TRUE"
+scsi0.virtualDev = "pvscsi"
+scsi0:0.present = "TRUE"
+scsi0:0.fileName = "%s"
+`, disk)
 }
 
-// Descriptor is a VMDK whose bytes are in another file: 8 sectors of it.
+// Descriptor returns a VMDK descriptor whose flat extent is 8 sectors of another
+// file.
 func Descriptor(extent string) string {
-	return fmt.Sprintf("# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"monolithicFlat\"\n\n# Extent description\nRW 8 FLAT \"%s\" 0\n", extent)
+	return fmt.Sprintf(`# Disk DescriptorFile
+version=1
+CID=fffffffe
+parentCID=ffffffff
+createType="monolithicFlat"
+
+# Extent description
+RW 8 FLAT "%s" 0
+`, extent)
 }
 
-// Archive is a tar.gz of these files: pairs of name and content. Content that
-// begins with "-> " makes a symbolic link.
+// Archive returns a tar.gz of these files, given as pairs of name and content.
+// Content that begins with "-> " makes a symbolic link.
 func Archive(t testing.TB, files ...string) []byte {
 	t.Helper()
 	var b bytes.Buffer
@@ -103,8 +121,8 @@ func Archive(t testing.TB, files ...string) []byte {
 	return b.Bytes()
 }
 
-// MemoryImages returns archives that differ, for the daemon whose machines are
-// files, by name. The one called bad-archive is none.
+// MemoryImages returns different image archives by name, for [MemoryDaemon]. The
+// one named bad-archive is not an archive.
 func MemoryImages(t testing.TB) map[string][]byte {
 	t.Helper()
 	images := map[string][]byte{"bad-archive": []byte("no archive")}
@@ -116,8 +134,8 @@ func MemoryImages(t testing.TB) map[string][]byte {
 	return images
 }
 
-// MakeWritable lets a folder with gold images, which are read-only, be removed
-// without root.
+// MakeWritable makes the folders below dir writable, so that a user other than
+// root can remove gold images, which are read-only.
 func MakeWritable(dir string) {
 	_ = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && e.IsDir() {
@@ -127,7 +145,7 @@ func MakeWritable(dir string) {
 	})
 }
 
-// FreePort returns a TCP port of loopback that nobody listens at.
+// FreePort returns a free TCP port of the loopback address.
 func FreePort(t testing.TB) int {
 	t.Helper()
 	_, port, err := net.SplitHostPort(FreeAddress(t))
@@ -137,8 +155,8 @@ func FreePort(t testing.TB) int {
 	return n
 }
 
-// FreeAddress returns a loopback address that nobody listens at. A daemon that
-// is started again can have it again.
+// FreeAddress returns a loopback address with a free TCP port, for a daemon that
+// must have the same address after a restart.
 func FreeAddress(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

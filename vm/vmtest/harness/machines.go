@@ -14,7 +14,7 @@ import (
 	"osx-builder/vm/vmtest/e2e"
 )
 
-// Create asks for a machine.
+// Create creates a machine and returns the document of the answer.
 func (h *Harness) Create(body []byte) vm.VM {
 	h.T.Helper()
 	v, _, err := h.VM("POST", "/vms", body, http.StatusAccepted)
@@ -22,25 +22,25 @@ func (h *Harness) Create(body []byte) vm.VM {
 	return v
 }
 
-// Settled waits until the machine is ready or failed.
-func (h *Harness) Settled(id string) vm.VM {
+// WaitSettled waits until the machine is ready or failed.
+func (h *Harness) WaitSettled(id string) vm.VM {
 	h.T.Helper()
-	v, _, err := h.VM("GET", "/vms/"+id+"?wait="+Patience.String(), nil, http.StatusOK)
+	v, _, err := h.VM("GET", "/vms/"+id+"?wait="+Timeout.String(), nil, http.StatusOK)
 	Must(h.T, err)
 	return v
 }
 
-// Ready waits until the machine is ready and runs.
-func (h *Harness) Ready(id string) vm.VM {
+// WaitReady waits until the machine is ready, and checks that it runs.
+func (h *Harness) WaitReady(id string) vm.VM {
 	h.T.Helper()
-	v := h.Settled(id)
+	v := h.WaitSettled(id)
 	if v.Phase != vm.Ready || v.Status != vm.PoweredOn {
 		h.T.Fatalf("got phase %s, status %s, error %+v, want ready and powered-on", v.Phase, v.Status, v.Error)
 	}
 	return v
 }
 
-// Get reads the machine.
+// Get returns the machine.
 func (h *Harness) Get(id string) vm.VM {
 	h.T.Helper()
 	v, _, err := h.VM("GET", "/vms/"+id, nil, http.StatusOK)
@@ -48,18 +48,18 @@ func (h *Harness) Get(id string) vm.VM {
 	return v
 }
 
-// Until reads the machine again and again until ok returns true. What says, for
-// the failure, what was waited for.
-func (h *Harness) Until(id, what string, ok func(vm.VM) bool) vm.VM {
+// WaitUntil polls the machine until ok returns true. The failure's message
+// contains what.
+func (h *Harness) WaitUntil(id, what string, ok func(vm.VM) bool) vm.VM {
 	h.T.Helper()
 	var v vm.VM
-	for deadline := time.Now().Add(Patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(Timeout); time.Now().Before(deadline); {
 		if v = h.Get(id); ok(v) {
 			return v
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
-	h.T.Fatalf("not %s within %v: %+v", what, Patience, v)
+	h.T.Fatalf("the machine is not %s within %v: %+v", what, Timeout, v)
 	return v
 }
 
@@ -70,22 +70,30 @@ func (h *Harness) Destroy(id string) {
 	Must(h.T, err)
 }
 
-// Page is the guest's own view of itself.
-func (h *Harness) Page(v vm.VM) map[string]string {
+// GuestPage returns what the guest's web page says about the guest.
+func (h *Harness) GuestPage(v vm.VM) map[string]string {
 	h.T.Helper()
-	page, err := e2e.Page(v, "/", Patience)
+	page, err := e2e.GuestPage(v, "/", Timeout)
 	Must(h.T, err)
 	return page
 }
 
-// Mark reads the mark on the guest's disk, or writes it if value is not empty.
-func (h *Harness) Mark(v vm.VM, value string) string {
+// ReadMark returns the mark on the guest's disk.
+func (h *Harness) ReadMark(v vm.VM) string {
 	h.T.Helper()
-	url := e2e.GuestURL(v, "/cgi-bin/mark")
-	if value != "" {
-		url += "?value=" + value
-	}
-	res, err := http.Get(url)
+	return h.mark(v, "")
+}
+
+// WriteMark writes a mark to the guest's disk and returns the mark that the
+// guest read back.
+func (h *Harness) WriteMark(v vm.VM, mark string) string {
+	h.T.Helper()
+	return h.mark(v, "?value="+mark)
+}
+
+func (h *Harness) mark(v vm.VM, query string) string {
+	h.T.Helper()
+	res, err := http.Get(e2e.GuestURL(v, "/cgi-bin/mark"+query))
 	Must(h.T, err)
 	defer res.Body.Close()
 	var b bytes.Buffer
@@ -94,30 +102,30 @@ func (h *Harness) Mark(v vm.VM, value string) string {
 	return strings.TrimSpace(b.String())
 }
 
-// Callback returns the next callback's document.
-func (h *Harness) Callback() (v vm.VM) {
+// NextCallback returns the document of the next callback.
+func (h *Harness) NextCallback() (v vm.VM) {
 	h.T.Helper()
 	select {
 	case c := <-h.Site.Callbacks:
 		Must(h.T, json.Unmarshal(c.Body, &v))
-	case <-time.After(Patience):
-		h.T.Fatalf("no callback within %v", Patience)
+	case <-time.After(Timeout):
+		h.T.Fatalf("no callback within %v", Timeout)
 	}
 	return v
 }
 
-// Machines counts the QEMU processes that run from the data folder.
-func (h *Harness) Machines() (n int) {
-	for _, trace := range e2e.Leftovers(h.Data) {
-		if strings.Contains(trace, "qemu") {
+// QEMUCount returns the number of QEMU processes of the data folder.
+func (h *Harness) QEMUCount() (n int) {
+	for _, leftover := range e2e.Leftovers(h.Data) {
+		if strings.Contains(leftover, "qemu") {
 			n++
 		}
 	}
 	return n
 }
 
-// QEMU returns the process ID of the machine's QEMU.
-func (h *Harness) QEMU(id string) int {
+// QEMUPID returns the process ID of the machine's QEMU.
+func (h *Harness) QEMUPID(id string) int {
 	h.T.Helper()
 	b, err := os.ReadFile(filepath.Join(h.Data, "vms", id, "pid"))
 	Must(h.T, err)

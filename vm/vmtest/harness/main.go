@@ -1,7 +1,7 @@
-// Package harness is what end-to-end tests share: the built daemon, started
-// and stopped as an operator does, an image server, a receiver of callbacks,
-// and the checks that hold for every test. Among them: nothing is left behind,
-// and a failure shows every log.
+// Package harness is what end-to-end tests share. It starts and stops the built
+// daemon as an operator does, serves images and receives callbacks. At the end
+// of every test it checks that nothing is left behind, and if the test failed
+// it shows every log.
 //
 // A package that uses it calls [Main] from its TestMain. As root on Linux, or with
 // sudo, its tests then run as root with a network and mounts of their own.
@@ -22,21 +22,21 @@ import (
 	"osx-builder/vm/vmtest/e2e"
 )
 
-// Patience is how long any wait of a test lasts before the test gives up. It
-// guards against hanging and measures nothing: what takes a second on an idle
-// host may take a minute on one that is busy and emulates.
-const Patience = 3 * time.Minute
+// Timeout bounds every wait of a test. It only ends tests that hang: a step that
+// takes a second on an idle host may take a minute on a busy host that emulates
+// the guest's processor.
+const Timeout = 3 * time.Minute
 
-// prebuilt names the environment variable with the folder of programs that
-// make has built for all packages. Without it, each package builds its own.
-const prebuilt = "OSX_BUILDER_TEST_PROGRAMS"
+// programsEnv is the environment variable with the folder of the programs that
+// make builds for all packages. If it is not set, each package builds its own.
+const programsEnv = "OSX_BUILDER_TEST_PROGRAMS"
 
-// programs is a temporary folder for what this process builds.
-var programs string
+// programsDir is a temporary folder for the programs that this process builds.
+var programsDir string
 
 // Main runs a package's tests and ends the process.
 func Main(m *testing.M) {
-	e2e.Launch()
+	e2e.ExecFiltered()
 	flag.Parse()
 	if _, err := e2e.Isolate(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
@@ -47,34 +47,34 @@ func Main(m *testing.M) {
 
 func run(m *testing.M) int {
 	var err error
-	if programs, err = os.MkdirTemp("", "osxb"); err != nil {
+	if programsDir, err = os.MkdirTemp("", "osxb"); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
-	defer os.RemoveAll(programs)
-	if err := os.Chmod(programs, 0o711); err != nil { // daemons of other users run from it
+	defer os.RemoveAll(programsDir)
+	if err := os.Chmod(programsDir, 0o711); err != nil { // daemons of other users run from it
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
 	return m.Run()
 }
 
-// Binary returns the path of the daemon, with the race detector and the VIX
-// driver in it.
+// Binary returns the path of the daemon with the race detector and the VIX
+// driver.
 func Binary(t testing.TB) string {
 	t.Helper()
 	return program(t, "osx-builder", ".", "-race", "-tags", "vix")
 }
 
-// PlainBinary returns the path of the daemon as go build makes it: without the
+// PlainBinary returns the path of the daemon as go build builds it: without the
 // race detector and without VIX support.
 func PlainBinary(t testing.TB) string {
 	t.Helper()
 	return program(t, "osx-builder-plain", ".")
 }
 
-// MemoryDaemon returns the path of the daemon whose machines are files, with
-// the race detector in it.
+// MemoryDaemon returns the path of the daemon with the in-memory driver and the
+// race detector.
 func MemoryDaemon(t testing.TB) string {
 	t.Helper()
 	return program(t, "memory-daemon", "./vm/vmtest/daemon", "-race")
@@ -86,26 +86,26 @@ func PlainMemoryDaemon(t testing.TB) string {
 	return program(t, "memory-daemon-plain", "./vm/vmtest/daemon")
 }
 
-// building makes sure that a program is built once.
-var building sync.Mutex
+// buildMutex ensures that a program is built once.
+var buildMutex sync.Mutex
 
-// program returns the path of a program: the one that make has built, or one
-// that is built now.
+// program returns the path of the program that make built. If make did not build
+// the programs, it builds this one.
 func program(t testing.TB, name, pkg string, flags ...string) string {
 	t.Helper()
-	if dir := os.Getenv(prebuilt); dir != "" {
+	if dir := os.Getenv(programsEnv); dir != "" {
 		return Need(t, filepath.Join(dir, name))
 	}
-	building.Lock()
-	defer building.Unlock()
-	path := filepath.Join(programs, name)
+	buildMutex.Lock()
+	defer buildMutex.Unlock()
+	path := filepath.Join(programsDir, name)
 	if _, err := os.Stat(path); err != nil {
 		build(t, path, pkg, flags...)
 	}
 	return path
 }
 
-// build builds a program as make does, but for the flags.
+// build builds a program as make does, with these flags.
 func build(t testing.TB, path, pkg string, flags ...string) {
 	t.Helper()
 	include := Path(t, "vm/vix/include")
@@ -144,17 +144,17 @@ func Must(t testing.TB, err error) {
 	}
 }
 
-// Without skips the test because something is missing. In CI it fails.
-func Without(t testing.TB, why string) {
+// Without skips the test because something is missing. In CI the test fails.
+func Without(t testing.TB, reason string) {
 	t.Helper()
 	if os.Getenv("CI") != "" {
-		t.Fatal(why)
+		t.Fatal(reason)
 	}
-	t.Skip(why)
+	t.Skip(reason)
 }
 
-// Need returns the path of a file that make test has built. A test that lacks
-// it is skipped, and fails in CI.
+// Need returns path if the file exists, and otherwise skips the test by
+// [Without]. The file is one that make test builds.
 func Need(t testing.TB, path string) string {
 	t.Helper()
 	if _, err := os.Stat(path); err != nil {
@@ -163,7 +163,8 @@ func Need(t testing.TB, path string) string {
 	return path
 }
 
-// BuildDir returns the folder with what make builds: guest images above all.
+// BuildDir returns the folder of the files that make builds, such as guest
+// images.
 func BuildDir(t testing.TB) string {
 	t.Helper()
 	return Path(t, "build")
@@ -177,13 +178,12 @@ func ReadFile(t testing.TB, path string) string {
 	return string(b)
 }
 
-// EnvInt returns the number in an environment variable, or standard if it is
-// not set.
-func EnvInt(t testing.TB, name string, standard int) int {
+// EnvInt returns the number in an environment variable, or def if it is not set.
+func EnvInt(t testing.TB, name string, def int) int {
 	t.Helper()
 	text := os.Getenv(name)
 	if text == "" {
-		return standard
+		return def
 	}
 	n, err := strconv.Atoi(text)
 	if err != nil {
