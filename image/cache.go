@@ -33,9 +33,9 @@ type Cache struct {
 	evicting sync.Mutex
 
 	mu      sync.Mutex // guards what follows; taken after gold
-	flights map[Sum]*flight
+	groups map[Sum]*fetchGroup
 	closed  bool
-	running sync.WaitGroup // flights
+	running sync.WaitGroup // fetches
 }
 
 // Open opens the Cache in dir, which it creates if need be. What an earlier
@@ -47,7 +47,7 @@ func Open(dir string, o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: dir, opts: o, limits: o.Limits.withDefaults(), log: o.Log,
-		client: newClient(o.DialControl, o.CheckURL), holds: newHolds(), flights: map[Sum]*flight{},
+		client: newClient(o.DialControl, o.CheckURL), holds: newHolds(), groups: map[Sum]*fetchGroup{},
 	}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
@@ -72,7 +72,7 @@ func Open(dir string, o Options) (*Cache, error) {
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	c.closed = true
-	for _, f := range c.flights {
+	for _, f := range c.groups {
 		f.cancel(ErrClosed)
 	}
 	c.mu.Unlock()
@@ -109,7 +109,7 @@ func (c *Cache) Ensure(ctx context.Context, src Source, report func(Progress)) (
 			return Gold{}, err
 		}
 		gold, err = c.wait(ctx, f, src.URL, report)
-		if !errors.Is(err, errUnwanted) {
+		if !errors.Is(err, errNoWaiters) {
 			return gold, err
 		}
 	}

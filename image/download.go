@@ -28,21 +28,21 @@ type download struct {
 	fresh  bool // ask caches on the way for the server's own bytes
 	part   *part
 	limits Limits
-	room   func(need int64) error // refuses bytes for which there is no space
+	checkSpace   func(need int64) error // refuses bytes for which there is no space
 	meter  *meter
 	log    *slog.Logger
 
 	heard time.Time // when the last byte came; at first, when the download began
 }
 
-// passingError is an error that the next try may not meet.
-type passingError struct {
+// retryableError is an error that the next try may not meet.
+type retryableError struct {
 	err   error
 	after time.Duration // what the server asked to wait, or 0
 }
 
-func (e *passingError) Error() string { return e.err.Error() }
-func (e *passingError) Unwrap() error { return e.err }
+func (e *retryableError) Error() string { return e.err.Error() }
+func (e *retryableError) Unwrap() error { return e.err }
 
 // run downloads until the archive is whole and proven. It tries again after
 // what may pass. errStartOver means that the bytes in the part are not those
@@ -63,8 +63,8 @@ func (d *download) fill() error {
 	for tries := 0; !d.complete(); {
 		before := d.part.size
 		err := d.request()
-		var passing *passingError
-		if err == nil || !errors.As(err, &passing) {
+		var retry *retryableError
+		if err == nil || !errors.As(err, &retry) {
 			return err
 		}
 		if tries++; d.part.size > before {
@@ -73,14 +73,14 @@ func (d *download) fill() error {
 		if d.part.size > 0 && d.proven() {
 			return nil // all that was wrong was the length that the server told
 		}
-		wait := max(passing.after, d.backoff(tries))
+		wait := max(retry.after, d.backoff(tries))
 		switch {
 		case wait >= d.patience():
-			return d.giveUp(ErrStalled, passing, fmt.Sprintf("no byte comes within %v", d.limits.Idle))
+			return d.giveUp(ErrStalled, retry, fmt.Sprintf("no byte comes within %v", d.limits.Idle))
 		case tries >= d.limits.Tries:
-			return d.giveUp(ErrDownload, passing, fmt.Sprintf("%d more tries brought nothing", tries-1))
+			return d.giveUp(ErrDownload, retry, fmt.Sprintf("%d more tries brought nothing", tries-1))
 		}
-		d.log.Warn("image download interrupted", "url", PublicURL(d.url), "error", reason(passing.err), "bytes", d.part.size, "retry_in", wait)
+		d.log.Warn("image download interrupted", "url", PublicURL(d.url), "error", reason(retry.err), "bytes", d.part.size, "retry_in", wait)
 		select {
 		case <-time.After(wait):
 		case <-d.ctx.Done():
@@ -94,7 +94,7 @@ func (d *download) fill() error {
 func (d *download) patience() time.Duration { return d.limits.Idle - time.Since(d.heard) }
 
 // giveUp ends a download that another request may go on with.
-func (d *download) giveUp(kind error, last *passingError, why string) error {
+func (d *download) giveUp(kind error, last *retryableError, why string) error {
 	d.part.broken = true
 	return fail(kind, last.err, "downloading %s: %v, and %s; %s of %s are there and stay for the next request",
 		PublicURL(d.url), reason(last.err), why, size(d.part.size), size(d.part.origin.Total))
@@ -150,9 +150,9 @@ func (d *download) broken(ctx context.Context, err error) error {
 	case d.ctx.Err() != nil:
 		return context.Cause(d.ctx)
 	case context.Cause(ctx) == errStalled:
-		return &passingError{err: fmt.Errorf("%w for %v", errStalled, time.Since(d.heard).Round(time.Millisecond))}
-	case mayPass(err):
-		return &passingError{err: err}
+		return &retryableError{err: fmt.Errorf("%w for %v", errStalled, time.Since(d.heard).Round(time.Millisecond))}
+	case retryable(err):
+		return &retryableError{err: err}
 	default:
 		return fail(ErrDownload, err, "downloading %s: %s", PublicURL(d.url), reason(err))
 	}
@@ -176,7 +176,7 @@ func (d *download) expect(res *http.Response, first, total int64) error {
 	if o.Total > d.limits.DownloadBytes {
 		return over(ErrArchiveTooLarge, "archive is over the limit of %s", humanize.IBytes(uint64(d.limits.DownloadBytes)))
 	}
-	if err := d.room(max(0, o.Total-first)); err != nil {
+	if err := d.checkSpace(max(0, o.Total-first)); err != nil {
 		return err
 	}
 	d.part.origin = o
@@ -187,7 +187,7 @@ func (d *download) expect(res *http.Response, first, total int64) error {
 // receive copies a body to the part until it ends, breaks or stalls.
 func (d *download) receive(ctx context.Context, body io.Reader, dog *time.Timer) error {
 	buf := make([]byte, 1<<20)
-	spend := ration{room: d.room}
+	budget := spaceBudget{check: d.checkSpace}
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
@@ -196,7 +196,7 @@ func (d *download) receive(ctx context.Context, body io.Reader, dog *time.Timer)
 			if d.part.size+int64(n) > d.limits.DownloadBytes {
 				return over(ErrArchiveTooLarge, "archive is over the limit of %s", humanize.IBytes(uint64(d.limits.DownloadBytes)))
 			}
-			if err := spend.take(int64(n)); err != nil {
+			if err := budget.reserve(int64(n)); err != nil {
 				return err
 			}
 			if _, err := d.part.Write(buf[:n]); err != nil {
@@ -207,7 +207,7 @@ func (d *download) receive(ctx context.Context, body io.Reader, dog *time.Timer)
 		}
 		switch {
 		case err == io.EOF && d.part.size < d.part.origin.Total:
-			return &passingError{err: errors.New("the server ended the transfer early")}
+			return &retryableError{err: errors.New("the server ended the transfer early")}
 		case err == io.EOF:
 			return nil
 		case err != nil:

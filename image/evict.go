@@ -75,7 +75,7 @@ func (c *Cache) evict(want int64) (bool, error) {
 
 // evictImage removes the least recently used image that no machine needs.
 func (c *Cache) evictImage(why string, keep Sum) (bool, error) {
-	trash, s, err := c.pick(keep)
+	trash, s, err := c.discardLeastRecent(keep)
 	if err != nil || trash == "" {
 		return false, err
 	}
@@ -86,8 +86,9 @@ func (c *Cache) evictImage(why string, keep Sum) (bool, error) {
 	return true, nil
 }
 
-// pick discards the image to evict and returns where it is now.
-func (c *Cache) pick(keep Sum) (string, Sum, error) {
+// discardLeastRecent moves the image to evict out of gold/ and returns where it
+// is now.
+func (c *Cache) discardLeastRecent(keep Sum) (string, Sum, error) {
 	c.gold.Lock()
 	defer c.gold.Unlock()
 	list, err := c.list()
@@ -105,7 +106,7 @@ func (c *Cache) pick(keep Sum) (string, Sum, error) {
 
 // evictPart removes a download unless somebody has just gone on with it.
 func (c *Cache) evictPart(s Sum, why string) (bool, error) {
-	f, trash, err := c.takePart(s)
+	f, trash, err := c.removeFromDownloads(s)
 	if err == nil && f == nil {
 		err = removeIfThere(trash)
 	}
@@ -115,7 +116,7 @@ func (c *Cache) evictPart(s Sum, why string) (bool, error) {
 	case f == nil:
 		c.log.Info("download evicted", "image", s, "reason", why)
 	}
-	return true, nil // with a flight: look again
+	return true, nil // a fetch has begun: look again
 }
 
 // RemoveDownload removes what is on disk of an image's download, for a caller
@@ -123,7 +124,7 @@ func (c *Cache) evictPart(s Sum, why string) (bool, error) {
 // image a machine needs, stays. One that is being stopped is waited for.
 func (c *Cache) RemoveDownload(ctx context.Context, s Sum) error {
 	for {
-		f, waiting := c.flight(s)
+		f, waiting := c.group(s)
 		switch {
 		case waiting > 0, f == nil && !exists(c.partPath(s)) && !exists(c.partPath(s)+".json"):
 			return nil
@@ -148,13 +149,13 @@ func (c *Cache) RemoveDownload(ctx context.Context, s Sum) error {
 	}
 }
 
-// takePart moves a download to where the next Open sweeps, and returns where
-// to: to unlink a large file takes long. One that is under way stays; its flight
-// is returned.
-func (c *Cache) takePart(s Sum) (f *flight, trash string, err error) {
+// removeFromDownloads moves a download to a place that the next Open sweeps and
+// returns that place, because unlinking a large file takes long. A download that
+// is under way stays, and its group is returned.
+func (c *Cache) removeFromDownloads(s Sum) (f *fetchGroup, trash string, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f := c.flights[s]; f != nil {
+	if f := c.groups[s]; f != nil {
 		return f, "", nil
 	}
 	trash = filepath.Join(c.dir, ".trash-"+s.String()+".part")
@@ -204,7 +205,7 @@ func (c *Cache) idleParts() ([]leftover, error) {
 	for _, f := range files {
 		name, ok := strings.CutSuffix(f.Name(), ".part")
 		s, err := FindSum(name)
-		if !ok || err != nil || c.flights[s] != nil || used[s] > 0 {
+		if !ok || err != nil || c.groups[s] != nil || used[s] > 0 {
 			continue
 		}
 		info, err := f.Info()

@@ -26,7 +26,7 @@ var errRefused = errors.New("the archive was refused")
 // fetch makes an image from one URL. What is left of the download stays on
 // disk only where it can be of use: after an interruption, or a transfer that
 // broke.
-func (c *Cache) fetch(f *flight, url string) (gold Gold, err error) {
+func (c *Cache) fetch(f *fetchGroup, url string) (gold Gold, err error) {
 	p, err := openPart(f.ctx, c.partPath(f.sum), f.sum)
 	if err != nil {
 		return Gold{}, err
@@ -57,7 +57,7 @@ func (c *Cache) fetch(f *flight, url string) (gold Gold, err error) {
 
 // attempt downloads, proves, unpacks, checks and publishes, in that order as
 // far as the result goes; the first three overlap.
-func (c *Cache) attempt(f *flight, url string, p *part, fresh bool) (Gold, error) {
+func (c *Cache) attempt(f *fetchGroup, url string, p *part, fresh bool) (Gold, error) {
 	staging, err := os.MkdirTemp(c.dir, ".staging-")
 	if err != nil {
 		return Gold{}, fmt.Errorf("unpacking: %w", diskError(err))
@@ -75,7 +75,7 @@ func (c *Cache) attempt(f *flight, url string, p *part, fresh bool) (Gold, error
 }
 
 // downloadAndUnpack fills staging while the archive arrives.
-func (c *Cache) downloadAndUnpack(f *flight, url string, p *part, fresh bool, staging string) (*tree, error) {
+func (c *Cache) downloadAndUnpack(f *fetchGroup, url string, p *part, fresh bool, staging string) (*tree, error) {
 	root, err := os.OpenRoot(staging)
 	if err != nil {
 		return nil, fmt.Errorf("unpacking: %w", err)
@@ -87,7 +87,7 @@ func (c *Cache) downloadAndUnpack(f *flight, url string, p *part, fresh bool, st
 	f.meter.set(Downloading, p.size, p.origin.Total)
 	d := &download{
 		ctx: ctx, client: c.client, url: url, agent: c.opts.UserAgent, fresh: fresh,
-		part: p, limits: c.limits, room: c.room, meter: f.meter, log: c.log,
+		part: p, limits: c.limits, checkSpace: c.checkSpace, meter: f.meter, log: c.log,
 	}
 	downloaded := make(chan error, 1)
 	go func() {
@@ -100,7 +100,7 @@ func (c *Cache) downloadAndUnpack(f *flight, url string, p *part, fresh bool, st
 
 	follower := p.follow(ctx, f.meter)
 	defer follower.close()
-	u := newUnpacker(ctx, root, c.limits, c.room)
+	u := newUnpacker(ctx, root, c.limits, c.checkSpace)
 	tree, unpackErr := u.unpack(follower)
 	if unpackErr == nil {
 		err := <-downloaded

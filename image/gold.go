@@ -56,7 +56,7 @@ func (c *Cache) publish(ctx context.Context, staging string, t *tree, url string
 	if err := settleFolders(staging); err != nil {
 		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
 	}
-	if err := c.enter(staging, p.sum); err != nil {
+	if err := c.moveToGold(staging, p.sum); err != nil {
 		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
 	}
 	c.trim(p.sum)
@@ -122,8 +122,8 @@ func settleFolders(dir string) error {
 	})
 }
 
-// enter renames a finished folder to its place below gold/.
-func (c *Cache) enter(staging string, s Sum) error {
+// moveToGold renames a finished folder to its place below gold/.
+func (c *Cache) moveToGold(staging string, s Sum) error {
 	c.gold.Lock()
 	defer c.gold.Unlock()
 	to := c.goldPath(s)

@@ -130,7 +130,7 @@ func (d *download) accept(res *http.Response) error {
 		}
 		return errStartOver
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
-		return &passingError{err: errors.New("the server answers " + res.Status), after: retryAfter(res.Header)}
+		return &retryableError{err: errors.New("the server answers " + res.Status), after: retryAfter(res.Header)}
 	default:
 		return fail(ErrDownload, nil, "downloading %s: the server answers %q, not 200; check the URL", PublicURL(d.url), res.Status)
 	}
@@ -201,9 +201,9 @@ func retryAfter(h http.Header) time.Duration {
 	return 0
 }
 
-// mayPass reports whether an error of a request is one that the next try may
+// retryable reports whether an error of a request is one that the next try may
 // not meet: all but those that say no for good.
-func mayPass(err error) bool {
+func retryable(err error) bool {
 	var denied *deniedError
 	var redirect *redirectError
 	var dns *net.DNSError

@@ -63,7 +63,7 @@ func (c *Cache) list() ([]Entry, error) {
 // Remove removes a gold image. ErrInUse means that a machine needs it,
 // ErrNotFound that it is not there.
 func (c *Cache) Remove(s Sum) error {
-	trash, err := c.takeAway(s)
+	trash, err := c.removeFromGold(s)
 	if err != nil {
 		return err
 	}
@@ -74,8 +74,9 @@ func (c *Cache) Remove(s Sum) error {
 	return nil
 }
 
-// takeAway moves an image that nobody needs out of gold/ and returns where to.
-func (c *Cache) takeAway(s Sum) (string, error) {
+// removeFromGold moves an image that nobody needs out of gold/ and returns where
+// it is now.
+func (c *Cache) removeFromGold(s Sum) (string, error) {
 	c.gold.Lock()
 	defer c.gold.Unlock()
 	used, err := c.holds.count()

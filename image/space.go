@@ -7,21 +7,21 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// rationBytes is how much is written between two looks at the free space.
-const rationBytes = 4 << 20
+// budgetBytes is how much is written between two looks at the free space.
+const budgetBytes = 4 << 20
 
-// ration asks for room once every rationBytes.
-type ration struct {
-	room func(need int64) error
+// spaceBudget checks the free space once every budgetBytes.
+type spaceBudget struct {
+	check func(need int64) error
 	left int64
 }
 
-func (r *ration) take(n int64) error {
+func (r *spaceBudget) reserve(n int64) error {
 	if r.left -= n; r.left > 0 {
 		return nil
 	}
-	r.left = rationBytes
-	return r.room(0)
+	r.left = budgetBytes
+	return r.check(0)
 }
 
 // diskSpace returns the bytes of dir's file system, and those of them that this
@@ -35,9 +35,9 @@ func diskSpace(dir string) (free, total int64, err error) {
 	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
 }
 
-// room makes sure that need bytes can be written without touching the host's
+// checkSpace makes sure that need bytes can be written without touching the host's
 // reserve. Images that nobody needs are evicted for that.
-func (c *Cache) room(need int64) error {
+func (c *Cache) checkSpace(need int64) error {
 	short, err := c.shortage(need)
 	if err != nil || short <= 0 {
 		return err

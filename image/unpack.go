@@ -24,7 +24,7 @@ type unpacker struct {
 	ctx    context.Context
 	root   *os.Root
 	limits Limits
-	spend  ration
+	budget spaceBudget
 	names  names
 	buf    []byte
 
@@ -35,9 +35,9 @@ type unpacker struct {
 	written int64 // bytes of tree.bytes that are no holes
 }
 
-func newUnpacker(ctx context.Context, root *os.Root, l Limits, room func(int64) error) *unpacker {
+func newUnpacker(ctx context.Context, root *os.Root, l Limits, checkSpace func(int64) error) *unpacker {
 	return &unpacker{
-		ctx: ctx, root: root, limits: l, spend: ration{room: room},
+		ctx: ctx, root: root, limits: l, budget: spaceBudget{check: checkSpace},
 		names: names{seen: map[string]spelling{}}, buf: make([]byte, 1<<20),
 	}
 }

@@ -104,5 +104,5 @@ func (u *unpacker) account(n int64) error {
 	if u.written > ratioFloor && u.written/int64(u.limits.Ratio) > u.archive.position() {
 		return over(ErrRatioTooHigh, "files have more than %d bytes for each byte of its archive, the limit for what is no bomb", u.limits.Ratio)
 	}
-	return u.spend.take(n)
+	return u.budget.reserve(n)
 }

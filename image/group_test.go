@@ -5,7 +5,7 @@ import (
 	"testing"
 )
 
-// A flight that has tried all its URLs takes nobody on whose URL it would not
+// A fetch that has tried all its URLs accepts no waiter whose URL it would not
 // try. The moment is too short to be met from outside the package.
 func TestAnEndingFlightTakesNobodyOn(t *testing.T) {
 	c, err := Open(t.TempDir(), Options{})
@@ -16,8 +16,8 @@ func TestAnEndingFlightTakesNobodyOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ending := &flight{sum: s, urls: []string{"http://127.0.0.1:1/first"}}
-	c.flights[s] = ending
+	ending := &fetchGroup{sum: s, urls: []string{"http://127.0.0.1:1/first"}}
+	c.groups[s] = ending
 	for _, want := range []bool{true, false} {
 		if url, ok := c.nextURL(ending); ok != want {
 			t.Fatalf("got %q, %v, want %v", url, ok, want)
@@ -29,10 +29,10 @@ func TestAnEndingFlightTakesNobodyOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	if f == ending || !slices.Equal(f.urls, []string{late.URL}) {
-		t.Errorf("joined a flight of %q, want a new one of %s", f.urls, late.URL)
+		t.Errorf("joined the fetch of %q, want a new one of %s", f.urls, late.URL)
 	}
 	c.leave(f)
-	c.unlist(ending) // as its goroutine does last
+	c.removeGroup(ending) // as its goroutine does last
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

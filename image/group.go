@@ -11,11 +11,11 @@ import (
 // reportEvery bounds how often a waiter is told the progress.
 const reportEvery = 250 * time.Millisecond
 
-// errUnwanted ends a flight that nobody waits for any more.
-var errUnwanted = errors.New("nobody waits for the image")
+// errNoWaiters ends a fetch that nobody waits for any more.
+var errNoWaiters = errors.New("nobody waits for the image")
 
-// flight is one image on its way, and all who wait for it.
-type flight struct {
+// fetchGroup is the fetch of one image and everyone who waits for it.
+type fetchGroup struct {
 	sum    Sum
 	ctx    context.Context
 	cancel context.CancelCauseFunc
@@ -23,7 +23,7 @@ type flight struct {
 	done   chan struct{} // closed when gold, err and errs are final
 
 	// Guarded by Cache.mu.
-	waiting int
+	waiters int
 	urls    []string // to try, in the order in which they came
 	tried   int      // of urls
 
@@ -32,22 +32,22 @@ type flight struct {
 	errs map[string]error // of each URL that was tried
 }
 
-// join returns the flight of a source's checksum, with the caller counted among
-// those who wait, and starts it if there is none.
-func (c *Cache) join(src Source) (*flight, error) {
+// join returns the fetch group of the checksum of a source, counts the caller among its
+// waiters, and starts the fetch if there is none.
+func (c *Cache) join(src Source) (*fetchGroup, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
 		return nil, ErrClosed
 	}
-	f := c.flights[src.Sum]
+	f := c.groups[src.Sum]
 	if f == nil {
-		f = &flight{sum: src.Sum, meter: newMeter(), done: make(chan struct{}), errs: map[string]error{}}
+		f = &fetchGroup{sum: src.Sum, meter: newMeter(), done: make(chan struct{}), errs: map[string]error{}}
 		f.ctx, f.cancel = context.WithCancelCause(context.Background())
-		c.flights[src.Sum] = f
-		c.running.Go(func() { c.fly(f) })
+		c.groups[src.Sum] = f
+		c.running.Go(func() { c.runGroup(f) })
 	}
-	f.waiting++
+	f.waiters++
 	for _, u := range f.urls {
 		if u == src.URL {
 			return f, nil
@@ -57,17 +57,17 @@ func (c *Cache) join(src Source) (*flight, error) {
 	return f, nil
 }
 
-// leave takes one waiter off. The last one stops the flight.
-func (c *Cache) leave(f *flight) {
+// leave removes one waiter. When the last one leaves, the fetch stops.
+func (c *Cache) leave(f *fetchGroup) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f.waiting--; f.waiting == 0 {
-		f.cancel(errUnwanted)
+	if f.waiters--; f.waiters == 0 {
+		f.cancel(errNoWaiters)
 	}
 }
 
 // wait reports the progress of f until it is done or ctx ends.
-func (c *Cache) wait(ctx context.Context, f *flight, url string, report func(Progress)) (Gold, error) {
+func (c *Cache) wait(ctx context.Context, f *fetchGroup, url string, report func(Progress)) (Gold, error) {
 	defer c.leave(f)
 	if report == nil {
 		report = func(Progress) {}
@@ -98,47 +98,47 @@ func (c *Cache) wait(ctx context.Context, f *flight, url string, report func(Pro
 	}
 }
 
-// flight returns the flight of an image, nil if there is none, and how many
-// wait for it.
-func (c *Cache) flight(s Sum) (f *flight, waiting int) {
+// group returns the fetch group of an image, or nil if there is none, and the number
+// of its waiters.
+func (c *Cache) group(s Sum) (f *fetchGroup, waiting int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if f = c.flights[s]; f != nil {
-		waiting = f.waiting
+	if f = c.groups[s]; f != nil {
+		waiting = f.waiters
 	}
 	return f, waiting
 }
 
-// nextURL returns a URL that was not tried yet. If there is none, the flight
-// ends, and takes nobody on any more whose URL would not be tried.
-func (c *Cache) nextURL(f *flight) (string, bool) {
+// nextURL returns a URL that was not tried yet. If there is none, the fetch
+// ends, and its group accepts no further waiter, whose URL would not be tried.
+func (c *Cache) nextURL(f *fetchGroup) (string, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if f.tried == len(f.urls) {
-		delete(c.flights, f.sum)
+		delete(c.groups, f.sum)
 		return "", false
 	}
 	f.tried++
 	return f.urls[f.tried-1], true
 }
 
-// unlist makes room for another flight of the same image, unless there is one.
-func (c *Cache) unlist(f *flight) {
+// removeGroup lets another fetch of the same image begin, unless one has begun.
+func (c *Cache) removeGroup(f *fetchGroup) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flights[f.sum] == f {
-		delete(c.flights, f.sum)
+	if c.groups[f.sum] == f {
+		delete(c.groups, f.sum)
 	}
 }
 
-// fly brings an image, from the first URL that works.
-func (c *Cache) fly(f *flight) {
+// runGroup fetches an image from the first URL that works.
+func (c *Cache) runGroup(f *fetchGroup) {
 	defer func() {
 		if f.err != nil && f.ctx.Err() != nil {
 			f.err = context.Cause(f.ctx)
 		}
 		f.cancel(nil)
-		c.unlist(f)
+		c.removeGroup(f)
 		close(f.done)
 	}()
 	defer func() {
