@@ -33,7 +33,7 @@ type Cache struct {
 	evicting sync.Mutex
 
 	mu      sync.Mutex // guards what follows; taken after gold
-	groups map[Sum]*fetchGroup
+	groups  map[Sum]*fetchGroup
 	closed  bool
 	running sync.WaitGroup // fetches
 }

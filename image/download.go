@@ -21,16 +21,16 @@ var (
 
 // download brings one URL into one part.
 type download struct {
-	ctx    context.Context
-	client *http.Client
-	url    string
-	agent  string
-	fresh  bool // ask caches on the way for the server's own bytes
-	part   *part
-	limits Limits
-	checkSpace   func(need int64) error // refuses bytes for which there is no space
-	meter  *meter
-	log    *slog.Logger
+	ctx        context.Context
+	client     *http.Client
+	url        string
+	agent      string
+	fresh      bool // ask caches on the way for the server's own bytes
+	part       *part
+	limits     Limits
+	checkSpace func(need int64) error // refuses bytes for which there is no space
+	meter      *meter
+	log        *slog.Logger
 
 	heard time.Time // when the last byte came; at first, when the download began
 }

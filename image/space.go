@@ -13,7 +13,7 @@ const budgetBytes = 4 << 20
 // spaceBudget checks the free space once every budgetBytes.
 type spaceBudget struct {
 	check func(need int64) error
-	left int64
+	left  int64
 }
 
 func (r *spaceBudget) reserve(n int64) error {
