@@ -65,8 +65,10 @@ BASH    := share/bash-completion/completions
 ZSH     := share/zsh/site-functions
 FISH    := share/fish/vendor_completions.d
 DOC     := share/doc/osx-builder
+DOCS    := CHANGELOG.md CONTRIBUTING.md LICENSE OPERATIONS.md README.md SECURITY.md \
+           $(sort $(shell find api callback config image vm -name README.md -not -path '*/testdata/*'))
 INSTALLED = bin/osx-builder $(UNIT) $(BASH)/osx-builder $(ZSH)/_osx-builder $(FISH)/osx-builder.fish \
-            $(addprefix $(DOC)/,README.md CHANGELOG.md LICENSE)
+            $(addprefix $(DOC)/,$(DOCS))
 to        = "$(DESTDIR)$(PREFIX)/$(1)"
 
 install: build ## install the program, its unit, completions and documents below PREFIX (/usr/local)
@@ -75,7 +77,7 @@ install: build ## install the program, its unit, completions and documents below
 install-files:
 	@for f in $(INSTALLED); do install -d -m 755 "$$(dirname "$(DESTDIR)$(PREFIX)/$$f")"; done
 	@install -m 755 "$(BINARY)" $(call to,bin/osx-builder)
-	@install -m 644 README.md CHANGELOG.md LICENSE $(call to,$(DOC))
+	@for f in $(DOCS); do install -m 644 $$f "$(DESTDIR)$(PREFIX)/$(DOC)/$$f"; done
 	@set -eo pipefail; "$(HOST_BINARY)" -print-unit $(if $(filter darwin,$(OS)),launchd,systemd) | \
 	  sed -e 's|^ExecStart=.*|ExecStart="$(PREFIX)/bin/osx-builder"|' \
 	      -e 's|<string>/.*/osx-builder</string>|<string>$(PREFIX)/bin/osx-builder</string>|' >$(call to,$(UNIT))
@@ -85,7 +87,8 @@ install-files:
 	@cd "$(DESTDIR)$(PREFIX)" && chmod 644 $(filter-out bin/osx-builder,$(INSTALLED))
 
 uninstall: ## remove what install installed; machines and images are kept
-	cd "$(DESTDIR)$(PREFIX)" && rm -f $(INSTALLED) && rmdir $(DOC) $(filter share/osx-builder/,$(dir $(UNIT)))
+	cd "$(DESTDIR)$(PREFIX)" && rm -f $(INSTALLED) && \
+	  find $(DOC) $(filter share/osx-builder/,$(dir $(UNIT))) -type d -empty -delete
 
 # nfpm 2.45 and later depend on modules that Go's proxy does not serve. It is not
 # a tool in go.mod, because it would add a hundred modules there.

@@ -2,57 +2,44 @@ package main_test
 
 import (
 	"bufio"
+	"crypto/sha1"
+	"crypto/sha256"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
 
-	"osx-builder/vm/vmtest/harness"
-
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
 )
 
-// exampleID is the machine of README's examples.
+// exampleID is the machine of the documents' examples.
 const exampleID = "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489"
 
-// TestReadme types what README tells a user to type, into one shell and in
-// order: from nothing to machines and back. Only what names other places is
-// replaced: the image, the callback, the daemon's port, the machine's id. Each
-// block of JSON that follows has the fields of what was printed, in order, and
-// the recipes for CI run as their jobs would.
-func TestReadme(t *testing.T) {
+// TestCommandsInDocuments types what the documents tell a user to type, into one shell
+// and in order: first README.md, from nothing to machines, last OPERATIONS.md,
+// which removes everything. Only what names other places is replaced: images,
+// callbacks, ports, the machine's id. Each block of JSON that follows has the
+// fields of what was printed, in order, and the recipes for CI run as their
+// jobs would. The blocks that need what a test does not have are left out; they
+// are listed in needs.
+func TestCommandsInDocuments(t *testing.T) {
 	harness.Need(t, filepath.Join("build", harness.TinyVM))
 	r := newReader(t)
-	blocks := readmeBlocks(t)
-	for i, b := range blocks {
-		switch {
-		case b.kind == "json" && b.file != "":
-			r.write(b.file, b.text)
-			r.write("ci/vm.json", b.text)
-		case b.kind == "yaml":
-			r.run(b.line, r.work, recipe(b.text))
-		case b.kind == "sh":
-			dir := r.work
-			if regexp.MustCompile(`(?m)^make `).MatchString(b.text) {
-				dir = r.source
-			}
-			r.ready(b.text)
-			out := r.run(b.line, dir, foreground(b.text))
-			if i+1 < len(blocks) && blocks[i+1].kind == "json" && blocks[i+1].file == "" {
-				sameFields(t, fmt.Sprintf("what README's line %d prints", b.line), out, blocks[i+1].text)
-				r.id = regexp.MustCompile(`"id": "([^"]+)"`).FindStringSubmatch(out)[1]
-			}
-			if strings.Contains(b.text, "-X DELETE") {
-				r.id = ""
-			}
+	all := documents(t)
+	last := slices.Index(all, "OPERATIONS.md")
+	for _, d := range slices.Concat(all[:last], all[last+1:], all[last:last+1]) {
+		if !t.Run(d, func(t *testing.T) { r.read(t, d) }) {
+			return // what follows builds on it
 		}
 	}
-	r.run(0, r.work, "wait")
+	r.run(block{document: "the end"}, r.work, "wait %osx-builder 2>/dev/null || true")
 	if left := e2e.Leftovers(filepath.Join(r.home, ".osx-builder")); len(left) > 0 {
 		t.Errorf("left behind: %s", strings.Join(left, ", "))
 	}
@@ -64,39 +51,64 @@ func TestReadme(t *testing.T) {
 	}
 }
 
-// block is a fenced one of README.
-type block struct {
-	kind, text string
-	line       int
-	file       string // that the text before says to write it to
-}
-
-func readmeBlocks(t *testing.T) (all []block) {
-	t.Helper()
-	var now *block
-	file, number := "", 0
-	for line := range strings.Lines(harness.ReadFile(t, "README.md")) {
-		number++
-		fence, isFence := strings.CutPrefix(strings.TrimRight(line, "\n"), "```")
+// read types the blocks of one document.
+func (r *reader) read(t *testing.T, document string) {
+	outer := r.t
+	r.t = t
+	defer func() { r.t = outer }()
+	all := blocks(t, document)
+	for i, b := range all {
 		switch {
-		case isFence && now == nil:
-			now = &block{kind: fence, line: number, file: file}
-		case isFence:
-			all = append(all, *now)
-			now, file = nil, ""
-		case now != nil:
-			now.text += line
-			if strings.HasPrefix(line, "$ ") {
-				t.Errorf("README, line %d: what a user types belongs into a block of sh, without a prompt", number)
+		case b.needs != "":
+		case b.kind == "json" && b.file != "":
+			r.write(b.file, b.text)
+			r.write("ci/vm.json", b.text)
+		case b.kind == "yaml":
+			r.run(b, r.work, recipe(b.text))
+		case b.kind == "sh":
+			dir := r.work
+			if regexp.MustCompile(`(?m)^make `).MatchString(b.text) {
+				dir = r.source
 			}
-		case strings.TrimSpace(line) != "":
-			file = ""
-			if m := regexp.MustCompile("into `([a-z.]+)`:$").FindStringSubmatch(strings.TrimSpace(line)); m != nil {
-				file = m[1]
+			r.ready(b)
+			out := r.run(b, dir, foreground(b.text))
+			if i+1 < len(all) && strings.HasPrefix(all[i+1].kind, "json") && all[i+1].file == "" {
+				r.compare(b, out, all[i+1])
+			}
+			if strings.Contains(b.text, "-X DELETE") {
+				r.id = ""
 			}
 		}
 	}
-	return all
+}
+
+// compare compares the fields of what a block printed with those of the block
+// after it. In one of jsonc, more fields may follow.
+func (r *reader) compare(b block, out string, shown block) {
+	r.t.Helper()
+	got, want := fieldNames(out), fieldNames(shown.text)
+	if shown.kind == "jsonc" {
+		got = got[:min(len(got), len(want))]
+	}
+	if !slices.Equal(got, want) {
+		r.t.Errorf("%s, line %d prints the fields %q, the document shows %q", b.document, b.line, got, want)
+	}
+	id := regexp.MustCompile(`"id": "([^"]+)"`).FindStringSubmatch(out)
+	if id == nil {
+		r.t.Fatalf("%s, line %d prints no machine: %s", b.document, b.line, out)
+	}
+	r.id = id[1]
+}
+
+// fieldNames lists the fields of an indented document, without those that
+// depend on the host's network.
+func fieldNames(text string) (names []string) {
+	for _, m := range regexp.MustCompile(`(?m)^ *"([a-z_]+)":`).FindAllStringSubmatch(text, -1) {
+		if !slices.Contains([]string{"addresses", "port_forwards", "host", "guest"}, m[1]) {
+			names = append(names, m[1])
+		}
+	}
+	return names
 }
 
 // recipe takes the commands out of a CI recipe. Those that install the Debian
@@ -111,23 +123,24 @@ func recipe(yaml string) string {
 	return commands
 }
 
-// ready makes a machine for a block that names the example's, where the last was
-// destroyed, and destroys the last before the daemon is stopped.
-func (r *reader) ready(text string) {
+// ready creates a machine for a block that names the example's, if the last one
+// was destroyed, and destroys the last one before the daemon is stopped.
+func (r *reader) ready(b block) {
+	between := block{document: "before " + b.document, line: b.line}
 	switch {
-	case strings.Contains(text, exampleID) && r.id == "":
-		r.id = strings.TrimSpace(r.run(0, r.work, "osx-builder create -f create.json --wait --field id"))
-	case strings.HasPrefix(text, "kill") && r.id != "":
-		r.run(0, r.work, "osx-builder delete "+r.id)
+	case strings.Contains(b.text, exampleID) && r.id == "":
+		r.id = strings.TrimSpace(r.run(between, r.work, "osx-builder create -f create.json --wait --field id"))
+	case strings.HasPrefix(b.text, "kill") && r.id != "":
+		r.run(between, r.work, "osx-builder delete "+r.id)
 	}
 }
 
-// foreground ends what follows a stream as Ctrl-C would. It runs beside the rest of a block the daemon that a user would run
-// in a terminal of its own, on other data than the one that is there, and stops
-// it at the block's end.
+// foreground ends what follows a stream as Ctrl-C would. A daemon that a user
+// would run in a terminal of its own runs beside the rest of the block, on
+// other data than the one that is there, and is stopped at the block's end.
 func foreground(text string) string {
 	text = regexp.MustCompile(`(?m)^curl -N .*$`).ReplaceAllString(text, `timeout 3 $0 || [ $$? = 124 ]`)
-	daemon := regexp.MustCompile(`(?m)^osx-builder -.*$`)
+	daemon := regexp.MustCompile(`(?m)^osx-builder .*-listen .*$`)
 	if !daemon.MatchString(text) {
 		return text
 	}
@@ -162,22 +175,27 @@ func newReader(t *testing.T) *reader {
 	harness.Must(t, os.MkdirAll(filepath.Join(r.work, "ci"), 0o755))
 	harness.Must(t, os.WriteFile(filepath.Join(home, "token"), []byte("0123456789abcdef\n"), 0o600))
 	port, other := fmt.Sprint(harness.FreePort(t)), fmt.Sprint(harness.FreePort(t))
+	r.prepareImages()
 	cert := exec.Command("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
 		"-addext", "subjectAltName=DNS:localhost", "-keyout", "key.pem", "-out", "cert.pem")
 	cert.Dir = r.work
 	if out, err := cert.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %v: %s", cert, err, out)
 	}
-	sum, err := e2e.SHA256(filepath.Join("build", harness.TinyVM))
+	archive, err := os.ReadFile(filepath.Join("build", harness.TinyVM))
 	harness.Must(t, err)
+	freeAddress := func() string { return fmt.Sprintf("127.0.0.1:%d", harness.FreePort(t)) }
 	r.replace = strings.NewReplacer(
 		"https://example.com/images/debian-12.tar.gz", r.site.ImageURL(harness.TinyVM),
-		"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", sum,
-		"http://ci.example.com/hooks/vm", r.site.CallbackURL(),
+		"9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08", fmt.Sprintf("%x", sha256.Sum256(archive)),
+		"https://github.com/hooklift/boxes/releases/download/coreos-dev-20141126/coreos_developer_vmware.tar.gz", r.site.ImageURL(harness.TinyVM),
+		"5cf00d380e28d02f30efaceafef7c7c8bdedae33", fmt.Sprintf("%x", sha1.Sum(archive)),
+		"http://foo.com/myscript", r.site.CallbackURL(), "http://ci.example.com/hooks/vm", r.site.CallbackURL(),
+		"127.0.0.1:12346", freeAddress(), "127.0.0.1:6060", freeAddress(), "127.0.0.1:8000", freeAddress(), "127.0.0.1:8001", freeAddress(),
 		"localhost:12345", "localhost:"+port,
 		"build.example.com:12345", "localhost:"+other, "build.example.com", "localhost", "0.0.0.0:12345", "0.0.0.0:"+other,
 		"/run/osx-builder.sock", filepath.Join(home, "sock"),
-		`"1gib"`, `"256mib"`, // leaves room for others on the host
+		`"1gib"`, `"256mib"`, "--memory 1gib", "--memory 256mib", // leaves room for others on the host
 	)
 	r.start(append(cleanEnv(),
 		"HOME="+home, "PATH="+filepath.Join(home, ".local/bin")+":"+os.Getenv("PATH"),
@@ -186,6 +204,23 @@ func newReader(t *testing.T) *reader {
 		"CURL_CA_BUNDLE="+filepath.Join(r.work, "cert.pem"),
 	))
 	return r
+}
+
+// prepareImages makes the folders that the examples pack: a machine of VMware
+// Workstation, and a copy of a Vagrant box without a network card.
+func (r *reader) prepareImages() {
+	r.t.Helper()
+	vmware, box := filepath.Join(r.home, "vmware/Debian 12"), filepath.Join(r.work, "box")
+	for _, dir := range []string{vmware, box} {
+		harness.Must(r.t, os.MkdirAll(dir, 0o755))
+		unpack := exec.Command("tar", "-xzf", filepath.Join("build", harness.TinyVM), "--strip-components=1", "-C", dir)
+		if out, err := unpack.CombinedOutput(); err != nil {
+			r.t.Fatalf("%v: %v: %s", unpack, err, out)
+		}
+	}
+	vmx := filepath.Join(box, "tinyvm.vmx")
+	without := regexp.MustCompile(`(?m)^ethernet0.*\n`).ReplaceAllString(harness.ReadFile(r.t, vmx), "")
+	harness.Must(r.t, os.WriteFile(vmx, []byte(without), 0o600))
 }
 
 // cleanEnv is this process's environment without what make leaves to the makes
@@ -234,7 +269,7 @@ func (r *reader) start(env []string) {
 }
 
 // run types a block and returns what it printed on standard output.
-func (r *reader) run(line int, dir, text string) string {
+func (r *reader) run(b block, dir, text string) string {
 	r.t.Helper()
 	text = r.replace.Replace(text)
 	if r.id != "" {
@@ -245,12 +280,12 @@ func (r *reader) run(line int, dir, text string) string {
 	select {
 	case <-r.done:
 	case <-r.ended:
-		r.t.Fatalf("README, line %d: the shell ended at\n%s\n%s%s", line, text, harness.ReadFile(r.t, r.stdout), harness.ReadFile(r.t, r.stderr))
+		r.t.Fatalf("%s, line %d: the shell ended at\n%s\n%s%s", b.document, b.line, text, harness.ReadFile(r.t, r.stdout), harness.ReadFile(r.t, r.stderr))
 	case <-time.After(5 * time.Minute):
-		r.t.Fatalf("README, line %d: not done within 5 minutes:\n%s\n%s%s", line, text, harness.ReadFile(r.t, r.stdout), harness.ReadFile(r.t, r.stderr))
+		r.t.Fatalf("%s, line %d: not done within 5 minutes:\n%s\n%s%s", b.document, b.line, text, harness.ReadFile(r.t, r.stdout), harness.ReadFile(r.t, r.stderr))
 	}
 	out := harness.ReadFile(r.t, r.stdout)
-	r.t.Logf("README, line %d (%v):\n%s\n%s", line, time.Since(began).Round(time.Millisecond), text, out)
+	r.t.Logf("%s, line %d (%v):\n%s\n%s", b.document, b.line, time.Since(began).Round(time.Millisecond), text, out)
 	return out
 }
 

@@ -141,21 +141,21 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// README documents exactly the existing metrics.
-func TestReadmeDocumentsMetrics(t *testing.T) {
+// OPERATIONS.md documents exactly the existing metrics.
+func TestDocumentedMetrics(t *testing.T) {
 	s := serveWithMetrics(t)
 	a := s.do("POST", "/vms", s.bodyWith("callback_url", `"`+s.receiver+`"`))
 	s.do("GET", a.header.Get("Location")+"?wait=1m", "")
 	<-s.called
-	readme, err := os.ReadFile("../README.md")
+	text, err := os.ReadFile("../OPERATIONS.md")
 	must(t, err)
-	documented := uniqueMatches(`osx_builder_\w+`, string(readme))
+	documented := uniqueMatches(`osx_builder_\w+`, string(text))
 	var existing []string
 	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !slices.Equal(existing, documented); time.Sleep(5 * time.Millisecond) {
 		existing = uniqueMatches(`(?m)^# HELP (osx_builder_\w+)`, s.scrape()) // the callback is counted after the receiver got it
 	}
 	if !slices.Equal(existing, documented) {
-		t.Errorf("the metrics are %q, README documents %q", existing, documented)
+		t.Errorf("the metrics are %q, OPERATIONS.md documents %q", existing, documented)
 	}
 }
 

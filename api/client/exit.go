@@ -7,7 +7,7 @@ import (
 	"net/http"
 )
 
-// The exit codes, for scripts. README documents them.
+// The exit codes, for scripts. README.md documents them.
 const (
 	exitOK           = 0
 	exitFailed       = 1   // the machine failed

@@ -47,7 +47,7 @@ func curl(t *testing.T, args ...string) string {
 	return string(out)
 }
 
-// README's way over a Unix socket, which is gone once the daemon is.
+// SECURITY.md's way over a Unix socket, which is gone once the daemon is.
 func TestUnixSocketWithCurl(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "api.sock")
@@ -74,7 +74,7 @@ func TestUnixSocketWithCurl(t *testing.T) {
 	})
 }
 
-// README's way with TLS and tokens: curl with the authority's certificate and
+// SECURITY.md's way with TLS and tokens: curl with the authority's certificate and
 // a token, of which SIGHUP takes over another.
 func TestTLSAndTokensWithCurl(t *testing.T) {
 	t.Parallel()
