@@ -74,7 +74,7 @@ func standardize(body []byte) ([]byte, error) {
 	if err == nil {
 		return plain, nil
 	}
-	reason := strings.TrimPrefix(err.Error(), "hujson: ")
+	reason := truncate(strings.TrimPrefix(err.Error(), "hujson: "))
 	if strings.Contains(reason, "after top-level value") {
 		return nil, &vm.Error{Code: codeTrailing, Message: "the body must be a single JSON object: " + reason, Err: err}
 	}
@@ -90,11 +90,11 @@ func decodeError(err error, t reflect.Type) error {
 	var typ *json.UnmarshalTypeError
 	if errors.As(err, &typ) {
 		if typ.Field == "" {
-			return &vm.Error{Code: vm.CodeInvalidField, Message: fmt.Sprintf("the body is a JSON %s; it must be an object", typ.Value)}
+			return &vm.Error{Code: vm.CodeInvalidField, Message: fmt.Sprintf("the body is a JSON %s; it must be an object", truncate(typ.Value))}
 		}
 		return &vm.Error{
 			Code: vm.CodeInvalidField, Field: typ.Field,
-			Message: fmt.Sprintf("%s is a JSON %s; it must be %s", typ.Field, typ.Value, jsonType(typ.Type)),
+			Message: fmt.Sprintf("%s is a JSON %s; it must be %s", typ.Field, truncate(typ.Value), jsonType(typ.Type)),
 		}
 	}
 	if name, ok := strings.CutPrefix(err.Error(), "json: unknown field "); ok {
@@ -102,11 +102,11 @@ func decodeError(err error, t reflect.Type) error {
 			name = unquoted
 		}
 		return &vm.Error{
-			Code: vm.CodeUnknownField, Field: name,
+			Code: vm.CodeUnknownField, Field: truncate(name),
 			Message: fmt.Sprintf("there is no field %s; the fields are %s", quote(name), strings.Join(fields(t, ""), ", ")),
 		}
 	}
-	return &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + err.Error(), Err: err}
+	return &vm.Error{Code: codeJSON, Message: "the body is not JSON: " + truncate(err.Error()), Err: err}
 }
 
 // jsonType names the JSON type of a Go type.

@@ -23,8 +23,8 @@ import (
 // validRequestID matches the X-Request-Id headers that the daemon accepts from clients.
 var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._:/+=-]{1,128}$`)
 
-// maxLogged is the largest number of bytes of a client's value that is logged.
-const maxLogged = 256
+// maxValue is the largest number of bytes of a client's value in the log and in errors.
+const maxValue = 256
 
 func requestID(r *http.Request) string { return vm.RequestID(r.Context()) }
 
@@ -54,12 +54,12 @@ func (a *api) logRequests(next http.Handler) http.Handler {
 	})
 }
 
-// truncate shortens a client's value for the log.
+// truncate shortens a client's value for the log and for errors.
 func truncate(s string) string {
-	if len(s) <= maxLogged {
+	if len(s) <= maxValue {
 		return s
 	}
-	return s[:maxLogged] + "..."
+	return strings.ToValidUTF8(s[:maxValue], "") + "..."
 }
 
 // withRoute records the path of the route that h serves.

@@ -233,7 +233,13 @@ func parseToolsTimeout(d time.Duration) (seconds int, err error) {
 	return int((d + time.Second - 1) / time.Second), nil
 }
 
-// fieldError says which field is invalid, with its value and what is valid.
+// maxShownValue is the largest number of bytes of an invalid value that an error shows.
+const maxShownValue = 200
+
+// fieldError says which field is wrong, with the start of the invalid value and what would be right.
 func fieldError(field, value, want string) *Error {
+	if len(value) > maxShownValue {
+		value = fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(value[:maxShownValue], ""), len(value))
+	}
 	return &Error{Code: CodeInvalidField, Field: field, Message: fmt.Sprintf("%s is %s; it must be %s", field, value, want)}
 }
