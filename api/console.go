@@ -32,7 +32,13 @@ func (a *api) console(w http.ResponseWriter, r *http.Request, p httprouter.Param
 		text = io.LimitReader(log, tail) // otherwise a guest that writes faster than the client reads would never end the answer
 	}
 	s := newStream(w, "text/plain; charset=utf-8")
-	if err := s.copy(text); errors.Is(err, vm.ErrSlow) {
+	if follow {
+		err = s.start()
+	}
+	if err == nil {
+		err = s.copy(text)
+	}
+	if errors.Is(err, vm.ErrSlow) {
 		a.Log.Warn("slow console reader disconnected", "request_id", requestID(r), "err", err)
 		panic(http.ErrAbortHandler) // a normal end would look like the end of the console
 	}

@@ -2,11 +2,13 @@ package api_test
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"osx-builder/api"
 	"osx-builder/vm"
 )
 
@@ -57,9 +59,21 @@ func TestConsole(t *testing.T) {
 	}
 }
 
+// A client that follows a console without output gets the answer's header at once.
+func TestFollowSilentConsole(t *testing.T) {
+	s := serve(t)
+	path, m := s.readyMachine()
+	res := s.open(path + "/console?follow=1") // returns once it has the header
+	must(t, s.driver.Say(m, "x"))
+	if b, err := io.ReadAll(io.LimitReader(res.Body, 1)); err != nil || string(b) != "x" {
+		t.Errorf("got %q, %v, want x", b, err)
+	}
+}
+
 // The answer to a client that reads too slowly breaks. It does not end normally, which would look like the whole console.
 func TestSlowConsoleReader(t *testing.T) {
-	s := serve(t)
+	log := &jsonLog{}
+	s := config{api: api.Options{Log: slog.New(slog.NewJSONHandler(log, nil))}}.serve(t)
 	path, m := s.readyMachine()
 	must(t, s.driver.Say(m, "x"))
 	res := s.open(path + "/console?follow=1")
@@ -68,5 +82,9 @@ func TestSlowConsoleReader(t *testing.T) {
 	must(t, s.driver.Say(m, strings.Repeat("x", vm.ConsoleKept+1)))
 	if _, err := io.ReadAll(res.Body); err == nil {
 		t.Error("the answer ended normally, want a broken connection")
+	}
+	s.Server.Close() // so that the log is complete
+	if strings.Contains(log.String(), "panic") {
+		t.Errorf("the slow reader is logged as a panic: %s", log)
 	}
 }

@@ -47,7 +47,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		return nil // the client has disconnected
 	}
 	for {
-		e, err := nextEvent(r.Context(), l)
+		e, err := nextEvent(r.Context(), l, only)
 		switch {
 		case r.Context().Err() != nil:
 			return nil
@@ -55,7 +55,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 			err = s.send(": keep-alive\n\n")
 		case errors.Is(err, vm.ErrSlow):
 			a.Log.Warn("slow event listener disconnected", "request_id", requestID(r), "err", err)
-		case err == nil && (only == "" || only == e.ID):
+		case err == nil:
 			err = s.send(eventText(l.EventID(), e))
 		}
 		if err != nil {
@@ -64,11 +64,20 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 	}
 }
 
-// nextEvent waits for the next event, at most until the next keep-alive is due.
-func nextEvent(ctx context.Context, l *vm.Listener) (vm.Event, error) {
+// nextEvent waits for the next event of the machine only, or of any machine if only is empty. It waits at most until the
+// next keep-alive is due. Events of other machines do not delay the keep-alive.
+func nextEvent(ctx context.Context, l *vm.Listener, only string) (vm.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, keepAliveInterval)
 	defer cancel()
-	return l.Next(ctx)
+	for {
+		e, err := l.Next(ctx)
+		if err != nil || only == "" || only == e.ID {
+			return e, err
+		}
+		if ctx.Err() != nil { // Next returns events that have already happened even after ctx has ended
+			return vm.Event{}, context.Cause(ctx)
+		}
+	}
 }
 
 func eventText(id string, e vm.Event) string {

@@ -26,6 +26,10 @@ var validRequestID = regexp.MustCompile(`^[A-Za-z0-9._:/+=-]{1,128}$`)
 // maxValue is the largest number of bytes of a client's value in the log and in errors.
 const maxValue = 256
 
+// statusClientClosedRequest is the status in the log and the metrics of a request whose client disconnected before the
+// answer. nginx uses the same number.
+const statusClientClosedRequest = 499
+
 func requestID(r *http.Request) string { return vm.RequestID(r.Context()) }
 
 // logRequests gives each request an ID, and logs and counts it.
@@ -45,6 +49,9 @@ func (a *api) logRequests(next http.Handler) http.Handler {
 		started := time.Now()
 		defer func() {
 			duration := time.Since(started)
+			if !rec.written && r.Context().Err() != nil {
+				rec.status = statusClientClosedRequest
+			}
 			a.Log.LogAttrs(context.Background(), slog.LevelInfo, "request",
 				slog.String("request_id", id), slog.String("method", truncate(r.Method)), slog.String("path", truncate(r.URL.Path)),
 				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", duration.Round(time.Microsecond)))
@@ -116,6 +123,9 @@ func (a *api) recoverPanics(next http.Handler) http.Handler {
 			p := recover()
 			if p == nil {
 				return
+			}
+			if p == http.ErrAbortHandler {
+				panic(p) // a handler breaks the connection on purpose
 			}
 			a.Log.Error("panic in a handler", "request_id", requestID(r), "panic", p, "stack", string(debug.Stack()))
 			if rec, ok := w.(*responseRecorder); ok && rec.written {

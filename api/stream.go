@@ -16,7 +16,7 @@ type stream struct {
 	conn *http.ResponseController
 }
 
-// newStream starts an answer of the content type.
+// newStream starts an answer of the content type. The header is sent with the first piece, or by [stream.start].
 func newStream(w http.ResponseWriter, contentType string) *stream {
 	h := w.Header()
 	h.Set("Content-Type", contentType)
@@ -26,6 +26,9 @@ func newStream(w http.ResponseWriter, contentType string) *stream {
 	w.WriteHeader(http.StatusOK)
 	return &stream{w, http.NewResponseController(w)}
 }
+
+// start sends the header. Otherwise a client of a stream without output would not know that its request was accepted.
+func (s *stream) start() error { return s.send("") }
 
 // copy sends everything that it reads from r, without delay.
 func (s *stream) copy(r io.Reader) error {
