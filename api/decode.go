@@ -33,7 +33,7 @@ func decode(w http.ResponseWriter, r *http.Request, v any) error {
 		return err
 	}
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if large := new(http.MaxBytesError); errors.As(err, &large) {
+	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
 		return &vm.Error{Code: codeBody, Message: fmt.Sprintf("the body is longer than %d bytes", large.Limit)}
 	}
 	if err != nil {
@@ -83,12 +83,10 @@ func standardize(body []byte) ([]byte, error) {
 
 // decodeError converts an error of package json to an error that names the field. t is the type that was decoded.
 func decodeError(err error, t reflect.Type) error {
-	var known *vm.Error
-	if errors.As(err, &known) {
+	if known, ok := errors.AsType[*vm.Error](err); ok {
 		return known
 	}
-	var typ *json.UnmarshalTypeError
-	if errors.As(err, &typ) {
+	if typ, ok := errors.AsType[*json.UnmarshalTypeError](err); ok {
 		if typ.Field == "" {
 			return &vm.Error{Code: vm.CodeInvalidField, Message: fmt.Sprintf("the body is a JSON %s; it must be an object", truncate(typ.Value))}
 		}

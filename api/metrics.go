@@ -115,11 +115,9 @@ func (m *Metrics) handler() http.Handler {
 
 // creationRefused counts a request that was refused and did not create a machine.
 func (m *Metrics) creationRefused(err error) {
-	var known *vm.Error
-	switch {
-	case errors.As(err, &known):
+	if known, ok := errors.AsType[*vm.Error](err); ok {
 		m.created(known.Code)
-	case !errors.Is(err, context.Canceled):
+	} else if !errors.Is(err, context.Canceled) {
 		m.created(vm.CodeInternal)
 	}
 }

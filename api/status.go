@@ -106,8 +106,8 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if errors.Is(err, context.Canceled) && r.Context().Err() != nil {
 		return // the client has disconnected
 	}
-	var known *vm.Error
-	if !errors.As(err, &known) {
+	known, ok := errors.AsType[*vm.Error](err)
+	if !ok {
 		known = &vm.Error{Code: vm.CodeInternal, Message: internalError(r)}
 	}
 	status, ok := statuses[known.Code]

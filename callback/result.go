@@ -34,9 +34,8 @@ type Result struct {
 
 // failure is the Result of an attempt that got no answer.
 func failure(u *url.URL, err error) Result {
-	var ue *url.Error
-	if errors.As(err, &ue) {
-		err = ue.Err // without the URL, whose query is nobody's business
+	if u, ok := errors.AsType[*url.Error](err); ok {
+		err = u.Err // without the URL, whose query is nobody's business
 	}
 	return Result{Err: fmt.Errorf("posting to %s: %s", public(u), short(err.Error()))}
 }

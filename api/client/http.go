@@ -129,11 +129,11 @@ func (c *apiClient) requestError(ctx context.Context, err error) error {
 		}
 		return errInterrupted
 	}
-	if u := new(url.Error); errors.As(err, &u) {
+	if u, ok := errors.AsType[*url.Error](err); ok {
 		err = u.Err // without the method and the URL
 	}
 	hint := "is the daemon running? use --host or OSX_BUILDER_HOST for another address"
-	if unknown := new(x509.UnknownAuthorityError); errors.As(err, unknown) {
+	if _, ok := errors.AsType[x509.UnknownAuthorityError](err); ok {
 		hint = "use --ca-cert to trust its certificate"
 	}
 	return &exitError{exitUnavailable, fmt.Errorf("no answer from %s: %w; %s", c.name, err, hint)}

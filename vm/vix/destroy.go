@@ -90,11 +90,10 @@ func (d *Driver) delete(ctx context.Context, h *hold, m vm.Machine) error {
 		h.close()
 		return nil
 	})
-	var vix *govix.Error
 	switch {
 	case err == nil:
 		return nil
-	case isCode(err, codeLocked, codeRunning) || !errors.As(err, &vix):
+	case isCode(err, codeLocked, codeRunning) || codeOf(err) == 0:
 		return err
 	}
 	locks, lockErr := locksIn(m.Dir)

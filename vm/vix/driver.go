@@ -95,7 +95,7 @@ func (d *Driver) connectWith(options int) error {
 	})
 	if err != nil {
 		message := err.Error()
-		if e := new(vm.Error); errors.As(err, &e) {
+		if e, ok := errors.AsType[*vm.Error](err); ok {
 			message = e.Message
 		}
 		return &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: d.path + " was opened, but " + message, Err: err}

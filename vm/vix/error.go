@@ -55,8 +55,7 @@ var hints = map[int]string{
 
 // codeOf returns VIX's code in err, or 0.
 func codeOf(err error) int {
-	var e *govix.Error
-	if errors.As(err, &e) {
+	if e, ok := errors.AsType[*govix.Error](err); ok {
 		return e.Code
 	}
 	return 0
@@ -70,8 +69,8 @@ func isCode(err error, codes ...int) bool {
 // explain makes of what VIX answered the error that a client may see. step is
 // what was tried, in the form "clone the image". Errors that are not VIX's pass.
 func explain(step string, err error) error {
-	var e *govix.Error
-	if !errors.As(err, &e) {
+	e, ok := errors.AsType[*govix.Error](err)
+	if !ok {
 		return err
 	}
 	message := fmt.Sprintf("VMware could not %s: %s (VIX error %d)", step, e.Text, e.Code)
@@ -105,8 +104,7 @@ func unanswered(step string, limit time.Duration) error {
 
 // unreadable makes of an error the one that a reader of the machine gets.
 func unreadable(err error) error {
-	var e *vm.Error
-	if errors.As(err, &e) && e.Code == vm.CodeHypervisor {
+	if e, ok := errors.AsType[*vm.Error](err); ok && e.Code == vm.CodeHypervisor {
 		return &vm.Error{Code: vm.CodeOpen, Message: e.Message, Err: err}
 	}
 	return err

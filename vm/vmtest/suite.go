@@ -225,8 +225,8 @@ func host(t *testing.T, h Harness) {
 	}
 	must(t, "Ready", d.Ready(h.context(t)))
 	for _, n := range []vm.NetworkType{vm.Bridged, vm.NAT, vm.HostOnly} {
-		var known *vm.Error
-		if err := d.Network(n); err != nil && (!errors.As(err, &known) || known.Code != vm.CodeNetworkUnavailable || known.Message == "") {
+		err := d.Network(n)
+		if known, ok := errors.AsType[*vm.Error](err); err != nil && (!ok || known.Code != vm.CodeNetworkUnavailable || known.Message == "") {
 			t.Errorf("Network(%s): got %v, want nil or a message with code %s", n, err, vm.CodeNetworkUnavailable)
 		}
 	}

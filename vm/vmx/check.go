@@ -62,8 +62,7 @@ type checker struct {
 
 // blame fills in where a refusal comes from, as far as err does not say.
 func (c *checker) blame(file, key, value string, err error) error {
-	refusal := (*CheckError)(nil)
-	if errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*CheckError](err); ok {
 		if refusal.Key == "" && key != "" {
 			refusal.File, refusal.Key, refusal.Value = file, key, value
 		}
@@ -92,7 +91,7 @@ func (c *checker) machine(f *File) error {
 	if h.NVRAM != "" {
 		_, err := c.resolve(c.vmx, "nvram", h.NVRAM)
 		// VMware makes the file anew where it is missing.
-		if refusal := (*CheckError)(nil); err != nil && (!errors.As(err, &refusal) || refusal.Hostile) {
+		if refusal, ok := errors.AsType[*CheckError](err); err != nil && (!ok || refusal.Hostile) {
 			return err
 		}
 	}

@@ -82,7 +82,7 @@ func ReadVMDK(root *os.Root, name string) (VMDK, error) {
 	default:
 		err = &CheckError{Hostile: true, Reason: "the file is " + kind.String() + ", not a VMDK; convert it to one"}
 	}
-	if refusal := (*CheckError)(nil); errors.As(err, &refusal) {
+	if refusal, ok := errors.AsType[*CheckError](err); ok {
 		refusal.File = name
 	} else if err != nil {
 		return VMDK{}, fmt.Errorf("reading %s: %w", name, err)
