@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // guestRun runs a command in a guest, by its agent, and returns what it wrote
@@ -22,7 +23,7 @@ func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) 
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	if err := conn.SetDeadline(time.Now().Add(30 * time.Second)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(harness.Timeout)); err != nil {
 		t.Fatal(err)
 	}
 	replies := bufio.NewReader(conn)
@@ -61,7 +62,7 @@ func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) 
 		ExitCode int
 		OutData  []byte `json:"out-data"`
 	}
-	until(t, 20*time.Second, "the end of "+strings.Join(argv, " "), func() bool {
+	until(t, harness.Timeout, "the end of "+strings.Join(argv, " "), func() bool {
 		ask("guest-exec-status", map[string]any{"pid": started.PID}, &status)
 		return status.Exited
 	})
@@ -79,4 +80,15 @@ func guestGet(t *testing.T, m vm.Machine, address string) (page string, ok bool)
 	// The wget of a static busybox does not work without the C library's files.
 	page, _ = guestRun(t, m, "/bin/sh", "-c", `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 "$0" "$1"`, host, port)
 	return page, page != ""
+}
+
+// guestAwait fetches a page that the guest is to get, and asks again until it
+// does.
+func guestAwait(t *testing.T, m vm.Machine, address string) (page string) {
+	t.Helper()
+	until(t, harness.Timeout, "an answer to the guest from "+address, func() (ok bool) {
+		page, ok = guestGet(t, m, address)
+		return ok
+	})
+	return page
 }

@@ -19,6 +19,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // The LAN that bridged machines are plugged into, with a DHCP server on it.
@@ -91,13 +92,13 @@ func TestGuestsOnBridges(t *testing.T) {
 		}
 	})
 	t.Run("nat guests reach each other, the host and the internet", func(t *testing.T) {
-		if page, _ := guestGet(t, nat[0].Machine, nat[3].ip.String()+":80"); !strings.Contains(page, nat[3].status.MAC) {
+		if page := guestAwait(t, nat[0].Machine, nat[3].ip.String()+":80"); !strings.Contains(page, nat[3].status.MAC) {
 			t.Errorf("got %q, want the other guest's page", page)
 		}
-		if who, _ := guestGet(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
+		if who := guestAwait(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
 			t.Errorf("the internet saw %q, want the host's %s", who, hostOutside)
 		}
-		if who, _ := guestGet(t, nat[2].Machine, h.gateway(t, nat[2])+host); who != nat[2].ip.String() {
+		if who := guestAwait(t, nat[2].Machine, h.gateway(t, nat[2])+host); who != nat[2].ip.String() {
 			t.Errorf("the host saw %q, want %s", who, nat[2].ip)
 		}
 	})
@@ -109,7 +110,7 @@ func TestGuestsOnBridges(t *testing.T) {
 		}
 	})
 	t.Run("hostonly reaches the host and no more", func(t *testing.T) {
-		if who, _ := guestGet(t, hostOnly.Machine, h.gateway(t, hostOnly)+host); who != hostOnly.ip.String() {
+		if who := guestAwait(t, hostOnly.Machine, h.gateway(t, hostOnly)+host); who != hostOnly.ip.String() {
 			t.Errorf("the host saw %q, want %s", who, hostOnly.ip)
 		}
 		for _, address := range []string{internetIP, nat[0].ip.String(), bridged.ip.String()} {
@@ -133,7 +134,7 @@ func TestGuestsOnBridges(t *testing.T) {
 		}
 		h.answers(t, victim)
 		h.become(t, thief, thief.ip)
-		if who, _ := guestGet(t, thief.Machine, home); who != thief.ip.String() {
+		if who := guestAwait(t, thief.Machine, home); who != thief.ip.String() {
 			t.Errorf("with its own address again: the host saw %q, want %s", who, thief.ip)
 		}
 	})
@@ -164,7 +165,7 @@ func TestGuestsOnBridges(t *testing.T) {
 		b := h.bridgeOf(t, nat[1])
 		h.run("nft", "add", "rule", "ip", "filter", "DOCKER-USER", "iifname", b, "accept")
 		h.run("nft", "add", "rule", "ip", "filter", "DOCKER-USER", "oifname", b, "ct", "state", "related,established", "accept")
-		if who, _ := guestGet(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
+		if who := guestAwait(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
 			t.Errorf("with the rules that the log names, the internet saw %q, want the host's %s", who, hostOutside)
 		}
 		h.run("nft", "flush", "chain", "ip", "filter", "DOCKER-USER")
@@ -182,7 +183,7 @@ func TestGuestsOnBridges(t *testing.T) {
 		if got := h.rules(t); got != rules {
 			t.Errorf("got rules\n%s\nwant those of before\n%s", got, rules)
 		}
-		if who, _ := guestGet(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
+		if who := guestAwait(t, nat[1].Machine, internetIP+":80"); who != hostOutside {
 			t.Errorf("the internet saw %q, want the host's %s", who, hostOutside)
 		}
 	})
@@ -191,11 +192,11 @@ func TestGuestsOnBridges(t *testing.T) {
 		killServer(t, h.data, "nat")
 		h.run("ip", "link", "del", h.bridgeOf(t, hostOnly))
 		h.dropRules(t)
-		until(t, time.Minute, "the guest's page", func() bool { return pageOf(hostOnly.ip) != "" })
+		until(t, harness.Timeout, "the guest's page", func() bool { return pageOf(hostOnly.ip) != "" })
 		if got := h.rules(t); got != rules {
 			t.Errorf("got rules\n%s\nwant those of before\n%s", got, rules)
 		}
-		if said, ok := guestRun(t, nat[0].Machine, busybox, "udhcpc", "-i", "eth0", "-n", "-q", "-s", "/bin/true"); !ok {
+		if said, ok := guestRun(t, nat[0].Machine, busybox, "udhcpc", "-i", "eth0", "-n", "-q", "-t", "60", "-s", "/bin/true"); !ok {
 			t.Errorf("a guest gets no lease any more: %s", said)
 		}
 	})
@@ -226,6 +227,11 @@ func TestGuestsOnBridges(t *testing.T) {
 func newHall(t *testing.T) *hall {
 	t.Helper()
 	h := &hall{rig: newRig(t), internet: newInternet(t)}
+	t.Cleanup(func() {
+		if t.Failed() {
+			h.show(t)
+		}
+	})
 	h.run("ip", "link", "add", lanBridge, "type", "bridge", "stp_state", "0")
 	h.run("ip", "addr", "add", lanHost+"/24", "dev", lanBridge)
 	h.run("ip", "link", "set", lanBridge, "up")
@@ -237,6 +243,23 @@ func newHall(t *testing.T) *hall {
 	h.bare = h.network(t)
 	h.reopen(t, false)
 	return h
+}
+
+// show prints what may say why a test failed: the host's network, and the logs
+// of the servers and of each machine.
+func (h *hall) show(t *testing.T) {
+	t.Helper()
+	t.Logf("the host's network:\n%s", h.network(t))
+	for _, pattern := range []string{"net/*/dnsmasq.log", "vms/*/serial.log", "vms/*/qemu.log"} {
+		files, err := filepath.Glob(filepath.Join(h.data, pattern))
+		if err != nil {
+			t.Error(err)
+		}
+		for _, f := range files {
+			text, err := os.ReadFile(f)
+			t.Logf("%s (%v):\n%s", f, err, text[max(0, len(text)-16<<10):])
+		}
+	}
 }
 
 // reopen is a restart of the daemon: the driver of before is forgotten as it
@@ -280,7 +303,7 @@ func (h *hall) boot(networks ...vm.NetworkType) {
 	starts.Wait()
 	for i := range h.guests {
 		g := &h.guests[i]
-		until(h.t, 90*time.Second, "the guest's agent and address", func() bool {
+		until(h.t, harness.Timeout, "the guest's agent and address", func() bool {
 			g.status = h.inspect(g.Machine)
 			return g.status.Tools == vm.ToolsRunning && g.status.IP != ""
 		})
@@ -296,7 +319,7 @@ func (h *hall) answers(t *testing.T, g guest) {
 		t.Errorf("got address %q, want %s", got, g.ip)
 	}
 	page := ""
-	until(t, 20*time.Second, "the guest's page", func() bool { page = pageOf(g.ip); return page != "" })
+	until(t, harness.Timeout, "the guest's page", func() bool { page = pageOf(g.ip); return page != "" })
 	if !strings.Contains(page, g.status.MAC) {
 		t.Errorf("got %q at %s, want the page of %s", page, g.ip, g.status.MAC)
 	}

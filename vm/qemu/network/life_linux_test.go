@@ -81,6 +81,14 @@ func servers(t *testing.T, l *lab) []string {
 	return pids
 }
 
+// awaitEnd waits until the dnsmasqs that were killed have ended.
+func awaitEnd(t *testing.T, l *lab) {
+	t.Helper()
+	if !until(func() bool { return len(servers(t, l)) == 0 }) {
+		t.Fatal("dnsmasq survives kill -9")
+	}
+}
+
 // compare complains of each trace that differs.
 func compare(t *testing.T, got, want map[string]string) {
 	t.Helper()
@@ -250,6 +258,9 @@ func repair(t *testing.T) {
 			before := traces(t, l)
 			delete(before, "processes")
 			host(t, c.damage[0], c.damage[1:]...)
+			if c.damage[0] == "kill" {
+				awaitEnd(t, l)
+			}
 			if err := l.Repair(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -482,6 +493,9 @@ func TestDetachFromDamage(t *testing.T) {
 			two, a2 := l.boot(t, network.NAT, 2)
 			bridge := strings.Fields(host(t, "ip", "-br", "link", "show", "type", "bridge"))[0]
 			host(t, "sh", "-c", c.damage, "sh", servers(t, l)[0], bridge)
+			if strings.HasPrefix(c.damage, "kill -9") {
+				awaitEnd(t, l)
+			}
 			if err := l.Detach(t.Context(), id(1)); err != nil {
 				t.Fatal(err)
 			}
