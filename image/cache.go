@@ -23,9 +23,10 @@ type Cache struct {
 	client *http.Client
 	holds  *holds
 
-	// gold guards the names below gold/: who hands an image out, puts one in
-	// place or takes one away holds it, so that nobody is handed an image that
-	// is being removed. It is held across a few renames and stats.
+	// gold guards the names below gold/. It is held to hand an image out, to put
+	// one in place and to remove one, so that no image is handed out while it is
+	// removed. It is held across a few renames and stats, never while files are
+	// read or folders walked.
 	gold sync.Mutex
 
 	// evicting is held by who makes room on the disk, so that two who are short

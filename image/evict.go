@@ -89,17 +89,19 @@ func (c *Cache) evictImage(why string, keep Sum) (bool, error) {
 // discardLeastRecent moves the image to evict out of gold/ and returns where it
 // is now.
 func (c *Cache) discardLeastRecent(keep Sum) (string, Sum, error) {
-	c.gold.Lock()
-	defer c.gold.Unlock()
-	list, err := c.list()
+	list, err := c.List()
 	if err != nil {
 		return "", Sum{}, err
 	}
 	for _, e := range list {
-		if e.InUse == 0 && e.Sum != keep {
-			trash, err := c.discard(e.Sum)
-			return trash, e.Sum, err
+		if e.InUse > 0 || e.Sum == keep {
+			continue
 		}
+		trash, err := c.removeFromGold(e.Sum)
+		if errors.Is(err, ErrInUse) || errors.Is(err, ErrNotFound) {
+			continue // since the list was made
+		}
+		return trash, e.Sum, err
 	}
 	return "", Sum{}, nil
 }

@@ -150,25 +150,25 @@ func (c *Cache) goldOf(r *record) Gold {
 	return Gold{Dir: dir, VMX: filepath.Join(dir, filepath.FromSlash(r.VMX))}
 }
 
-// lookup returns the image if it is there, and notes that it was used. An
+// lookup returns the image if it is there, and records that it was used. An
 // image that was changed on disk is an error: a clone of it would be a machine
 // that nobody asked for.
 func (c *Cache) lookup(s Sum) (Gold, bool, error) {
+	r, err := c.read(s)
+	if err == nil {
+		err = r.unchanged(c.goldPath(s)) // without the lock: it looks at every file
+	}
 	c.gold.Lock()
 	defer c.gold.Unlock()
-	r, err := c.read(s)
-	if errors.Is(err, fs.ErrNotExist) && !exists(c.goldPath(s)) {
-		return Gold{}, false, nil
-	}
-	if err == nil {
-		err = r.unchanged(c.goldPath(s))
+	if !exists(c.goldPath(s)) {
+		return Gold{}, false, nil // or it was removed meanwhile
 	}
 	if err != nil {
 		return Gold{}, false, fail(ErrInvalid, err, "the image %s was changed on this host's disk since it was checked (%v): remove the machines made from it and then the image, and it will be downloaded again", s, changeOf(err))
 	}
 	now := time.Now()
 	if err := os.Chtimes(c.goldPath(s), now, now); err != nil {
-		return Gold{}, false, fmt.Errorf("noting an image's use: %w", err)
+		return Gold{}, false, fmt.Errorf("recording the use of an image: %w", err)
 	}
 	return c.goldOf(r), true, nil
 }

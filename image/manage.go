@@ -23,15 +23,9 @@ type Entry struct {
 	InUse        int       // machines that hold it
 }
 
-// List returns the gold images, the least recently used first.
+// List returns the gold images, the least recently used first. An image that is
+// removed meanwhile may be missing.
 func (c *Cache) List() ([]Entry, error) {
-	c.gold.Lock()
-	defer c.gold.Unlock()
-	return c.list()
-}
-
-// list needs c.gold held.
-func (c *Cache) list() ([]Entry, error) {
 	used, err := c.holds.count()
 	if err != nil {
 		return nil, fmt.Errorf("listing images: %w", err)
@@ -51,7 +45,11 @@ func (c *Cache) list() ([]Entry, error) {
 			e.URL, e.ArchiveBytes, e.Bytes, e.DiskBytes, e.CreatedAt = r.URL, r.ArchiveBytes, r.Bytes, r.DiskBytes, r.CreatedAt
 		}
 		e.DiskBytes += c.derivedBytes(s)
-		if info, err := folder.Info(); err == nil {
+		info, err := folder.Info()
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
 			e.UsedAt = info.ModTime().UTC()
 		}
 		list = append(list, e)
@@ -122,7 +120,7 @@ func (c *Cache) derivedBytes(s Sum) (total int64) {
 	return total
 }
 
-// discard needs c.gold held.
+// discard moves an image out of gold/ and returns where it is now. c.gold is held.
 func (c *Cache) discard(s Sum) (string, error) {
 	trash, err := os.MkdirTemp(c.dir, ".trash-")
 	if err != nil {
