@@ -13,7 +13,7 @@ import (
 	"osx-builder/callback"
 )
 
-// post returns the header of one attempt to send body, signed with secrets.
+// post returns the header of an attempt to send body, signed with secrets.
 func post(t *testing.T, secrets [][]byte, body []byte) http.Header {
 	t.Helper()
 	var got http.Header
@@ -30,9 +30,8 @@ func post(t *testing.T, secrets [][]byte, body []byte) http.Header {
 	return got
 }
 
-// The public library accepts what we sign, for each of two keys, and refuses
-// another key and another body.
-func TestSignatureIsTheStandardOne(t *testing.T) {
+// The library of Standard Webhooks accepts the signatures with each of two keys, and refuses another key or body.
+func TestSignatureFollowsStandard(t *testing.T) {
 	const first, second = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 	var secrets [][]byte
 	for _, s := range []string{first, second} {
@@ -67,7 +66,7 @@ func TestSignatureIsTheStandardOne(t *testing.T) {
 	}
 }
 
-func TestSignatureHoldsForAnyBody(t *testing.T) {
+func TestSignatureOfAnyBody(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		secret := rapid.SliceOfN(rapid.Byte(), 24, 64).Draw(rt, "secret")
 		body := rapid.SliceOf(rapid.Byte()).Draw(rt, "body")
@@ -95,10 +94,10 @@ func TestParseSecret(t *testing.T) {
 		{"a line of a file", "  " + text(32) + "\r\n", 32, ""},
 		{"too short", text(23), 0, "24 to 64 bytes, not 23"},
 		{"too long", text(65), 0, "24 to 64 bytes, not 65"},
-		{"empty", "", 0, "begins with whsec_"},
+		{"empty", "", 0, "must begin with whsec_"},
 		{"only the prefix", "whsec_", 0, "24 to 64 bytes, not 0"},
-		{"no prefix", strings.TrimPrefix(text(32), "whsec_"), 0, "begins with whsec_"},
-		{"no padding", strings.TrimRight(text(32), "="), 0, "base64 with its padding"},
+		{"no prefix", strings.TrimPrefix(text(32), "whsec_"), 0, "must begin with whsec_"},
+		{"no padding", strings.TrimRight(text(32), "="), 0, "base64 with padding"},
 		{"two at once", text(33) + "\n" + text(33), 0, "base64"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -106,7 +105,7 @@ func TestParseSecret(t *testing.T) {
 			if tc.err != "" {
 				want(t, err, tc.err)
 				if len(tc.in) > 10 && strings.Contains(err.Error(), "+/v7") {
-					t.Errorf("got error %q, want nothing of the secret in it", err)
+					t.Errorf("got error %q, want no part of the secret in it", err)
 				}
 			} else if err != nil || !bytes.Equal(got, bytes.Repeat([]byte{0xfb}, tc.bytes)) {
 				t.Errorf("got %x, %v, want %d bytes of fb", got, err, tc.bytes)

@@ -13,7 +13,7 @@ import (
 	"osx-builder/callback"
 )
 
-func TestPostReadsTheStatus(t *testing.T) {
+func TestPostStatus(t *testing.T) {
 	for _, tc := range []struct {
 		code  int
 		after string
@@ -65,8 +65,8 @@ func TestPostReadsTheStatus(t *testing.T) {
 	}
 }
 
-// A date in Retry-After counts from now.
-func TestPostReadsADateToRetryAfter(t *testing.T) {
+// A date in Retry-After becomes a delay from now.
+func TestPostRetryAfterDate(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Retry-After", time.Now().Add(time.Hour).UTC().Format(http.TimeFormat))
 		w.WriteHeader(http.StatusServiceUnavailable)
@@ -77,10 +77,10 @@ func TestPostReadsADateToRetryAfter(t *testing.T) {
 	}
 }
 
-func TestPostSaysWhyNothingAnswered(t *testing.T) {
+func TestPostErrors(t *testing.T) {
 	closed := serve(t, nil)
 	closed.Close()
-	// The request is read first: what arrives before it is told in other words.
+	// The server reads the request first: garbage that arrives earlier causes another error.
 	garbage := raw(t, func(c net.Conn) {
 		_, _ = http.ReadRequest(bufio.NewReader(c))
 		_, _ = c.Write(bytes.Repeat([]byte("spam"), 1000))

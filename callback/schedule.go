@@ -5,39 +5,33 @@ import (
 	"time"
 )
 
-// Lifetime is how long a document is offered to its receiver.
+// Lifetime is how long a document is sent again before it is given up.
 const Lifetime = 24 * time.Hour
 
-// maxAttempts ends attempts where the clock does not: on a host whose clock
-// was set back, Lifetime can take years. With a clock that runs evenly a
-// document is offered about a dozen times.
+// maxAttempts bounds the attempts if the clock does not: on a host whose clock was set back, Lifetime can take years. If
+// the clock is right, there are about a dozen attempts.
 const maxAttempts = 20
 
-// pause returns how long to wait after the given number of attempts. The
-// receiver is often a CI job that lives for minutes, so the first tries come
-// close together.
-func pause(attempts int) time.Duration {
-	pauses := [...]time.Duration{
+// backoff returns how long to wait after the given number of attempts. The receiver is often a CI job that runs for
+// minutes, so the first attempts are close together.
+func backoff(attempts int) time.Duration {
+	delays := [...]time.Duration{
 		0, time.Second, 5 * time.Second, 30 * time.Second,
 		2 * time.Minute, 5 * time.Minute, 30 * time.Minute,
 		2 * time.Hour, 5 * time.Hour, 10 * time.Hour,
 	}
-	return pauses[min(max(attempts, 0), len(pauses)-1)]
+	return delays[min(max(attempts, 0), len(delays)-1)]
 }
 
-// Next says when to make the next attempt, after the given number of them, of
-// which r is the last one's Result: now if there was none, and then after
-// pauses that grow from a second to ten hours, each up to a fifth shorter or
-// longer so that many documents do not arrive as one. A receiver that asks for
-// a longer pause gets it.
+// Next returns the time of the next attempt after the given number of attempts, of which r is the last one's [Result].
+// The first attempt is due now. The delays then grow from a second to ten hours, each up to a fifth shorter or longer,
+// so that many documents do not arrive at once. If the receiver asked for a longer delay, Next returns that.
 //
-// The last attempt is made at most Lifetime after started, when the document
-// was first due, and then, or after a delivery or a 410, again is false. The
-// first attempt is always made, however late.
+// The last attempt is at most [Lifetime] after started, the time at which the document was first due. After it, or after
+// a delivery or a 410, again is false. The first attempt is always made, however late.
 //
-// The time is never further than Lifetime from now, wherever the clock stood
-// at started. A caller who keeps it over a restart should wait no longer than
-// that either, as the clock may have been set back meanwhile.
+// The returned time is at most Lifetime after now, whatever the clock was at started. A caller that keeps it across a
+// restart should not wait longer than that either, because the clock may have been set back meanwhile.
 func Next(attempts int, started, now time.Time, r Result) (at time.Time, again bool) {
 	if r.Delivered || r.Gone || attempts >= maxAttempts {
 		return time.Time{}, false
@@ -49,7 +43,7 @@ func Next(attempts int, started, now time.Time, r Result) (at time.Time, again b
 	if left <= 0 {
 		return time.Time{}, false
 	}
-	wait := time.Duration(float64(pause(attempts)) * (0.8 + 0.4*rand.Float64()))
+	wait := time.Duration(float64(backoff(attempts)) * (0.8 + 0.4*rand.Float64()))
 	wait = max(wait, min(r.RetryAfter, Lifetime))
 	return now.Add(min(wait, left)), true
 }

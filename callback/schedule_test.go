@@ -11,8 +11,8 @@ import (
 
 var started = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 
-func TestNextWaitsLongerEachTime(t *testing.T) {
-	for attempts, pause := range []time.Duration{
+func TestNextDelaysGrow(t *testing.T) {
+	for attempts, delay := range []time.Duration{
 		0, time.Second, 5 * time.Second, 30 * time.Second, 2 * time.Minute, 5 * time.Minute,
 		30 * time.Minute, 2 * time.Hour, 5 * time.Hour, 10 * time.Hour, 10 * time.Hour,
 	} {
@@ -24,10 +24,10 @@ func TestNextWaitsLongerEachTime(t *testing.T) {
 			}
 			least, most = min(least, at.Sub(started)), max(most, at.Sub(started))
 		}
-		if least < pause*8/10 || most > pause*12/10 {
-			t.Errorf("after %d attempts: got %v to %v, want within a fifth of %v", attempts, least, most, pause)
+		if least < delay*8/10 || most > delay*12/10 {
+			t.Errorf("after %d attempts: got %v to %v, want within a fifth of %v", attempts, least, most, delay)
 		}
-		if pause > 0 && most-least < pause*2/10 {
+		if delay > 0 && most-least < delay*2/10 {
 			t.Errorf("after %d attempts: got only %v to %v, want jitter", attempts, least, most)
 		}
 	}
@@ -45,14 +45,14 @@ func TestNextEnds(t *testing.T) {
 	}{
 		{"delivered", 1, 0, callback.Result{Delivered: true}, false, 0, 0},
 		{"gone", 1, 0, callback.Result{Gone: true}, false, 0, 0},
-		{"first attempt, after a long stop", 0, 48 * time.Hour, callback.Result{}, true, 0, 0},
+		{"first attempt, after a long downtime", 0, 48 * time.Hour, callback.Result{}, true, 0, 0},
 		{"a day old", 3, callback.Lifetime, callback.Result{}, false, 0, 0},
 		{"nearly a day old, one more attempt at the end", 9, 23 * time.Hour, callback.Result{}, true, time.Hour, time.Hour},
 		{"the receiver asks for more time", 1, 0, callback.Result{RetryAfter: time.Hour}, true, time.Hour, time.Hour},
 		{"the receiver asks for less time", 6, 0, callback.Result{RetryAfter: time.Second}, true, 24 * time.Minute, 36 * time.Minute},
 		{"the receiver asks for more than is left", 1, 20 * time.Hour, callback.Result{RetryAfter: callback.Lifetime}, true, 4 * time.Hour, 4 * time.Hour},
 		{"the clock was set back by years", 2, -10 * 365 * 24 * time.Hour, callback.Result{RetryAfter: 1 << 62}, true, 5 * time.Second, callback.Lifetime},
-		{"attempts without end", 20, 0, callback.Result{}, false, 0, 0},
+		{"the largest number of attempts", 20, 0, callback.Result{}, false, 0, 0},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			now := started.Add(tc.age)
@@ -67,9 +67,8 @@ func TestNextEnds(t *testing.T) {
 	}
 }
 
-// A receiver that never answers gets eleven to fourteen attempts, the last of
-// them exactly a day after the first.
-func TestNextSpansADay(t *testing.T) {
+// A receiver that never answers gets eleven to fourteen attempts, the last one exactly a day after the first.
+func TestNextCoversADay(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		now, attempts := started, 0
 		for {
@@ -89,9 +88,8 @@ func TestNextSpansADay(t *testing.T) {
 	})
 }
 
-// Whatever the clocks say, no wait is negative or longer than Lifetime, and
-// the attempts end.
-func TestNextSurvivesAnyClock(t *testing.T) {
+// With any clock, no wait is negative or longer than Lifetime, and the attempts end.
+func TestNextWithAnyClock(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		r := callback.Result{RetryAfter: time.Duration(rapid.Int64().Draw(rt, "retryAfter"))}
 		for attempts := 0; ; attempts++ {

@@ -1,8 +1,17 @@
 package callback
 
 import (
+	"encoding/base64"
+	"errors"
 	"fmt"
+	"strings"
 	"sync/atomic"
+)
+
+// The limits of Standard Webhooks for a secret, in bytes.
+const (
+	minSecret = 24
+	maxSecret = 64
 )
 
 // Secrets holds the keys that sign callbacks. With two secrets each callback has two signatures, so that receivers may
@@ -39,4 +48,21 @@ func (s *Secrets) Reload() error {
 	}
 	s.current.Store(&keys)
 	return nil
+}
+
+// ParseSecret reads a secret in the form of Standard Webhooks: "whsec_", then 24 to 64 bytes in base64. It ignores
+// spaces around the secret. Its errors contain nothing of the secret.
+func ParseSecret(s string) ([]byte, error) {
+	text, ok := strings.CutPrefix(strings.TrimSpace(s), "whsec_")
+	if !ok {
+		return nil, errors.New("a callback secret must begin with whsec_")
+	}
+	secret, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return nil, errors.New("the part of a callback secret after whsec_ must be base64 with padding")
+	}
+	if len(secret) < minSecret || len(secret) > maxSecret {
+		return nil, fmt.Errorf("a callback secret must have %d to %d bytes, not %d", minSecret, maxSecret, len(secret))
+	}
+	return secret, nil
 }

@@ -40,7 +40,7 @@ func TestSecretsReload(t *testing.T) {
 		want    string
 	}{
 		"unreadable":   {nil, errors.New("no such file"), "no such file"},
-		"not a secret": {[]string{secret("A"), "hunter2"}, nil, "begins with whsec_"},
+		"not a secret": {[]string{secret("A"), "hunter2"}, nil, "must begin with whsec_"},
 		"short":        {[]string{"whsec_QUJD"}, nil, "24 to 64"},
 	} {
 		lines, failure = c.lines, c.failure

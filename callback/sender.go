@@ -1,7 +1,5 @@
-// Package callback posts a JSON document to the URL that a client gave, and
-// says when to try again. It keeps nothing: the document, the count of
-// attempts and the time of the next one belong to the caller, who writes them
-// down and so carries them over a restart.
+// Package callback posts a JSON document to the URL that a client gave, and computes when to try again. It stores
+// nothing: the caller keeps the document, the number of attempts and the time of the next one, across restarts too.
 //
 // The requests follow Standard Webhooks 1.0.0.
 package callback
@@ -19,70 +17,62 @@ import (
 	"time"
 )
 
-// Timeout is how long one attempt may take, from the connection to the end of
-// the answer. Waiting for a place among the attempts under way comes on top.
+// Timeout is how long one attempt may take, from the connection to the end of the answer. The time that an attempt waits
+// before it starts does not count.
 const Timeout = 10 * time.Second
 
 const (
-	// maxInFlight is the bound on attempts under way where Options names none:
-	// each holds a connection and a document of some kilobytes, so that all of
-	// them together are a small part of a process's descriptors and memory.
+	// maxInFlight is the default of Options.MaxInFlight. An attempt needs a connection and a document of some kilobytes,
+	// so all of them together take a small part of the process's file descriptors and memory.
 	maxInFlight = 64
 
-	// maxInFlightPerHost is small so that it takes many slow receivers, not
-	// one, to fill all places. A build farm's one receiver still gets the
-	// callbacks of a burst several at a time.
+	// maxInFlightPerHost is small so that one slow receiver cannot use up maxInFlight. The only receiver of a build farm
+	// still gets several callbacks at a time.
 	maxInFlightPerHost = 4
 
-	// maxAnswer is how much of an answer's body is read, to use its
-	// connection again. What it says is of no interest.
+	// maxAnswer is how many bytes of an answer are read so that its connection can be used again. The body is ignored.
 	maxAnswer = 64 << 10
 )
 
-// Message is a document on its way to a receiver.
+// Message is a document and its receiver.
 type Message struct {
-	ID   string // the webhook-id header: the same at every attempt, of printable ASCII without dots
-	URL  string // absolute http or https URL; its user info becomes basic authentication
+	ID   string // the webhook-id header: the same at every attempt, printable ASCII without dots
+	URL  string // an absolute http or https URL; user info in it becomes basic authentication
 	Body []byte // a JSON document
 }
 
-// Options says how a Sender works. The zero Options is ready to use.
+// Options configures a [Sender]. The zero Options is ready to use.
 type Options struct {
-	// Secrets returns the keys that sign each attempt, one signature each, so
-	// that a receiver may know either key while one replaces the other. Nil,
-	// or an empty answer, leaves requests unsigned. It is called at every
-	// attempt, by several goroutines at once.
+	// Secrets returns the keys that sign an attempt, with one signature for each key. Requests are not signed if Secrets
+	// is nil or returns none. It is called at every attempt, possibly concurrently.
 	Secrets func() [][]byte
 
-	// DialControl, if set, sees each address that is about to be connected
-	// to, after its name was resolved, and refuses it by returning an error.
-	// Behind a Proxy the address is the proxy's.
+	// DialControl, if set, is called with each address before it is dialled, and refuses it by returning an error. With
+	// a Proxy the address is the proxy's.
 	DialControl func(network, address string, c syscall.RawConn) error
 
-	// Proxy names the proxy for a request, as http.Transport's field does.
-	// Nil goes to every receiver directly.
+	// Proxy returns the proxy for a request, like the field of http.Transport. If it is nil, no proxy is used.
 	Proxy func(*http.Request) (*url.URL, error)
 
-	// MaxInFlight bounds the attempts under way at once; 0 means 64.
+	// MaxInFlight bounds the concurrent attempts; 0 means 64.
 	MaxInFlight int
 
 	// UserAgent is sent with every request; "" means osx-builder.
 	UserAgent string
 
-	// Transport, if set, makes the requests. DialControl and Proxy are then
-	// its own affair.
+	// Transport, if set, makes the requests. DialControl and Proxy are not used then.
 	Transport http.RoundTripper
 }
 
-// A Sender makes attempts. Its methods may be called at once.
+// Sender posts messages. Its methods may be called concurrently.
 type Sender struct {
 	client    *http.Client
-	places    *places
+	limiter   *limiter
 	secrets   func() [][]byte
 	userAgent string
 }
 
-// New returns a Sender. It starts nothing.
+// New returns a Sender. It starts no goroutine.
 func New(o Options) *Sender {
 	s := &Sender{
 		client: &http.Client{
@@ -91,7 +81,7 @@ func New(o Options) *Sender {
 				return http.ErrUseLastResponse
 			},
 		},
-		places:    newPlaces(o.MaxInFlight),
+		limiter:   newLimiter(o.MaxInFlight),
 		secrets:   o.Secrets,
 		userAgent: o.UserAgent,
 	}
@@ -107,17 +97,15 @@ func New(o Options) *Sender {
 	return s
 }
 
-// transport returns the one that New uses where it is given none. It speaks
-// HTTP/1.1, where an attempt has its connection to itself.
+// transport returns the default transport. It uses HTTP/1.1, in which each attempt has a connection to itself.
 func transport(o Options) *http.Transport {
-	// A connection is set up apart from the request that wants it and does not
-	// end with that request's context: it needs time limits of its own.
+	// http.Transport dials outside the request's context, so dialling needs its own timeout.
 	dialer := net.Dialer{Timeout: Timeout, Control: o.DialControl}
 	return &http.Transport{
 		Proxy:                  o.Proxy,
 		DialContext:            dialer.DialContext,
 		TLSHandshakeTimeout:    Timeout,
-		DisableCompression:     true, // an answer of zeroes is not to unfold here
+		DisableCompression:     true, // a small answer must not become a large one
 		MaxResponseHeaderBytes: maxAnswer,
 		MaxIdleConns:           maxInFlight,
 		MaxIdleConnsPerHost:    maxInFlightPerHost,
@@ -125,19 +113,18 @@ func transport(o Options) *http.Transport {
 	}
 }
 
-// Post makes one attempt to deliver m. It waits for a place first: at most
-// four attempts go to one host and port at once, so that a slow receiver keeps
-// back its own callbacks and no others.
+// Post makes one attempt to deliver m. At most four attempts at one host and port run at once, so that a slow receiver
+// delays only its own callbacks; further ones wait.
 //
-// A cancelled ctx ends Post soon; Result.Err then wraps the context's cause,
-// and the receiver may or may not have got the document.
+// If ctx ends, Post returns soon. Result.Err then wraps the context's cause, and the receiver may or may not have
+// received the document.
 func (s *Sender) Post(ctx context.Context, m Message) Result {
 	r, err := http.NewRequest(http.MethodPost, m.URL, bytes.NewReader(m.Body))
 	if err != nil || r.URL.Hostname() == "" || (r.URL.Scheme != "http" && r.URL.Scheme != "https") {
-		// The text of err may hold a password: it stays here.
+		// err is not wrapped, because its text may contain a password.
 		return Result{Err: errors.New("posting the callback: its URL is not an absolute http or https URL")}
 	}
-	release, err := s.places.take(ctx, receiver(r.URL))
+	release, err := s.limiter.acquire(ctx, hostPort(r.URL))
 	if err != nil {
 		return interrupted(r.URL, err)
 	}
@@ -145,23 +132,22 @@ func (s *Sender) Post(ctx context.Context, m Message) Result {
 
 	attempt, cancel := context.WithTimeout(ctx, Timeout)
 	defer cancel()
-	s.head(r.Header, m, time.Now())
+	s.setHeader(r.Header, m, time.Now())
 	resp, err := s.client.Do(r.WithContext(attempt))
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
 		return interrupted(r.URL, context.Cause(ctx))
 	case attempt.Err() != nil:
-		return failure(r.URL, fmt.Errorf("no answer within %v", Timeout))
+		return failed(r.URL, fmt.Errorf("no answer within %v", Timeout))
 	default:
-		return failure(r.URL, err)
+		return failed(r.URL, err)
 	}
 	defer resp.Body.Close()
-	// The status has said all; a body that breaks off changes nothing.
+	// Only the status matters, so an error in the body does not.
 	_, _ = io.CopyN(io.Discard, resp.Body, maxAnswer)
-	return answer(r.URL, resp, time.Now())
+	return answered(r.URL, resp, time.Now())
 }
 
-// Close closes the connections that no attempt uses. It waits for none: an
-// attempt under way goes on and closes its own.
+// Close closes the idle connections. A running attempt continues and closes its own.
 func (s *Sender) Close() { s.client.CloseIdleConnections() }

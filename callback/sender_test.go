@@ -31,7 +31,7 @@ func serve(t *testing.T, h http.HandlerFunc) *httptest.Server {
 	return srv
 }
 
-func TestPostSendsTheDocument(t *testing.T) {
+func TestPostRequest(t *testing.T) {
 	type request struct {
 		Method, Path, Query, User, Password, Body string
 		Header                                    map[string]string
@@ -75,9 +75,8 @@ func TestPostSendsTheDocument(t *testing.T) {
 	}
 }
 
-// What a receiver sends after its status neither fails the delivery nor
-// costs more than 64 KiB.
-func TestPostBoundsTheAnswer(t *testing.T) {
+// The body of an answer neither fails the delivery nor is read beyond 64 KiB.
+func TestPostLimitsAnswer(t *testing.T) {
 	sent := make(chan int64, 1)
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		n, _ := io.Copy(w, zeroes{})
@@ -87,13 +86,13 @@ func TestPostBoundsTheAnswer(t *testing.T) {
 	if res := s.Post(t.Context(), callback.Message{ID: "1", URL: srv.URL}); !res.Delivered {
 		t.Errorf("got %+v, want Delivered", res)
 	}
-	// The rest is what the kernel's buffers took before the close.
+	// The kernel's buffers take some more before the connection is closed.
 	if n := <-sent; n > 32<<20 {
 		t.Errorf("the receiver sent %d bytes, want it cut off", n)
 	}
 }
 
-func TestPostBoundsTheHeader(t *testing.T) {
+func TestPostLimitsAnswerHeader(t *testing.T) {
 	url := raw(t, func(c net.Conn) {
 		_, _ = c.Read(make([]byte, 4096))
 		_, _ = io.WriteString(c, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX: "+strings.Repeat("x", 128<<10)+"\r\n\r\n")
@@ -105,23 +104,22 @@ func TestPostBoundsTheHeader(t *testing.T) {
 	want(t, res.Err, "posting to "+url)
 }
 
-func TestPostAsksDialControl(t *testing.T) {
+func TestPostDialControl(t *testing.T) {
 	srv := serve(t, func(w http.ResponseWriter, r *http.Request) { t.Error("the receiver was reached") })
 	var asked string
 	s := newSender(t, callback.Options{DialControl: func(_, address string, _ syscall.RawConn) error {
 		asked = address
-		return errors.New("loopback is out of bounds")
+		return errors.New("loopback is not allowed")
 	}})
 	res := s.Post(t.Context(), callback.Message{ID: "1", URL: srv.URL})
-	want(t, res.Err, "loopback is out of bounds")
+	want(t, res.Err, "loopback is not allowed")
 	if wanted := srv.Listener.Addr().String(); asked != wanted {
 		t.Errorf("DialControl saw %q, want %q", asked, wanted)
 	}
 }
 
-// A receiver that closes a kept connection when the next request arrives on
-// it costs no attempt.
-func TestPostRepeatsOnAClosedConnection(t *testing.T) {
+// If a receiver closes a kept connection when the next request arrives, the request is sent again.
+func TestPostRetriesClosedConnection(t *testing.T) {
 	url := raw(t, func(c net.Conn) {
 		buf := make([]byte, 4096)
 		_, _ = c.Read(buf)
@@ -136,9 +134,8 @@ func TestPostRepeatsOnAClosedConnection(t *testing.T) {
 	}
 }
 
-// A receiver that accepts and then neither speaks TLS nor hangs up keeps its
-// connection no longer than to a cancelled attempt and Close.
-func TestCloseLeavesNothingOfASilentReceiver(t *testing.T) {
+// The connection to a receiver that never answers the TLS handshake is closed by a cancelled attempt and Close.
+func TestCloseDuringHandshake(t *testing.T) {
 	accepted, closed := make(chan struct{}), make(chan struct{})
 	url := raw(t, func(c net.Conn) {
 		close(accepted)
@@ -163,8 +160,7 @@ func TestCloseLeavesNothingOfASilentReceiver(t *testing.T) {
 	}
 }
 
-// raw serves connections with f and closes each after it, and returns the
-// URL.
+// raw serves each connection with f, then closes it. It returns the URL.
 func raw(t *testing.T, f func(net.Conn)) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")

@@ -24,14 +24,14 @@ func cancelCause(t *testing.T) (context.Context, context.CancelCauseFunc) {
 	return ctx, cancel
 }
 
-func TestPostGivesUpAfterItsTimeout(t *testing.T) {
+func TestPostTimeout(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSender(t, callback.Options{Transport: roundTrip(hang)})
 		start := time.Now()
 		res := s.Post(t.Context(), callback.Message{ID: "1", URL: "http://ci.example/hook"})
 		want(t, res.Err, "posting to http://ci.example/hook: no answer within 10s")
 		if errors.Is(res.Err, context.DeadlineExceeded) || errors.Is(res.Err, context.Canceled) {
-			t.Errorf("got %v wrapped, want it to differ from an interruption", res.Err)
+			t.Errorf("got %v wrapped, want another error than that of an interruption", res.Err)
 		}
 		if d := time.Since(start); d != callback.Timeout {
 			t.Errorf("it took %v, want %v", d, callback.Timeout)
@@ -39,8 +39,8 @@ func TestPostGivesUpAfterItsTimeout(t *testing.T) {
 	})
 }
 
-// The status ends the matter: a body that drips on for ever is cut off.
-func TestPostDeliversThoughTheBodyHangs(t *testing.T) {
+// The status decides: if the body never ends, the attempt succeeds all the same.
+func TestPostHangingBody(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSender(t, callback.Options{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
 			body, w := io.Pipe()
@@ -59,7 +59,7 @@ func TestPostDeliversThoughTheBodyHangs(t *testing.T) {
 	})
 }
 
-func TestPostEndsWithItsContext(t *testing.T) {
+func TestPostCancelled(t *testing.T) {
 	for name, host := range map[string]string{
 		"while the receiver is silent":     "idle.example",
 		"while waiting at a busy receiver": "busy.example",
@@ -85,9 +85,9 @@ func TestPostEndsWithItsContext(t *testing.T) {
 	}
 }
 
-// A hundred documents for a receiver that hangs do not hold up the next one's,
-// and neither receiver gets more than four at once.
-func TestASlowReceiverHoldsUpNoOther(t *testing.T) {
+// A hundred documents for a receiver that hangs do not delay those for another one. No receiver gets more than four at
+// once.
+func TestSlowReceiverDelaysNoOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var slow, most atomic.Int64
 		s := newSender(t, callback.Options{Transport: roundTrip(func(r *http.Request) (*http.Response, error) {
@@ -118,8 +118,8 @@ func TestASlowReceiverHoldsUpNoOther(t *testing.T) {
 	})
 }
 
-// MaxInFlight bounds all attempts together, and all are made in their turn.
-func TestAttemptsInAllAreBounded(t *testing.T) {
+// MaxInFlight bounds all attempts together, and all of them are made.
+func TestMaxInFlight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var now, most, delivered atomic.Int64
 		s := newSender(t, callback.Options{MaxInFlight: 6, Transport: roundTrip(func(*http.Request) (*http.Response, error) {
@@ -145,8 +145,8 @@ func TestAttemptsInAllAreBounded(t *testing.T) {
 	})
 }
 
-// Attempts that are cancelled while they wait give back what they held.
-func TestCancelledAttemptsLeaveTheirPlaces(t *testing.T) {
+// Attempts that are cancelled while they wait release their slots.
+func TestCancelledAttemptsReleaseSlots(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newSender(t, callback.Options{MaxInFlight: 1, Transport: roundTrip(func(*http.Request) (*http.Response, error) {
 			time.Sleep(time.Second)
