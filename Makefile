@@ -206,7 +206,7 @@ define install
 	fi
 endef
 
-deps:
+deps: ## install QEMU and what else machines need
 	$(call install,$(PACKAGES))
 
 test-deps:
