@@ -88,20 +88,20 @@ func TestConcurrentCreations(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	told := make(map[string]string)
+	sent := make(map[string]string)
 	for range creations {
 		v := h.callback()
-		if told[v.ID] != "" {
+		if sent[v.ID] != "" {
 			t.Errorf("machine %s had two callbacks", v.ID)
 		}
-		told[v.ID] = string(v.Phase)
+		sent[v.ID] = string(v.Phase)
 	}
 	for n, id := range ids {
 		switch v, err := h.vms.Wait(t.Context(), id, time.Minute); {
 		case n%2 == 1 && codeOf(err) != vm.CodeNotFound:
 			t.Errorf("destroyed machine: got %s, %v, want %s", v.Phase, err, vm.CodeNotFound)
-		case n%2 == 0 && (err != nil || v.Phase != vm.Ready || v.Status != vm.PoweredOn || told[id] != "ready"):
-			t.Errorf("machine: got %s, %s, %v, callback %s, want ready", v.Phase, v.Status, err, told[id])
+		case n%2 == 0 && (err != nil || v.Phase != vm.Ready || v.Status != vm.PoweredOn || sent[id] != "ready"):
+			t.Errorf("machine: got %s, %s, %v, callback %s, want ready", v.Phase, v.Status, err, sent[id])
 		}
 	}
 	for i := range images {

@@ -14,21 +14,21 @@ const (
 	// readers of many machines. Machines that are slow to answer do not count.
 	inspectsAtOnce = 16
 
-	// listTimeout is how long those who read all machines wait for the slow
-	// ones. A machine that is well answers within 0.7 seconds even if its guest
-	// does not, and two seconds are what a person waits for a list.
+	// listTimeout is how long readers of all machines wait for slow ones. A
+	// machine that is well answers within 0.7 seconds even if its guest does
+	// not, and a person waits two seconds for a list.
 	listTimeout = 2 * time.Second
 
-	// slowAfter is how long an inspection counts among inspectsAtOnce. A
-	// machine on an idle host takes 5 ms, so one that takes longer waits, and
-	// costs the host nothing: it must not keep others from being asked.
+	// slowAfter is how long an inspection counts among inspectsAtOnce. On an
+	// idle host it takes 5 ms. One that takes longer waits and costs the host
+	// nothing, so it must not keep others from starting.
 	slowAfter = 100 * time.Millisecond
 )
 
-// inspections inspects machines for those who read many of them: lists, counts
-// and events. Of one machine there is one inspection at a time, however many
-// read it. A reader that comes while it runs gets the next one, since what the
-// first returns may be older than what the reader has seen already.
+// inspections inspects machines for readers of many machines: lists, counts and
+// events. One machine has one inspection at a time, however many readers it has.
+// A reader that comes while one runs gets the result of the next one, because
+// that of the first may be older than what the reader has seen already.
 type inspections struct {
 	driver Driver
 	log    *slog.Logger
@@ -39,15 +39,15 @@ type inspections struct {
 	running map[string]*inspection // by machine; guarded by mu
 }
 
-// inspection is one call of Driver.Inspect and those who wait for it. What is
-// not said otherwise is guarded by inspections.mu.
+// inspection is one call of Driver.Inspect with its readers. Fields without
+// another comment are guarded by inspections.mu.
 type inspection struct {
 	machine Machine
-	ctx     context.Context // ends when there is nobody left who waits
+	ctx     context.Context // ends when no reader waits any more
 	cancel  context.CancelFunc
 	readers int
 	begun   bool        // the driver has been called
-	next    *inspection // for those who came after that
+	next    *inspection // for readers that came after that
 
 	done   chan struct{} // closed once status and err are set
 	status Status
@@ -62,7 +62,7 @@ func newInspections(d Driver, log *slog.Logger, t *tasks) *inspections {
 }
 
 // read returns the machine's live state, or an *Error of CodeOpen if the
-// hypervisor has not told it before ctx ends.
+// hypervisor has not returned it before ctx ends.
 func (i *inspections) read(ctx context.Context, machine Machine) (Status, error) {
 	n := i.join(machine)
 	if n == nil {
@@ -112,7 +112,7 @@ func (i *inspections) add(machine Machine) *inspection {
 	return n
 }
 
-// leave takes a reader from n. An inspection that nobody waits for ends.
+// leave removes a reader of n. An inspection without readers ends.
 func (i *inspections) leave(n *inspection) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -121,7 +121,7 @@ func (i *inspections) leave(n *inspection) {
 	}
 }
 
-// work runs n and those that are wanted after it.
+// work runs n, and then the inspections that follow it.
 func (i *inspections) work(n *inspection) {
 	defer i.tasks.end()
 	for n != nil {
@@ -159,8 +159,8 @@ func (i *inspections) run(n *inspection) (st Status, err error) {
 	return i.driver.Inspect(ctx, n.machine)
 }
 
-// slot waits for a slot, and returns what gives it back. It is given back after
-// slowAfter at the latest.
+// slot waits for a slot and returns the function that releases it. The slot is
+// released after slowAfter at the latest.
 func (i *inspections) slot(ctx context.Context) (release func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err

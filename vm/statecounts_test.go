@@ -52,17 +52,17 @@ func TestStateCounts(t *testing.T) {
 func TestHooks(t *testing.T) {
 	h := newHarness(t)
 	var mu sync.Mutex
-	var told []string
-	tell := func(s string) {
+	var calls []string
+	add := func(s string) {
 		mu.Lock()
 		defer mu.Unlock()
-		told = append(told, s)
+		calls = append(calls, s)
 	}
 	h.options = func(o *vm.Options) {
 		o.Hooks = vm.Hooks{
-			CreationEnded: func(c vm.Code) { tell("created " + string(c)) },
-			PhaseEnded:    func(p vm.Phase, took time.Duration) { tell("passed " + string(p)) },
-			CallbackTried: func(s vm.CallbackState) { tell("called back " + string(s)) },
+			CreationEnded: func(c vm.Code) { add("created " + string(c)) },
+			PhaseEnded:    func(p vm.Phase, took time.Duration) { add("phase ended " + string(p)) },
+			CallbackTried: func(s vm.CallbackState) { add("called back " + string(s)) },
 		}
 	}
 	reached := h.hold(vmtest.Start)
@@ -73,9 +73,9 @@ func TestHooks(t *testing.T) {
 	h.wait(id)
 	h.callback()
 	h.close()
-	got := strings.Join(told, ", ")
-	const again = "passed accepted, passed cloning, passed starting, passed waiting, created , called back delivered"
-	if !strings.HasPrefix(got, "passed accepted, passed downloading") || !strings.HasSuffix(got, again) || strings.Count(got, "created ") != 1 {
+	got := strings.Join(calls, ", ")
+	const again = "phase ended accepted, phase ended cloning, phase ended starting, phase ended waiting, created , called back delivered"
+	if !strings.HasPrefix(got, "phase ended accepted, phase ended downloading") || !strings.HasSuffix(got, again) || strings.Count(got, "created ") != 1 {
 		t.Errorf("got %s, want the first run up to starting, and then %s", got, again)
 	}
 }
