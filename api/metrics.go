@@ -21,6 +21,7 @@ type Metrics struct {
 	registry         *prometheus.Registry
 	creations        *prometheus.CounterVec
 	phaseDurations   *prometheus.HistogramVec
+	restarts         prometheus.Counter
 	callbacks        *prometheus.CounterVec
 	downloads        *prometheus.CounterVec
 	downloadBytes    prometheus.Counter
@@ -46,6 +47,7 @@ func NewMetrics(version string) *Metrics {
 		registry:         prometheus.NewRegistry(),
 		creations:        counters("creations_total", "Creations by outcome: ready, or the code of the error.", "outcome"),
 		phaseDurations:   histogram("phase_seconds", "Time that creations spent in each phase that they completed.", phaseBuckets, "phase"),
+		restarts:         prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_machine_restarts_total", Help: "Machines started once more because they died before their guest gave a sign of life."}),
 		callbacks:        counters("callback_attempts_total", "Attempts to send a callback by outcome: delivered, pending (will be retried) or given-up.", "outcome"),
 		downloads:        counters("image_downloads_total", "Downloads of images by outcome: whole, or failed.", "outcome"),
 		downloadBytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_image_download_bytes_total", Help: "Bytes received by image downloads."}),
@@ -58,7 +60,7 @@ func NewMetrics(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		m.creations, m.phaseDurations, m.callbacks, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
+		m.creations, m.phaseDurations, m.restarts, m.callbacks, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -71,6 +73,7 @@ func (m *Metrics) Hooks() vm.Hooks {
 		PhaseEnded: func(p vm.Phase, took time.Duration) {
 			m.phaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
 		},
+		Restarted:     m.restarts.Inc,
 		CallbackTried: func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
 	}
 }

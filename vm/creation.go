@@ -86,8 +86,20 @@ func (c *creation) build(ctx context.Context) (err error) {
 	if err := o.Driver.Clone(ctx, vm, gold.VMX); err != nil {
 		return fmt.Errorf("cloning the image: %w", err)
 	}
+	err = c.startAndWait(ctx, vm)
+	if !errors.Is(err, ErrDied) || ctx.Err() != nil {
+		return err
+	}
+	c.log.Warn("the machine died before its guest answered; starting it once more", "err", err)
+	o.Hooks.Restarted()
+	return c.startAndWait(ctx, vm)
+}
+
+// startAndWait starts the machine and waits for its guest. The error wraps [ErrDied] if
+// the machine's process on the host died.
+func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 	c.job.setPhase(Starting, nil)
-	if err := o.Driver.Start(ctx, vm); err != nil {
+	if err := c.vms.opts.Driver.Start(ctx, vm); err != nil {
 		return fmt.Errorf("starting the machine: %w", err)
 	}
 	c.job.setPhase(Waiting, nil)
@@ -104,11 +116,13 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 	for {
 		st, err := c.vms.opts.Driver.Inspect(limited, vm)
 		if err == nil {
-			c.vms.events.setStatus(vm.ID, st.Power)
+			c.vms.events.setStatus(vm.ID, st)
 		}
 		switch {
 		case err == nil && st.Up && st.IP != "":
 			return nil
+		case err == nil && st.Died:
+			return &Error{Code: CodeHypervisor, Message: "the machine died before its guest answered: " + st.StoppedBecause, Err: ErrDied}
 		case err == nil && (st.Power == PoweredOff || st.Power == ""):
 			return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; check that the image boots on this hypervisor"}
 		}

@@ -2,6 +2,7 @@ package vm
 
 import (
 	"context"
+	"errors"
 	"io"
 )
 
@@ -28,7 +29,8 @@ type Driver interface {
 	Clone(ctx context.Context, m Machine, gold string) error
 
 	// Start powers the cloned machine on and returns once the hypervisor runs
-	// it. It is a no-op while the machine runs.
+	// it. It is a no-op while the machine runs. If the machine's process on the
+	// host died, the error wraps ErrDied.
 	Start(ctx context.Context, m Machine) error
 
 	// Inspect reads the machine's live state. For a machine that was never
@@ -100,7 +102,18 @@ type Status struct {
 	// Up reports whether the guest has given a sign of life: its tools answered,
 	// or it has an address.
 	Up bool
+
+	// StoppedBecause says in one printable line why a machine that ran is
+	// off. It is empty if the hypervisor does not know.
+	StoppedBecause string
+
+	// Died reports whether the machine is off because its process on the host ended,
+	// which neither its guest nor a client wanted.
+	Died bool
 }
+
+// ErrDied means that a machine's process on the host ended by itself.
+var ErrDied = errors.New("the machine's process died")
 
 // Power is a machine's power state. The values are VIX's.
 type Power string

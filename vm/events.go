@@ -39,6 +39,8 @@ type Event struct {
 	Status   Power     `json:"status"`
 	Progress *Progress `json:"progress,omitempty"`
 	At       time.Time `json:"at"`
+
+	StoppedBecause string `json:"stopped_because,omitempty"` // in the event that shows the machine off
 }
 
 // eventLog keeps the latest events for its listeners. The log is every
@@ -106,15 +108,15 @@ func (l *eventLog) setPhase(id string, p Phase, progress *Progress) {
 
 // setStatus publishes a machine's power state if it changed. It ignores a
 // machine that does not exist any more: the inspection may have begun before.
-func (l *eventLog) setStatus(id string, status Power) {
+func (l *eventLog) setStatus(id string, st Status) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.seen[id]
-	if s == nil || s.status == status {
+	if s == nil || s.status == st.Power {
 		return
 	}
-	s.status = status
-	l.publish(Event{ID: id, Phase: s.phase, Status: status, At: time.Now().UTC()})
+	s.status = st.Power
+	l.publish(Event{ID: id, Phase: s.phase, Status: st.Power, StoppedBecause: st.StoppedBecause, At: time.Now().UTC()})
 }
 
 // remove publishes that a machine is destroyed.

@@ -17,6 +17,10 @@ type Hooks struct {
 	// PhaseEnded gets how long a creation was in a phase.
 	PhaseEnded func(Phase, time.Duration)
 
+	// Restarted is called if a machine that died before its guest gave a sign
+	// of life is started once more.
+	Restarted func()
+
 	// CallbackTried gets the result of one attempt to send a callback:
 	// delivered, given-up, or pending if there will be another attempt.
 	CallbackTried func(CallbackState)
@@ -29,6 +33,9 @@ func (h Hooks) withDefaults() Hooks {
 	}
 	if h.PhaseEnded == nil {
 		h.PhaseEnded = func(Phase, time.Duration) {}
+	}
+	if h.Restarted == nil {
+		h.Restarted = func() {}
 	}
 	if h.CallbackTried == nil {
 		h.CallbackTried = func(CallbackState) {}

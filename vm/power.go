@@ -194,7 +194,7 @@ func (p *powerOperations) act(ctx context.Context, d Powerer, id string, a Actio
 	if err != nil {
 		return p.actionError(ctx, id, a, err)
 	}
-	p.events.setStatus(id, st.Power)
+	p.events.setStatus(id, st)
 	switch {
 	case st.Power != "" && st.Power == targetState(a):
 		return nil
@@ -214,7 +214,7 @@ func (p *powerOperations) act(ctx context.Context, d Powerer, id string, a Actio
 	}
 	p.log.Info("power action", "vm", id, "action", a, "took", time.Since(started).Round(time.Millisecond))
 	if st, err := p.reader.inspect(ctx, r); err == nil {
-		p.events.setStatus(id, st.Power)
+		p.events.setStatus(id, st)
 	}
 	return nil
 }

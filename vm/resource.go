@@ -60,6 +60,8 @@ type VM struct {
 	ExpiresAt    *time.Time    `json:"expires_at,omitempty"` // when the daemon destroys it by itself
 	CreatedAt    time.Time     `json:"created_at,omitzero"`
 	UpdatedAt    time.Time     `json:"updated_at,omitzero"`
+
+	StoppedBecause string `json:"stopped_because,omitempty"` // why a machine that ran is off
 }
 
 // Progress is how many bytes of the current download or unpacking are done.
@@ -97,7 +99,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		IPAddress: st.IP, Status: st.Power, GuestOS: st.GuestOS,
 		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
-		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause,
 	}
 	if st.CPUs > 0 {
 		v.CPUs = st.CPUs

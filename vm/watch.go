@@ -57,7 +57,7 @@ func (w *powerWatch) inspect(ctx context.Context, id string) {
 		return
 	}
 	if st, err := w.inspections.read(ctx, w.store.machine(r)); err == nil {
-		w.events.setStatus(id, st.Power)
+		w.events.setStatus(id, st)
 	}
 }
 

@@ -1,6 +1,7 @@
 package qemu_test
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -25,6 +26,7 @@ func TestConformance(t *testing.T) {
 			})
 			return d
 		},
+		Kill: func(t *testing.T, m vm.Machine) { signal(t, pidOf(t, m), syscall.SIGSEGV) },
 		Gold: r.tinyvm(), GuestOS: "other5xlinux-64", Limit: time.Minute,
 	})
 }

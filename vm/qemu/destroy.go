@@ -35,11 +35,12 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	if err := haltStrays(ctx, m.ID); err != nil {
 		return err
 	}
+	awaitSupervisor(ctx, m.Dir)
 	// First of all the file whose presence says that the clone is whole.
 	if err := os.Remove(filepath.Join(m.Dir, machineFile)); err != nil && !missing(err) && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	d.pulses.Delete(m.Dir)
+	d.ready.Delete(m.Dir)
 	return removeAll(m.Dir)
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Inspect asks the machine's QEMU, which takes milliseconds but may take most of
 // ctx's time. Then it asks the guest's agent, if the agent has opened its port,
-// and on the user network whether the guest is up: agentTimeout and pulseTimeout
+// and on the user network whether the guest is up: agentTimeout and readinessTimeout
 // at most.
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := ctx.Err(); err != nil {
@@ -35,10 +35,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		st.MAC = macAddress(m.ID).String()
 	}
 	if pid == 0 {
-		if d.isStarting(m.Dir) {
-			st.Power = vm.PoweringOn
-		}
-		return st, nil
+		return d.fillEnding(ctx, m, st), nil
 	}
 	live, err := d.queryState(ctx, m.Dir, pid)
 	if err != nil {
@@ -60,8 +57,8 @@ func (d *Driver) classify(ctx context.Context, m vm.Machine, pid int, st vm.Stat
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled): // nobody waits any more
 		return vm.Status{}, fmt.Errorf("asking QEMU: %w", context.Cause(ctx))
-	case !holds(m.Dir, pid):
-		return st, nil // it ended meanwhile
+	case !holds(m.Dir, pid): // it ended meanwhile
+		return d.fillEnding(ctx, m, st), nil
 	case d.isStarting(m.Dir):
 		st.Power = vm.PoweringOn
 		return st, nil
@@ -150,7 +147,7 @@ func (d *Driver) reach(ctx context.Context, m vm.Machine, pid int, live liveStat
 	l := readLink(m.Dir)
 	if l.Tap == "" {
 		st.IP, st.Forwards = "127.0.0.1", l.Forwards
-		st.Up = st.Up || d.hasPulse(ctx, m.Dir, pid, l)
+		st.Up = st.Up || d.isReady(ctx, m.Dir, pid, l)
 		return nil
 	}
 	ip, err := d.address(m, cardAddresses(interfaces, st.MAC))

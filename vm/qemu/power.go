@@ -73,7 +73,10 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 	waiting, cancel := context.WithTimeout(ctx, quitTimeout)
 	defer cancel()
 	// An error says nothing: QEMU hangs up as it ends, and otherwise it is killed.
-	asked := d.withMonitor(waiting, m.Dir, func(q monitor) error { return q.ask("quit", nil) })
+	asked := d.withMonitor(waiting, m.Dir, func(q monitor) error {
+		d.noteSwitchedOff(m)
+		return q.ask("quit", nil)
+	})
 	if wait(waiting, "QEMU's end", func() bool { return !holds(m.Dir, pid) }) == nil {
 		return nil
 	}
@@ -81,6 +84,7 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 		return context.Cause(ctx)
 	}
 	d.log.Warn("QEMU does not end by itself; killing it", "vm", m.ID, "err", asked)
+	d.noteSwitchedOff(m)
 	return halt(ctx, m.Dir)
 }
 
@@ -115,7 +119,7 @@ func (d *Driver) agentShutDown(ctx context.Context, dir string) error {
 // reset resets the machine, and lets it run where a fault had stopped it. The
 // sign of life that its guest gave before counts no more.
 func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
-	defer d.pulses.Delete(m.Dir)
+	defer d.ready.Delete(m.Dir)
 	return d.withMonitor(ctx, m.Dir, func(q monitor) error {
 		if err := q.ask("system_reset", nil); err != nil {
 			return err

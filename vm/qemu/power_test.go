@@ -119,17 +119,23 @@ func TestStartBeforeQEMUEnded(t *testing.T) {
 // lingers makes QEMU stay when its guest has switched the machine off.
 func (r *rig) lingers(m vm.Machine) {
 	r.t.Helper()
+	tellQEMU(r.t, m, `{"execute": "set-action", "arguments": {"shutdown": "pause"}}`)
+}
+
+// tellQEMU sends a command to the machine's monitor and waits for its answer.
+func tellQEMU(t *testing.T, m vm.Machine, command string) {
+	t.Helper()
 	c, err := net.Dial("unix", filepath.Join(m.Dir, "qmp"))
 	if err != nil {
-		r.t.Fatal(err)
+		t.Fatal(err)
 	}
 	defer c.Close()
-	fmt.Fprint(c, `{"execute": "qmp_capabilities"}{"execute": "set-action", "arguments": {"shutdown": "pause"}}`)
+	fmt.Fprint(c, `{"execute": "qmp_capabilities"}`, command)
 	replies := json.NewDecoder(c)
 	for answers := 0; answers < 2; {
 		var reply struct{ Return, Error json.RawMessage }
 		if err := replies.Decode(&reply); err != nil || reply.Error != nil {
-			r.t.Fatalf("got %s, %v from QEMU", reply.Error, err)
+			t.Fatalf("got %s, %v from QEMU", reply.Error, err)
 		}
 		if reply.Return != nil {
 			answers++

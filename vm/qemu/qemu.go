@@ -12,7 +12,9 @@
 //	efivars.fd     EFI's variables, where the image has EFI firmware
 //	pid            locked by QEMU as long as it lives
 //	qmp, qga       sockets: QEMU's monitor and the guest's agent
+//	exit           locked as long as somebody waits for QEMU's end; then its exit status
 //	suspended      there while a client has the machine suspended
+//	switched-off   there once a client had the machine switched off
 //	serial.log     what the guest wrote to its first serial port; all but its end is a hole
 //	qemu.log       what QEMU itself complained of since the last start; likewise
 package qemu
@@ -62,7 +64,7 @@ type Driver struct {
 	monitors keyedMutex // by Machine.Dir
 	queries  stateQueries
 	agents   singleflight.Group // by Machine.Dir and process
-	pulses   sync.Map           // process whose guest gave a sign of life, by Machine.Dir
+	ready    sync.Map           // process whose guest gave a sign of life, by Machine.Dir
 
 	mu       sync.Mutex
 	starting map[string]int // calls of Start under way, by Machine.Dir; guarded by mu
@@ -119,7 +121,7 @@ func Open(o Options) (*Driver, error) {
 		starting: map[string]int{},
 	}
 	d.announce()
-	keepers := []func(context.Context){d.keepLogs}
+	keepers := []func(context.Context){d.keepLogs, d.logDeaths}
 	if wires.bridges() {
 		keepers = append(keepers, d.repair)
 	}

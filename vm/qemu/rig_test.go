@@ -176,6 +176,11 @@ func (r *rig) running(code []byte) vm.Machine {
 	return m
 }
 
+// patience is how long tests wait for what is sure to come: an emulated guest
+// boots in five seconds on an idle host, and in a minute on one that is
+// overwhelmed. It guards against hanging, and nothing is judged by it.
+const patience = 3 * time.Minute
+
 // until waits for done at most limit.
 func until(t *testing.T, limit time.Duration, what string, done func() bool) {
 	t.Helper()

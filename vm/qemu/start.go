@@ -29,10 +29,19 @@ const (
 	complaint = 1 << 10
 )
 
-// launcher starts QEMU as nobody's child, so that it is not the daemon's to
-// reap and outlives it. QEMU's own -daemonize needs system calls that its
-// sandbox is to forbid. Descriptor 3 tells the daemon when QEMU ends.
-const launcher = `"$@" </dev/null >/dev/null 2>` + qemuLog + ` &`
+// launcher is the script that starts QEMU as nobody's child, so that it is not
+// the daemon's to reap and outlives it. (QEMU's own -daemonize needs system
+// calls that its sandbox is to forbid.) A shell waits for QEMU and writes its
+// exit status to descriptor 4. Descriptor 3 tells the daemon when both have
+// ended. %s is QEMU's command line. The shell gets the script by its standard
+// input, so that no command line but QEMU's own is that of a machine.
+const launcher = `{
+%s </dev/null >/dev/null 2>` + qemuLog + ` 4>&- &
+trap '' HUP INT TERM
+wait $!
+echo $? >&4
+} >/dev/null 2>&1 &
+`
 
 // Start runs the machine's QEMU and returns once its monitor answers.
 func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
@@ -87,6 +96,7 @@ func (d *Driver) isStarting(dir string) bool {
 // whether there is one that runs. One whose guest has switched the machine off
 // may take a while to end, and is not taken for a machine that runs.
 func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error) {
+	awaitLock(ctx, m.Dir)
 	pid, err := holder(m.Dir)
 	if err != nil || pid == 0 {
 		return false, err
@@ -120,8 +130,9 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error 
 	if err != nil {
 		return err
 	}
-	if err := forgetSuspension(m.Dir); err != nil {
-		return err // the machine ended while it was suspended
+	// The machine may have ended while it was suspended.
+	if err := errors.Join(forgetSuspension(m.Dir), forgetSwitchedOff(m.Dir)); err != nil {
+		return err
 	}
 	ended, w, err := os.Pipe()
 	if err != nil {
@@ -130,7 +141,7 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error 
 	defer ended.Close()
 	err = spawn(m.Dir, append([]string{qemu.path}, arguments(s)...), w)
 	if err == nil {
-		err = d.awaitStart(ctx, m.Dir, ended)
+		err = d.awaitStart(ctx, m, ended)
 	}
 	if err != nil {
 		return errors.Join(diskFull(err), abandon(m, ended))
@@ -138,18 +149,24 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error 
 	return nil
 }
 
-// spawn runs argv in dir as a process of its own session, which keeps w open
-// until it ends. The shell takes milliseconds; to cut it short would leave
-// open whether there is a process.
+// spawn runs argv in dir as a process of its own session. Until it has ended
+// and its exit status is written down, w is kept open. The shell takes
+// milliseconds; to cut it short would leave open whether there is a process.
 func spawn(dir string, argv []string, w *os.File) error {
 	defer w.Close()
+	exit, err := newExitFile(dir)
+	if err != nil {
+		return diskFull(err)
+	}
+	defer exit.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
 	defer cancel()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/bin/sh", append([]string{"-c", launcher, "sh"}, argv...)...)
+	cmd := exec.CommandContext(ctx, "/bin/sh", "-s")
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(launcher, shellWords(argv)))
 	cmd.Dir = dir
 	cmd.Stderr = &stderr
-	cmd.ExtraFiles = []*os.File{w}
+	cmd.ExtraFiles = []*os.File{w, exit}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.WaitDelay = time.Second
 	if err := withoutAmbient(cmd.Run); err != nil {
@@ -158,20 +175,30 @@ func spawn(dir string, argv []string, w *os.File) error {
 	return nil
 }
 
+// shellWords quotes a command line for a shell.
+func shellWords(argv []string) string {
+	var words []string
+	for _, a := range argv {
+		words = append(words, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+	}
+	return strings.Join(words, " ")
+}
+
 // awaitStart returns once the monitor answers.
-func (d *Driver) awaitStart(ctx context.Context, dir string, ended *os.File) error {
+func (d *Driver) awaitStart(ctx context.Context, m vm.Machine, ended *os.File) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("QEMU does not answer after %v: %w", startTimeout, context.DeadlineExceeded))
 	defer cancel()
 	for {
 		if over, err := hasEnded(ended); err != nil {
 			return err
 		} else if over {
-			return judge(lastWords(dir))
+			return startEnded(lastEnding(m.Dir))
 		}
-		if d.answers(ctx, dir) {
+		if d.answers(ctx, m.Dir) {
 			return nil
 		}
 		if ctx.Err() != nil {
+			d.noteSwitchedOff(m) // whoever gives it up ends it
 			return fmt.Errorf("starting QEMU: %w", context.Cause(ctx))
 		}
 	}
@@ -226,13 +253,17 @@ func lastWords(dir string) string {
 	return strings.ToValidUTF8(strings.TrimSpace(string(text)), "")
 }
 
-// judge tells a QEMU that could not start, which says why, from one whose
-// guest was done before the monitor was asked.
-func judge(words string) error {
-	if words == "" {
+// startEnded is the error for a QEMU that ended before its monitor was asked:
+// none if its guest was done by then, a *commandError if QEMU could not start
+// and said why, and otherwise one that wraps vm.ErrDied.
+func startEnded(e ending) error {
+	switch {
+	case !e.died:
 		return nil
+	case e.explained:
+		return &commandError{what: "starting QEMU", stderr: e.words, err: errors.New("it ended")}
 	}
-	return &commandError{what: "starting QEMU", stderr: words, err: errors.New("it ended")}
+	return &vm.Error{Code: vm.CodeHypervisor, Message: "the machine did not start: " + e.String(), Err: vm.ErrDied}
 }
 
 // startError tells the client why QEMU could not start.

@@ -60,6 +60,9 @@ type state struct {
 	Machine vm.Machine
 	Gold    string
 	Power   vm.Power
+
+	StoppedBecause string
+	Died           bool
 }
 
 func (d *Driver) hook(ctx context.Context, s Step, m vm.Machine) error {
@@ -99,15 +102,31 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 }
 
 // SetPower changes a machine's power state without the Manager, as a guest or an
-// operator can.
+// operator can. A machine that is off then was shut down by its guest.
 func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
+	because := ""
+	if p == vm.PoweredOff {
+		because = "the guest shut down"
+	}
+	return d.set(m, p, because, false)
+}
+
+// Kill ends a machine as the death of its process on the host does.
+func (d *Driver) Kill(m vm.Machine, because string) error {
+	return d.set(m, vm.PoweredOff, because, true)
+}
+
+func (d *Driver) set(m vm.Machine, p vm.Power, because string, died bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var s state
 	if err := read(m.Dir, &s); err != nil {
 		return err
 	}
-	s.Power = p
+	if s.Power == p {
+		return nil // it stopped for the reason that it has
+	}
+	s.Power, s.StoppedBecause, s.Died = p, because, died
 	return write(m.Dir, s)
 }
 
@@ -117,7 +136,9 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 		return err
 	}
 	switch a {
-	case vm.ActionOff, vm.ActionShutdown:
+	case vm.ActionOff:
+		return d.set(m, vm.PoweredOff, "it was switched off", false)
+	case vm.ActionShutdown:
 		return d.SetPower(m, vm.PoweredOff)
 	case vm.ActionSuspend:
 		return d.SetPower(m, vm.Suspended)
@@ -165,6 +186,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	var s struct {
 		Machine struct{ CPUs, Memory int }
 		Power   vm.Power
+
+		StoppedBecause string
+		Died           bool
 	}
 	err := read(m.Dir, &s)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -176,6 +200,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	st := vm.Status{
 		Power: s.Power, GuestOS: "other", Tools: vm.ToolsNotRunning,
 		CPUs: s.Machine.CPUs, Memory: s.Machine.Memory, MAC: "52:00:00:00:00:01",
+		StoppedBecause: s.StoppedBecause, Died: s.Died,
 	}
 	if s.Power == vm.PoweredOn && !d.Silent {
 		st.IP, st.Tools, st.Up = "192.0.2.1", vm.ToolsRunning, true

@@ -17,6 +17,11 @@ func TestDriverWithoutHypervisor(t *testing.T) {
 	}
 	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(*testing.T) vm.Driver { return &vmtest.Driver{} },
+		Kill: func(t *testing.T, m vm.Machine) {
+			if err := (&vmtest.Driver{}).Kill(m, "it was killed"); err != nil {
+				t.Fatal(err)
+			}
+		},
 		Gold: gold, GuestOS: "other", Limit: 10 * time.Second,
 	})
 }

@@ -25,7 +25,9 @@ func powerActions(t *testing.T, h Harness) {
 	do := func(a vm.Action, want vm.Power) {
 		t.Helper()
 		must(t, string(a), p.Power(h.context(t), m, a))
-		h.power(t, h.Open(t), m, want)
+		if st := h.power(t, h.Open(t), m, want); st.Died {
+			t.Errorf("got %+v after %s, want that the machine did not die", st, a)
+		}
 		if a != vm.ActionReset {
 			must(t, string(a)+" again", p.Power(h.context(t), m, a))
 			h.power(t, d, m, want)
@@ -37,6 +39,9 @@ func powerActions(t *testing.T, h Harness) {
 	do(vm.ActionReset, vm.PoweredOn)
 	h.up(t, d, m)
 	h.shutDown(t, d, p, m)
+	if st := h.inspect(t, d, m); st.Died {
+		t.Errorf("got %+v after the guest shut down, want that the machine did not die", st)
+	}
 	must(t, "Start after Shutdown", d.Start(h.context(t), m))
 	h.up(t, d, m)
 	do(vm.ActionSuspend, vm.Suspended)
@@ -89,13 +94,13 @@ func powerActionsInterrupted(t *testing.T, h Harness) {
 }
 
 // power waits for a power state: a guest needs time to shut down.
-func (h Harness) power(t *testing.T, d vm.Driver, m vm.Machine, want vm.Power) {
+func (h Harness) power(t *testing.T, d vm.Driver, m vm.Machine, want vm.Power) vm.Status {
 	t.Helper()
 	ctx := h.context(t)
 	for {
 		st := h.inspect(t, d, m)
 		if st.Power == want {
-			return
+			return st
 		}
 		select {
 		case <-ctx.Done():

@@ -27,6 +27,10 @@ type Harness struct {
 	// guestOS is GuestOS, and its guest gives a sign of life and keeps running.
 	Gold, GuestOS string
 
+	// Kill ends the machine's process on the host, if there is one that can be
+	// ended and the driver can find out that it was. Otherwise Kill is nil.
+	Kill func(t *testing.T, m vm.Machine)
+
 	// Limit is how long one call, or the guest's boot, may take.
 	Limit time.Duration
 }
@@ -34,7 +38,7 @@ type Harness struct {
 // TestDriver checks the contract of [vm.Driver], and those of [vm.Powerer],
 // [vm.Screenshotter] and [vm.Consoler] if the driver has them.
 func TestDriver(t *testing.T, h Harness) {
-	for name, test := range map[string]func(*testing.T, Harness){
+	tests := map[string]func(*testing.T, Harness){
 		"a machine's life":                       life,
 		"a machine that never existed":           neverMade,
 		"repeated calls change nothing":          repeated,
@@ -55,7 +59,11 @@ func TestDriver(t *testing.T, h Harness) {
 		"the console":                   console,
 		"the host":                      host,
 		"a sweep spares known machines": sweepKnown,
-	} {
+	}
+	if h.Kill != nil {
+		tests["a process that dies"] = died
+	}
+	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			before := tree(t, filepath.Dir(h.Gold))
 			test(t, h)
@@ -72,8 +80,8 @@ func life(t *testing.T, h Harness) {
 	m := h.machine(t)
 	ctx := h.context(t)
 	must(t, "Clone", d.Clone(ctx, m, h.Gold))
-	if st := h.inspect(t, d, m); st.Power != vm.PoweredOff || st.GuestOS != h.GuestOS || st.IP != "" || st.Up {
-		t.Errorf("after Clone: got %+v, want powered-off, guest OS %q, no address", st, h.GuestOS)
+	if st := h.inspect(t, d, m); st.Power != vm.PoweredOff || st.GuestOS != h.GuestOS || st.IP != "" || st.Up || st.StoppedBecause != "" || st.Died {
+		t.Errorf("after Clone: got %+v, want powered-off, guest OS %q, no address and no reason", st, h.GuestOS)
 	}
 	must(t, "Start", d.Start(ctx, m))
 	st := h.up(t, d, m)
@@ -196,6 +204,22 @@ func readers(t *testing.T, h Harness) {
 	h.destroy(t, d, m)
 }
 
+// died kills the machine's process: every driver then knows that it died, and
+// why, until it is started again.
+func died(t *testing.T, h Harness) {
+	d, m := h.running(t)
+	h.Kill(t, m)
+	h.power(t, d, m, vm.PoweredOff)
+	for _, d := range []vm.Driver{d, h.Open(t)} {
+		if st := h.inspect(t, d, m); st.StoppedBecause == "" || !st.Died {
+			t.Errorf("got %+v after the process was killed, want that it died, and why", st)
+		}
+	}
+	must(t, "Start after a death", d.Start(h.context(t), m))
+	h.power(t, d, m, vm.PoweredOn)
+	h.destroy(t, d, m)
+}
+
 func folderRemoved(t *testing.T, h Harness) {
 	d := h.Open(t)
 	m := h.machine(t)
@@ -285,6 +309,9 @@ func (h Harness) inspect(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
 	t.Helper()
 	st, err := d.Inspect(h.context(t), m)
 	must(t, "Inspect", err)
+	if st.Power != vm.PoweredOff && (st.StoppedBecause != "" || st.Died) {
+		t.Errorf("got %+v, want no reason of a stop while the machine is not off", st)
+	}
 	return st
 }
 
