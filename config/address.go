@@ -11,19 +11,19 @@ import (
 	"unicode"
 )
 
-// UnixPrefix is what a Config's Listen begins with where it is a socket's path.
+// UnixPrefix precedes the path of a socket in [Config].Listen.
 const UnixPrefix = "unix:"
 
-// maxSocket is how long every system lets the path of a socket be, in bytes.
+// maxSocket is the longest path of a socket, in bytes, that every system allows.
 const maxSocket = 103
 
-// address is a host and a port to listen on. The host is an IP address, a
-// name, or empty for every address of this host; the port is a number.
-type address struct{ at *string }
+// addressValue is a host and a port to listen on. The host is an IP address, a name, or empty for every address of this
+// host. The port is a number.
+type addressValue struct{ target *string }
 
-func (v address) String() string { return *v.at }
+func (v addressValue) String() string { return *v.target }
 
-func (v address) Set(s string) error {
+func (v addressValue) Set(s string) error {
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
 		return errors.New("must be host:port, as in 127.0.0.1:12345 or [::1]:12345")
@@ -34,69 +34,69 @@ func (v address) Set(s string) error {
 	if ip, err := netip.ParseAddr(host); !isName(host) && (err != nil || !isName(ip.Zone())) {
 		return errors.New("must begin with an IP address or a host name")
 	}
-	*v.at = s
+	*v.target = s
 	return nil
 }
 
-// place is an address, or unix: and the path of a socket.
-type place struct{ at *string }
+// listenValue is an address, or unix: and the path of a socket.
+type listenValue struct{ target *string }
 
-func (v place) String() string { return *v.at }
+func (v listenValue) String() string { return *v.target }
 
-func (v place) Set(s string) error {
+func (v listenValue) Set(s string) error {
 	socket, ok := strings.CutPrefix(s, UnixPrefix)
 	if !ok {
-		return address(v).Set(s)
+		return addressValue(v).Set(s)
 	}
-	odd := strings.ContainsFunc(socket, unicode.IsControl)
-	if odd || !filepath.IsAbs(socket) || strings.HasSuffix(socket, "/") || len(socket) > maxSocket {
+	invalid := strings.ContainsFunc(socket, unicode.IsControl)
+	if invalid || !filepath.IsAbs(socket) || strings.HasSuffix(socket, "/") || len(socket) > maxSocket {
 		return fmt.Errorf("must have an absolute path of at most %d bytes after unix:, as in unix:/run/osx-builder.sock", maxSocket)
 	}
-	*v.at = s
+	*v.target = s
 	return nil
 }
 
-// names is a list of host names.
-type names struct{ at *[]string }
+// hostNamesValue is a list of host names.
+type hostNamesValue struct{ target *[]string }
 
-func (v names) String() string { return strings.Join(*v.at, ",") }
+func (v hostNamesValue) String() string { return strings.Join(*v.target, ",") }
 
-func (v names) Set(s string) error {
+func (v hostNamesValue) Set(s string) error {
 	var list []string
 	for word := range strings.SplitSeq(s, ",") {
 		switch word = strings.TrimSpace(word); {
 		case word == "":
 		case !isName(word) || strings.HasPrefix(word, "."):
-			return fmt.Errorf("%q must be a host name, as in build.example.com, and several are separated by commas", word)
+			return fmt.Errorf("%q must be a host name, as in build.example.com; separate several by commas", word)
 		default:
 			list = append(list, word)
 		}
 	}
-	*v.at = list
+	*v.target = list
 	return nil
 }
 
-// inside is an address that only this host reaches, or empty.
-type inside struct{ at *string }
+// loopbackValue is an address that only this host can reach, or empty.
+type loopbackValue struct{ target *string }
 
-func (v inside) String() string { return *v.at }
+func (v loopbackValue) String() string { return *v.target }
 
-func (v inside) Set(s string) error {
+func (v loopbackValue) Set(s string) error {
 	if s == "" {
-		*v.at = ""
+		*v.target = ""
 		return nil
 	}
-	if err := (address{new(string)}).Set(s); err != nil {
+	if err := (addressValue{new(string)}).Set(s); err != nil {
 		return err
 	}
-	if !loopback(s) {
-		return errors.New("must be an address that only this host reaches, as in 127.0.0.1:6060")
+	if !isLoopback(s) {
+		return errors.New("must be an address that only this host can reach, as in 127.0.0.1:6060")
 	}
-	*v.at = s
+	*v.target = s
 	return nil
 }
 
-// isName reports whether s can be the name of a host, or is empty.
+// isName reports whether s can be a host name or is empty.
 func isName(s string) bool {
 	for _, c := range s {
 		switch {
@@ -108,10 +108,9 @@ func isName(s string) bool {
 	return true
 }
 
-// loopback reports whether only this host reaches the address. Of names it
-// trusts localhost alone: what another leads to is not known before it is
-// resolved, and may change after.
-func loopback(s string) bool {
+// isLoopback reports whether only this host can reach the address. Of all names it accepts only localhost, because the
+// address of any other name can change.
+func isLoopback(s string) bool {
 	if strings.HasPrefix(s, UnixPrefix) {
 		return true
 	}

@@ -1,5 +1,4 @@
-// Package config reads every setting of the daemon once, from its flags, its
-// environment and its configuration file, and checks it.
+// Package config reads and checks the daemon's settings once, from its flags, its environment and its configuration file.
 package config
 
 import (
@@ -10,74 +9,72 @@ import (
 	"time"
 )
 
-// Config holds the settings, checked and ready to use.
+// Config holds the checked settings.
 type Config struct {
-	Listen        string     // host:port, the port 0 for a free one; or unix: and an absolute path
-	Data          string     // absolute path of the folder with everything that is kept
+	Listen        string     // host:port, with port 0 for a free one; or unix: and an absolute path
+	Data          string     // absolute path of the data folder
 	Driver        string     // auto, qemu or vix
-	Network       string     // auto, user or bridge: what QEMU attaches nat and hostonly machines to
-	Forward       []int      // TCP ports of the guest, beside 22, that user-mode networking forwards; each once
-	Creations     int        // unfinished creations at once, 1 to 1000
-	ImageMaxBytes int64      // bytes of the largest unpacked image, at least 1 MiB
+	Network       string     // auto, user or bridge: how QEMU connects nat and hostonly machines
+	Forward       []int      // TCP ports of the guest that user networking forwards in addition to 22; no duplicates
+	Creations     int        // largest number of unfinished creations, 1 to 1000
+	ImageMaxBytes int64      // largest unpacked image in bytes, at least 1 MiB
 	LogFormat     string     // text or json
-	LogLevel      slog.Level // the least level that is logged
-	LogFile       string     // absolute path of the log file, "" for standard error
-	Insecure      bool       // listening beyond loopback without authentication is accepted
-	HostNames     []string   // by which clients may address the daemon, beside those that it knows
-	TokenFile     string     // absolute path of the file with the clients' tokens, "" for none
-	TLSCert       string     // absolute paths of a certificate and its key, both or neither "" for none
+	LogLevel      slog.Level // the lowest level that is logged
+	LogFile       string     // absolute path of the log file, or "" for standard error
+	Insecure      bool       // listen on more than loopback even without authentication
+	HostNames     []string   // additional host names that clients may use for the daemon
+	TokenFile     string     // absolute path of the file with the valid tokens, or ""
+	TLSCert       string     // absolute paths of a certificate and its key; either both are set or neither is
 	TLSKey        string
-	DebugListen   string // host:port on loopback of the profiler, "" for none
-	File          string // absolute path of the configuration file, "" for none
+	DebugListen   string // loopback host:port of the profiler, or ""
+	File          string // absolute path of the configuration file, or ""
 
-	VMs           int           // machines in all, 1 to 100,000
-	MemoryReserve int64         // bytes of the host's memory that machines are not promised
-	MaxLifetime   time.Duration // of a machine, 1 s to a year; 0 for no bound
-	Connections   int           // of clients at once, 1 to 65,535
-	SecretFile    string        // absolute path of the file with the callbacks' secrets, "" for none
+	VMs           int           // largest number of machines, 1 to 100,000
+	MemoryReserve int64         // host memory in bytes that machines cannot use
+	MaxLifetime   time.Duration // longest lifetime of a machine, 1 s to a year; 0 means no limit
+	Connections   int           // largest number of client connections, 1 to 65,535
+	SecretFile    string        // absolute path of the file with the callback secrets, or ""
 
-	CacheSize        int64         // bytes of disk that unpacked images may take; 0 for no bound but the disk's
-	DiskReserve      int64         // bytes of the disk that images leave to the host
-	ImageMaxDownload int64         // bytes of the largest archive, at least 1 MiB
-	ImageMaxEntries  int           // files and folders of an archive, 1 to a million
-	ImageMaxDepth    int           // elements of a path in an archive, 1 to 255
-	ImageMaxPath     int           // bytes of a path in an archive, 1 to 4,096
-	ImageMaxRatio    int           // bytes written for each byte of an archive, 1 to 100,000
-	ImageStall       time.Duration // how long an image's server may send nothing, 1 s to an hour
-	ImageMaxIdle     time.Duration // how long a download may bring no byte over all its tries, 1 s to a day
-	AllowHosts       []string      // names, addresses and networks that URLs may lead to; none for all
-	DenyHosts        []string      // and may not
+	CacheSize        int64         // disk space for unpacked images in bytes; 0 means the whole disk
+	DiskReserve      int64         // disk space in bytes that images leave free
+	ImageMaxDownload int64         // largest archive in bytes, at least 1 MiB
+	ImageMaxEntries  int           // largest number of files and folders in an archive, 1 to a million
+	ImageMaxDepth    int           // largest number of elements of a path in an archive, 1 to 255
+	ImageMaxPath     int           // longest path in an archive in bytes, 1 to 4,096
+	ImageMaxRatio    int           // largest ratio of unpacked bytes to bytes of the archive, 1 to 100,000
+	ImageStall       time.Duration // how long an image server may send nothing, 1 s to an hour
+	ImageMaxIdle     time.Duration // how long a download may receive nothing over all its retries, 1 s to a day
+	AllowHosts       []string      // names, addresses and networks that URLs may use; empty means all
+	DenyHosts        []string      // names, addresses and networks that URLs may not use
 
-	VIXLibrary     string // absolute path of VMware's VIX library, "" for where its installers put it
-	VIXHostOptions int    // bits to connect to VMware with
+	VIXLibrary     string // absolute path of VMware's VIX library, or "" to search for it
+	VIXHostOptions int    // options for the connection to VMware
 
-	Bridge    string // the host's bridge of bridged machines, "" for none
-	NATSubnet string // IPv4 subnet of nat machines on a bridge, in CIDR form; "" for a free one
-	Isolate   bool   // machines on bridges do not reach each other
+	Bridge    string // host bridge for bridged machines, or ""
+	NATSubnet string // IPv4 subnet of nat machines on a bridge, in CIDR form, or "" for a free one
+	Isolate   bool   // machines on bridges cannot reach each other
 
 	Version      bool   // print the version and exit; nothing else is set then
 	PrintConfig  bool   // print the configuration and exit
-	CleanNetwork bool   // remove the networks of Data and exit
-	PrintUnit    string // "systemd" or "launchd": print that one's unit and exit; nothing else is set then
+	CleanNetwork bool   // remove the networks of the data folder and exit
+	PrintUnit    string // systemd or launchd: print the unit for it and exit; nothing else is set then
 
-	from map[string]string // where the value of each setting was found
+	from map[string]string // the source of each setting's value
 }
 
-// HelpError is returned by Load when the arguments ask for help.
+// HelpError is the error of [Load] if the arguments ask for help.
 type HelpError struct {
 	Text string // ends in a newline
 }
 
 func (e *HelpError) Error() string { return e.Text }
 
-// Load reads the settings: a flag goes before its environment variable, that
-// before the configuration file, and that before the default. Args are the
-// program's arguments without its name. An empty variable counts as unset.
+// Load reads the settings. A flag takes precedence over its environment variable, that over the configuration file, and
+// that over the default. args are the program's arguments without its name. An empty variable counts as unset.
 //
-// It touches nothing but the file that -config names, and asks the system for
-// the working directory where a path is relative to it. Its error tells of
-// every bad value, one a line: which setting, where the value came from, and
-// what would be right. Where help is asked for it is a *HelpError.
+// Load reads only the file that -config names, and the working directory for relative paths. Its error lists every
+// invalid value, one per line: the setting, the source of the value, and what is allowed. If the arguments ask for help,
+// the error is a [*HelpError].
 func Load(args []string, getenv func(string) string) (Config, error) {
 	c := Config{from: make(map[string]string)}
 	table := c.settings(getenv("HOME"))
@@ -91,30 +88,30 @@ func Load(args []string, getenv func(string) string) (Config, error) {
 	if unit, ok := flags["print-unit"]; ok {
 		err := unitKind(&c.PrintUnit).Set(unit.value)
 		if err != nil {
-			return Config{}, bad("print-unit", unit, err)
+			return Config{}, settingError("print-unit", unit, err)
 		}
 		return Config{PrintUnit: c.PrintUnit}, nil
 	}
-	layers := []layer{flags, readEnv(table, getenv)}
-	if at := find("config", layers); at.value != "" {
-		name, err := absolute(at.value, getenv("HOME"))
+	sources := []source{flags, readEnv(table, getenv)}
+	if v := lookup("config", sources); v.value != "" {
+		name, err := absolute(v.value, getenv("HOME"))
 		if err != nil {
-			return Config{}, bad("config", at, err)
+			return Config{}, settingError("config", v, err)
 		}
 		file, err := readFile(table, name)
 		if err != nil {
 			return Config{}, err
 		}
-		layers = append(layers, file)
+		sources = append(sources, file)
 	}
-	layers = append(layers, defaults(table, getenv))
+	sources = append(sources, defaults(table, getenv))
 
 	var errs []error
 	for _, s := range table {
-		at := find(s.name, layers)
-		c.from[s.name] = at.from
-		if err := s.value.Set(at.value); err != nil {
-			errs = append(errs, bad(s.name, at, err))
+		v := lookup(s.name, sources)
+		c.from[s.name] = v.from
+		if err := s.value.Set(v.value); err != nil {
+			errs = append(errs, settingError(s.name, v, err))
 		}
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -126,20 +123,20 @@ func Load(args []string, getenv func(string) string) (Config, error) {
 	return c, nil
 }
 
-// check holds the settings against each other.
+// check checks the settings that depend on each other.
 func (c *Config) check() error {
-	if !c.Insecure && c.TokenFile == "" && !loopback(c.Listen) {
-		return bad("listen", entry{c.Listen, c.from["listen"]}, errors.New("requests are not authenticated, so whoever reaches this address could create and destroy machines: listen on 127.0.0.1, give clients tokens with -token-file, or add -insecure where all who reach it may do that"))
+	if !c.Insecure && c.TokenFile == "" && !isLoopback(c.Listen) {
+		return settingError("listen", given{c.Listen, c.from["listen"]}, errors.New("requests are not authenticated, so everybody who can reach this address could create and destroy machines: listen on 127.0.0.1, require tokens with -token-file, or add -insecure to allow it"))
 	}
 	switch {
 	case c.TLSCert != "" && c.TLSKey == "":
-		return bad("tls-cert", entry{c.TLSCert, c.from["tls-cert"]}, errors.New("a certificate is of no use without its key: add -tls-key"))
+		return settingError("tls-cert", given{c.TLSCert, c.from["tls-cert"]}, errors.New("a certificate needs its key: add -tls-key"))
 	case c.TLSKey != "" && c.TLSCert == "":
-		return bad("tls-key", entry{c.TLSKey, c.from["tls-key"]}, errors.New("a key is of no use without its certificate: add -tls-cert"))
+		return settingError("tls-key", given{c.TLSKey, c.from["tls-key"]}, errors.New("a key needs its certificate: add -tls-cert"))
 	}
 	return nil
 }
 
-func bad(name string, at entry, err error) error {
-	return fmt.Errorf("-%s %q (%s): %w", name, at.value, at.from, err)
+func settingError(name string, v given, err error) error {
+	return fmt.Errorf("-%s %q (%s): %w", name, v.value, v.from, err)
 }

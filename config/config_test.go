@@ -14,7 +14,7 @@ import (
 	"osx-builder/config"
 )
 
-// env is an environment; HOME is /home/ci where it does not say otherwise.
+// env is an environment. HOME is /home/ci unless it is set.
 type env map[string]string
 
 func (e env) get(name string) string {
@@ -34,8 +34,8 @@ func file(t *testing.T, text string) string {
 	return name
 }
 
-// standard is what Load returns where nothing is set.
-func standard() config.Config {
+// defaults returns the Config without any settings.
+func defaults() config.Config {
 	return config.Config{
 		Listen:        "127.0.0.1:12345",
 		Data:          "/home/ci/.osx-builder",
@@ -60,17 +60,17 @@ func standard() config.Config {
 	}
 }
 
-func TestLoadTakesTheFirstSource(t *testing.T) {
+func TestLoadPrecedence(t *testing.T) {
 	wd, err := os.Getwd()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, tc := range []struct {
 		name   string
-		args   string // separated by blanks; FILE is the file's name
+		args   string // separated by spaces; FILE is the file's name
 		env    env
 		file   string
-		change func(*config.Config) // to the standard
+		change func(*config.Config) // to the defaults
 	}{
 		{name: "nothing is set", change: func(*config.Config) {}},
 		{
@@ -138,14 +138,14 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 			},
 		},
 		{
-			name:   "the flag before all else",
+			name:   "the flag takes precedence",
 			args:   "-config FILE -creations 1",
 			env:    env{"OSX_BUILDER_CREATIONS": "2"},
 			file:   "creations = 3",
 			change: func(c *config.Config) { c.Creations = 1 },
 		},
 		{
-			name:   "the variable before the file",
+			name:   "the variable takes precedence over the file",
 			args:   "-config FILE",
 			env:    env{"OSX_BUILDER_CREATIONS": "2"},
 			file:   "creations = 3",
@@ -201,7 +201,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 			change: func(c *config.Config) { c.Data = filepath.Join(wd, "../vms") },
 		},
 		{
-			name:   "no home, and none needed",
+			name:   "no home, which is not needed",
 			args:   "-data /srv/vms",
 			env:    env{"HOME": ""},
 			change: func(c *config.Config) { c.Data = "/srv/vms" },
@@ -212,12 +212,12 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 			change: func(c *config.Config) { c.Listen = "127.0.0.1:8080" },
 		},
 		{
-			name:   "PORT after the variable",
+			name:   "the variable takes precedence over PORT",
 			env:    env{"PORT": "tcp://10.0.0.1", "OSX_BUILDER_LISTEN": "localhost:9"},
 			change: func(c *config.Config) { c.Listen = "localhost:9" },
 		},
 		{
-			name:   "PORT after the file",
+			name:   "the file takes precedence over PORT",
 			args:   "-config FILE",
 			env:    env{"PORT": "8080"},
 			file:   "listen = 127.0.0.1:9",
@@ -225,7 +225,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 		},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			wanted := standard()
+			wanted := defaults()
 			tc.change(&wanted)
 			name := file(t, tc.file)
 			expand := strings.NewReplacer("FILE", name, "DIR", filepath.Dir(name)).Replace
@@ -247,7 +247,7 @@ func TestLoadTakesTheFirstSource(t *testing.T) {
 	}
 }
 
-func TestLoadAnswersVersionWhateverElseIsWrong(t *testing.T) {
+func TestLoadVersionIgnoresErrors(t *testing.T) {
 	got, err := config.Load([]string{"-version"}, env{"HOME": "", "OSX_BUILDER_CREATIONS": "many"}.get)
 	if err != nil || !got.Version {
 		t.Errorf("got %+v, %v, want Version", got, err)

@@ -7,9 +7,8 @@ import (
 	"osx-builder/config"
 )
 
-// The address decides: only this host may reach a daemon that asks for no
-// password, unless the operator says that he means it.
-func TestLoadKeepsToLoopback(t *testing.T) {
+// Without authentication the daemon listens only on loopback addresses, unless the operator allows more.
+func TestLoadRequiresLoopback(t *testing.T) {
 	for listen, ok := range map[string]bool{
 		"127.0.0.1:1": true, "127.255.0.9:1": true, "[::1]:1": true, "[::ffff:127.0.0.1]:1": true, "localhost:1": true, "LocalHost:1": true,
 		":1": false, "0.0.0.0:1": false, "[::]:1": false, "192.168.1.1:1": false, "[fe80::1%eth0]:1": false,
@@ -30,7 +29,7 @@ func TestLoadKeepsToLoopback(t *testing.T) {
 	}
 }
 
-func TestLoadSaysWhatIsWrong(t *testing.T) {
+func TestLoadErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name string
 		args []string
@@ -43,7 +42,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"positional argument", []string{"-insecure", "false"}, nil, "", []string{`"false"`, "-insecure=false", "-help"}},
 		{"bad flag", []string{"-creations", "0"}, nil, "", []string{`-creations "0" (flag)`, "whole number from 1 to 1000"}},
 		{"too many creations", []string{"-creations", "1001"}, nil, "", []string{`-creations "1001" (flag)`}},
-		{"a stall of nothing", []string{"-image-stall", "0"}, nil, "", []string{`-image-stall "0" (flag)`, "from 1s to 1h"}},
+		{"no stall time", []string{"-image-stall", "0"}, nil, "", []string{`-image-stall "0" (flag)`, "from 1s to 1h"}},
 		{"no host", []string{"-deny-hosts", "a.example,http://b.example"}, nil, "", []string{`"http://b.example"`, "10.0.0.0/8"}},
 		{"half an address", []string{"-allow-hosts", "10.0"}, nil, "", []string{`"10.0"`}},
 		{"a network too large", []string{"-allow-hosts", "10.0.0.0/33"}, nil, "", []string{`"10.0.0.0/33"`}},
@@ -70,26 +69,26 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 		{"no zone", []string{"-listen", "[fe80::1%a\nb]:80"}, nil, "", []string{"IP address or a host name"}},
 		{"port of the guest too large", []string{"-forward", "80,65536"}, nil, "", []string{`"65536" must be a port from 1 to 65535`}},
 		{"port of the guest zero", []string{"-forward", "0"}, nil, "", []string{`"0" must be a port`}},
-		{"port of the guest twice", []string{"-forward", "80", "-forward", "80"}, nil, "", []string{`"80,80"`, "port 80 is there twice"}},
-		{"port that is always there", []string{"-forward", "22"}, nil, "", []string{"port 22 is always forwarded"}},
+		{"port of the guest twice", []string{"-forward", "80", "-forward", "80"}, nil, "", []string{`"80,80"`, "port 80 is listed twice"}},
+		{"port that is always forwarded", []string{"-forward", "22"}, nil, "", []string{"port 22 is always forwarded"}},
 		{"size in SI units", []string{"-image-max-bytes", "256GB"}, nil, "", []string{`"256GB"`, "KiB, MiB"}},
 		{"size without unit", []string{"-image-max-bytes", "256"}, nil, "", []string{"at least 1MiB"}},
 		{"size too large", []string{"-image-max-bytes", "8192PiB"}, nil, "", []string{"less than 8192PiB"}},
 		{"size too large for its unit", []string{"-image-max-bytes", "99999999PiB"}, nil, "", []string{"image-max-bytes"}},
 		{"negative size", []string{"-image-max-bytes=-1GiB"}, nil, "", []string{"as in 256GiB"}},
 		{"no home", nil, env{"HOME": ""}, "", []string{`-data "~/.osx-builder" (default)`, "HOME"}},
-		{"home of another", []string{"-data", "~bob/vms"}, nil, "", []string{"written out"}},
+		{"home of another user", []string{"-data", "~bob/vms"}, nil, "", []string{"written as a full path"}},
 		{"empty path", []string{"-data", ""}, nil, "", []string{"-data", "must name a path"}},
-		{"path with a blank at its end", []string{"-data", "/srv/vms "}, nil, "", []string{"begin or end with a blank"}},
+		{"path that ends in a space", []string{"-data", "/srv/vms "}, nil, "", []string{"begin or end with a space"}},
 		{"path with a line break", []string{"-data", "/srv/a\nb"}, nil, "", []string{"control characters"}},
 		{"no file", []string{"-config", "/nowhere/x.conf"}, nil, "", []string{"configuration file", "/nowhere/x.conf", "no such file"}},
 		{"a folder for a file", []string{"-config", "/"}, nil, "", []string{"configuration file", "directory"}},
-		{"a file without end", []string{"-config", "/dev/zero"}, nil, "", []string{"larger than 1048576 bytes"}},
+		{"an endless file", []string{"-config", "/dev/zero"}, nil, "", []string{"larger than 1048576 bytes"}},
 		{"bad name of the file", []string{"-config", "~bob/x"}, nil, "", []string{`-config "~bob/x" (flag)`}},
 		{"unknown entries, all at once", nil, nil, "speed = 9\n-listen = x\n", []string{"FILE, line 1", `"speed"`, "FILE, line 2", `"-listen"`}},
 		{"flags that a file cannot have", nil, nil, "version = true\nconfig = x\n", []string{`"version"`, `"config"`}},
 		{"not an entry", nil, nil, "insecure\n", []string{"FILE, line 1", `"insecure"`, "name = value"}},
-		{"entry twice", nil, nil, "creations = 1\n#\ncreations = 2\n", []string{"FILE, line 3: creations was set before (FILE, line 1)"}},
+		{"entry twice", nil, nil, "creations = 1\n#\ncreations = 2\n", []string{"FILE, line 3: creations is already set (FILE, line 1)"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			name := ""
@@ -104,7 +103,7 @@ func TestLoadSaysWhatIsWrong(t *testing.T) {
 			for _, part := range tc.want {
 				part = strings.ReplaceAll(part, "FILE", name)
 				if !strings.Contains(err.Error(), part) {
-					t.Errorf("got error %q, want it to hold %q", err, part)
+					t.Errorf("got error %q, want %q in it", err, part)
 				}
 			}
 		})

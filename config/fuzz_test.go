@@ -12,8 +12,7 @@ import (
 	"osx-builder/config"
 )
 
-// Load never panics, and what Print writes of the Config it returns is a file
-// from which it returns the same.
+// Load never panics, and it returns the same Config again for the file that Print writes.
 func FuzzLoad(f *testing.F) {
 	f.Add("-listen\n[::1%lo]:0\n-insecure", "PORT=1\nOSX_BUILDER_FORWARD=1,2", "image-max-bytes = 1.1GiB\nlog-level = warn\n")
 	f.Add("-forward\n80\n-data\n~/x", "HOME=/h\nOSX_BUILDER_LOG_FORMAT=json", "# x\r\nforward = 1\nforward=2")

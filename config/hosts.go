@@ -6,19 +6,17 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"time"
 )
 
-// hostName is a name of DNS, or one that begins with a dot or "*." and stands
-// for all below it.
+// hostName matches a DNS name. With "." or "*." before it, it stands for all names below it.
 var hostName = regexp.MustCompile(`^(\*?\.)?[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?(\.[a-zA-Z0-9_]([a-zA-Z0-9_-]*[a-zA-Z0-9_])?)*\.?$`)
 
-// hosts is a list of host names, IP addresses and networks.
-type hosts struct{ at *[]string }
+// hostsValue is a list of host names, IP addresses and networks.
+type hostsValue struct{ target *[]string }
 
-func (v hosts) String() string { return strings.Join(*v.at, ",") }
+func (v hostsValue) String() string { return strings.Join(*v.target, ",") }
 
-func (v hosts) Set(s string) error {
+func (v hostsValue) Set(s string) error {
 	var list []string
 	for word := range strings.SplitSeq(s, ",") {
 		word = strings.TrimSpace(word)
@@ -30,32 +28,15 @@ func (v hosts) Set(s string) error {
 		}
 		list = append(list, word)
 	}
-	*v.at = list
+	*v.target = list
 	return nil
 }
 
-// isHost refuses what is all digits and dots and yet no address: such a name
-// there is none of, but systems read it as an address all the same.
+// isHost reports whether word is a host name, an address or a network. A word of digits and dots that is no valid
+// address is refused: such names do not exist, but some systems read them as addresses.
 func isHost(word string) bool {
 	_, notAddr := netip.ParseAddr(word)
 	_, notNet := netip.ParsePrefix(word)
 	digits := strings.Trim(word, "0123456789.") == ""
 	return notAddr == nil || notNet == nil || !digits && len(word) <= 255 && hostName.MatchString(word)
-}
-
-// span is a duration between two bounds.
-type span struct {
-	at          *time.Duration
-	least, most time.Duration
-}
-
-func (v span) String() string { return v.at.String() }
-
-func (v span) Set(s string) error {
-	d, err := time.ParseDuration(s)
-	if err != nil || d < v.least || d > v.most {
-		return fmt.Errorf("must be a duration from %v to %v, as in 90s or 5m", v.least, v.most)
-	}
-	*v.at = d
-	return nil
 }

@@ -11,11 +11,10 @@ import (
 // Log is the daemon's log.
 type Log struct {
 	*slog.Logger
-	file *logFile // nil where the log goes to standard error
+	file *logFile // nil if the log goes to standard error
 }
 
-// OpenLog returns the log that the settings ask for. stderr is used where they
-// name no file.
+// OpenLog opens the log that the settings describe. It uses stderr if they name no file.
 func (c Config) OpenLog(stderr io.Writer) (*Log, error) {
 	l := &Log{}
 	if c.LogFile != "" {
@@ -34,9 +33,8 @@ func (c Config) OpenLog(stderr io.Writer) (*Log, error) {
 	return l, nil
 }
 
-// Reopen opens the log file anew, by its name: what a program that rotates
-// logs has renamed is let go of. It may be called while others log. After an
-// error the log goes on in the former file.
+// Reopen opens the log file again by its name, after a program that rotates logs has renamed it. It may be called
+// concurrently with logging. If it fails, the log continues in the old file.
 func (l *Log) Reopen() error {
 	if l.file == nil {
 		return nil
@@ -44,7 +42,7 @@ func (l *Log) Reopen() error {
 	return l.file.reopen()
 }
 
-// Close closes the log file. Nothing may be logged after.
+// Close closes the log file. Nothing may be logged afterwards.
 func (l *Log) Close() error {
 	if l.file == nil {
 		return nil
@@ -52,11 +50,11 @@ func (l *Log) Close() error {
 	return l.file.f.Close()
 }
 
-// logFile is a file that lines are added to.
+// logFile appends lines to a file.
 type logFile struct {
 	path string
 
-	mu sync.Mutex // guards f, so that no line meets a closed file
+	mu sync.Mutex // guards f, so that no line is written to a closed file
 	f  *os.File
 }
 
@@ -75,7 +73,7 @@ func (l *logFile) reopen() error {
 	f, l.f = l.f, f
 	l.mu.Unlock()
 	if f != nil {
-		_ = f.Close() // every line in it was written; there is no other way to tell
+		_ = f.Close() // all lines are written, so an error changes nothing
 	}
 	return nil
 }

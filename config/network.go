@@ -7,37 +7,37 @@ import (
 	"unicode"
 )
 
-// maxDevice is how long Linux lets the name of a network device be, in bytes.
+// maxDevice is the longest name of a network device on Linux, in bytes.
 const maxDevice = 15
 
-// device is the name of a network device, or empty.
-type device struct{ at *string }
+// deviceValue is the name of a network device, or empty.
+type deviceValue struct{ target *string }
 
-func (v device) String() string { return *v.at }
+func (v deviceValue) String() string { return *v.target }
 
-func (v device) Set(s string) error {
-	odd := func(c rune) bool { return c == '/' || unicode.IsSpace(c) || unicode.IsControl(c) }
-	if len(s) > maxDevice || s == "." || s == ".." || strings.ContainsFunc(s, odd) {
-		return errors.New("must be the name of a network device, as in br0: at most 15 bytes without blanks and slashes")
+func (v deviceValue) Set(s string) error {
+	invalid := func(c rune) bool { return c == '/' || unicode.IsSpace(c) || unicode.IsControl(c) }
+	if len(s) > maxDevice || s == "." || s == ".." || strings.ContainsFunc(s, invalid) {
+		return errors.New("must be the name of a network device, as in br0: at most 15 bytes without spaces and slashes")
 	}
-	*v.at = s
+	*v.target = s
 	return nil
 }
 
-// subnet is an IPv4 subnet in CIDR form, or empty.
-type subnet struct{ at *string }
+// subnetValue is an IPv4 subnet in CIDR form, or empty.
+type subnetValue struct{ target *string }
 
-func (v subnet) String() string { return *v.at }
+func (v subnetValue) String() string { return *v.target }
 
-func (v subnet) Set(s string) error {
+func (v subnetValue) Set(s string) error {
 	if s == "" {
-		*v.at = ""
+		*v.target = ""
 		return nil
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil || !p.Addr().Is4() || p.Bits() < 8 || p.Bits() > 29 {
 		return errors.New("must be an IPv4 subnet from /8 to /29, as in 10.20.30.0/24")
 	}
-	*v.at = p.Masked().String()
+	*v.target = p.Masked().String()
 	return nil
 }

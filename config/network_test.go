@@ -7,9 +7,8 @@ import (
 	"osx-builder/config"
 )
 
-// The settings of networks are taken from each source that they may come
-// from. The one that takes networks away is a flag alone, so that no variable
-// left in an environment does it.
+// Network settings come from every source. -clean-network is only a flag, so that a forgotten variable removes no
+// networks.
 func TestNetworkSettings(t *testing.T) {
 	vars := env{
 		"OSX_BUILDER_BRIDGE": "br0", "OSX_BUILDER_NAT_SUBNET": "10.20.30.77/24", "OSX_BUILDER_GUEST_ISOLATION": "true",
@@ -31,7 +30,7 @@ func TestNetworkSettings(t *testing.T) {
 	}
 }
 
-func TestNetworkSettingsAreRefused(t *testing.T) {
+func TestInvalidNetworkSettings(t *testing.T) {
 	for value, want := range map[string]string{
 		"-bridge=a bridge":            "name of a network device",
 		"-bridge=../br0":              "name of a network device",

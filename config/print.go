@@ -9,11 +9,11 @@ import (
 	"strings"
 )
 
-// helpWidth is where -help breaks lines, in bytes.
+// helpWidth is the longest line of -help, in bytes.
 const helpWidth = 78
 
-// PrintInfo writes what the arguments ask for in place of a daemon: help, the version, the configuration or a unit. It
-// takes what [Load] returned, and reports whether there was something to print. version is the line for -version.
+// PrintInfo writes the help, the version, the configuration or a unit, if the arguments ask for it instead of a daemon,
+// and reports whether they do. c and err are the results of [Load]; version is the line for -version.
 func PrintInfo(w io.Writer, c Config, err error, version string) (asked bool, _ error) {
 	text := version + "\n"
 	if help, ok := errors.AsType[*HelpError](err); ok {
@@ -40,12 +40,12 @@ func PrintInfo(w io.Writer, c Config, err error, version string) (asked bool, _ 
 	return true, err
 }
 
-// Print writes every setting and where its value comes from, in the form of a
-// configuration file. What such a file cannot set is a comment there.
+// Print writes every setting and the source of its value, in the form of a configuration file. Settings that such a file
+// cannot contain are comments.
 func (c Config) Print(w io.Writer) error {
 	for _, s := range c.settings("") {
 		line := fmt.Sprintf("%s = %s", s.name, s.value)
-		switch s.reach {
+		switch s.scope {
 		case flagOnly:
 			continue
 		case notInFile:
@@ -58,24 +58,24 @@ func (c Config) Print(w io.Writer) error {
 	return nil
 }
 
-// help is the text that -help prints.
+// help returns the text that -help prints.
 func help(table []setting) string {
 	var b strings.Builder
-	b.WriteString(`osx-builder makes and destroys virtual machines from VMware images, on request
+	b.WriteString(`osx-builder creates and destroys virtual machines from VMware images, on request
 over HTTP.
 
 Usage: osx-builder [flags]    the daemon
        osx-builder VERB ...   the command line; osx-builder help lists the verbs
 
-A flag goes before its environment variable, that before the configuration file,
-and that before the default.
+A flag takes precedence over its environment variable, that over the
+configuration file, and that over the default.
 
 `)
 	for _, s := range table {
 		fmt.Fprintf(&b, "  -%s\n", strings.TrimSpace(s.name+" "+s.arg))
 		wrap(&b, "      ", s.help)
-		if s.reach != flagOnly {
-			wrap(&b, "      ", fmt.Sprintf("Variable %s. Default %s.", s.env(), cmp.Or(s.standard, "none")))
+		if s.scope != flagOnly {
+			wrap(&b, "      ", fmt.Sprintf("Variable %s. Default %s.", s.env(), cmp.Or(s.defaultValue, "none")))
 		}
 		b.WriteString("\n")
 	}

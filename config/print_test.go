@@ -11,7 +11,7 @@ import (
 	"osx-builder/config"
 )
 
-func TestHelpExplainsEverySetting(t *testing.T) {
+func TestHelp(t *testing.T) {
 	for _, arg := range []string{"-help", "--help", "-h"} {
 		_, err := config.Load([]string{"-creations", "9", arg}, env{"HOME": ""}.get)
 		var help *config.HelpError
@@ -48,8 +48,8 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 				t.Errorf("help does not say %q", variable)
 			}
 		}
-		if !strings.Contains(strings.Join(strings.Fields(help.Text), " "), "The variable PORT alone") {
-			t.Error("help does not tell of PORT")
+		if !strings.Contains(strings.Join(strings.Fields(help.Text), " "), "The variable PORT sets") {
+			t.Error("help does not mention PORT")
 		}
 		for _, line := range lines {
 			if len(line) > 80 {
@@ -59,7 +59,7 @@ func TestHelpExplainsEverySetting(t *testing.T) {
 	}
 }
 
-func TestPrintTellsValuesAndSources(t *testing.T) {
+func TestPrint(t *testing.T) {
 	name := file(t, "log-level = warn\n")
 	c, err := config.Load([]string{"-print-config", "-forward", "80", "-forward", "443", "-config", name},
 		env{"PORT": "8080", "OSX_BUILDER_IMAGE_MAX_BYTES": "1536MiB", "OSX_BUILDER_VIX_HOST_OPTIONS": "512"}.get)
@@ -149,5 +149,23 @@ log-file =
 `, "FILE", name)
 	if diff := cmp.Diff(wanted, b.String()); diff != "" {
 		t.Errorf("Print (-want +got):\n%s", diff)
+	}
+}
+
+// PrintInfo writes what the arguments ask for, and otherwise nothing.
+func TestPrintInfo(t *testing.T) {
+	for args, want := range map[string]string{
+		"-help": "Usage: osx-builder", "-version": "the version\n", "-print-config": "creations = 16\n",
+		"-print-unit launchd": "<plist", "": "", "-creations 0": "",
+	} {
+		c, loadErr := config.Load(strings.Fields(args), env{}.get)
+		var b strings.Builder
+		asked, err := config.PrintInfo(&b, c, loadErr, "the version")
+		if asked != (want != "") || !strings.Contains(b.String(), want) || want == "" && b.Len() > 0 {
+			t.Errorf("%q: got %v and %q, want %q", args, asked, b.String(), want)
+		}
+		if wantErr := strings.Contains(args, "creations"); (err != nil) != wantErr {
+			t.Errorf("%q: got error %v, want an error: %v", args, err, wantErr)
+		}
 	}
 }

@@ -12,43 +12,43 @@ import (
 // maxFile bounds the configuration file, in bytes.
 const maxFile = 1 << 20
 
-// An entry is a value as it was given, and where.
-type entry struct {
+// given is a value as it was given, and its source.
+type given struct {
 	value string
 	from  string // "flag", "variable PORT", "/etc/osx-builder.conf, line 3", "default"
 }
 
-// A layer is what one source gives, by the setting's name.
-type layer map[string]entry
+// A source holds the values that it gives, by the name of the setting.
+type source map[string]given
 
-// find returns what the first layer that has the setting says of it.
-func find(name string, layers []layer) entry {
-	for _, l := range layers {
-		if e, ok := l[name]; ok {
-			return e
+// lookup returns the value of a setting from the first source that has it.
+func lookup(name string, sources []source) given {
+	for _, src := range sources {
+		if v, ok := src[name]; ok {
+			return v
 		}
 	}
-	return entry{}
+	return given{}
 }
 
-// readFlags takes the settings from the program's arguments. The last of a
-// flag that is given twice holds, unless it is a list.
-func readFlags(table []setting, args []string) (layer, error) {
-	l := make(layer)
+// readFlags reads the settings in the program's arguments. If a flag is given twice, the last value counts, unless the
+// setting is a list.
+func readFlags(table []setting, args []string) (source, error) {
+	src := make(source)
 	fs := flag.NewFlagSet("osx-builder", flag.ContinueOnError)
 	fs.SetOutput(io.Discard)
 	for _, s := range table {
-		keep := func(value string) error {
-			if old, ok := l[s.name]; ok && s.list {
+		store := func(value string) error {
+			if old, ok := src[s.name]; ok && s.list {
 				value = old.value + "," + value
 			}
-			l[s.name] = entry{value, "flag"}
+			src[s.name] = given{value, "flag"}
 			return nil
 		}
 		if s.arg == "" {
-			fs.BoolFunc(s.name, "", keep)
+			fs.BoolFunc(s.name, "", store)
 		} else {
-			fs.Func(s.name, "", keep)
+			fs.Func(s.name, "", store)
 		}
 	}
 	err := fs.Parse(args)
@@ -56,30 +56,30 @@ func readFlags(table []setting, args []string) (layer, error) {
 		return nil, &HelpError{Text: help(table)}
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%w (osx-builder -help explains every flag)", err)
+		return nil, fmt.Errorf("%w (osx-builder -help lists the flags)", err)
 	}
 	if fs.NArg() > 0 {
-		return nil, fmt.Errorf("unexpected argument %q: osx-builder takes flags only, as in -creations 8 or -insecure=false (osx-builder -help explains every flag)", fs.Arg(0))
+		return nil, fmt.Errorf("unexpected argument %q: osx-builder takes flags only, as in -creations 8 or -insecure=false (osx-builder -help lists the flags)", fs.Arg(0))
 	}
-	return l, nil
+	return src, nil
 }
 
-// readEnv takes the settings from the environment.
-func readEnv(table []setting, getenv func(string) string) layer {
-	l := make(layer)
+// readEnv reads the settings in the environment.
+func readEnv(table []setting, getenv func(string) string) source {
+	src := make(source)
 	for _, s := range table {
-		if s.reach == flagOnly {
+		if s.scope == flagOnly {
 			continue
 		}
 		if value := getenv(s.env()); value != "" {
-			l[s.name] = entry{value, "variable " + s.env()}
+			src[s.name] = given{value, "variable " + s.env()}
 		}
 	}
-	return l
+	return src
 }
 
-// readFile takes the settings from a configuration file.
-func readFile(table []setting, name string) (layer, error) {
+// readFile reads the settings in a configuration file.
+func readFile(table []setting, name string) (source, error) {
 	f, err := os.Open(name)
 	if err != nil {
 		return nil, fmt.Errorf("reading the configuration file: %w", err)
@@ -95,14 +95,14 @@ func readFile(table []setting, name string) (layer, error) {
 	return parseFile(table, name, string(text))
 }
 
-func parseFile(table []setting, name, text string) (layer, error) {
+func parseFile(table []setting, name, text string) (source, error) {
 	known := make(map[string]setting)
 	for _, s := range table {
-		if s.reach == anywhere {
+		if s.scope == anySource {
 			known[s.name] = s
 		}
 	}
-	l := make(layer)
+	src := make(source)
 	var errs []error
 	number := 0
 	for line := range strings.Lines(text) {
@@ -115,31 +115,31 @@ func parseFile(table []setting, name, text string) (layer, error) {
 		key, value, ok := strings.Cut(line, "=")
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 		s, isKnown := known[key]
-		old, twice := l[key]
+		old, twice := src[key]
 		switch {
 		case !ok:
-			errs = append(errs, fmt.Errorf("%s: got %q, want name = value", at, line))
+			errs = append(errs, fmt.Errorf("%s: the line %q must have the form name = value", at, line))
 		case !isKnown:
-			errs = append(errs, fmt.Errorf("%s: there is no setting %q for this file (osx-builder -help explains every one)", at, key))
+			errs = append(errs, fmt.Errorf("%s: the setting %q does not exist or is not allowed in this file (osx-builder -help lists the settings)", at, key))
 		case twice && !s.list:
-			errs = append(errs, fmt.Errorf("%s: %s was set before (%s)", at, key, old.from))
+			errs = append(errs, fmt.Errorf("%s: %s is already set (%s)", at, key, old.from))
 		case twice:
-			l[key] = entry{old.value + "," + value, at}
+			src[key] = given{old.value + "," + value, at}
 		default:
-			l[key] = entry{value, at}
+			src[key] = given{value, at}
 		}
 	}
-	return l, errors.Join(errs...)
+	return src, errors.Join(errs...)
 }
 
-// defaults returns what holds where nothing was given.
-func defaults(table []setting, getenv func(string) string) layer {
-	l := make(layer)
+// defaults returns the default values.
+func defaults(table []setting, getenv func(string) string) source {
+	src := make(source)
 	for _, s := range table {
-		l[s.name] = entry{s.standard, "default"}
+		src[s.name] = given{s.defaultValue, "default"}
 	}
 	if port := getenv("PORT"); port != "" {
-		l["listen"] = entry{"127.0.0.1:" + port, "variable PORT"}
+		src["listen"] = given{"127.0.0.1:" + port, "variable PORT"}
 	}
-	return l
+	return src
 }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Unit is the text that makes a service manager run the daemon, whose binary
-// is at program. kind is systemd or launchd.
+// Unit returns the unit with which a service manager runs the daemon. program is the path of its binary; kind is systemd
+// or launchd.
 func Unit(kind, program string) (string, error) {
 	switch kind {
 	case "systemd":
@@ -20,20 +20,18 @@ func Unit(kind, program string) (string, error) {
 		}
 		return strings.ReplaceAll(launchdPlist, "PROGRAM", escaped.String()), nil
 	default:
-		return "", fmt.Errorf("there is no unit for %q; the kinds are systemd and launchd", kind)
+		return "", fmt.Errorf("there is no unit for %q; the available kinds are systemd and launchd", kind)
 	}
 }
 
-// systemdUnit keeps machines running while the daemon is restarted
-// (KillMode) or one of them is killed for want of memory (OOMPolicy). QEMU's
-// emulation writes the code that it runs, machines take users of their own and
-// devices for networks, and IPv4 forwarding is switched on for those: whatever
-// stands in the way of that is not locked.
+// systemdUnit keeps machines running while the daemon restarts (KillMode), or if one of them is killed because memory is
+// short (OOMPolicy). It leaves open what machines need: QEMU's emulation runs code that it writes, machines have users
+// and network devices of their own, and the daemon switches IPv4 forwarding on.
 const systemdUnit = `# osx-builder -print-unit systemd > /etc/systemd/system/osx-builder.service
 # systemctl daemon-reload && systemctl enable --now osx-builder
 #
-# Settings are variables, OSX_BUILDER_LISTEN=... and so on, a line each, in
-# /etc/osx-builder.env; osx-builder -help names them all.
+# Put settings into /etc/osx-builder.env as variables, one per line, such as
+# OSX_BUILDER_LISTEN=...; osx-builder -help lists them all.
 
 [Unit]
 Description=OSX Builder, virtual machines from image URLs
@@ -65,7 +63,7 @@ LimitNOFILE=65536
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_KILL
 ProtectSystem=strict
-# What dnsmasq reads as its own user is in a folder there.
+# dnsmasq runs as a user of its own and reads its files in a folder there.
 ReadWritePaths=/run
 ProtectHome=yes
 PrivateTmp=yes
@@ -88,8 +86,7 @@ SystemCallArchitectures=native
 WantedBy=multi-user.target
 `
 
-// launchdPlist keeps machines running while the daemon is restarted
-// (AbandonProcessGroup).
+// launchdPlist keeps machines running while the daemon restarts (AbandonProcessGroup).
 const launchdPlist = `<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE plist PUBLIC "-//Apple//DTD PLIST 1.0//EN" "http://www.apple.com/DTDs/PropertyList-1.0.dtd">
 <!-- osx-builder -print-unit launchd > ~/Library/LaunchAgents/osx-builder.plist

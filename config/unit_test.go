@@ -13,7 +13,7 @@ import (
 	"osx-builder/config"
 )
 
-// The unit is one that systemd takes without a complaint.
+// systemd accepts the unit without warnings.
 func TestSystemdUnit(t *testing.T) {
 	text, err := config.Unit("systemd", `/opt/100% "builder"/osx-builder`)
 	if err != nil || !strings.Contains(text, `ExecStart="/opt/100%% \"builder\"/osx-builder"`) {
@@ -37,7 +37,7 @@ func TestSystemdUnit(t *testing.T) {
 	}
 }
 
-// The property list is XML, whatever the program's path.
+// The property list is XML for any path of the program.
 func TestLaunchdPlist(t *testing.T) {
 	text, err := config.Unit("launchd", "/opt/<a & b>/osx-builder")
 	if err != nil || !strings.Contains(text, "<key>AbandonProcessGroup</key>\n\t<true/>") {
@@ -61,7 +61,7 @@ func TestLaunchdPlist(t *testing.T) {
 	}
 }
 
-func TestUnitOfAnotherKind(t *testing.T) {
+func TestUnknownUnit(t *testing.T) {
 	if _, err := config.Unit("upstart", "/bin/true"); err == nil || !strings.Contains(err.Error(), "systemd and launchd") {
 		t.Errorf("got %v, want an error that names the kinds", err)
 	}

@@ -14,109 +14,108 @@ import (
 )
 
 const (
-	// minImage catches a size that was meant in larger units.
+	// minImage refuses a size that was meant in larger units.
 	minImage = 1 << 20
 
-	// maxLifetime is the longest that a machine can be given.
+	// maxLifetime is the longest lifetime that a machine can have.
 	maxLifetime = 365 * 24 * time.Hour
 )
 
-// The types of this file and of path.go and address.go are the kinds of
-// values that settings have. Each is a flag.Value: Set parses a value, checks
-// it and stores it where the pointer leads, with an error that says what would
-// be right; String writes what is stored so that Set takes it again.
+// The types below, and those in address.go, hosts.go, network.go and path.go, are the types of the settings' values. Each
+// is a [flag.Value]: Set parses and checks a value and stores it in target, or returns an error that says what is
+// allowed. String returns the stored value in a form that Set accepts.
 
-// toggle is a switch.
-type toggle struct{ at *bool }
+// boolValue is true or false.
+type boolValue struct{ target *bool }
 
-func (v toggle) String() string { return strconv.FormatBool(*v.at) }
+func (v boolValue) String() string { return strconv.FormatBool(*v.target) }
 
-func (v toggle) Set(s string) error {
+func (v boolValue) Set(s string) error {
 	on, err := strconv.ParseBool(s)
 	if err != nil {
 		return errors.New("must be true or false")
 	}
-	*v.at = on
+	*v.target = on
 	return nil
 }
 
-// number is a whole number from least to most.
-type number struct {
-	at          *int
-	least, most int
+// intValue is a whole number from min to max.
+type intValue struct {
+	target   *int
+	min, max int
 }
 
-func (v number) String() string { return strconv.Itoa(*v.at) }
+func (v intValue) String() string { return strconv.Itoa(*v.target) }
 
-func (v number) Set(s string) error {
+func (v intValue) Set(s string) error {
 	n, err := strconv.Atoi(s)
-	if err != nil || n < v.least || n > v.most {
-		return fmt.Errorf("must be a whole number from %d to %d", v.least, v.most)
+	if err != nil || n < v.min || n > v.max {
+		return fmt.Errorf("must be a whole number from %d to %d", v.min, v.max)
 	}
-	*v.at = n
+	*v.target = n
 	return nil
 }
 
-// bits is a number whose bits mean something, at most 31 of them.
-type bits struct{ at *int }
+// bitsValue is a bit mask of at most 31 bits.
+type bitsValue struct{ target *int }
 
-func (v bits) String() string {
-	if *v.at == 0 {
+func (v bitsValue) String() string {
+	if *v.target == 0 {
 		return "0"
 	}
-	return fmt.Sprintf("%#x", *v.at)
+	return fmt.Sprintf("%#x", *v.target)
 }
 
-func (v bits) Set(s string) error {
+func (v bitsValue) Set(s string) error {
 	n, err := strconv.ParseInt(s, 0, 32)
 	if err != nil || n < 0 {
 		return errors.New("must be a number from 0 to 0x7fffffff, as in 0x200")
 	}
-	*v.at = int(n)
+	*v.target = int(n)
 	return nil
 }
 
-// choice is one of several words.
-type choice struct {
-	at    *string
-	words []string
+// enumValue is one of several words.
+type enumValue struct {
+	target *string
+	words  []string
 }
 
-func (v choice) String() string { return *v.at }
+func (v enumValue) String() string { return *v.target }
 
-func (v choice) Set(s string) error {
+func (v enumValue) Set(s string) error {
 	if !slices.Contains(v.words, s) {
 		return errors.New("must be one of " + strings.Join(v.words, ", "))
 	}
-	*v.at = s
+	*v.target = s
 	return nil
 }
 
-// level is the least severity of a log line.
-type level struct{ at *slog.Level }
+// levelValue is the lowest level that is logged.
+type levelValue struct{ target *slog.Level }
 
-func (v level) String() string { return strings.ToLower(v.at.String()) }
+func (v levelValue) String() string { return strings.ToLower(v.target.String()) }
 
-func (v level) Set(s string) error {
+func (v levelValue) Set(s string) error {
 	var word string
-	if err := (choice{&word, []string{"debug", "info", "warn", "error"}}).Set(s); err != nil {
+	if err := (enumValue{&word, []string{"debug", "info", "warn", "error"}}).Set(s); err != nil {
 		return err
 	}
-	return v.at.UnmarshalText([]byte(word))
+	return v.target.UnmarshalText([]byte(word))
 }
 
-// ports is a list of the guest's TCP ports.
-type ports struct{ at *[]int }
+// portsValue is a list of the guest's TCP ports.
+type portsValue struct{ target *[]int }
 
-func (v ports) String() string {
+func (v portsValue) String() string {
 	var words []string
-	for _, n := range *v.at {
+	for _, n := range *v.target {
 		words = append(words, strconv.Itoa(n))
 	}
 	return strings.Join(words, ",")
 }
 
-func (v ports) Set(s string) error {
+func (v portsValue) Set(s string) error {
 	var list []int
 	for word := range strings.SplitSeq(s, ",") {
 		word = strings.TrimSpace(word)
@@ -126,67 +125,84 @@ func (v ports) Set(s string) error {
 		n, err := strconv.Atoi(word)
 		switch {
 		case err != nil || n < 1 || n > math.MaxUint16:
-			return fmt.Errorf("%q must be a port from 1 to 65535, and several are separated by commas", word)
+			return fmt.Errorf("%q must be a port from 1 to 65535; separate several by commas", word)
 		case n == 22:
-			return errors.New("port 22 is always forwarded, leave it out")
+			return errors.New("port 22 is always forwarded; remove it")
 		case slices.Contains(list, n):
-			return fmt.Errorf("port %d is there twice", n)
+			return fmt.Errorf("port %d is listed twice", n)
 		}
 		list = append(list, n)
 	}
-	*v.at = list
+	*v.target = list
 	return nil
 }
 
-// size is a number of bytes in IEC units.
-type size struct {
-	at    *int64
-	least int64
+// sizeValue is a number of bytes in IEC units.
+type sizeValue struct {
+	target *int64
+	min    int64
 }
 
-func (v size) String() string {
-	s := strings.NewReplacer(" ", "", ".0", "").Replace(humanize.IBytes(uint64(*v.at)))
-	if n, err := humanize.ParseBytes(s); err == nil && n == uint64(*v.at) && n >= 1<<10 {
+func (v sizeValue) String() string {
+	s := strings.NewReplacer(" ", "", ".0", "").Replace(humanize.IBytes(uint64(*v.target)))
+	if n, err := humanize.ParseBytes(s); err == nil && n == uint64(*v.target) && n >= 1<<10 {
 		return s
 	}
-	return strconv.FormatInt(*v.at, 10)
+	return strconv.FormatInt(*v.target, 10)
 }
 
-func (v size) Set(s string) error {
+func (v sizeValue) Set(s string) error {
 	unit := strings.ToLower(strings.TrimSpace(strings.TrimLeft(s, "0123456789.")))
 	n, err := humanize.ParseBytes(s)
 	switch {
 	case err != nil || !slices.Contains([]string{"", "kib", "mib", "gib", "tib", "pib", "ki", "mi", "gi", "ti", "pi"}, unit):
 		return errors.New("must be a number of bytes, or a size in KiB, MiB, GiB, TiB or PiB, as in 256GiB")
-	case n > math.MaxInt64 || int64(n) < v.least:
-		return fmt.Errorf("must be at least %s and less than 8192PiB", size{at: &v.least})
+	case n > math.MaxInt64 || int64(n) < v.min:
+		return fmt.Errorf("must be at least %s and less than 8192PiB", sizeValue{target: &v.min})
 	}
-	*v.at = int64(n)
+	*v.target = int64(n)
 	return nil
 }
 
-// lifetime is a duration that may be missing.
-type lifetime struct{ at *time.Duration }
+// optionalDurationValue is a duration or empty.
+type optionalDurationValue struct{ target *time.Duration }
 
-func (v lifetime) String() string {
-	if *v.at == 0 {
+func (v optionalDurationValue) String() string {
+	if *v.target == 0 {
 		return ""
 	}
-	return v.at.String()
+	return v.target.String()
 }
 
-func (v lifetime) Set(s string) error {
+func (v optionalDurationValue) Set(s string) error {
 	if s == "" {
-		*v.at = 0
+		*v.target = 0
 		return nil
 	}
 	d, err := time.ParseDuration(s)
 	if err != nil || d < time.Second || d > maxLifetime || d%time.Second != 0 {
-		return fmt.Errorf("must be a duration in whole seconds from 1s to %v, as in 90m or 12h, or empty for no bound", maxLifetime)
+		return fmt.Errorf("must be a duration in whole seconds from 1s to %v, as in 90m or 12h, or empty for no limit", maxLifetime)
 	}
-	*v.at = d
+	*v.target = d
 	return nil
 }
 
-// unitKind names a service manager.
-func unitKind(at *string) choice { return choice{at, []string{"", "systemd", "launchd"}} }
+// unitKind returns the value for the name of a service manager.
+func unitKind(target *string) enumValue { return enumValue{target, []string{"", "systemd", "launchd"}} }
+
+// durationValue is a duration from min to max.
+type durationValue struct {
+	target   *time.Duration
+	min, max time.Duration
+}
+
+func (v durationValue) String() string { return v.target.String() }
+
+func (v durationValue) Set(s string) error {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < v.min || d > v.max {
+		return fmt.Errorf("must be a duration from %v to %v, as in 90s or 5m", v.min, v.max)
+	}
+	*v.target = d
+	return nil
+}

@@ -7,7 +7,7 @@ import (
 	"osx-builder/config"
 )
 
-func TestServingSettings(t *testing.T) {
+func TestServerSettings(t *testing.T) {
 	c, err := config.Load(
 		strings.Fields("-listen 0.0.0.0:1 -token-file /t -tls-cert /c -tls-key /k -debug-listen [::1]:6060 -host-names a.example -host-names b"), env{}.get)
 	if err != nil {
@@ -25,7 +25,7 @@ func TestServingSettings(t *testing.T) {
 	}
 }
 
-func TestServingSettingsAreRefused(t *testing.T) {
+func TestInvalidServerSettings(t *testing.T) {
 	for args, want := range map[string]string{
 		"-listen unix:o.sock":                             "absolute path",
 		"-host-names *.example.com":                       "as in build.example.com",
@@ -36,11 +36,11 @@ func TestServingSettingsAreRefused(t *testing.T) {
 		"-listen 0.0.0.0:1":                               "-token-file",
 		"-tls-cert /c":                                    "-tls-key",
 		"-tls-key /k":                                     "-tls-cert",
-		"-debug-listen 0.0.0.0:6060":                      "only this host",
-		"-debug-listen host.example:6060":                 "only this host",
+		"-debug-listen 0.0.0.0:6060":                      "only this host can reach",
+		"-debug-listen host.example:6060":                 "only this host can reach",
 		"-debug-listen unix:/run/o.sock":                  "port from 0 to 65535",
 		"-debug-listen 6060":                              "host:port",
-		"-insecure -listen 0.0.0.0:1 -debug-listen :6060": "only this host",
+		"-insecure -listen 0.0.0.0:1 -debug-listen :6060": "only this host can reach",
 	} {
 		if _, err := config.Load(strings.Fields(args), env{}.get); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: got error %v, want %q in it", args, err, want)
