@@ -74,7 +74,7 @@ func TestExitStatus(t *testing.T) {
 	}{
 		"all pass":                           {command("pass", 0), 0},
 		"a test fails":                       {command("fail", 1), 1},
-		"the first of two fails":             {append(append(command("fail", 1), "--"), command("pass", 0)...), 1},
+		"the first of two fails":             {append(append(command("fail", 3), "--"), command("pass", 0)...), 3},
 		"the second of two fails":            {append(append(command("pass", 0), "--"), command("fail", 3)...), 3},
 		"a failure with a status of success": {command("fail", 0), 1},
 		"no events, but a status":            {[]string{"sh", "-c", "exit 2"}, 2},
