@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"unicode/utf8"
 
 	"github.com/tailscale/hujson"
 
@@ -117,27 +116,6 @@ func TestDocumentsAtTheTop(t *testing.T) {
 	}
 	if n := strings.Count(harness.ReadFile(t, "README.md"), "\n"); n > 200 {
 		t.Errorf("README.md has %d lines, want at most 200; the long chapters are next to their code", n)
-	}
-}
-
-// Text is wrapped at 120 columns, except in CHANGELOG.md, to which every change
-// adds a line.
-func TestDocumentWidth(t *testing.T) {
-	for _, d := range documents(t) {
-		if d == "CHANGELOG.md" {
-			continue
-		}
-		number, inBlock := 0, false
-		for line := range strings.Lines(harness.ReadFile(t, d)) {
-			number++
-			if strings.HasPrefix(line, "```") {
-				inBlock = !inBlock
-			}
-			long := utf8.RuneCountInString(strings.TrimSuffix(line, "\n")) > 120
-			if long && !inBlock && !strings.HasPrefix(line, "|") && !strings.HasPrefix(line, "![") {
-				t.Errorf("%s, line %d is longer than 120 columns", d, number)
-			}
-		}
 	}
 }
 
