@@ -107,6 +107,27 @@ func TestIdleConnectionIsClosed(t *testing.T) {
 	}
 }
 
+// At the limit, the server closes connections whose clients send many requests and never read the answers.
+func TestUnreadAnswersAreClosed(t *testing.T) {
+	large := strings.Repeat("x", 1<<20)
+	blocking, received, release := blockingHandler()
+	s := startServer(t, server.Options{Connections: 4}, func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/large" {
+			_, _ = io.WriteString(w, large)
+			return
+		}
+		blocking(w, r)
+	})
+	answered := s.dial().get("/held")
+	<-received
+	for range 8 {
+		s.dial().write(strings.Repeat("GET /large HTTP/1.1\r\nHost: localhost\r\n\r\n", 100))
+	}
+	s.dial().get("/").expectAnswer()
+	close(release)
+	answered.expectAnswer()
+}
+
 // The connection that has waited longest is closed first.
 func TestLongestIdleConnectionIsClosedFirst(t *testing.T) {
 	s := startServer(t, server.Options{Connections: 2}, hello)
