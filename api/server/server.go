@@ -31,7 +31,7 @@ const (
 // Options configures a [Server].
 type Options struct {
 	Listen      string // host:port, or unix: and a path
-	Connections int    // the largest number of open connections
+	Connections int    // the largest number of open connections; Listen lowers it to fit the limit of open files
 	TLSCert     string // paths of PEM files; either both are set or neither is
 	TLSKey      string
 	Debug       string // loopback host:port of the profiler; if empty, there is none
@@ -76,6 +76,10 @@ func (s *Server) open() (err error) {
 	l, err := listen(s.Options.Listen)
 	if err != nil {
 		return fmt.Errorf("listening on %s: %w; choose another address with -listen", s.Options.Listen, err)
+	}
+	if most, openFiles := maxConnections(); s.Connections > most {
+		s.Log.Warn("lowered -connections to fit the limit of open files; raise it with ulimit -n or systemd's LimitNOFILE", "connections", most, "configured", s.Connections, "open_files", openFiles)
+		s.Connections = most
 	}
 	s.api = newConnLimiter(l, s.Connections)
 	s.url = listenerURL(l, s.cert != nil)
