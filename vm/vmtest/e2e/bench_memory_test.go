@@ -14,16 +14,16 @@ import (
 )
 
 const (
-	// residents is how many machines the daemon has in BenchmarkMemory.
-	residents = 100
+	// memoryMachines is the number of machines in BenchmarkMemory.
+	memoryMachines = 100
 
-	// mostMemory is what it may then have of the host's, in MiB.
-	mostMemory = 40
+	// maxRSS is the largest resident memory of the daemon then, in MiB.
+	maxRSS = 40
 )
 
-// BenchmarkMemory measures the resident memory of a daemon that has made 100
-// machines, with the driver that has no hypervisor, and is asked for all of
-// them, their health and its metrics.
+// BenchmarkMemory measures the resident memory of a daemon that has created 100
+// machines with the in-memory driver and has answered requests for the list of
+// machines, the health and the metrics.
 func BenchmarkMemory(b *testing.B) {
 	dir := b.TempDir()
 	binary := harness.PlainMemoryDaemon(b)
@@ -33,12 +33,15 @@ func BenchmarkMemory(b *testing.B) {
 	defer site.Close()
 	sum, err := e2e.SHA256(filepath.Join(dir, "image"))
 	harness.Must(b, err)
-	d, err := e2e.Start(e2e.Options{Binary: binary, Data: filepath.Join(dir, "data"), Args: []string{"-creations", fmt.Sprint(residents)}})
+	d, err := e2e.Start(e2e.Options{
+		Binary: binary, Data: filepath.Join(dir, "data"), Args: []string{"-creations", fmt.Sprint(memoryMachines)},
+	})
 	harness.Must(b, err)
 	defer func() { harness.Must(b, d.Stop()) }()
-	body := e2e.Image{URL: site.ImageURL("image"), SHA256: sum}.Body(map[string]any{"callback_url": site.CallbackURL()})
+	i := e2e.Image{URL: site.ImageURL("image"), SHA256: sum}
+	body := i.Body(map[string]any{"callback_url": site.CallbackURL()})
 	var ids []string
-	for range residents {
+	for range memoryMachines {
 		v, _, err := d.VM("POST", "/vms", body, http.StatusAccepted)
 		harness.Must(b, err)
 		ids = append(ids, v.ID)
@@ -47,7 +50,7 @@ func BenchmarkMemory(b *testing.B) {
 		v, _, err := d.VM("GET", "/vms/"+id+"?wait=1m", nil, http.StatusOK)
 		harness.Must(b, err)
 		if v.Status != "powered-on" {
-			b.Fatalf("got %+v, want it powered-on", v)
+			b.Fatalf("got %+v, want powered-on", v)
 		}
 	}
 	for range 100 {
@@ -59,25 +62,25 @@ func BenchmarkMemory(b *testing.B) {
 			}
 		}
 	}
-	rss, peak := memory(b, d.PID(), "VmRSS"), memory(b, d.PID(), "VmHWM")
+	rss, peak := procMemory(b, d.PID(), "VmRSS"), procMemory(b, d.PID(), "VmHWM")
 	b.ReportMetric(rss, "rss-MiB")
 	b.ReportMetric(peak, "peak-MiB")
 	b.ReportMetric(0, "ns/op")
-	if rss > mostMemory {
-		b.Errorf("with %d machines the daemon has %.1f MiB, want at most %d", residents, rss, mostMemory)
+	if rss > maxRSS {
+		b.Errorf("the resident memory with %d machines is %.1f MiB, want at most %d", memoryMachines, rss, maxRSS)
 	}
 }
 
-// memory reads what Linux says of a process's memory, in MiB.
-func memory(b *testing.B, pid int, what string) float64 {
+// procMemory returns a value of /proc/PID/status, in MiB.
+func procMemory(b *testing.B, pid int, name string) float64 {
 	b.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
-		b.Skipf("%v; only Linux tells", err)
+		harness.Without(b, err.Error()+"; only Linux has it")
 	}
-	m := regexp.MustCompile(what + `:\s+(\d+) kB`).FindSubmatch(status)
+	m := regexp.MustCompile(name + `:\s+(\d+) kB`).FindSubmatch(status)
 	if m == nil {
-		b.Fatalf("no %s in %s", what, status)
+		b.Fatalf("no %s in %s", name, status)
 	}
 	kib, err := strconv.Atoi(string(m[1]))
 	harness.Must(b, err)

@@ -11,35 +11,36 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// BenchmarkAddress measures POST to an ip_address in GET, on a managed bridge,
-// against POST to the lease: the line that dnsmasq writes to its log. What lies
-// between the two is address-lag.
+// BenchmarkAddress measures the time from POST until GET shows an ip_address, on a
+// managed bridge. The baseline is the time until dnsmasq logs the lease. The metric
+// address-lag is the difference.
 func BenchmarkAddress(b *testing.B) {
 	if os.Geteuid() != 0 {
-		b.Skip("a managed bridge needs root")
+		harness.Without(b, "a managed bridge needs root")
 	}
-	r := newComparison(b, "-network", "bridge")
+	r := newBenchmark(b, "-network", "bridge")
 	log := filepath.Join(r.Data, "net", "nat", "dnsmasq.log")
-	var address pair
+	var address samples
 	var lag []time.Duration
-	for range bootRounds {
-		leased := awaitLease(b, log)
+	for range bootCount {
+		lease := nextLease(b, log)
 		start := time.Now()
 		v := r.create()
-		r.addressed(v.ID)
-		told := time.Now()
-		at := <-leased
-		address.ours = append(address.ours, told.Sub(start))
-		address.base = append(address.base, at.Sub(start))
-		lag = append(lag, told.Sub(at))
+		r.waitAddress(v.ID)
+		shown := time.Now()
+		leased := <-lease
+		address.ours = append(address.ours, shown.Sub(start))
+		address.baseline = append(address.baseline, leased.Sub(start))
+		lag = append(lag, shown.Sub(leased))
 		r.destroy(v.ID)
 	}
 	address.report(b, "address")
 	b.ReportMetric(float64(median(lag).Microseconds())/1000, "address-lag-ms")
 }
 
-// awaitLease tells when dnsmasq next writes that it gave a lease.
-func awaitLease(b *testing.B, log string) <-chan time.Time {
+// nextLease returns a channel that receives the time at which dnsmasq logs its next
+// lease.
+func nextLease(b *testing.B, log string) <-chan time.Time {
 	b.Helper()
 	f, err := os.Open(log)
 	harness.Must(b, err)
@@ -50,7 +51,7 @@ func awaitLease(b *testing.B, log string) <-chan time.Time {
 		defer f.Close()
 		var seen []byte
 		for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
-			more, _ := io.ReadAll(f) // what a read did not get the next one does
+			more, _ := io.ReadAll(f) // the next read gets what this one does not
 			if seen = append(seen, more...); bytes.Contains(seen, []byte("DHCPACK")) {
 				leased <- time.Now()
 				return

@@ -26,97 +26,103 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// records is how many machines there are in BenchmarkRecords.
-const records = 1000
+// recordCount is the number of machines in BenchmarkRecords.
+const recordCount = 1000
 
-// startLimit is how long the start with that many may take.
-const startLimit = time.Second
+// maxStartTime is the longest time that the daemon may take to start with them.
+const maxStartTime = time.Second
 
-// leastRate is how fast reading may be at least, as a part of the baseline.
-const leastRate = 0.5
+// minRate is the lowest speed of reading, relative to the baseline.
+const minRate = 0.5
 
-// BenchmarkRecords measures the start with 1,000 machines, and GET of one and
-// of all with everything on that stands before the handlers: the token, the
-// log, the metrics, the limit of connections. The baseline is a bare httprouter
-// handler that reads the same files and writes the same bytes.
+// BenchmarkRecords measures the start with 1,000 machines, GET of one machine and
+// GET of all, with the token, the log, the metrics and the connection limit. The
+// baseline is an httprouter handler without these that reads the same files and
+// writes the same bytes.
 func BenchmarkRecords(b *testing.B) {
 	data := b.TempDir()
 	images, err := image.Open(filepath.Join(data, "images"), image.Options{})
 	harness.Must(b, err)
 	sender := callback.New(callback.Options{})
 	dir := filepath.Join(data, "vms")
-	id := fillRecords(b, dir)
+	id := writeRecords(b, dir)
 	metrics := api.NewMetrics("bench")
 	var vms *vm.Manager
 	open := func() {
-		vms, err = vm.Open(vm.Options{Dir: dir, Driver: &vmtest.Driver{}, Hypervisor: "memory", Images: images, Callbacks: sender, Hooks: metrics.Hooks()})
+		vms, err = vm.Open(vm.Options{
+			Dir: dir, Driver: &vmtest.Driver{}, Hypervisor: "memory", Images: images, Callbacks: sender,
+			Hooks: metrics.Hooks(),
+		})
 		harness.Must(b, err)
 	}
 	var start []time.Duration
 	for range 5 {
-		start = append(start, timed(b, open))
+		start = append(start, measure(b, open))
 		vms.Close()
 	}
 	open()
-	if took := median(start); took > startLimit {
-		b.Errorf("the start with %d records takes %v, want at most %v", records, took, startLimit)
+	if took := median(start); took > maxStartTime {
+		b.Errorf("the start with %d records took %v, want at most %v", recordCount, took, maxStartTime)
 	}
 	b.ReportMetric(float64(median(start).Microseconds())/1000, "start-ms")
-	ours, stop := serveAll(b, data, vms, metrics)
-	base := httptest.NewServer(bareReader(dir, fetchAll(b, ours+"/vms/"+id), fetchAll(b, ours+"/vms")))
-	var one, all pair
+	ours, stop := serveAPI(b, data, vms, metrics)
+	baseline := httptest.NewServer(baselineReadHandler(dir, get(b, ours+"/vms/"+id), get(b, ours+"/vms")))
+	var one, all samples
 	for n := range 1000 {
-		one.ours = append(one.ours, timed(b, func() { fetchAll(b, ours+"/vms/"+id) }))
-		one.base = append(one.base, timed(b, func() { fetchAll(b, base.URL+"/vms/"+id) }))
+		one.ours = append(one.ours, measure(b, func() { get(b, ours+"/vms/"+id) }))
+		one.baseline = append(one.baseline, measure(b, func() { get(b, baseline.URL+"/vms/"+id) }))
 		if n%25 == 0 {
-			all.ours = append(all.ours, timed(b, func() { fetchAll(b, ours+"/vms") }))
-			all.base = append(all.base, timed(b, func() { fetchAll(b, base.URL+"/vms") }))
+			all.ours = append(all.ours, measure(b, func() { get(b, ours+"/vms") }))
+			all.baseline = append(all.baseline, measure(b, func() { get(b, baseline.URL+"/vms") }))
 		}
 	}
 	one.report(b, "get")
 	all.report(b, "list")
-	for name, p := range map[string]pair{"one machine": one, "all machines": all} {
-		if rate := float64(median(p.base)) / float64(median(p.ours)); rate < leastRate {
-			b.Errorf("GET of %s is %.2f as fast as the baseline, want at least %.2f", name, rate, leastRate)
+	for name, p := range map[string]samples{"one machine": one, "all machines": all} {
+		if rate := float64(median(p.baseline)) / float64(median(p.ours)); rate < minRate {
+			b.Errorf("GET of %s has %.2f of the baseline's speed, want at least %.2f", name, rate, minRate)
 		}
 	}
 	stop()
-	base.Close()
+	baseline.Close()
 	vms.Close()
 	harness.Must(b, images.Close())
 	sender.Close()
 }
 
-// benchToken lets in who measures.
+// benchToken is the token of the benchmark's requests.
 const benchToken = "a-token-for-benchmarks"
 
-// serveAll serves the API as the daemon does, its log in a file.
-func serveAll(b *testing.B, data string, vms *vm.Manager, metrics *api.Metrics) (url string, stop func()) {
+// serveAPI serves the API as the daemon does, with its log in a file.
+func serveAPI(b *testing.B, data string, vms *vm.Manager, metrics *api.Metrics) (url string, stop func()) {
 	b.Helper()
 	tokens := filepath.Join(data, "tokens")
 	harness.Must(b, os.WriteFile(tokens, []byte(benchToken), 0o600))
 	file, err := os.Create(filepath.Join(data, "log"))
 	harness.Must(b, err)
 	log := slog.New(slog.NewJSONHandler(file, nil))
-	front, err := server.Listen(server.Options{Listen: "127.0.0.1:0", Connections: 1000, ReadTokens: config.SecretFile(tokens, log), Log: log})
+	listener, err := server.Listen(server.Options{
+		Listen: "127.0.0.1:0", Connections: 1000, ReadTokens: config.SecretFile(tokens, log), Log: log,
+	})
 	harness.Must(b, err)
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error)
 	go func() {
-		ended <- front.Serve(ctx, nil, server.Service{
-			Handler: api.New(vms, api.Options{Log: log, Metrics: metrics, Authorized: front.Authorized()}), Stop: func() {},
+		ended <- listener.Serve(ctx, nil, server.Service{
+			Handler: api.New(vms, api.Options{Log: log, Metrics: metrics, Authorized: listener.Authorized()}),
+			Stop:    func() {},
 		})
 	}()
-	return front.URL(), func() {
+	return listener.URL(), func() {
 		cancel()
 		harness.Must(b, <-ended)
 		harness.Must(b, file.Close())
 	}
 }
 
-// bareReader reads what GET of one and of all machines has to read, and
-// answers with the bytes that those answer with.
-func bareReader(dir string, one, all []byte) http.Handler {
+// baselineReadHandler reads the files that GET of one machine and of all machines
+// have to read, and responds with one and all.
+func baselineReadHandler(dir string, one, all []byte) http.Handler {
 	read := func(id string) error {
 		_, err := os.ReadFile(filepath.Join(dir, id+".json"))
 		if err == nil {
@@ -124,7 +130,7 @@ func bareReader(dir string, one, all []byte) http.Handler {
 		}
 		return err
 	}
-	answer := func(w http.ResponseWriter, err error, text []byte) {
+	respond := func(w http.ResponseWriter, err error, text []byte) {
 		if err != nil {
 			w.WriteHeader(http.StatusInternalServerError)
 			return
@@ -134,7 +140,7 @@ func bareReader(dir string, one, all []byte) http.Handler {
 	}
 	r := httprouter.New()
 	r.GET("/vms/:id", func(w http.ResponseWriter, _ *http.Request, p httprouter.Params) {
-		answer(w, read(p.ByName("id")), one)
+		respond(w, read(p.ByName("id")), one)
 	})
 	r.GET("/vms", func(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) {
 		entries, err := os.ReadDir(dir)
@@ -143,15 +149,16 @@ func bareReader(dir string, one, all []byte) http.Handler {
 				err = read(id)
 			}
 		}
-		answer(w, err, all)
+		respond(w, err, all)
 	})
 	return r
 }
 
-// fillRecords writes the records and folders of machines that run.
-func fillRecords(b *testing.B, dir string) (id string) {
+// writeRecords writes the records and folders of running machines and returns the
+// ID of one.
+func writeRecords(b *testing.B, dir string) (id string) {
 	b.Helper()
-	for range records {
+	for range recordCount {
 		id = uuid.NewString()
 		now := time.Now().UTC()
 		m := vm.Machine{ID: id, Dir: filepath.Join(dir, id), CPUs: 2, Memory: 512, Network: vm.NAT}
@@ -161,8 +168,8 @@ func fillRecords(b *testing.B, dir string) (id string) {
 			m.Dir + ".json": map[string]any{
 				"version": 2, "id": id, "phase": vm.Ready, "attempts": 0, "created_at": now, "updated_at": now,
 				"spec": map[string]any{
-					"image": vm.Image{URL: "http://example.com/i", Checksum: "00", ChecksumType: "sha256"}, "cpus": 2, "memory": 512,
-					"memory_text": "512mib", "network_type": vm.NAT,
+					"image": vm.Image{URL: "http://example.com/i", Checksum: "00", ChecksumType: "sha256"},
+					"cpus":  2, "memory": 512, "memory_text": "512mib", "network_type": vm.NAT,
 				},
 			},
 		} {
@@ -174,7 +181,7 @@ func fillRecords(b *testing.B, dir string) (id string) {
 	return id
 }
 
-func fetchAll(b *testing.B, url string) []byte {
+func get(b *testing.B, url string) []byte {
 	b.Helper()
 	req, err := http.NewRequest("GET", url, nil)
 	harness.Must(b, err)

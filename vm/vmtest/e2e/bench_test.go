@@ -30,16 +30,16 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// pair is what one run took of ours and of the baseline, round by round.
-type pair struct{ ours, base []time.Duration }
+// samples are the measured times of the daemon and of the baseline.
+type samples struct{ ours, baseline []time.Duration }
 
-// report gives the medians and their ratio: 1 is as fast as the baseline, 2 is
+// report reports the medians and their ratio: 1 is as fast as the baseline, 2 is
 // half as fast.
-func (p pair) report(b *testing.B, name string) {
-	ours, base := median(p.ours), median(p.base)
-	b.ReportMetric(float64(ours)/float64(base), name+"/baseline")
+func (s samples) report(b *testing.B, name string) {
+	ours, baseline := median(s.ours), median(s.baseline)
+	b.ReportMetric(float64(ours)/float64(baseline), name+"/baseline")
 	b.ReportMetric(float64(ours.Microseconds())/1000, name+"-ms")
-	b.ReportMetric(float64(base.Microseconds())/1000, name+"-baseline-ms")
+	b.ReportMetric(float64(baseline.Microseconds())/1000, name+"-baseline-ms")
 	b.ReportMetric(0, "ns/op")
 }
 
@@ -48,12 +48,13 @@ func median(all []time.Duration) time.Duration {
 	return all[len(all)/2]
 }
 
-// BenchmarkAccept measures POST to 202 against a bare httprouter handler that
-// decodes the same body and writes the same file with the same fsyncs.
+// BenchmarkAccept measures the time from POST to the 202. The baseline is an
+// httprouter handler that decodes the same body and writes the same file with the
+// same fsyncs.
 func BenchmarkAccept(b *testing.B) {
 	data := b.TempDir()
-	hold := make(chan struct{})
-	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-hold }))
+	done := make(chan struct{})
+	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-done }))
 	images, err := image.Open(filepath.Join(data, "images"), image.Options{})
 	harness.Must(b, err)
 	sender := callback.New(callback.Options{})
@@ -63,24 +64,24 @@ func BenchmarkAccept(b *testing.B) {
 	})
 	harness.Must(b, err)
 	ours := httptest.NewServer(api.New(vms, api.Options{Log: slog.New(slog.DiscardHandler)}))
-	base := httptest.NewServer(bareHandler(filepath.Join(data, "base")))
+	baseline := httptest.NewServer(baselineCreateHandler(filepath.Join(data, "base")))
 	body := e2e.Image{URL: web.URL, SHA256: strings.Repeat("a", 64)}.Body(map[string]any{"cpus": 2, "memory": "1gib"})
-	var p pair
+	var p samples
 	for range 300 {
-		p.ours = append(p.ours, timed(b, func() { post(b, ours.URL, body) }))
-		p.base = append(p.base, timed(b, func() { post(b, base.URL, body) }))
+		p.ours = append(p.ours, measure(b, func() { post(b, ours.URL, body) }))
+		p.baseline = append(p.baseline, measure(b, func() { post(b, baseline.URL, body) }))
 	}
 	p.report(b, "accept")
 	ours.Close()
-	base.Close()
+	baseline.Close()
 	vms.Close()
-	close(hold)
+	close(done)
 	harness.Must(b, images.Close())
 	sender.Close()
 	web.Close()
 }
 
-func bareHandler(dir string) http.Handler {
+func baselineCreateHandler(dir string) http.Handler {
 	r := httprouter.New()
 	r.POST("/vms", func(w http.ResponseWriter, req *http.Request, _ httprouter.Params) {
 		var q vm.Request
@@ -104,84 +105,86 @@ func bareHandler(dir string) http.Handler {
 	return r
 }
 
-// bootRounds is how often each boot is measured.
-const bootRounds = 5
+// bootCount is the number of measured boots.
+const bootCount = 5
 
-// BenchmarkWarmCreate measures a creation whose image is there against a shell
-// that makes the same overlay and starts QEMU with the same arguments: to the
-// machine that is powered on, and to the guest's page.
+// BenchmarkWarmCreate measures a creation with a cached image, until the machine is
+// powered on and until the guest's page answers. The baseline is a shell script that
+// creates the same overlay and starts QEMU with the same arguments.
 func BenchmarkWarmCreate(b *testing.B) {
-	r := newComparison(b, "-network", "user", "-forward", "80")
+	r := newBenchmark(b, "-network", "user", "-forward", "80")
 	gold, err := filepath.Glob(filepath.Join(r.Data, "images", "gold", "*", "*", "*.vmdk"))
 	harness.Must(b, err)
-	var on, page pair
-	for range bootRounds {
+	var on, page samples
+	for range bootCount {
 		start := time.Now()
 		v := r.create()
-		r.poweredOn(v.ID)
+		r.waitPoweredOn(v.ID)
 		on.ours = append(on.ours, time.Since(start))
-		r.page(v.ID)
+		r.waitPage(v.ID)
 		page.ours = append(page.ours, time.Since(start))
 		r.destroy(v.ID)
 
 		start = time.Now()
-		h := r.byHand(gold[0])
-		on.base = append(on.base, time.Since(start))
-		h.page()
-		page.base = append(page.base, time.Since(start))
-		h.stop()
+		m := r.startManually(gold[0])
+		on.baseline = append(on.baseline, time.Since(start))
+		m.waitPage()
+		page.baseline = append(page.baseline, time.Since(start))
+		m.stop()
 	}
 	on.report(b, "powered-on")
 	page.report(b, "page")
 }
 
-// BenchmarkColdCreate measures a creation that downloads its image against
-// curl, sha256sum, tar and the same QEMU by hand.
+// BenchmarkColdCreate measures a creation that downloads its image. The baseline is a
+// shell script with curl, sha256sum, tar and the same QEMU.
 func BenchmarkColdCreate(b *testing.B) {
-	r := newComparison(b, "-network", "user", "-forward", "80")
-	var page pair
-	for range bootRounds {
+	r := newBenchmark(b, "-network", "user", "-forward", "80")
+	var page samples
+	for range bootCount {
 		harness.Must(b, r.Stop())
 		harness.Must(b, exec.Command("chmod", "-R", "u+w", filepath.Join(r.Data, "images")).Run())
 		harness.Must(b, os.RemoveAll(filepath.Join(r.Data, "images")))
 		r.start()
 		start := time.Now()
 		v := r.create()
-		r.page(v.ID)
+		r.waitPage(v.ID)
 		page.ours = append(page.ours, time.Since(start))
 		r.destroy(v.ID)
 
 		start = time.Now()
 		dir := b.TempDir()
-		script := fmt.Sprintf("cd %s && curl -sSo f %s && echo '%s  f' | sha256sum -c --quiet && tar xf f", dir, r.image.URL, r.image.SHA256)
+		script := fmt.Sprintf("cd %s && curl -sSo f %s && echo '%s  f' | sha256sum -c --quiet && tar xf f",
+			dir, r.image.URL, r.image.SHA256)
 		harness.Must(b, exec.Command("sh", "-c", script).Run())
 		gold, err := filepath.Glob(filepath.Join(dir, "*", "*.vmdk"))
 		harness.Must(b, err)
-		h := r.byHand(gold[0])
-		h.page()
-		page.base = append(page.base, time.Since(start))
-		h.stop()
+		m := r.startManually(gold[0])
+		m.waitPage()
+		page.baseline = append(page.baseline, time.Since(start))
+		m.stop()
 	}
 	page.report(b, "cold-page")
 }
 
-// manualComparison is a daemon, and the command line with which it starts QEMU.
-type manualComparison struct {
+// benchmark is a daemon, and the command line with which it started QEMU for a
+// machine.
+type benchmark struct {
 	*e2e.Daemon
-	b     *testing.B
-	args  []string // of the daemon
-	site  *e2e.Site
-	image e2e.Image
-	qemu  []string
-	dir   string // of the machine of that command line
-	vmdk  string // and its gold disk
+	b          *testing.B
+	args       []string // of the daemon
+	site       *e2e.Site
+	image      e2e.Image
+	qemuArgs   []string // the command line
+	machineDir string   // of the machine
+	goldDisk   string   // of the machine
 }
 
-func newComparison(b *testing.B, args ...string) *manualComparison {
+func newBenchmark(b *testing.B, args ...string) *benchmark {
 	b.Helper()
 	data, err := os.MkdirTemp("", "osxb")
 	harness.Must(b, err)
-	r := &manualComparison{b: b, args: args, site: e2e.NewSite(harness.BuildDir(b)), Daemon: &e2e.Daemon{Data: data}}
+	r := &benchmark{b: b, args: args, site: e2e.NewSite(harness.BuildDir(b)), Daemon: &e2e.Daemon{Data: data}}
 	sum, err := e2e.SHA256(filepath.Join(harness.BuildDir(b), harness.TinyVM))
 	if err != nil {
 		b.Fatalf("%v; make image builds it", err)
@@ -192,32 +195,32 @@ func newComparison(b *testing.B, args ...string) *manualComparison {
 		if b.Failed() {
 			b.Logf("%s\nthe daemon's log:\n%s", harness.Diagnostics(data), r.Log())
 		}
-		r.clear()
+		r.destroyAll()
 		harness.Must(b, r.Stop())
 		r.site.Close()
 		_ = exec.Command("chmod", "-R", "u+w", data).Run() // gold images are read-only
 		harness.Must(b, os.RemoveAll(data))
 	})
 	v := r.create()
-	r.page(v.ID)
-	r.dir = filepath.Join(data, "vms", v.ID)
-	pid, err := os.ReadFile(filepath.Join(r.dir, "pid"))
+	r.waitPage(v.ID)
+	r.machineDir = filepath.Join(data, "vms", v.ID)
+	pid, err := os.ReadFile(filepath.Join(r.machineDir, "pid"))
 	harness.Must(b, err)
-	line, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
 	harness.Must(b, err)
-	r.qemu = strings.Split(strings.TrimSuffix(string(line), "\x00"), "\x00")
+	r.qemuArgs = strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
 	gold, err := filepath.Glob(filepath.Join(data, "images", "gold", "*", "*", "*.vmdk"))
 	harness.Must(b, err)
-	r.vmdk = gold[0]
+	r.goldDisk = gold[0]
 	r.destroy(v.ID)
 	return r
 }
 
-// clear destroys what a measurement that failed left running.
-func (r *manualComparison) clear() {
+// destroyAll destroys the machines that a failed benchmark left.
+func (r *benchmark) destroyAll() {
 	a, err := r.Do("GET", "/vms", "", nil)
 	if err != nil {
-		return // it stopped the daemon
+		return // the benchmark stopped the daemon
 	}
 	var list struct{ VMs []vm.VM }
 	harness.Must(r.b, a.JSON(&list))
@@ -226,31 +229,32 @@ func (r *manualComparison) clear() {
 	}
 }
 
-func (r *manualComparison) start() {
+func (r *benchmark) start() {
 	r.b.Helper()
-	d, err := e2e.Start(e2e.Options{Binary: harness.PlainBinary(r.b), Data: r.Data, Args: append([]string{"-driver", "qemu"}, r.args...)})
+	args := append([]string{"-driver", "qemu"}, r.args...)
+	d, err := e2e.Start(e2e.Options{Binary: harness.PlainBinary(r.b), Data: r.Data, Args: args})
 	harness.Must(r.b, err)
 	r.Daemon = d
 }
 
-func (r *manualComparison) create() vm.VM {
+func (r *benchmark) create() vm.VM {
 	r.b.Helper()
 	v, _, err := r.VM("POST", "/vms", r.image.Body(map[string]any{"memory": "256mib"}), http.StatusAccepted)
 	harness.Must(r.b, err)
 	return v
 }
 
-func (r *manualComparison) poweredOn(id string) vm.VM {
+func (r *benchmark) waitPoweredOn(id string) vm.VM {
 	r.b.Helper()
-	return r.until(id, func(v vm.VM) bool { return v.Status == vm.PoweredOn })
+	return r.waitUntil(id, func(v vm.VM) bool { return v.Status == vm.PoweredOn })
 }
 
-func (r *manualComparison) addressed(id string) vm.VM {
+func (r *benchmark) waitAddress(id string) vm.VM {
 	r.b.Helper()
-	return r.until(id, func(v vm.VM) bool { return v.IPAddress != "" })
+	return r.waitUntil(id, func(v vm.VM) bool { return v.IPAddress != "" })
 }
 
-func (r *manualComparison) until(id string, done func(vm.VM) bool) (v vm.VM) {
+func (r *benchmark) waitUntil(id string, done func(vm.VM) bool) (v vm.VM) {
 	r.b.Helper()
 	for !done(v) {
 		var err error
@@ -263,35 +267,35 @@ func (r *manualComparison) until(id string, done func(vm.VM) bool) (v vm.VM) {
 	return v
 }
 
-func (r *manualComparison) page(id string) {
+func (r *benchmark) waitPage(id string) {
 	r.b.Helper()
-	_, err := e2e.GuestPage(r.addressed(id), "/", harness.Timeout)
+	_, err := e2e.GuestPage(r.waitAddress(id), "/", harness.Timeout)
 	harness.Must(r.b, err)
 }
 
-func (r *manualComparison) destroy(id string) {
+func (r *benchmark) destroy(id string) {
 	r.b.Helper()
 	_, _, err := r.VM("DELETE", "/vms/"+id, nil, http.StatusNoContent)
 	harness.Must(r.b, err)
 }
 
-// manualMachine is a machine that was started by hand.
+// manualMachine is a machine that a shell script started.
 type manualMachine struct {
-	b    *testing.B
-	dir  string
-	http int // host port of the page
+	b        *testing.B
+	dir      string
+	pagePort int // host port of the guest's page
 }
 
-// byHand does what a shell script would: an overlay, and QEMU with the
-// daemon's arguments on other files and ports.
-func (r *manualComparison) byHand(vmdk string) manualMachine {
+// startManually runs a shell script that creates an overlay and starts QEMU with the
+// daemon's arguments, but with other files and ports.
+func (r *benchmark) startManually(vmdk string) manualMachine {
 	r.b.Helper()
 	dir := r.b.TempDir()
-	h := manualMachine{r.b, dir, harness.FreePort(r.b)}
-	forward := fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:80", harness.FreePort(r.b), h.http)
-	args := slices.Clone(r.qemu)
+	m := manualMachine{r.b, dir, harness.FreePort(r.b)}
+	forward := fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:80", harness.FreePort(r.b), m.pagePort)
+	args := slices.Clone(r.qemuArgs)
 	for i, a := range args {
-		a = strings.ReplaceAll(strings.ReplaceAll(a, r.dir, dir), r.vmdk, vmdk)
+		a = strings.ReplaceAll(strings.ReplaceAll(a, r.machineDir, dir), r.goldDisk, vmdk)
 		if at := strings.Index(a, "hostfwd="); at >= 0 {
 			a = a[:at] + forward
 		}
@@ -305,31 +309,32 @@ func (r *manualComparison) byHand(vmdk string) manualMachine {
 	script.WriteString(" </dev/null >/dev/null 2>&1 & while [ ! -S " + dir + "/qmp ]; do sleep 0.005; done")
 	out, err := exec.Command("sh", "-c", script.String()).CombinedOutput()
 	if err != nil {
-		r.b.Fatalf("by hand: %v: %s", err, out)
+		r.b.Fatalf("starting QEMU from a shell: %v: %s", err, out)
 	}
-	return h
+	return m
 }
 
-func (h manualMachine) page() {
-	h.b.Helper()
-	v := vm.VM{IPAddress: "127.0.0.1", PortForwards: []vm.PortForward{{Host: h.http, Guest: 80}}}
+func (m manualMachine) waitPage() {
+	m.b.Helper()
+	v := vm.VM{IPAddress: "127.0.0.1", PortForwards: []vm.PortForward{{Host: m.pagePort, Guest: 80}}}
 	if _, err := e2e.GuestPage(v, "/", harness.Timeout); err != nil {
-		h.b.Fatalf("by hand: %v; the guest's console:\n%s", err, harness.ReadFile(h.b, filepath.Join(h.dir, "serial.log")))
+		console := harness.ReadFile(m.b, filepath.Join(m.dir, "serial.log"))
+		m.b.Fatalf("QEMU from a shell: %v; the guest's console:\n%s", err, console)
 	}
 }
 
-func (h manualMachine) stop() {
-	h.b.Helper()
-	pid, err := os.ReadFile(filepath.Join(h.dir, "pid"))
-	harness.Must(h.b, err)
+func (m manualMachine) stop() {
+	m.b.Helper()
+	pid, err := os.ReadFile(filepath.Join(m.dir, "pid"))
+	harness.Must(m.b, err)
 	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
-	harness.Must(h.b, err)
+	harness.Must(m.b, err)
 	p, err := os.FindProcess(n)
-	harness.Must(h.b, err)
-	harness.Must(h.b, p.Kill())
+	harness.Must(m.b, err)
+	harness.Must(m.b, p.Kill())
 }
 
-func timed(b *testing.B, f func()) time.Duration {
+func measure(b *testing.B, f func()) time.Duration {
 	b.Helper()
 	start := time.Now()
 	f()

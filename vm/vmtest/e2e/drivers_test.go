@@ -14,8 +14,8 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// refused starts a daemon that must not start, and returns what it says.
-func refused(t *testing.T, binary, data string, args ...string) string {
+// startError starts a daemon that must fail to start, and returns its error.
+func startError(t *testing.T, binary, data string, args ...string) string {
 	t.Helper()
 	d, err := e2e.Start(e2e.Options{Binary: binary, Data: data, Args: args})
 	if err == nil {
@@ -25,7 +25,7 @@ func refused(t *testing.T, binary, data string, args ...string) string {
 	return err.Error()
 }
 
-func wantParts(t *testing.T, what, got string, want ...string) {
+func wantContains(t *testing.T, what, got string, want ...string) {
 	t.Helper()
 	for _, part := range want {
 		if !strings.Contains(got, part) {
@@ -34,48 +34,51 @@ func wantParts(t *testing.T, what, got string, want ...string) {
 	}
 }
 
-// noVMware skips a test that tells of hosts without VMware.
-func noVMware(t *testing.T) {
+// requireNoVMware skips a test of hosts without VMware if VMware is installed.
+func requireNoVMware(t *testing.T) {
 	t.Helper()
-	for _, path := range []string{"/usr/lib/libvixAllProducts.so", "/usr/lib/vmware-vix", "/Applications/VMware Fusion.app"} {
+	for _, path := range []string{
+		"/usr/lib/libvixAllProducts.so", "/usr/lib/vmware-vix", "/Applications/VMware Fusion.app",
+	} {
 		if _, err := os.Stat(path); err == nil {
-			t.Skipf("VMware is installed here: %s", path)
+			harness.Without(t, "this test needs a host without VMware, and VMware is installed: "+path)
 		}
 	}
 }
 
-// Without VMware the daemon that insists on it says where it looked, and the
-// one that may choose takes QEMU and says why.
+// Without VMware, -driver vix fails with the paths that were searched, and -driver
+// auto chooses QEMU and logs why.
 func TestDriverWithoutVMware(t *testing.T) {
-	noVMware(t)
-	places := []string{"/usr/lib/vmware-vix/libvixAllProducts.so", "/usr/lib/libvixAllProducts.so"}
+	requireNoVMware(t)
+	paths := []string{"/usr/lib/vmware-vix/libvixAllProducts.so", "/usr/lib/libvixAllProducts.so"}
 	if runtime.GOOS == "darwin" {
-		places = []string{"/Applications/VMware Fusion.app/Contents/Public/libvixAllProducts.dylib"}
+		paths = []string{"/Applications/VMware Fusion.app/Contents/Public/libvixAllProducts.dylib"}
 	}
-	got := refused(t, harness.Binary(t), t.TempDir(), "-driver", "vix")
-	wantParts(t, "-driver vix", got, append(places, "-vix-library", "install VMware")...)
-	got = refused(t, harness.Binary(t), t.TempDir(), "-driver", "vix", "-vix-library", "/no/such.so")
-	wantParts(t, "-vix-library", got, "/no/such.so", "no such file")
+	got := startError(t, harness.Binary(t), t.TempDir(), "-driver", "vix")
+	wantContains(t, "-driver vix", got, append(paths, "-vix-library", "install VMware")...)
+	got = startError(t, harness.Binary(t), t.TempDir(), "-driver", "vix", "-vix-library", "/no/such.so")
+	wantContains(t, "-vix-library", got, "/no/such.so", "no such file")
 
 	s := harness.New(t, "-driver", "auto")
 	if n := strings.Count(s.Log(), "driver chosen"); n != 1 {
-		t.Errorf("got %d lines about the driver, want 1", n)
+		t.Errorf("got %d log lines about the choice of the driver, want 1", n)
 	}
-	wantParts(t, "-driver auto", s.Log(), append(places, `"driver":"qemu"`)...)
+	wantContains(t, "-driver auto", s.Log(), append(paths, `"driver":"qemu"`)...)
 }
 
-// Where VMware answers, the daemon that may choose takes it.
+// If VMware is available, -driver auto chooses it.
 func TestDriverWithVMware(t *testing.T) {
 	t.Parallel()
-	s := harness.New(t, "-driver", "auto", "-vix-library", libvix(t))
-	wantParts(t, "-driver auto", s.Log(), `"driver":"vix"`, `"asked":"auto"`)
+	s := harness.New(t, "-driver", "auto", "-vix-library", buildVIXDouble(t))
+	wantContains(t, "-driver auto", s.Log(), `"driver":"vix"`, `"asked":"auto"`)
 }
 
-// A build without VIX support says so, and runs on QEMU.
+// A build without VIX support says so if -driver vix is set, and supports QEMU.
 func TestDriverNotBuilt(t *testing.T) {
 	t.Parallel()
 	plain := harness.PlainBinary(t)
-	wantParts(t, "-driver vix", refused(t, plain, t.TempDir(), "-driver", "vix"), "built without VIX support", "make")
+	got := startError(t, plain, t.TempDir(), "-driver", "vix")
+	wantContains(t, "-driver vix", got, "built without VIX support", "make")
 	for path, want := range map[string]string{plain: "drivers: qemu", harness.Binary(t): "drivers: vix, qemu"} {
 		out, err := exec.Command(path, "-version").Output()
 		harness.Must(t, err)
@@ -85,16 +88,18 @@ func TestDriverNotBuilt(t *testing.T) {
 	}
 }
 
-// Machines are not handed to a hypervisor that did not make them: it would
-// neither see them running nor end them.
-func TestMachinesStayOnTheirHypervisor(t *testing.T) {
+// The daemon does not start with another driver than that of its machines, which
+// could neither see nor stop them.
+func TestMachinesKeepTheirDriver(t *testing.T) {
 	t.Parallel()
-	noVMware(t)
+	requireNoVMware(t)
 	w := newVMware(t)
 	v := w.WaitReady(w.Create(w.Image(harness.TinyVM).Body(harness.SmallVM(nil))).ID)
 	harness.Must(t, w.Stop())
-	wantParts(t, "-driver qemu", refused(t, harness.Binary(t), w.Data, "-driver", "qemu"), "1 machines", "run on VMware", "-driver vix", "-data")
-	wantParts(t, "-driver auto", refused(t, harness.Binary(t), w.Data, "-driver", "auto"), "libvixAllProducts")
+	got := startError(t, harness.Binary(t), w.Data, "-driver", "qemu")
+	wantContains(t, "-driver qemu", got, "1 machines", "run on VMware", "-driver vix", "-data")
+	got = startError(t, harness.Binary(t), w.Data, "-driver", "auto")
+	wantContains(t, "-driver auto", got, "libvixAllProducts")
 	w.Start()
 	w.Destroy(v.ID)
 
@@ -103,16 +108,17 @@ func TestMachinesStayOnTheirHypervisor(t *testing.T) {
 	harness.Must(t, os.MkdirAll(clone, 0o700))
 	harness.Must(t, os.WriteFile(filepath.Join(clone, "machine.json"), []byte("{}"), 0o600))
 	library := w.Args[len(w.Args)-1]
-	wantParts(t, "-driver vix", refused(t, harness.Binary(t), data, "-driver", "vix", "-vix-library", library), "1 machines", "run on QEMU", "-driver qemu")
+	got = startError(t, harness.Binary(t), data, "-driver", "vix", "-vix-library", library)
+	wantContains(t, "-driver vix", got, "1 machines", "run on QEMU", "-driver qemu")
 	d, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: data, Args: []string{"-vix-library", library}})
 	harness.Must(t, err)
 	harness.Must(t, d.Stop())
-	wantParts(t, "-driver auto", d.Log(), `"driver":"qemu"`, "machines of the data folder run on it")
+	wantContains(t, "-driver auto", d.Log(), `"driver":"qemu"`, "machines of the data folder run on it")
 }
 
-// The daemon that drives VMware is linked with no library of VMware's, so that
-// it starts where there is none.
-func TestNoLibraryOfVMware(t *testing.T) {
+// The daemon with VIX support is not linked with a library of VMware, so that it
+// starts on hosts without VMware.
+func TestNotLinkedWithVMware(t *testing.T) {
 	t.Parallel()
 	var libraries []string
 	var err error
@@ -129,7 +135,7 @@ func TestNoLibraryOfVMware(t *testing.T) {
 	}
 	harness.Must(t, err)
 	if len(libraries) == 0 {
-		t.Error("the binary is linked with no library at all; was it built with cgo?")
+		t.Error("the binary is not linked with any library; was it built with cgo?")
 	}
 	for _, l := range libraries {
 		if strings.Contains(strings.ToLower(l), "vix") || strings.Contains(strings.ToLower(l), "vmware") {

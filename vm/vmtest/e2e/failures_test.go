@@ -17,53 +17,56 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// Each image that cannot be one fails with its code, by GET and by callback,
-// and leaves nothing but the failed machine's record.
+// A machine of an invalid image fails with the code for the reason, in GET and in the
+// callback, and no gold image is left.
 func TestBadImages(t *testing.T) {
 	t.Parallel()
-	flat := strings.Repeat("\x00", 8*512)
+	vmx := harness.VMX("d.vmdk")
+	archive := func(files ...string) []byte { return harness.Archive(t, files...) }
+	disk := func(vmdk string) []byte { return archive("a.vmx", vmx, "d.vmdk", vmdk) }
 	cases := map[string]struct {
 		archive []byte
 		want    vm.Code
-		names   string // what the message must name
+		message string // a part of it
 	}{
 		"not an archive":        {[]byte("<html>login</html>"), vm.CodeImageInvalid, ""},
-		"no vmx":                {harness.Archive(t, "readme", "hello"), vm.CodeImageInvalid, ".vmx"},
-		"two vmx":               {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "b.vmx", harness.VMX("d.vmdk")), vm.CodeImageInvalid, "b.vmx"},
-		"disk missing":          {harness.Archive(t, "a.vmx", harness.VMX("gone.vmdk")), vm.CodeImageInvalid, "gone.vmdk"},
-		"extent missing":        {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor("gone-flat.vmdk")), vm.CodeImageInvalid, "gone-flat.vmdk"},
-		"truncated":             {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"))[:40], vm.CodeImageInvalid, ""},
-		"traversal":             {harness.Archive(t, "../../evil.vmx", harness.VMX("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
-		"absolute name":         {harness.Archive(t, "/tmp/evil.vmx", harness.VMX("d.vmdk")), vm.CodeImageUnsafe, "evil.vmx"},
-		"link":                  {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", "-> /etc/passwd"), vm.CodeImageUnsafe, "d.vmdk"},
-		"disk of the host":      {harness.Archive(t, "a.vmx", harness.VMX("/dev/vda")), vm.CodeImageUnsafe, "/dev/vda"},
-		"disk by URL":           {harness.Archive(t, "a.vmx", harness.VMX("nbd:127.0.0.1:10809")), vm.CodeImageUnsafe, "nbd:"},
-		"extent of the host":    {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor("/etc/shadow")), vm.CodeImageUnsafe, "/etc/shadow"},
-		"extent outside":        {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor("../../x")), vm.CodeImageUnsafe, "../../x"},
-		"raw disk named vmdk":   {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", flat), vm.CodeImageUnsafe, "d.vmdk"},
+		"no vmx":                {archive("readme", "hello"), vm.CodeImageInvalid, ".vmx"},
+		"two vmx":               {archive("a.vmx", vmx, "b.vmx", vmx), vm.CodeImageInvalid, "b.vmx"},
+		"disk missing":          {archive("a.vmx", harness.VMX("gone.vmdk")), vm.CodeImageInvalid, "gone.vmdk"},
+		"extent missing":        {disk(harness.Descriptor("gone-flat.vmdk")), vm.CodeImageInvalid, "gone-flat.vmdk"},
+		"truncated":             {archive("a.vmx", vmx)[:40], vm.CodeImageInvalid, ""},
+		"traversal":             {archive("../../evil.vmx", vmx), vm.CodeImageUnsafe, "evil.vmx"},
+		"absolute name":         {archive("/tmp/evil.vmx", vmx), vm.CodeImageUnsafe, "evil.vmx"},
+		"link":                  {disk("-> /etc/passwd"), vm.CodeImageUnsafe, "d.vmdk"},
+		"disk of the host":      {archive("a.vmx", harness.VMX("/dev/vda")), vm.CodeImageUnsafe, "/dev/vda"},
+		"disk by URL":           {archive("a.vmx", harness.VMX("nbd:127.0.0.1:10809")), vm.CodeImageUnsafe, "nbd:"},
+		"extent of the host":    {disk(harness.Descriptor("/etc/shadow")), vm.CodeImageUnsafe, "/etc/shadow"},
+		"extent outside":        {disk(harness.Descriptor("../../x")), vm.CodeImageUnsafe, "../../x"},
+		"raw disk named vmdk":   {disk(strings.Repeat("\x00", 8*512)), vm.CodeImageUnsafe, "d.vmdk"},
 		"wrong checksum":        {nil, vm.CodeImageChecksum, strings.Repeat("0", 60)},
-		"absent":                {nil, vm.CodeImageDownload, "404"},
+		"not found":             {nil, vm.CodeImageDownload, "404"},
 		"server stops half way": {nil, vm.CodeImageDownload, "half"},
 		"connection refused":    {nil, vm.CodeImageStalled, "refused"},
-		"silence":               {nil, vm.CodeImageStalled, "4s"},
-		"too large":             {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", strings.Repeat("\x00", 41<<20)), vm.CodeImageTooLarge, "40 MiB"},
-		"archive too large":     {noise(t, "archive", 2<<20), vm.CodeImageArchive, "1.0 MiB"},
-		"too many entries":      {harness.Archive(t, "a.vmx", "", "b", "", "c", "", "d", "", "e", ""), vm.CodeImageEntries, "4"},
-		"path too deep":         {harness.Archive(t, "a/b/c/d", ""), vm.CodeImageDepth, "a/b/c/d"},
-		"path too long":         {harness.Archive(t, strings.Repeat("x", 61), ""), vm.CodeImagePath, "xxx"},
-		"ratio too high":        {harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", strings.Repeat("A", 24<<20)), vm.CodeImageRatio, "100"},
+		"no data":               {nil, vm.CodeImageStalled, "4s"},
+		"too large":             {disk(strings.Repeat("\x00", 41<<20)), vm.CodeImageTooLarge, "40 MiB"},
+		"archive too large":     {randomDiskImage(t, "archive", 2<<20), vm.CodeImageArchive, "1.0 MiB"},
+		"too many entries":      {archive("a.vmx", "", "b", "", "c", "", "d", "", "e", ""), vm.CodeImageEntries, "4"},
+		"path too deep":         {archive("a/b/c/d", ""), vm.CodeImageDepth, "a/b/c/d"},
+		"path too long":         {archive(strings.Repeat("x", 61), ""), vm.CodeImagePath, "xxx"},
+		"ratio too high":        {disk(strings.Repeat("A", 24<<20)), vm.CodeImageRatio, "100"},
 	}
-	s := harness.New(t, "-creations", "64", "-image-max-bytes", "40mib", "-image-max-download", "1mib", "-image-max-entries", "4",
-		"-image-max-depth", "3", "-image-max-path", "60", "-image-max-ratio", "100", "-image-max-idle", "4s")
+	s := harness.New(t, "-creations", "64", "-image-max-bytes", "40mib", "-image-max-download", "1mib",
+		"-image-max-entries", "4", "-image-max-depth", "3", "-image-max-path", "60", "-image-max-ratio", "100",
+		"-image-max-idle", "4s")
 	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, file string) {
 		c := cases[strings.ReplaceAll(filepath.Base(file), "+", " ")]
 		switch {
 		case strings.Contains(file, "half"):
 			w.Header().Set("Content-Length", "1000")
 			_, _ = w.Write(make([]byte, 500))
-		case strings.Contains(file, "silence"):
+		case strings.Contains(file, "no+data"):
 			<-r.Context().Done()
-		case strings.Contains(file, "absent"):
+		case strings.Contains(file, "not+found"):
 			w.WriteHeader(http.StatusNotFound)
 		default:
 			_, _ = w.Write(c.archive)
@@ -74,8 +77,8 @@ func TestBadImages(t *testing.T) {
 		sum := sha256.Sum256(c.archive)
 		i := e2e.Image{URL: s.Site.ImageURL(strings.ReplaceAll(name, " ", "+")), SHA256: hex.EncodeToString(sum[:])}
 		switch name {
-		case "wrong checksum", "absent", "server stops half way", "connection refused", "silence":
-			i.SHA256 = strings.Repeat("0", 62) + fmt.Sprintf("%02d", len(name)) // of no image, one for each
+		case "wrong checksum", "not found", "server stops half way", "connection refused", "no data":
+			i.SHA256 = strings.Repeat("0", 62) + fmt.Sprintf("%02d", len(name)) // of no image, different for each case
 		}
 		if name == "connection refused" {
 			i.URL = "http://127.0.0.1:1/" + name[:1]
@@ -93,8 +96,8 @@ func TestBadImages(t *testing.T) {
 			t.Errorf("%s: got phase %s, status %q, error %+v, want failed with %s", name, v.Phase, v.Status, v.Error, c.want)
 			continue
 		}
-		if !strings.Contains(v.Error.Message, c.names) {
-			t.Errorf("%s: the message does not name %q: %s", name, c.names, v.Error.Message)
+		if !strings.Contains(v.Error.Message, c.message) {
+			t.Errorf("%s: the message does not contain %q: %s", name, c.message, v.Error.Message)
 		}
 		if p := posted[v.ID]; p.Error == nil || p.Error.Code != c.want {
 			t.Errorf("%s: callback: got %+v, want %s", name, p.Error, c.want)
@@ -103,12 +106,12 @@ func TestBadImages(t *testing.T) {
 	}
 	left, _ := filepath.Glob(filepath.Join(s.Data, "images", "gold", "*"))
 	if len(left) != 0 {
-		t.Errorf("bad images left gold ones: %v", left)
+		t.Errorf("there are gold images: %v", left)
 	}
 }
 
-// A host without QEMU says at start what is missing and how to get it, and
-// tells each client; told to use QEMU, the daemon does not start.
+// On a host without QEMU the daemon logs at its start which package is missing, and
+// each creation fails with that message. With -driver qemu it does not start.
 func TestWithoutQEMU(t *testing.T) {
 	t.Parallel()
 	env := slices.DeleteFunc(os.Environ(), func(v string) bool { return strings.HasPrefix(v, "PATH=") })
@@ -122,7 +125,8 @@ func TestWithoutQEMU(t *testing.T) {
 	harness.Must(t, err)
 	var e vm.Error
 	harness.Must(t, a.JSON(&e))
-	if a.Status != http.StatusServiceUnavailable || e.Code != vm.CodeHypervisorUnavailable || !strings.Contains(e.Message, "qemu-system-x86") {
+	if a.Status != http.StatusServiceUnavailable || e.Code != vm.CodeHypervisorUnavailable ||
+		!strings.Contains(e.Message, "qemu-system-x86") {
 		t.Errorf("POST: got %d %s, want 503 %s that names the package", a.Status, a.Body, vm.CodeHypervisorUnavailable)
 	}
 	if a, err = s.Do("GET", "/healthz", "", nil); err != nil || a.Status != http.StatusServiceUnavailable {
@@ -135,7 +139,7 @@ func TestWithoutQEMU(t *testing.T) {
 	}
 }
 
-// A second daemon on the same data says who holds it.
+// A second daemon on the same data folder fails with the URL of the first.
 func TestSecondDaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
@@ -145,7 +149,7 @@ func TestSecondDaemon(t *testing.T) {
 	}
 }
 
-// Settings that cannot be are refused at start, by name.
+// The daemon does not start with invalid settings, and the error names the setting.
 func TestBadSettings(t *testing.T) {
 	t.Parallel()
 	deep := filepath.Join(t.TempDir(), strings.Repeat("deep/", 20))

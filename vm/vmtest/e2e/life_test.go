@@ -19,10 +19,11 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// The user's own example, sent by the user's own command: curl -d@create.json,
-// trailing comma and all, becomes a machine that is as asked inside the guest,
-// tells its callback once, is seen when it powers itself off, and goes.
-func TestMachineLife(t *testing.T) {
+// The example of the project's description, sent with curl -d@create.json and with
+// its trailing comma, creates a machine. Its guest has the requested hardware, its
+// callback is sent once, GET shows when the guest powers off, and the machine can be
+// destroyed.
+func TestMachineLifecycle(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
@@ -34,10 +35,11 @@ func TestMachineLife(t *testing.T) {
 	var v vm.VM
 	harness.Must(t, json.Unmarshal(out, &v))
 	if v.Phase != vm.Accepted || v.Status != "" || v.Memory != "256mib" {
-		t.Errorf("202's document: got %s", out)
+		t.Errorf("the document of the 202: got %s", out)
 	}
 	v = s.WaitReady(v.ID)
-	if v.GuestOS != "other5xlinux-64" || v.CPUs != 2 || v.Memory != "256mib" || v.IPAddress == "" || v.Hypervisor != "qemu" || !v.LaunchGUI {
+	if v.GuestOS != "other5xlinux-64" || v.CPUs != 2 || v.Memory != "256mib" || v.IPAddress == "" ||
+		v.Hypervisor != "qemu" || !v.LaunchGUI {
 		t.Errorf("GET: got %+v", v)
 	}
 	posted := s.NextCallback()
@@ -54,29 +56,28 @@ func TestMachineLife(t *testing.T) {
 	harness.Must(t, err)
 	v = s.WaitUntil(v.ID, "powered-off", func(v vm.VM) bool { return v.Status == vm.PoweredOff })
 	if v.IPAddress != "" || v.Phase != vm.Ready || v.CPUs != 2 {
-		t.Errorf("powered off: got %+v, want no address, still ready with 2 CPUs", v)
+		t.Errorf("powered off: got %+v, want ready, 2 CPUs and no address", v)
 	}
 	s.Destroy(v.ID)
 	_, code, err := s.VM("GET", "/vms/"+v.ID, nil, http.StatusNotFound)
 	harness.Must(t, err)
 	if code != vm.CodeNotFound {
-		t.Errorf("GET once gone: got %s, want %s", code, vm.CodeNotFound)
+		t.Errorf("GET after the DELETE: got %s, want %s", code, vm.CodeNotFound)
 	}
 	if n := len(s.Site.Callbacks); n != 0 {
-		t.Errorf("%d more callbacks came, want one in all", n)
+		t.Errorf("got %d more callbacks, want one in total", n)
 	}
 }
 
-// Every phase can be seen from outside. Gates hold each step until it was.
+// GET shows every phase. The test blocks each step until GET has shown its phase.
 func TestPhases(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	env := append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
-	clone := gate(t, dir, "qemu-img")
-	boot := gate(t, dir, "qemu-system-x86_64")
+	releaseImg, releaseSystem := holdProgram(t, dir, "qemu-img"), holdProgram(t, dir, "qemu-system-x86_64")
 	s := harness.NewEnv(t, env)
 	i := s.Image("tinyvm-zip.zip")
-	download := make(chan struct{})
+	releaseDownload := make(chan struct{})
 	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, file string) {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -87,7 +88,7 @@ func TestPhases(t *testing.T) {
 		_, _ = w.Write(b[:len(b)/2])
 		_ = http.NewResponseController(w).Flush()
 		select {
-		case <-download:
+		case <-releaseDownload:
 		case <-r.Context().Done():
 		}
 		_, _ = w.Write(b[len(b)/2:])
@@ -97,28 +98,36 @@ func TestPhases(t *testing.T) {
 	v = s.WaitUntil(v.ID, "downloading with progress", func(v vm.VM) bool {
 		return v.Phase == vm.Downloading && v.Progress != nil && v.Progress.Bytes > 0 && v.Progress.Total != nil
 	})
-	close(download)
+	close(releaseDownload)
 	s.WaitUntil(v.ID, "cloning", in(vm.Cloning))
-	clone()
+	releaseImg()
 	s.WaitUntil(v.ID, "starting", in(vm.Starting))
-	boot()
+	releaseSystem()
 	s.WaitUntil(v.ID, "waiting", in(vm.Waiting))
 	s.WaitReady(v.ID)
 	s.Destroy(v.ID)
 }
 
-// gate puts a wrapper before a program that waits until the gate is opened.
-func gate(t *testing.T, dir, program string) (open func()) {
+// holdProgram writes a wrapper of a program to dir. The wrapper waits until release
+// is called, and then executes the program.
+func holdProgram(t *testing.T, dir, program string) (release func()) {
 	t.Helper()
 	path, err := exec.LookPath(program)
 	harness.Must(t, err)
-	opened := filepath.Join(dir, program+".open")
-	script := fmt.Sprintf("#!/bin/sh\ncase \"$*\" in *-version*|*help*) ;; *) while [ ! -e %s ]; do sleep 0.02; done ;; esac\nexec %s \"$@\"\n", opened, path)
+	released := filepath.Join(dir, program+".released")
+	script := fmt.Sprintf(`#!/bin/sh
+case "$*" in
+*-version* | *help*) ;;
+*) while [ ! -e %s ]; do sleep 0.02; done ;;
+esac
+exec %s "$@"
+`, released, path)
 	harness.Must(t, os.WriteFile(filepath.Join(dir, program), []byte(script), 0o755))
-	return func() { harness.Must(t, os.WriteFile(opened, nil, 0o600)) }
+	return func() { harness.Must(t, os.WriteFile(released, nil, 0o600)) }
 }
 
-// Two machines made from one image at once share its download, and nothing else.
+// Two machines that are created from one image at once share its download and nothing
+// else.
 func TestTwoClones(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
@@ -131,38 +140,39 @@ func TestTwoClones(t *testing.T) {
 	if e2e.GuestURL(one, "/") == e2e.GuestURL(two, "/") || one.MACAddress == two.MACAddress {
 		t.Errorf("two machines share %s or %s", e2e.GuestURL(one, "/"), one.MACAddress)
 	}
-	if a, b := s.GuestPage(one), s.GuestPage(two); a["boot_id"] == b["boot_id"] || a["mac"] != one.MACAddress || b["mac"] != two.MACAddress {
-		t.Errorf("one machine answers for two: %v, %v", a, b)
+	a, b := s.GuestPage(one), s.GuestPage(two)
+	if a["boot_id"] == b["boot_id"] || a["mac"] != one.MACAddress || b["mac"] != two.MACAddress {
+		t.Errorf("the pages of the guests: got %v and %v, want those of two machines", a, b)
 	}
 	if got := s.WriteMark(one, "first"); got != "first" {
 		t.Errorf("the first disk's mark: got %q, want first", got)
 	}
 	if got := s.ReadMark(two); got == "first" {
-		t.Error("the second disk has the first's mark")
+		t.Error("the second disk has the mark of the first")
 	}
 	s.Destroy(one.ID)
 	if page := s.GuestPage(two); page["mac"] != two.MACAddress {
-		t.Errorf("after the first was destroyed the second answers %v", page)
+		t.Errorf("after the first machine is destroyed, the page of the second is %v", page)
 	}
 }
 
-// A daemon that is killed loses nothing that it accepted, and makes nothing
-// twice.
-func TestKilledDuringDownload(t *testing.T) {
+// After the daemon is killed, the next one continues the creation and does not create
+// the machine twice.
+func TestKillDuringDownload(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
-	half := make(chan struct{})
+	halfSent := make(chan struct{})
 	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, file string) {
 		b, _ := os.ReadFile(file)
 		w.Header().Set("Content-Length", strconv.Itoa(len(b)))
 		_, _ = w.Write(b[:len(b)/2])
 		_ = http.NewResponseController(w).Flush()
-		close(half)
+		close(halfSent)
 		<-r.Context().Done()
 	}
 	v := s.Create(i.Body(harness.SmallVM(map[string]any{"callback_url": s.Site.CallbackURL()})))
-	<-half
+	<-halfSent
 	s.WaitUntil(v.ID, "downloading", func(v vm.VM) bool { return v.Phase == vm.Downloading })
 	harness.Must(t, s.Kill())
 	s.Site.Serve = nil
@@ -170,20 +180,21 @@ func TestKilledDuringDownload(t *testing.T) {
 	wantResumed(s, v)
 }
 
-func TestKilledDuringBoot(t *testing.T) {
+// See TestKillDuringDownload.
+func TestKillDuringBoot(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	v := s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"callback_url": s.Site.CallbackURL()})))
 	s.WaitUntil(v.ID, "waiting", func(v vm.VM) bool { return v.Phase == vm.Waiting })
 	harness.Must(t, s.Kill())
 	if n := s.QEMUCount(); n != 1 {
-		t.Errorf("%d machines outlived the daemon, want 1", n)
+		t.Errorf("%d machines run after the daemon was killed, want 1", n)
 	}
 	s.Start()
 	wantResumed(s, v)
 }
 
-// wantResumed checks that a creation went on after a crash.
+// wantResumed checks that a creation continues after a crash.
 func wantResumed(s *harness.Harness, v vm.VM) {
 	s.T.Helper()
 	v = s.WaitReady(v.ID)
@@ -191,38 +202,39 @@ func wantResumed(s *harness.Harness, v vm.VM) {
 		s.T.Errorf("%d machines run, want 1", n)
 	}
 	if page := s.GuestPage(v); page["mac"] != v.MACAddress {
-		s.T.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
+		s.T.Errorf("the guest's page is %v, want MAC %s", page, v.MACAddress)
 	}
 	if posted := s.NextCallback(); posted.ID != v.ID || posted.Phase != vm.Ready {
 		s.T.Errorf("callback: got %+v", posted)
 	}
 }
 
-// Machines keep running while the daemon is away, and are found again.
-func TestMachinesOutliveTheDaemon(t *testing.T) {
+// Machines keep running while no daemon runs, and the next daemon finds them.
+func TestMachinesOutliveDaemon(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	v := s.WaitReady(s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(nil))).ID)
 	before := s.GuestPage(v)
 	harness.Must(t, s.Stop())
 	if page := s.GuestPage(v); page["boot_id"] != before["boot_id"] {
-		t.Errorf("while the daemon is away the guest answers %v, want boot %s", page, before["boot_id"])
+		t.Errorf("after the daemon stopped the guest's page is %v, want boot %s", page, before["boot_id"])
 	}
 	s.Start()
 	again := s.Get(v.ID)
-	if again.Status != vm.PoweredOn || again.IPAddress != v.IPAddress || s.GuestPage(again)["boot_id"] != before["boot_id"] {
-		t.Errorf("after the restart: got %+v, want it as it was: %+v", again, v)
+	if again.Status != vm.PoweredOn || again.IPAddress != v.IPAddress ||
+		s.GuestPage(again)["boot_id"] != before["boot_id"] {
+		t.Errorf("after the restart: got %+v, want %+v", again, v)
 	}
 }
 
-// Images of every format, disk kind, controller, NIC and firmware boot.
-func TestVariants(t *testing.T) {
+// Images of every archive format, disk type, controller, NIC and firmware boot.
+func TestImageVariants(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
 	files, err := filepath.Glob(filepath.Join(harness.BuildDir(t), "tinyvm-*.sha256"))
 	harness.Must(t, err)
 	if len(files) == 0 {
-		s.Image("tinyvm-zip.zip") // says why
+		s.Image("tinyvm-zip.zip") // skips the test
 	}
 	for _, file := range files {
 		file = filepath.Base(strings.TrimSuffix(file, ".sha256"))
@@ -231,10 +243,10 @@ func TestVariants(t *testing.T) {
 			s := s.WithT(t)
 			v := s.WaitReady(s.Create(s.Image(file).Body(harness.SmallVM(nil))).ID)
 			if page := s.GuestPage(v); page["mac"] != v.MACAddress {
-				t.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
+				t.Errorf("the guest's page is %v, want MAC %s", page, v.MACAddress)
 			}
 			if got := s.WriteMark(v, "kept"); got != "kept" {
-				t.Errorf("its disk: got mark %q, want kept", got)
+				t.Errorf("the mark on the disk: got %q, want kept", got)
 			}
 			s.Destroy(v.ID)
 		})

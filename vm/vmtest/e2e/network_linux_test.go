@@ -19,28 +19,31 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// listRules lists the rules without what the kernel counts of guests.
+// listRules lists the rules without the kernel's counters of guests.
 const listRules = "nft list ruleset | grep -v 'elements = .*limit rate'"
 
-// daemonUser is the user number of a daemon that is not root.
-const daemonUser = 54321
+// daemonUID is the UID of a daemon that is not root.
+const daemonUID = 54321
 
-// A daemon that is not root, but may set up networks, gives a machine an
-// address that it keeps while the daemon is killed and its network broken, and
-// -clean-network leaves the host as it was, though the machine runs.
+// A daemon that is not root but has the capabilities for networks gives a machine an
+// address. The machine keeps it after the daemon is killed and its bridge and DHCP
+// server are removed. -clean-network restores the host's network while the machine
+// runs.
 func TestManagedNetwork(t *testing.T) {
-	s := newHarnessAs(t, "+net_admin,+net_raw,+net_bind_service", "-network", "bridge")
+	s := newUnprivileged(t, "+net_admin,+net_raw,+net_bind_service", "-network", "bridge")
 	before := hostNetwork(s)
 	s.Start()
 	t.Cleanup(func() {
 		if t.Failed() {
-			_ = s.Kill() // it may be dead, or alive, wherever the test ended
-			s.Start()    // to destroy the machine
+			_ = s.Kill() // it runs or not, depending on where the test failed
+			s.Start()    // to destroy the machine at the end
 		}
 	})
-	v := s.WaitReady(s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"forward": []int{8080}}))).ID)
+	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"forward": []int{8080}}))
+	v := s.WaitReady(s.Create(body).ID)
 	if v.PortForwards != nil || !slices.Contains(v.Addresses, v.IPAddress) {
-		t.Errorf("got forwards %v and %s among %v, want no forwards and the address among its addresses", v.PortForwards, v.IPAddress, v.Addresses)
+		t.Errorf("got forwards %v, address %s and addresses %v, want no forwards and the address among the addresses",
+			v.PortForwards, v.IPAddress, v.Addresses)
 	}
 	boot := s.GuestPage(v)["boot_id"]
 	if caps := capabilities(s, v.ID); caps != "0000000000000000" {
@@ -64,23 +67,24 @@ func TestManagedNetwork(t *testing.T) {
 		t.Fatalf("-clean-network: %v: %s", err, out)
 	}
 	if got := hostNetwork(s); got != before {
-		t.Errorf("after -clean-network the host has\n%s\nwant\n%s", got, before)
+		t.Errorf("the host's network after -clean-network:\n%s\nwant\n%s", got, before)
 	}
 	if n := s.QEMUCount(); n != 1 {
-		t.Errorf("%d machines run, want that -clean-network ended none", n)
+		t.Errorf("%d machines run after -clean-network, want 1", n)
 	}
 	s.Start()
 	if again := s.Get(v.ID); again.IPAddress != "" || again.Status != vm.PoweredOn {
-		t.Errorf("without its network the machine has address %q and status %s", again.IPAddress, again.Status)
+		t.Errorf("after -clean-network the machine has address %q and status %s, want no address and powered-on",
+			again.IPAddress, again.Status)
 	}
 	s.Destroy(v.ID)
 }
 
-// Without the right to set up networks machines are on the user network, and
-// all who are told that there is no other are told why.
+// Without the capabilities for networks, machines have QEMU's user network. The
+// health and the error for other networks say why.
 func TestUserNetwork(t *testing.T) {
 	t.Parallel()
-	s := newHarnessAs(t, "-all", "-forward", "80")
+	s := newUnprivileged(t, "-all", "-forward", "80")
 	s.Start()
 	a, err := s.Do("GET", "/healthz?verbose=1", "", nil)
 	harness.Must(t, err)
@@ -91,62 +95,67 @@ func TestUserNetwork(t *testing.T) {
 	if n := health.Networks; !n[vm.NAT].Available || !n[vm.HostOnly].Available || n[vm.Bridged].Available {
 		t.Errorf("got %+v, want nat and hostonly", n)
 	}
-	a, err = s.Do("POST", "/vms", "application/json", s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"network_type": "bridged"})))
+	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"network_type": "bridged"}))
+	a, err = s.Do("POST", "/vms", "application/json", body)
 	harness.Must(t, err)
 	var refused vm.Error
 	harness.Must(t, json.Unmarshal(a.Body, &refused))
 	if a.Status != http.StatusBadRequest || refused.Code != vm.CodeNetworkUnavailable {
 		t.Errorf("bridged: got %d %s, want 400 %s", a.Status, a.Body, vm.CodeNetworkUnavailable)
 	}
-	for _, why := range []string{refused.Message, health.Networks[vm.Bridged].Reason} {
-		if !strings.Contains(why, "CAP_NET_ADMIN") || !strings.Contains(why, "-bridge NAME") {
-			t.Errorf("got reason %q, want the capability that lacks, and the way out", why)
+	for _, reason := range []string{refused.Message, health.Networks[vm.Bridged].Reason} {
+		if !strings.Contains(reason, "CAP_NET_ADMIN") || !strings.Contains(reason, "-bridge NAME") {
+			t.Errorf("got reason %q, want CAP_NET_ADMIN and -bridge NAME in it", reason)
 		}
 	}
 
-	v := s.WaitReady(s.Create(s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"network_type": "hostonly", "forward": []int{8080}}))).ID)
+	body = s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{
+		"network_type": "hostonly", "forward": []int{8080},
+	}))
+	v := s.WaitReady(s.Create(body).ID)
 	if v.IPAddress != "127.0.0.1" || len(v.PortForwards) != 3 {
 		t.Errorf("got address %s, forwards %v, want 127.0.0.1 and ports 22, 80 and 8080", v.IPAddress, v.PortForwards)
 	}
 	if page := s.GuestPage(v); page["mac"] != v.MACAddress {
-		t.Errorf("the guest answers %v, want MAC %s", page, v.MACAddress)
+		t.Errorf("the guest's page is %v, want MAC %s", page, v.MACAddress)
 	}
-	awaitBanner(s, v)
+	checkBanner(s, v)
 	harness.Must(t, s.Stop())
 	s.Start()
-	if again := s.Get(v.ID); !slices.Equal(again.PortForwards, v.PortForwards) || s.GuestPage(again)["mac"] != v.MACAddress {
+	again := s.Get(v.ID)
+	if !slices.Equal(again.PortForwards, v.PortForwards) || s.GuestPage(again)["mac"] != v.MACAddress {
 		t.Errorf("after a restart: got forwards %v, want %v", again.PortForwards, v.PortForwards)
 	}
 }
 
-// newHarnessAs prepares a harness whose daemon is a user that is not root and has
-// these capabilities, as setpriv writes them. A test that is not root itself
-// runs the daemon as it is.
-func newHarnessAs(t *testing.T, capabilities string, args ...string) *harness.Harness {
+// newUnprivileged returns a harness whose daemon runs as daemonUID with these
+// capabilities, in the syntax of setpriv. The daemon is not started yet. If the test
+// is not root, the daemon has the test's user and capabilities.
+func newUnprivileged(t *testing.T, capabilities string, args ...string) *harness.Harness {
 	t.Helper()
 	s := harness.NewStopped(t, nil, args...)
 	if os.Geteuid() != 0 {
 		if capabilities != "-all" {
-			harness.Without(t, "this test gives a daemon capabilities and needs root")
+			harness.Without(t, "this test starts a daemon with capabilities and needs root")
 		}
 		return s
 	}
-	harness.Must(t, os.Chown(s.Data, daemonUser, daemonUser))
+	harness.Must(t, os.Chown(s.Data, daemonUID, daemonUID))
 	s.Program = filepath.Join(t.TempDir(), "daemon")
 	tun := filepath.Join(t.TempDir(), "tun")
-	// Where udev runs, every user may open /dev/net/tun; elsewhere, in
-	// containers, this daemon gets one that it may.
+	// If udev runs, every user may open /dev/net/tun. In containers it often does
+	// not, so this daemon gets a device of its own.
 	script := fmt.Sprintf(`#!/bin/sh
 [ -e %[1]s ] || mknod -m 666 %[1]s c 10 200 || exit
 exec unshare --mount --propagation private sh -c 'mount --bind %[1]s /dev/net/tun && exec "$@"' sh \
 	setpriv --reuid %[2]d --regid %[2]d --clear-groups --inh-caps -all,%[3]s --ambient-caps -all,%[3]s %[4]s "$@"
-`, tun, daemonUser, capabilities, harness.Binary(t))
+`, tun, daemonUID, capabilities, harness.Binary(t))
 	harness.Must(t, os.WriteFile(s.Program, []byte(script), 0o755))
 	return s
 }
 
-// awaitBanner waits for what the guest tells a client of port 22.
-func awaitBanner(s *harness.Harness, v vm.VM) {
+// checkBanner checks the banner that the guest sends to clients of port 22.
+func checkBanner(s *harness.Harness, v vm.VM) {
 	s.T.Helper()
 	i := slices.IndexFunc(v.PortForwards, func(f vm.PortForward) bool { return f.Guest == 22 })
 	c, err := net.DialTimeout("tcp", net.JoinHostPort(v.IPAddress, strconv.Itoa(v.PortForwards[i].Host)), harness.Timeout)
@@ -155,11 +164,11 @@ func awaitBanner(s *harness.Harness, v vm.VM) {
 	harness.Must(s.T, c.SetReadDeadline(time.Now().Add(harness.Timeout)))
 	b := make([]byte, 6)
 	if _, err := io.ReadFull(c, b); err != nil || string(b) != "tinyvm" {
-		s.T.Errorf("port 22 answers %q, %v, want the guest's banner", b, err)
+		s.T.Errorf("port 22: got %q, %v, want the guest's banner", b, err)
 	}
 }
 
-// shell runs a shell's command.
+// shell runs a shell command.
 func shell(s *harness.Harness, command string) string {
 	s.T.Helper()
 	out, err := exec.Command("sh", "-c", command).CombinedOutput()
@@ -169,13 +178,15 @@ func shell(s *harness.Harness, command string) string {
 	return string(out)
 }
 
-// hostNetwork is what -clean-network leaves as it found it.
+// hostNetwork returns the state of the host's network that -clean-network must
+// restore.
 func hostNetwork(s *harness.Harness) string {
 	s.T.Helper()
-	return shell(s, "ip link; ip route; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ls /run | grep osxb; ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*"+s.Data+"' || true")
+	return shell(s, "ip link; ip route; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ls /run | grep osxb; "+
+		"ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*"+s.Data+"' || true")
 }
 
-// capabilities are those in force of the machine's QEMU.
+// capabilities returns the effective capabilities of the machine's QEMU.
 func capabilities(s *harness.Harness, id string) string {
 	s.T.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.QEMUPID(id)))
@@ -185,7 +196,8 @@ func capabilities(s *harness.Harness, id string) string {
 	return caps
 }
 
-// sameWords compares listings of which nft chooses the order within sets.
+// sameWords reports whether two listings have the same words. The order of nft's
+// sets is not defined.
 func sameWords(a, b string) bool {
 	sorted := func(s string) []string {
 		words := strings.FieldsFunc(s, func(c rune) bool { return strings.ContainsRune(" \n\t,", c) })

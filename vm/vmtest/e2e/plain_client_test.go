@@ -13,18 +13,19 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// document is what a client without our types sees of an answer.
-type document map[string]any
+// jsonObject is a document as a client without our types decodes it.
+type jsonObject map[string]any
 
-// client speaks to the daemon, and to its guests, with nothing but HTTP and
-// JSON.
-type client struct {
+// plainClient sends requests to the daemon and to guests with only net/http and
+// encoding/json.
+type plainClient struct {
 	t   *testing.T
 	url string
 }
 
-// ask sends a request and reads the answer, which must have the status.
-func (c client) ask(method, path, body string, want int) (d document) {
+// do sends a request and returns the document of the response, which must have the
+// status want.
+func (c plainClient) do(method, path, body string, want int) (d jsonObject) {
 	c.t.Helper()
 	req, err := http.NewRequest(method, c.url+path, strings.NewReader(body))
 	harness.Must(c.t, err)
@@ -42,8 +43,8 @@ func (c client) ask(method, path, body string, want int) (d document) {
 	return d
 }
 
-// text reads an answer that is no JSON.
-func (c client) text(path string) string {
+// getText returns the body of the response to a GET.
+func (c plainClient) getText(path string) string {
 	c.t.Helper()
 	res, err := http.Get(c.url + path)
 	harness.Must(c.t, err)
@@ -53,23 +54,23 @@ func (c client) text(path string) string {
 	return string(text)
 }
 
-// news is GET /events as it is read.
-type news struct {
-	c     client
-	lines *bufio.Scanner
+// eventStream reads GET /events.
+type eventStream struct {
+	client plainClient
+	lines  *bufio.Scanner
 }
 
-func (c client) listen() (n news, hangUp func()) {
+func (c plainClient) events() (n eventStream, stop func()) {
 	c.t.Helper()
 	res, err := http.Get(c.url + "/events")
 	harness.Must(c.t, err)
 	end := time.AfterFunc(harness.Timeout, func() { _ = res.Body.Close() })
-	return news{c, bufio.NewScanner(res.Body)}, func() { end.Stop(); _ = res.Body.Close() }
+	return eventStream{c, bufio.NewScanner(res.Body)}, func() { end.Stop(); _ = res.Body.Close() }
 }
 
-// until reads up to an event with these words in its data.
-func (n news) until(event string, words ...string) {
-	n.c.t.Helper()
+// waitFor reads events until one has these words in its data.
+func (n eventStream) waitFor(event string, words ...string) {
+	n.client.t.Helper()
 	name := ""
 	for n.lines.Scan() {
 		field, value, _ := strings.Cut(n.lines.Text(), ": ")
@@ -84,14 +85,14 @@ func (n news) until(event string, words ...string) {
 			return
 		}
 	}
-	n.c.t.Fatalf("the stream ended before an event %s with %q: %v", event, words, n.lines.Err())
+	n.client.t.Fatalf("the stream ended before an event %s with %q: %v", event, words, n.lines.Err())
 }
 
-// guest is the machine's own page, once it answers.
-func (c client) guest(path, page string) map[string]string {
+// guestPage returns the values of the guest's page, after it answers.
+func (c plainClient) guestPage(path, page string) map[string]string {
 	c.t.Helper()
 	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) {
-		v := c.ask("GET", path, "", http.StatusOK)
+		v := c.do("GET", path, "", http.StatusOK)
 		res, err := http.Get("http://" + v["ip_address"].(string) + page)
 		if err != nil {
 			continue
@@ -99,86 +100,91 @@ func (c client) guest(path, page string) map[string]string {
 		text, err := io.ReadAll(res.Body)
 		res.Body.Close()
 		harness.Must(c.t, err)
-		facts := map[string]string{}
+		values := map[string]string{}
 		for line := range strings.Lines(string(text)) {
 			k, v, _ := strings.Cut(line, ": ")
-			facts[k] = strings.TrimSpace(v)
+			values[k] = strings.TrimSpace(v)
 		}
-		return facts
+		return values
 	}
 	c.t.Fatal("the guest's page does not answer")
 	return nil
 }
 
-// A client that knows nothing but HTTP, JSON and what GET / and the API's
-// description say walks a machine through its whole life: made, seen,
-// suspended over a restart of the daemon, shut down by its own guest, which
-// writes to its disk as it goes down, switched on again, reset, and gone.
-func TestLifeOverPlainHTTP(t *testing.T) {
+// A client with only HTTP and JSON uses the whole API for one machine. It creates the
+// machine, reads its console and screen, suspends it, restarts the daemon, resumes
+// the machine, lets its guest shut down, powers the machine on and off, and destroys
+// it. The guest records its clean shutdown on its disk.
+func TestLifecycleOverPlainHTTP(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
-	c := client{t, s.URL}
-	if index := c.ask("GET", "/", "", http.StatusOK); index["service"] != "osx-builder" {
+	c := plainClient{t, s.URL}
+	if index := c.do("GET", "/", "", http.StatusOK); index["service"] != "osx-builder" {
 		t.Errorf("GET /: got %v", index)
 	}
-	if paths := c.ask("GET", "/openapi.json", "", http.StatusOK)["paths"].(map[string]any); paths["/vms/{id}/power"] == nil {
+	paths := c.do("GET", "/openapi.json", "", http.StatusOK)["paths"].(map[string]any)
+	if paths["/vms/{id}/power"] == nil {
 		t.Errorf("GET /openapi.json: got paths %v", paths)
 	}
-	n, hangUp := c.listen()
-	n.until("hello")
+	events, stop := c.events()
+	events.waitFor("hello")
 	i := s.Image(harness.TinyVM)
-	body, err := json.Marshal(document{"memory": "128mib", "image": document{"url": i.URL, "checksum": i.SHA256, "checksum_type": "sha256"}})
+	body, err := json.Marshal(jsonObject{
+		"memory": "128mib",
+		"image":  jsonObject{"url": i.URL, "checksum": i.SHA256, "checksum_type": "sha256"},
+	})
 	harness.Must(t, err)
-	path := "/vms/" + c.ask("POST", "/vms", string(body), http.StatusAccepted)["id"].(string)
-	n.until("vm", `"phase":"ready"`, `"status":"powered-on"`)
-	boot := c.guest(path, "/")["boot_id"]
-	if console := c.text(path + "/console"); !strings.Contains(console, "tinyvm: booting") {
+	path := "/vms/" + c.do("POST", "/vms", string(body), http.StatusAccepted)["id"].(string)
+	events.waitFor("vm", `"phase":"ready"`, `"status":"powered-on"`)
+	boot := c.guestPage(path, "/")["boot_id"]
+	if console := c.getText(path + "/console"); !strings.Contains(console, "tinyvm: booting") {
 		t.Errorf("the console: got %q", console)
 	}
-	if _, err := png.Decode(strings.NewReader(c.text(path + "/screenshot"))); err != nil {
+	if _, err := png.Decode(strings.NewReader(c.getText(path + "/screenshot"))); err != nil {
 		t.Errorf("the screenshot: %v", err)
 	}
-	press := func(action string) any {
+	power := func(action string) any {
 		t.Helper()
-		return c.ask("POST", path+"/power", `{"action": "`+action+`"}`, http.StatusOK)["status"]
+		return c.do("POST", path+"/power", `{"action": "`+action+`"}`, http.StatusOK)["status"]
 	}
-	if got := press("suspend"); got != "suspended" {
+	if got := power("suspend"); got != "suspended" {
 		t.Errorf("suspended: got status %v", got)
 	}
-	n.until("vm", `"status":"suspended"`)
+	events.waitFor("vm", `"status":"suspended"`)
 	harness.Must(t, s.Stop())
-	hangUp()
+	stop()
 	s.Start()
 	c.url = s.URL
-	n, hangUp = c.listen()
-	defer hangUp()
-	n.until("hello")
-	if got := c.ask("GET", path, "", http.StatusOK)["status"]; got != "suspended" {
+	events, stop = c.events()
+	defer stop()
+	events.waitFor("hello")
+	if got := c.do("GET", path, "", http.StatusOK)["status"]; got != "suspended" {
 		t.Errorf("after the daemon's restart: got status %v, want suspended", got)
 	}
-	if got := press("resume"); got != "powered-on" || c.guest(path, "/")["boot_id"] != boot {
+	if got := power("resume"); got != "powered-on" || c.guestPage(path, "/")["boot_id"] != boot {
 		t.Errorf("resumed: got status %v, want powered-on in the same boot", got)
 	}
-	c.ask("POST", path+"/power", `{"action": "resume"}`, http.StatusOK)
+	c.do("POST", path+"/power", `{"action": "resume"}`, http.StatusOK)
 
-	press("shutdown")
-	n.until("vm", `"status":"powered-off"`)
-	c.ask("POST", path+"/power", `{"action": "reset"}`, http.StatusConflict)
-	c.ask("GET", path+"/screenshot", "", http.StatusConflict)
-	if console := c.text(path + "/console?tail=4096"); !strings.Contains(console, "tinyvm: shutting down") {
-		t.Errorf("the guest was not asked to shut down; its console ends in %q", console)
+	power("shutdown")
+	events.waitFor("vm", `"status":"powered-off"`)
+	c.do("POST", path+"/power", `{"action": "reset"}`, http.StatusConflict)
+	c.do("GET", path+"/screenshot", "", http.StatusConflict)
+	if console := c.getText(path + "/console?tail=4096"); !strings.Contains(console, "tinyvm: shutting down") {
+		t.Errorf("the guest did not shut down; its console ends in %q", console)
 	}
-	press("on")
-	facts := c.guest(path, "/")
-	if last := facts["last_shutdown"]; !strings.HasPrefix(last, "clean ") || !strings.HasSuffix(last, boot) || facts["boot_id"] == boot {
-		t.Errorf("the next boot finds %q on its disk, want a clean shutdown of boot %s", last, boot)
+	power("on")
+	values := c.guestPage(path, "/")
+	last := values["last_shutdown"]
+	if !strings.HasPrefix(last, "clean ") || !strings.HasSuffix(last, boot) || values["boot_id"] == boot {
+		t.Errorf("the next boot read %q from its disk, want a clean shutdown of boot %s", last, boot)
 	}
-	if got := press("off"); got != "powered-off" {
+	if got := power("off"); got != "powered-off" {
 		t.Errorf("off: got status %v", got)
 	}
-	c.ask("DELETE", path, "", http.StatusNoContent)
-	n.until("gone", path[len("/vms/"):])
-	if e := c.ask("GET", path, "", http.StatusNotFound); e["code"] != "vm-not-found" {
-		t.Errorf("once gone: got %v", e)
+	c.do("DELETE", path, "", http.StatusNoContent)
+	events.waitFor("gone", path[len("/vms/"):])
+	if e := c.do("GET", path, "", http.StatusNotFound); e["code"] != "vm-not-found" {
+		t.Errorf("GET after the DELETE: got %v, want vm-not-found", e)
 	}
 }

@@ -13,20 +13,20 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// The published attacks on programs that take images from strangers, each as an
-// image that the daemon is asked to boot: it is refused by the code for what it
-// is, with the place at fault, and nothing outside was read or written.
+// Published attacks on programs that accept untrusted images. A machine of such an
+// image fails with the right code, the message names the file at fault, and no file
+// outside of the image is read or written.
 func TestPublishedAttacks(t *testing.T) {
 	t.Parallel()
 	outside := t.TempDir()
 	secret := filepath.Join(outside, "secret")
 	const content = "nobody may read this"
 	harness.Must(t, os.WriteFile(secret, []byte(strings.Repeat(content, 8*512/len(content)+1)), 0o600))
-	json := fmt.Sprintf(`json:{"driver":"file","filename":"%s"}`, secret)
+	jsonName := fmt.Sprintf(`json:{"driver":"file","filename":"%s"}`, secret)
 	attacks := map[string]struct {
 		archive []byte
 		want    vm.Code
-		names   []string
+		message []string // parts of it
 	}{
 		// OpenStack: a flat VMDK whose extent is a file of the host.
 		"CVE-2022-47951": {
@@ -36,18 +36,18 @@ func TestPublishedAttacks(t *testing.T) {
 		},
 		// OpenStack: a QCOW2 image whose data is a file of the host.
 		"CVE-2024-32498": {
-			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", outsideData(t, secret)),
+			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", qcow2WithDataFile(t, secret)),
 			vm.CodeImageUnsafe,
 			[]string{"a.vmx", "scsi0:0.fileName", "d.vmdk", "QCOW"},
 		},
 		// QEMU: the same, with a json: name that qemu-img info follows.
 		"CVE-2024-4467": {
-			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", outsideData(t, json)),
+			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", qcow2WithDataFile(t, jsonName)),
 			vm.CodeImageUnsafe,
 			[]string{"scsi0:0.fileName", "d.vmdk", "QCOW"},
 		},
 		"CVE-2024-4467 in the .vmx": {
-			harness.Archive(t, "a.vmx", harness.VMX(strings.ReplaceAll(json, `"`, "|22"))),
+			harness.Archive(t, "a.vmx", harness.VMX(strings.ReplaceAll(jsonName, `"`, "|22"))),
 			vm.CodeImageUnsafe,
 			[]string{"a.vmx", "scsi0:0.fileName", "json:"},
 		},
@@ -76,37 +76,38 @@ func TestPublishedAttacks(t *testing.T) {
 			t.Errorf("%s: got %s, %+v, want %s", name, v.Phase, v.Error, a.want)
 			continue
 		}
-		for _, word := range a.names {
+		for _, word := range a.message {
 			if !strings.Contains(v.Error.Message, word) {
-				t.Errorf("%s: the message does not name %q: %s", name, word, v.Error.Message)
+				t.Errorf("%s: the message does not contain %q: %s", name, word, v.Error.Message)
 			}
 		}
 	}
 	if files := imageFiles(s); len(files) > 0 {
-		t.Errorf("got %v, want nothing kept", files)
+		t.Errorf("got %v, want no file in the cache", files)
 	}
 	if out, err := exec.Command("grep", "-rl", content, s.Data).CombinedOutput(); err == nil || len(out) > 0 {
-		t.Errorf("the secret is in %s", out)
+		t.Errorf("the secret was copied to %s", out)
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
-		t.Errorf("got %v outside, %v, want the secret alone", entries, err)
+		t.Errorf("the folder outside: got %v, %v, want only the secret", entries, err)
 	}
 }
 
-// outsideData is a QCOW2 image whose data is in the file of that name.
-func outsideData(t *testing.T, name string) string {
+// qcow2WithDataFile returns a QCOW2 image whose external data file has that name.
+func qcow2WithDataFile(t *testing.T, name string) string {
 	t.Helper()
 	dir := t.TempDir()
-	stand := strings.Repeat("x", len(name)) // qemu-img would write to the file itself
-	cmd := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-o", "data_file="+stand+",data_file_raw=on", "d", "4096")
+	placeholder := strings.Repeat("x", len(name)) // qemu-img would write to the file itself
+	options := "data_file=" + placeholder + ",data_file_raw=on"
+	cmd := exec.Command("qemu-img", "create", "-q", "-f", "qcow2", "-o", options, "d", "4096")
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
 	b, err := os.ReadFile(filepath.Join(dir, "d"))
 	harness.Must(t, err)
-	if !bytes.Contains(b, []byte(stand)) {
+	if !bytes.Contains(b, []byte(placeholder)) {
 		t.Fatal("the image does not name its data file")
 	}
-	return strings.ReplaceAll(string(b), stand, name)
+	return strings.ReplaceAll(string(b), placeholder, name)
 }

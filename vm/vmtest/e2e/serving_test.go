@@ -12,7 +12,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -20,8 +19,9 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// served runs a daemon that is reached in another way than a harness's.
-func served(t *testing.T, args ...string) *e2e.Daemon {
+// startDaemon starts a daemon with these flags. A harness cannot be used, because the
+// daemon does not listen on plain HTTP.
+func startDaemon(t *testing.T, args ...string) *e2e.Daemon {
 	t.Helper()
 	data, err := os.MkdirTemp("", "osxb")
 	harness.Must(t, err)
@@ -37,22 +37,24 @@ func served(t *testing.T, args ...string) *e2e.Daemon {
 	return d
 }
 
-// curl returns an answer's body, and its status on the last line.
+// curl returns the body of a response, and its status on the last line.
 func curl(t *testing.T, args ...string) string {
 	t.Helper()
-	out, err := exec.Command("curl", append([]string{"-sS", "-m", "20", "-w", "\n%{http_code}"}, args...)...).CombinedOutput()
+	args = append([]string{"-sS", "-m", "20", "-w", "\n%{http_code}"}, args...)
+	out, err := exec.Command("curl", args...).CombinedOutput()
 	if err != nil {
 		t.Errorf("curl %q: %v: %s", args, err, out)
 	}
 	return string(out)
 }
 
-// SECURITY.md's way over a Unix socket, which is gone once the daemon is.
+// As SECURITY.md shows, curl sends requests over a Unix socket. The daemon removes
+// the socket when it stops, and replaces one that a killed daemon left.
 func TestUnixSocketWithCurl(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "api.sock")
 	t.Run("answers", func(t *testing.T) {
-		d := served(t, "-listen", "unix:"+socket)
+		d := startDaemon(t, "-listen", "unix:"+socket)
 		if d.URL != "unix:"+socket {
 			t.Errorf("the log names %s, want unix:%s", d.URL, socket)
 		}
@@ -61,21 +63,23 @@ func TestUnixSocketWithCurl(t *testing.T) {
 		}
 	})
 	if _, err := os.Stat(socket); !os.IsNotExist(err) {
-		t.Errorf("once the daemon has stopped: got %v, want no socket", err)
+		t.Errorf("after the daemon has stopped: got %v, want no socket", err)
 	}
 	t.Run("after a crash", func(t *testing.T) {
-		killed, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: t.TempDir(), Args: []string{"-listen", "unix:" + socket}})
+		killed, err := e2e.Start(e2e.Options{
+			Binary: harness.Binary(t), Data: t.TempDir(), Args: []string{"-listen", "unix:" + socket},
+		})
 		harness.Must(t, err)
 		harness.Must(t, killed.Kill())
-		served(t, "-listen", "unix:"+socket)
+		startDaemon(t, "-listen", "unix:"+socket)
 		if got := curl(t, "--unix-socket", socket, "http://localhost/healthz"); !strings.Contains(got, `"hypervisor"`) {
-			t.Errorf("got %q, want health", got)
+			t.Errorf("GET /healthz: got %q, want hypervisor in it", got)
 		}
 	})
 }
 
-// SECURITY.md's way with TLS and tokens: curl with the authority's certificate and
-// a token, of which SIGHUP takes over another.
+// As SECURITY.md shows, curl sends requests over TLS with a token. After SIGHUP the
+// daemon accepts only the token that the token file has then.
 func TestTLSAndTokensWithCurl(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -84,7 +88,7 @@ func TestTLSAndTokensWithCurl(t *testing.T) {
 	write := func(text string) { harness.Must(t, os.WriteFile(tokens, []byte(text), 0o600)) }
 	const old, renewed = "the-token-of-2025-xxxx", "the-token-of-2026-xxxx"
 	write("# CI\n" + old + "\n")
-	d := served(t, "-listen", "0.0.0.0:0", "-token-file", tokens, "-tls-cert", cert, "-tls-key", key)
+	d := startDaemon(t, "-listen", "0.0.0.0:0", "-token-file", tokens, "-tls-cert", cert, "-tls-key", key)
 	port := d.URL[strings.LastIndex(d.URL, ":"):]
 	if !strings.HasPrefix(d.URL, "https://") {
 		t.Errorf("the log names %s, want https://", d.URL)
@@ -103,13 +107,10 @@ func TestTLSAndTokensWithCurl(t *testing.T) {
 		t.Errorf("with the token: got %s, want 200", got)
 	}
 	if got := curl(t, "--cacert", cert, "https://127.0.0.1"+port+"/healthz"); !strings.Contains(got, `"hypervisor"`) {
-		t.Errorf("health without a token: got %s", got)
+		t.Errorf("GET /healthz without a token: got %s, want hypervisor in it", got)
 	}
 	write(renewed)
-	harness.Must(t, syscall.Kill(d.PID(), syscall.SIGHUP))
-	for deadline := time.Now().Add(harness.Timeout); !strings.Contains(d.Log(), "reloaded the log file") && time.Now().Before(deadline); {
-		time.Sleep(10 * time.Millisecond)
-	}
+	reload(t, d, "reloaded the log file")
 	if got := get(old); !strings.HasSuffix(got, "401") {
 		t.Errorf("with the old token after SIGHUP: got %s, want 401", got)
 	}
@@ -117,25 +118,28 @@ func TestTLSAndTokensWithCurl(t *testing.T) {
 		t.Errorf("with the new token: got %s, want 200", got)
 	}
 	if strings.Contains(d.Log(), old) || strings.Contains(d.Log(), renewed) {
-		t.Error("the log holds a token")
+		t.Error("the log has a token")
 	}
 }
 
-// certificate writes the certificate and key that net/http has for its tests.
+// certificate writes the certificate and key of net/http/httptest.
 func certificate(t *testing.T, cert, key string) {
 	t.Helper()
 	s := httptest.NewTLSServer(http.NotFoundHandler())
 	defer s.Close()
-	own := s.TLS.Certificates[0]
-	secret, err := x509.MarshalPKCS8PrivateKey(own.PrivateKey)
+	pair := s.TLS.Certificates[0]
+	secret, err := x509.MarshalPKCS8PrivateKey(pair.PrivateKey)
 	harness.Must(t, err)
-	harness.Must(t, os.WriteFile(cert, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: own.Certificate[0]}), 0o600))
-	harness.Must(t, os.WriteFile(key, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: secret}), 0o600))
+	write := func(path, kind string, der []byte) {
+		harness.Must(t, os.WriteFile(path, pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der}), 0o600))
+	}
+	write(cert, "CERTIFICATE", pair.Certificate[0])
+	write(key, "PRIVATE KEY", secret)
 }
 
-// While VMware hangs, an operator's questions are answered all the same, and
-// tell what cannot be known; once it answers again so does the rest.
-func TestOperatingWhileVMwareHangs(t *testing.T) {
+// While VMware hangs, the metrics and the health are available and say that the state
+// of the machine is unknown. When VMware answers again, they have the state.
+func TestMetricsAndHealthWhileVMwareHangs(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
 	v := w.WaitReady(w.Create(w.Image(harness.TinyVM).Body(harness.SmallVM(nil))).ID)
@@ -155,14 +159,16 @@ func TestOperatingWhileVMwareHangs(t *testing.T) {
 		if got := get("/metrics"); !strings.HasPrefix(got, "200\n") || !hung.MatchString(got) {
 			t.Errorf("/metrics: got %s, want 200 and one machine of unknown status", got)
 		}
-		if got := get("/healthz?verbose=1"); !strings.Contains(got, `"hypervisor": "vix"`) || !strings.Contains(got, `"free_bytes"`) {
-			t.Errorf("/healthz: got %s, want what is known", got)
+		got := get("/healthz?verbose=1")
+		if !strings.Contains(got, `"hypervisor": "vix"`) || !strings.Contains(got, `"free_bytes"`) {
+			t.Errorf("/healthz: got %s, want the hypervisor and free_bytes in it", got)
 		}
 	}
 	w.set("hang.Vix_GetProperties", "")
-	for deadline := time.Now().Add(harness.Timeout); !strings.Contains(get("/metrics"), `osx_builder_vms{phase="ready",status="powered-on"} 1`); {
+	const poweredOn = `osx_builder_vms{phase="ready",status="powered-on"} 1`
+	for deadline := time.Now().Add(harness.Timeout); !strings.Contains(get("/metrics"), poweredOn); {
 		if time.Now().After(deadline) {
-			t.Fatalf("VMware answers again, and the metrics tell %s", get("/metrics"))
+			t.Fatalf("after VMware answers again, /metrics: got %s, want %s in it", get("/metrics"), poweredOn)
 		}
 	}
 }

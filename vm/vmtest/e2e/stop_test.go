@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -17,88 +16,35 @@ import (
 	"testing"
 	"time"
 
-	standardwebhooks "github.com/standard-webhooks/standard-webhooks/libraries/go"
-
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/harness"
 )
 
-// verifySignature lets the specification's own library judge.
-func verifySignature(secret string, h http.Header, body []byte) error {
-	w, err := standardwebhooks.NewWebhook(secret)
-	if err != nil {
-		return err
-	}
-	return w.Verify(body, h)
-}
-
-// dialServed opens a connection that the daemon serves.
-func dialServed(s *harness.Harness) net.Conn {
-	s.T.Helper()
-	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-	harness.Must(s.T, err)
-	_, err = c.Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
-	harness.Must(s.T, err)
-	_, err = c.Read(make([]byte, 1))
-	harness.Must(s.T, err)
-	return c
-}
-
-// newPlainDaemon runs the daemon without reading its log.
-func newPlainDaemon(t *testing.T, args ...string) *exec.Cmd {
-	t.Helper()
-	data, err := os.MkdirTemp("", "osxb")
-	harness.Must(t, err)
-	d := exec.Command(harness.Binary(t), append([]string{"-data", data, "-listen", "127.0.0.1:0"}, args...)...)
-	harness.Must(t, d.Start())
-	t.Cleanup(func() {
-		_ = d.Process.Kill() // it has ended, unless the test failed
-		harness.Must(t, os.RemoveAll(data))
-	})
-	for i, a := range args {
-		if a == "-log-file" {
-			waitForText(t, args[i+1], "listening")
-		}
-	}
-	return d
-}
-
-// waitForText waits until a file has a text.
-func waitForText(t *testing.T, path, text string) {
-	t.Helper()
-	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
-		if b, err := os.ReadFile(path); err == nil && strings.Contains(string(b), text) {
-			return
-		}
-	}
-	b, _ := os.ReadFile(path)
-	t.Fatalf("%s does not get %q: %s", path, text, b)
-}
-
-// stopInOrder sends SIGTERM and checks that the daemon ends with status 0, which it
-// does only within its own time limit, and that nothing half-written is left.
-func stopInOrder(s *harness.Harness) {
+// stopGracefully sends SIGTERM and checks that the daemon exits with status 0 and
+// leaves no temporary files. The status is not 0 if the daemon exceeds its own time
+// limit.
+func stopGracefully(s *harness.Harness) {
 	s.T.Helper()
 	harness.Must(s.T, s.Stop())
-	half, _ := filepath.Glob(filepath.Join(s.Data, "vms", ".*"))
-	if len(half) > 0 {
-		s.T.Errorf("half-written files are left: %v", half)
+	temporary, _ := filepath.Glob(filepath.Join(s.Data, "vms", ".*"))
+	if len(temporary) > 0 {
+		s.T.Errorf("temporary files are left: %v", temporary)
 	}
 }
 
-// SIGTERM ends the daemon soon whatever its jobs are at, those who wait get an
-// answer, and the next daemon goes on where this one was.
+// SIGTERM ends the daemon soon in every phase of a machine, waiting requests get a
+// response, and the next daemon continues the creation.
 func TestStopInEachPhase(t *testing.T) {
 	t.Parallel()
 	for _, phase := range []vm.Phase{vm.Downloading, vm.Cloning, vm.Starting, vm.Waiting} {
 		t.Run(string(phase), func(t *testing.T) {
 			dir := t.TempDir()
-			open := []func(){gate(t, dir, "qemu-img"), gate(t, dir, "qemu-system-x86_64")}
+			releaseImg, releaseSystem := holdProgram(t, dir, "qemu-img"), holdProgram(t, dir, "qemu-system-x86_64")
 			if phase != vm.Cloning {
-				open[0]()
+				releaseImg()
 			}
 			if phase == vm.Waiting {
-				open[1]()
+				releaseSystem()
 			}
 			s := harness.NewEnv(t, append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH")))
 			i := s.Image(harness.TinyVM)
@@ -107,41 +53,35 @@ func TestStopInEachPhase(t *testing.T) {
 			}
 			v := s.Create(i.Body(harness.SmallVM(nil)))
 			s.WaitUntil(v.ID, string(phase), func(v vm.VM) bool { return v.Phase == phase })
-			waited := make(chan string, 1)
-			go func() {
-				a, err := s.Do("GET", "/vms/"+v.ID+"?wait=1m", "", nil)
-				if err != nil || a.Status != http.StatusOK {
-					waited <- string(a.Body)
-					return
-				}
-				waited <- ""
-			}()
-			time.Sleep(50 * time.Millisecond) // so that the waiter is likely to wait; either way it has its answer
-			stopInOrder(s)
-			if said := <-waited; said != "" {
-				t.Errorf("?wait= got no document: %s", said)
+			response := startRequest(t, s, "/vms/"+v.ID+"?wait=1m")
+			stopGracefully(s)
+			if status, body := response(); status != http.StatusOK {
+				t.Errorf("GET with ?wait=: got %d %s, want 200", status, body)
 			}
 			s.Site.Serve = nil
-			open[0]()
-			open[1]()
+			releaseImg()
+			releaseSystem()
 			s.Start()
 			s.WaitReady(v.ID)
 		})
 	}
 }
 
-// An image that takes its time to unpack holds up the end no longer than others.
+// An image that takes long to unpack does not delay the end of the daemon.
 func TestStopWhileUnpacking(t *testing.T) {
 	t.Parallel()
 	const size = 128 << 20
 	s := harness.New(t)
 	var b bytes.Buffer
 	z := zip.NewWriter(&b)
-	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) { return flate.NewWriter(w, flate.BestSpeed) })
+	z.RegisterCompressor(zip.Deflate, func(w io.Writer) (io.WriteCloser, error) {
+		return flate.NewWriter(w, flate.BestSpeed)
+	})
+	descriptor := strings.Replace(harness.Descriptor("disk-flat.vmdk"), "RW 8 ", fmt.Sprintf("RW %d ", size/512), 1)
 	for name, content := range map[string]io.Reader{
 		"a.vmx":          strings.NewReader(harness.VMX("disk.vmdk")),
-		"disk.vmdk":      strings.NewReader(strings.Replace(harness.Descriptor("disk-flat.vmdk"), "RW 8 ", fmt.Sprintf("RW %d ", size/512), 1)),
-		"disk-flat.vmdk": io.LimitReader(neverEnds{}, size),
+		"disk.vmdk":      strings.NewReader(descriptor),
+		"disk-flat.vmdk": io.LimitReader(endlessReader{}, size),
 	} {
 		w, err := z.Create(name)
 		harness.Must(t, err)
@@ -152,18 +92,18 @@ func TestStopWhileUnpacking(t *testing.T) {
 	s.Serve(map[string][]byte{"zeroes": b.Bytes()})
 	v := s.Create(s.ImageOf("zeroes", b.Bytes()).Body(harness.SmallVM(nil)))
 	s.WaitUntil(v.ID, "unpacking", func(v vm.VM) bool { return v.Phase == vm.Unpacking })
-	stopInOrder(s)
+	stopGracefully(s)
 	s.Start()
 	s.WaitUntil(v.ID, "unpacked", func(v vm.VM) bool {
 		return v.Phase != vm.Accepted && v.Phase != vm.Downloading && v.Phase != vm.Unpacking
 	})
 	if v := s.Get(v.ID); v.Phase == vm.Failed {
-		t.Errorf("after the restart it failed: %+v", v.Error)
+		t.Errorf("after the restart the machine failed: %+v", v.Error)
 	}
 	s.Destroy(v.ID)
 }
 
-// SIGTERM during a destruction that hangs, and while a receiver does.
+// SIGTERM ends the daemon while a machine and a receiver of callbacks hang.
 func TestStopWhileOthersHang(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
@@ -174,13 +114,13 @@ func TestStopWhileOthersHang(t *testing.T) {
 	<-hung
 	harness.Must(t, syscall.Kill(s.QEMUPID(v.ID), syscall.SIGSTOP))
 	first := s.Daemon
-	go func() { _, _ = first.Do("GET", "/vms/"+v.ID, "", nil) }() // hangs with the machine
-	stopInOrder(s)
+	go func() { _, _ = first.Do("GET", "/vms/"+v.ID, "", nil) }() // hangs like the machine
+	stopGracefully(s)
 	s.Start()
 	s.Destroy(v.ID)
 }
 
-// hangingReceiver takes callbacks and does not answer the first of them.
+// hangingReceiver receives callbacks and does not respond to the first of them.
 func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -189,7 +129,7 @@ func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
 	server := &http.Server{Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		once.Do(func() {
 			close(hung)
-			_, _ = io.Copy(io.Discard, r.Body) // until then the server does not see the client leave
+			_, _ = io.Copy(io.Discard, r.Body) // until then the server does not notice that the client disconnects
 			<-r.Context().Done()
 		})
 	})}
@@ -198,8 +138,8 @@ func hangingReceiver(t *testing.T, hung chan struct{}) (url string) {
 	return "http://" + l.Addr().String() + "/"
 }
 
-// The unit tells systemd when the daemon is ready, and when it stops.
-func TestSystemdIsNotified(t *testing.T) {
+// The daemon notifies systemd when it is ready and when it stops.
+func TestSystemdNotification(t *testing.T) {
 	t.Parallel()
 	socket := filepath.Join(t.TempDir(), "notify")
 	l, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: socket, Net: "unixgram"})
@@ -217,7 +157,7 @@ func TestSystemdIsNotified(t *testing.T) {
 	if got := next(); got != "READY=1" {
 		t.Errorf("at the start: got %q, want READY=1", got)
 	}
-	stopInOrder(s)
+	stopGracefully(s)
 	if got := next(); got != "STOPPING=1" {
 		t.Errorf("at the end: got %q, want STOPPING=1", got)
 	}

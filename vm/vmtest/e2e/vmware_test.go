@@ -19,8 +19,8 @@ import (
 	"osx-builder/vm/vmx"
 )
 
-// libvix builds the double of VMware's library.
-func libvix(t *testing.T) string {
+// buildVIXDouble builds the double of VMware's library and returns its path.
+func buildVIXDouble(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "libvix.so")
 	if out, err := exec.Command(harness.Path(t, "vm/vix/testdata/libvix/build.sh"), path).CombinedOutput(); err != nil {
@@ -29,20 +29,20 @@ func libvix(t *testing.T) string {
 	return path
 }
 
-// vmware is a harness whose daemon drives the double of VMware's library.
+// vmware is a harness whose daemon uses the double of VMware's library.
 type vmware struct {
 	*harness.Harness
-	control string // the double's folder
+	control string // the folder with the settings of the double
 }
 
 func newVMware(t *testing.T) *vmware {
 	t.Helper()
 	control := t.TempDir()
 	env := append(os.Environ(), "OSXB_VIX_DOUBLE="+control)
-	return &vmware{harness.NewEnv(t, env, "-driver", "vix", "-vix-library", libvix(t)), control}
+	return &vmware{harness.NewEnv(t, env, "-driver", "vix", "-vix-library", buildVIXDouble(t)), control}
 }
 
-// set writes a file of the double's folder, "" removes it.
+// set writes a setting of the double. The content "" removes it.
 func (w *vmware) set(name, content string) {
 	w.T.Helper()
 	path := filepath.Join(w.control, name)
@@ -53,7 +53,7 @@ func (w *vmware) set(name, content string) {
 	harness.Must(w.T, os.WriteFile(path, []byte(content), 0o600))
 }
 
-// glob lists what is below the folders of what was made of images for VMware.
+// glob lists the matching files of the images that were prepared for VMware.
 func (w *vmware) glob(pattern string) []string {
 	w.T.Helper()
 	names, err := filepath.Glob(filepath.Join(w.Data, "images", "prepared", pattern))
@@ -69,11 +69,13 @@ func (w *vmware) settings(id string) *vmx.File {
 	return f
 }
 
-// seedFields are those of the answers in the project's first description, in
-// their order.
-var seedFields = []string{"id", "image", "cpus", "memory", "tools_init_timeout", "launch_gui", "ip_address", "status", "guest_os"}
+// exampleFields are the fields of the example responses in the project's description,
+// in order.
+var exampleFields = []string{
+	"id", "image", "cpus", "memory", "tools_init_timeout", "launch_gui", "ip_address", "status", "guest_os",
+}
 
-// fields lists the names of a document, in order.
+// fields returns the names of a document's fields, in order.
 func fields(t *testing.T, doc []byte) (names []string) {
 	t.Helper()
 	for line := range strings.Lines(string(doc)) {
@@ -85,17 +87,18 @@ func fields(t *testing.T, doc []byte) (names []string) {
 	return names
 }
 
-// The first example of all, sent as it was written, becomes a machine in
-// VMware, is read back live, tells its callback and goes without a trace.
-func TestVMwareLife(t *testing.T) {
+// The example of the project's description, sent as it is written there, creates a
+// machine in VMware. GET shows its live state, its callback is sent, and a DELETE
+// removes all of it.
+func TestVMwareLifecycle(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
 	body := w.ExampleRequest(i, "1gib")
 	a, err := w.Do("POST", "/vms", "application/x-www-form-urlencoded", []byte(body))
 	harness.Must(t, err)
-	if got := fields(t, a.Body); a.Status != http.StatusAccepted || len(got) < 9 || !slices.Equal(got[:9], seedFields) {
-		t.Fatalf("POST: got %d with %q, want 202 with first %q", a.Status, got, seedFields)
+	if got := fields(t, a.Body); a.Status != http.StatusAccepted || len(got) < 9 || !slices.Equal(got[:9], exampleFields) {
+		t.Fatalf("POST: got %d with the fields %q, want 202 with %q first", a.Status, got, exampleFields)
 	}
 	var v vm.VM
 	harness.Must(t, a.JSON(&v))
@@ -104,8 +107,9 @@ func TestVMwareLife(t *testing.T) {
 	}
 	w.WaitReady(v.ID)
 	v = w.WaitUntil(v.ID, "reachable", func(v vm.VM) bool { return v.IPAddress != "" && v.ToolsStatus == vm.ToolsRunning })
-	if v.Hypervisor != "vix" || v.Status != vm.PoweredOn || v.CPUs != 2 || v.Memory != "1.0gib" || v.GuestOS != "other5xlinux-64" ||
-		!strings.HasPrefix(v.IPAddress, "192.168.99.") || !strings.HasPrefix(v.MACAddress, "00:0c:29:") {
+	if v.Hypervisor != "vix" || v.Status != vm.PoweredOn || v.CPUs != 2 || v.Memory != "1.0gib" ||
+		v.GuestOS != "other5xlinux-64" || !strings.HasPrefix(v.IPAddress, "192.168.99.") ||
+		!strings.HasPrefix(v.MACAddress, "00:0c:29:") {
 		t.Errorf("GET: got %+v", v)
 	}
 	posted := w.NextCallback()
@@ -122,25 +126,25 @@ func TestVMwareLife(t *testing.T) {
 	_, code, err := w.VM("GET", "/vms/"+v.ID, nil, http.StatusNotFound)
 	harness.Must(t, err)
 	if code != vm.CodeNotFound {
-		t.Errorf("GET once gone: got %s, want %s", code, vm.CodeNotFound)
+		t.Errorf("GET after the DELETE: got %s, want %s", code, vm.CodeNotFound)
 	}
 	if left := w.glob("*/vmware/clones/*"); len(left) != 0 {
-		t.Errorf("the base remembers machines that are gone: %q", left)
+		t.Errorf("the prepared image has the clones of destroyed machines: %q", left)
 	}
 	a, err = w.Do("DELETE", "/images/"+i.SHA256, "", nil)
 	harness.Must(t, err)
 	if left := w.glob("*"); a.Status != http.StatusNoContent || len(left) != 0 {
-		t.Errorf("the image removed: got %d %s, and left are %q", a.Status, a.Body, left)
+		t.Errorf("DELETE of the image: got %d %s, and the files %q are left", a.Status, a.Body, left)
 	}
 	harness.Must(t, w.Stop())
 	for name, n := range w.stats() {
 		if n != "0" && name != "jobs" {
-			t.Errorf("VMware's library at the daemon's end: got %s %s, want none", n, name)
+			t.Errorf("VMware's library when the daemon ends: got %s %s, want none", n, name)
 		}
 	}
 }
 
-// stats reads the double's counters.
+// stats returns the counters of the double.
 func (w *vmware) stats() map[string]string {
 	w.T.Helper()
 	stats := make(map[string]string)
@@ -152,7 +156,8 @@ func (w *vmware) stats() map[string]string {
 	return stats
 }
 
-// Machines in VMware outlive the daemon; what a killed one had begun goes on.
+// Machines in VMware outlive the daemon, and a daemon continues the creation that a
+// killed daemon started.
 func TestVMwareRecovery(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
@@ -166,26 +171,26 @@ func TestVMwareRecovery(t *testing.T) {
 	w.Start()
 	before := w.WaitReady(v.ID)
 	if posted := w.NextCallback(); posted.ID != v.ID || posted.Phase != vm.Ready {
-		t.Errorf("callback: got %+v, want the machine, ready", posted)
+		t.Errorf("callback: got %+v, want the ready machine", posted)
 	}
 	harness.Must(t, w.Kill())
 	w.Start()
 	if after := w.Get(v.ID); after.Status != vm.PoweredOn || after.MACAddress != before.MACAddress {
-		t.Errorf("after another crash: got %+v, want it as it was: %+v", after, before)
+		t.Errorf("after another crash: got %+v, want %+v", after, before)
 	}
 	w.Destroy(v.ID)
 }
 
-// What VMware refuses fails the machine with its code and VMware's own words,
-// and nothing else: the machine can be destroyed, and the next one is made.
-func TestVMwareRefuses(t *testing.T) {
+// If VMware returns an error, the machine fails with the error's code and VMware's
+// message. It can be destroyed, and the next machine is created.
+func TestVMwareErrors(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
 	for name, c := range map[string]struct {
 		call, code string
 		want       vm.Code
-		says       string
+		message    string // a part of it
 	}{
 		"no licence":     {"VixVM_Clone", "32", vm.CodeHypervisorUnavailable, "licence"},
 		"disk full":      {"VixVM_Clone", "8", vm.CodeDiskFull, "not enough disk space"},
@@ -200,7 +205,7 @@ func TestVMwareRefuses(t *testing.T) {
 			if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != c.want {
 				t.Fatalf("got phase %s with %+v, want failed with %s", v.Phase, v.Error, c.want)
 			}
-			wantParts(t, "its error", v.Error.Message, c.says, "(VIX error "+c.code+")")
+			wantContains(t, "its error", v.Error.Message, c.message, "(VIX error "+c.code+")")
 			w.set("error."+c.call, "")
 			w.Destroy(v.ID)
 			w.Destroy(w.WaitReady(w.Create(i.Body(harness.SmallVM(nil))).ID).ID)
@@ -208,9 +213,9 @@ func TestVMwareRefuses(t *testing.T) {
 	}
 }
 
-// A machine that VMware does not let be read answers 409 and gets in nobody's
-// way; it can be destroyed once VMware lets go of it.
-func TestVMwareUnreadable(t *testing.T) {
+// GET of a machine that VMware does not let the daemon read is a conflict. Other
+// machines are not affected, and the machine can be destroyed when VMware unlocks it.
+func TestVMwareUnreadableMachine(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
 	i := w.Image(harness.TinyVM)
@@ -228,22 +233,21 @@ func TestVMwareUnreadable(t *testing.T) {
 			t.Errorf("%s: got %s, want %s", name, code, vm.CodeOpen)
 		}
 		if v := w.Get(other.ID); v.Status != vm.PoweredOn {
-			t.Errorf("%s: another machine is %q, want powered-on", name, v.Status)
+			t.Errorf("%s: the other machine is %q, want powered-on", name, v.Status)
 		}
 		a, err := w.Do("GET", "/vms", "", nil)
 		harness.Must(t, err)
 		var list struct{ VMs []vm.VM }
 		harness.Must(t, json.Unmarshal(a.Body, &list))
 		if len(list.VMs) != 2 || list.VMs[0].Error == nil || list.VMs[1].Error != nil {
-			t.Errorf("%s: GET /vms: got %s, want both, and an error in the first", name, a.Body)
+			t.Errorf("%s: GET /vms: got %s, want both machines, the first with an error", name, a.Body)
 		}
 		w.set(name, "")
 	}
 	w.Destroy(locked.ID)
 }
 
-// Whatever a request says, it sets no line of the machine's .vmx but those
-// that are its own.
+// A URL in a request cannot add settings to the machine's .vmx.
 func TestVMwareInjection(t *testing.T) {
 	t.Parallel()
 	w := newVMware(t)
@@ -256,11 +260,15 @@ func TestVMwareInjection(t *testing.T) {
 		defer w.Destroy(v.ID)
 		return slices.Sorted(slices.Values(w.settings(v.ID).Keys()))
 	}
-	clean := keys(i)
-	for _, name := range []string{`x" |22|0Afirmware = "efi`, `%22%0Afirmware%20=%20%22efi`, "#$|7C='\\\u2028\"firmware=\"efi"} {
-		hostile := e2e.Image{URL: w.Site.ImageURL(name), SHA256: i.SHA256}
-		if diff := cmp.Diff(clean, keys(hostile)); diff != "" {
-			t.Errorf("from the URL %q the .vmx has other keys (-clean +hostile):\n%s", hostile.URL, diff)
+	want := keys(i)
+	for _, name := range []string{
+		`x" |22|0Afirmware = "efi`,
+		`%22%0Afirmware%20=%20%22efi`,
+		"#$|7C='\\\u2028\"firmware=\"efi",
+	} {
+		malicious := e2e.Image{URL: w.Site.ImageURL(name), SHA256: i.SHA256}
+		if diff := cmp.Diff(want, keys(malicious)); diff != "" {
+			t.Errorf("the .vmx for the URL %q has other keys (-want +got):\n%s", malicious.URL, diff)
 		}
 	}
 }

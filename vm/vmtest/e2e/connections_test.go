@@ -1,0 +1,170 @@
+package e2e_test
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"osx-builder/vm/vmtest/harness"
+)
+
+const (
+	// slowClients is the number of slow connections, all from this process.
+	slowClients = 10_000
+
+	// maxConnections is the daemon's -connections.
+	maxConnections = 500
+
+	// otherFiles bounds the other files that the daemon has open.
+	otherFiles = 100
+)
+
+// Ten thousand connections that send nothing, half a header or half a body do not
+// block other clients, the daemon keeps no more than -connections of them open, and
+// it closes them when their clients do.
+func TestSlowConnections(t *testing.T) {
+	n := slowClients
+	var files syscall.Rlimit
+	harness.Must(t, syscall.Getrlimit(syscall.RLIMIT_NOFILE, &files))
+	if most := int(files.Max) - 500; most < n {
+		t.Logf("this process may open %d files, so the test opens %d slow connections", files.Max, most)
+		n = most
+	}
+	files.Cur = min(files.Max, slowClients+500)
+	harness.Must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
+	s := harness.New(t, "-connections", fmt.Sprint(maxConnections))
+	address := strings.TrimPrefix(s.URL, "http://")
+	opened, result := make(chan struct{}), make(chan error, 1)
+	go func() { result <- sendRequests(s.URL, opened) }()
+	slow := make([]net.Conn, n)
+	defer func() {
+		for _, c := range slow {
+			if c != nil {
+				_ = c.Close()
+			}
+		}
+	}()
+	var wg sync.WaitGroup
+	failed := make(chan error, 16)
+	for first := range 16 {
+		wg.Go(func() {
+			for i := first; i < n; i += 16 {
+				c, err := net.DialTimeout("tcp", address, harness.Timeout)
+				if err != nil {
+					failed <- fmt.Errorf("connection %d: %w", i, err)
+					return
+				}
+				slow[i] = c
+				_, _ = io.WriteString(c, []string{
+					"",
+					"GET /healthz HTTP/1.1\r\nHost: local",
+					"POST /vms HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+				}[i%3]) // the daemon may have closed the connection already
+			}
+		})
+	}
+	wg.Wait()
+	close(failed)
+	for err := range failed {
+		t.Error(err)
+	}
+	if got := openFiles(s); got > maxConnections+otherFiles {
+		t.Errorf("with %d slow connections the daemon has %d files open, want at most %d", n, got, maxConnections+otherFiles)
+	}
+	close(opened)
+	harness.Must(t, <-result)
+	for i := range slow {
+		_ = slow[i].Close()
+		slow[i] = nil
+	}
+	deadline := time.Now().Add(harness.Timeout)
+	for openFiles(s) > otherFiles && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := openFiles(s); got > otherFiles {
+		t.Errorf("after the connections are closed the daemon has %d files open, want at most %d", got, otherFiles)
+	}
+}
+
+// sendRequests sends requests, each on a new connection, until done is closed, and
+// then ten times more. Each must be answered.
+func sendRequests(url string, done <-chan struct{}) error {
+	c := http.Client{Timeout: harness.Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	for left := 10; left > 0; {
+		for _, path := range []string{"/healthz", "/vms"} {
+			res, err := c.Get(url + path)
+			if err != nil {
+				return err
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				return errors.New("GET " + path + ": " + res.Status)
+			}
+		}
+		res, err := c.Post(url+"/vms", "application/json", strings.NewReader("{}"))
+		if err != nil {
+			return err
+		}
+		_ = res.Body.Close()
+		if res.StatusCode != http.StatusBadRequest {
+			return errors.New("POST /vms: " + res.Status)
+		}
+		select {
+		case <-done:
+			left--
+		default:
+		}
+	}
+	return nil
+}
+
+// openFiles returns the number of the daemon's open files, or 0 on systems without
+// /proc.
+func openFiles(s *harness.Harness) int {
+	s.T.Helper()
+	names, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", s.PID()))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		s.T.Fatal(err)
+	}
+	return len(names)
+}
+
+// If there are as many idle connections as -connections allows, a new connection
+// replaces the one that is idle longest.
+func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
+	s := harness.New(t, "-connections", "2")
+	first, second := openConnection(s), openConnection(s)
+	defer second.Close()
+	a, err := s.Do("GET", "/healthz", "", nil)
+	harness.Must(t, err)
+	if a.Status != http.StatusOK {
+		t.Errorf("the third connection: got %d, want 200", a.Status)
+	}
+	harness.Must(t, first.SetReadDeadline(time.Now().Add(harness.Timeout)))
+	if _, err := io.ReadAll(first); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("the connection that was idle longest stays open, want it closed")
+	}
+	harness.Must(t, first.Close())
+}
+
+// openConnection opens a connection and returns once the daemon has responded to a
+// request on it.
+func openConnection(s *harness.Harness) net.Conn {
+	s.T.Helper()
+	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
+	harness.Must(s.T, err)
+	_, err = c.Write([]byte("GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"))
+	harness.Must(s.T, err)
+	_, err = c.Read(make([]byte, 1))
+	harness.Must(s.T, err)
+	return c
+}
