@@ -70,7 +70,8 @@ func TestFollowSilentConsole(t *testing.T) {
 	}
 }
 
-// The answer to a client that reads too slowly breaks. It does not end normally, which would look like the whole console.
+// The answer to a client that reads too slowly breaks. It does not end normally, which would look like the whole
+// console.
 func TestSlowConsoleReader(t *testing.T) {
 	log := &jsonLog{}
 	s := config{api: api.Options{Log: slog.New(slog.NewJSONHandler(log, nil))}}.serve(t)

@@ -64,8 +64,8 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 	}
 }
 
-// nextEvent waits for the next event of the machine only, or of any machine if only is empty. It waits at most until the
-// next keep-alive is due. Events of other machines do not delay the keep-alive.
+// nextEvent waits for the next event of the machine only, or of any machine if only is empty. It waits at most until
+// the next keep-alive is due. Events of other machines do not delay the keep-alive.
 func nextEvent(ctx context.Context, l *vm.Listener, only string) (vm.Event, error) {
 	ctx, cancel := context.WithTimeout(ctx, keepAliveInterval)
 	defer cancel()

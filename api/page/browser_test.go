@@ -70,8 +70,8 @@ var (
 	phone       = viewport{width: 360, height: 740}
 )
 
-// tab is an open page. The test fails at its end if the page threw an exception, violated its security policy, or sent a
-// request to another host.
+// tab is an open page. The test fails at its end if the page threw an exception, violated its security policy, or sent
+// a request to another host.
 type tab struct {
 	t          *testing.T
 	ctx        context.Context

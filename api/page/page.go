@@ -84,7 +84,8 @@ func requestedFile(files map[string]*file, r *http.Request) *file {
 	return files[name]
 }
 
-// serve answers with the file. Browsers cache it and revalidate it each time, so files of two daemon versions never mix.
+// serve answers with the file. Browsers cache it and revalidate it each time, so files of two daemon versions never
+// mix.
 func (f *file) serve(w http.ResponseWriter, r *http.Request) {
 	h := w.Header()
 	h.Set("Content-Type", contentType(f.name))

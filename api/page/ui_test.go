@@ -53,8 +53,8 @@ func newMemoryHarness(t *testing.T, daemon string) *harness.Harness {
 	return s
 }
 
-// The form creates a machine. The page shows its progress, screen and console, reconnects after a restart of the daemon,
-// and suspends, resumes and destroys the machine.
+// The form creates a machine. The page shows its progress, screen and console, reconnects after a restart of the
+// daemon, and suspends, resumes and destroys the machine.
 func pageMachine(t *testing.T, b browser) {
 	s := harness.New(t, "-listen", harness.FreeAddress(t))
 	i := s.Image(harness.TinyVM)
@@ -413,8 +413,8 @@ func pageHidden(t *testing.T, b browser, s *harness.Harness) {
 	p.waitForText("#no-machines", "no machines")
 }
 
-// If the daemon requires a token, the page asks for it, shows if it is wrong, keeps it after a reload, and forgets it on
-// request.
+// If the daemon requires a token, the page asks for it, shows if it is wrong, keeps it after a reload, and forgets it
+// on request.
 func pageToken(t *testing.T, b browser, s *harness.Harness) {
 	harness.Must(t, s.Stop())
 	file := filepath.Join(t.TempDir(), "tokens")

@@ -17,8 +17,8 @@ const destroyedIDs = new Set(); // IDs are never used again
 const lastEvents = new Map(); // by machine ID: the number of its last event
 let eventCount = 0;
 
-// showDocument shows a machine's document that was requested when eventCount was requestedAt. It ignores the document if
-// an event of the machine came since: the event caused another request.
+// showDocument shows a machine's document that was requested when eventCount was requestedAt. It ignores the document
+// if an event of the machine came since: the event caused another request.
 function showDocument(doc, requestedAt) {
   if (destroyedIDs.has(doc.id) || (lastEvents.get(doc.id) ?? 0) > requestedAt) return;
   const card = cards.get(doc.id);

@@ -91,8 +91,8 @@ export class MachineCard {
     }
   }
 
-  // updateAddress shows the line of the address while the machine is powered on, even if the address is not known yet, so
-  // that the buttons below do not move.
+  // updateAddress shows the line of the address while the machine is powered on, even if the address is not known yet,
+  // so that the buttons below do not move.
   updateAddress() {
     const { status, ip_address: ip, port_forwards: forwards = [] } = this.doc;
     const all = forwards.length ? forwards.map((f) => [`${ip}:${f.host}`, ` forwards to port ${f.guest}`]) : ip ? [[ip, '']] : [];
@@ -135,8 +135,8 @@ export class MachineCard {
     this.refs.console.hidden = !this.doc.status;
   }
 
-  // sendAction sends a button's request and shows its error. It does not wait for other requests: the user can destroy a
-  // machine whose other actions hang, and the daemon handles repeated requests.
+  // sendAction sends a button's request and shows its error. It does not wait for other requests: the user can destroy
+  // a machine whose other actions hang, and the daemon handles repeated requests.
   async sendAction(method, path, body) {
     this.pendingRequests++;
     this.refs.node.setAttribute('aria-busy', 'true');
