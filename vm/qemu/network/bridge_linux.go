@@ -17,10 +17,16 @@ import (
 // guest so by ICMP.
 const mtu = 1500
 
+// devices are the bridges and taps of one Manager.
+type devices struct {
+	names
+	isolate bool // guests do not reach each other
+}
+
 // ensureBridge returns the index of k's bridge, which is up, has the address
 // gw and takes part in no spanning tree (the kernel's default for a new one).
-func (m *Manager) ensureBridge(k Kind, gw netip.Prefix) (int, error) {
-	name := m.bridgeName(k)
+func (d *devices) ensureBridge(k Kind, gw netip.Prefix) (int, error) {
+	name := d.bridgeName(k)
 	link, err := findLink(name)
 	if err != nil {
 		return 0, err
@@ -37,7 +43,7 @@ func (m *Manager) ensureBridge(k Kind, gw netip.Prefix) (int, error) {
 			return 0, err
 		}
 	}
-	if err := m.claim(link, "bridge", m.name); err != nil {
+	if err := ensureOwned(link, "bridge", d.name); err != nil {
 		return 0, err
 	}
 	if err := noIPv6(name); err != nil {
@@ -53,9 +59,9 @@ func (m *Manager) ensureBridge(k Kind, gw netip.Prefix) (int, error) {
 	return link.Attrs().Index, netlink.LinkSetUp(link)
 }
 
-// claim makes sure that link is of the kind that we make under its name, and
-// bears alias, which says to people whose it is.
-func (m *Manager) claim(link netlink.Link, kind, alias string) error {
+// ensureOwned makes sure that a device is of the kind that a Manager creates
+// under its name, and has the alias that shows people who owns it.
+func ensureOwned(link netlink.Link, kind, alias string) error {
 	a := link.Attrs()
 	if link.Type() != kind || (a.Alias != "" && a.Alias != alias) {
 		return fmt.Errorf("a %s of that name exists and belongs to %q", link.Type(), a.Alias)
@@ -67,8 +73,8 @@ func (m *Manager) claim(link netlink.Link, kind, alias string) error {
 }
 
 // bridgeAddress returns the address of k's bridge, or the zero Prefix.
-func (m *Manager) bridgeAddress(k Kind) (netip.Prefix, error) {
-	link, err := findLink(m.bridgeName(k))
+func (d *devices) bridgeAddress(k Kind) (netip.Prefix, error) {
+	link, err := findLink(d.bridgeName(k))
 	if err != nil || link == nil {
 		return netip.Prefix{}, err
 	}
@@ -81,8 +87,8 @@ func (m *Manager) bridgeAddress(k Kind) (netip.Prefix, error) {
 }
 
 // ensureTap makes g's tap and puts it on g's bridge.
-func (m *Manager) ensureTap(g guest) error {
-	bridge, err := netlink.LinkByName(m.bridgeName(g.Kind))
+func (d *devices) ensureTap(g guest) error {
+	bridge, err := netlink.LinkByName(d.bridgeName(g.Kind))
 	if err != nil {
 		return err
 	}
@@ -96,7 +102,7 @@ func (m *Manager) ensureTap(g guest) error {
 			return err
 		}
 	}
-	if err := m.claim(link, "tuntap", g.ID); err != nil {
+	if err := ensureOwned(link, "tuntap", g.ID); err != nil {
 		return err
 	}
 	if err := noIPv6(g.Tap); err != nil {
@@ -111,10 +117,22 @@ func (m *Manager) ensureTap(g guest) error {
 			return err
 		}
 	}
-	if err := netlink.LinkSetIsolated(link, m.isolate); err != nil {
+	if err := netlink.LinkSetIsolated(link, d.isolate); err != nil {
 		return fmt.Errorf("isolating its port: %w", err)
 	}
 	return netlink.LinkSetUp(link)
+}
+
+// ensureTaps plugs in the guests of k. If a tap cannot be created, the other
+// guests are plugged in all the same.
+func (d *devices) ensureTaps(st *state, k Kind) error {
+	var errs []error
+	for _, g := range st.attached(k) {
+		if err := d.ensureTap(g); err != nil {
+			errs = append(errs, fmt.Errorf("setting up tap %s of machine %s: %w", g.Tap, g.ID, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // makeTap makes a persistent tap that this process's user may open. Its own
@@ -141,7 +159,7 @@ func makeTap(name string) (netlink.Link, error) {
 }
 
 // removeTaps removes the taps of this Manager that are not of st's guests.
-func (m *Manager) removeTaps(st *state) error {
+func (d *devices) removeTaps(st *state) error {
 	links, err := dump(netlink.LinkList)
 	if err != nil {
 		return err
@@ -152,7 +170,7 @@ func (m *Manager) removeTaps(st *state) error {
 	}
 	for _, l := range links {
 		name := l.Attrs().Name
-		if l.Type() != "tuntap" || !strings.HasPrefix(name, m.tapPrefix()) || wanted[name] {
+		if l.Type() != "tuntap" || !strings.HasPrefix(name, d.tapPrefix()) || wanted[name] {
 			continue
 		}
 		if err := removeLink(name); err != nil {
@@ -163,8 +181,8 @@ func (m *Manager) removeTaps(st *state) error {
 }
 
 // neighbour returns the IPv4 address that the host last spoke to mac at.
-func (m *Manager) neighbour(mac net.HardwareAddr) (netip.Addr, error) {
-	link, err := findLink(m.bridge)
+func (d *devices) neighbour(mac net.HardwareAddr) (netip.Addr, error) {
+	link, err := findLink(d.bridge)
 	if err != nil || link == nil {
 		return netip.Addr{}, err
 	}

@@ -10,14 +10,14 @@ import (
 // missing is passed over.
 func (m *Manager) clean(ctx context.Context) error {
 	for _, k := range []Kind{NAT, HostOnly} {
-		if err := m.stopServer(ctx, k); err != nil {
+		if err := m.servers.stop(ctx, k); err != nil {
 			return fmt.Errorf("stopping dnsmasq on %s: %w", m.bridgeName(k), err)
 		}
 	}
 	if !permitted() || probeRules() != nil {
 		return m.removeFiles() // what needs these was never made
 	}
-	if err := m.removeTaps(&state{}); err != nil {
+	if err := m.devices.removeTaps(&state{}); err != nil {
 		return err
 	}
 	for _, k := range []Kind{NAT, HostOnly} {
@@ -30,14 +30,14 @@ func (m *Manager) clean(ctx context.Context) error {
 		m.log.Warn("whether the host forwarded packets before is not known; its forwarding may stay on", "err", err)
 		st = &state{}
 	}
-	if err := m.removeRules(st); err != nil {
+	if err := m.firewall.remove(st); err != nil {
 		return fmt.Errorf("removing nftables table %s: %w", m.table(), err)
 	}
 	return m.removeFiles()
 }
 
 func (m *Manager) removeFiles() error {
-	if err := os.RemoveAll(m.hostsDir()); err != nil {
+	if err := os.RemoveAll(m.servers.hostsDir()); err != nil {
 		return err
 	}
 	return os.RemoveAll(m.dir)

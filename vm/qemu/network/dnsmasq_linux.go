@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -24,74 +25,84 @@ const (
 	logLimit       = 1 << 20          // bytes of dnsmasq.log at which it is begun anew
 )
 
-func (m *Manager) configPath(k Kind) string { return filepath.Join(m.dir, string(k), "dnsmasq.conf") }
+// dhcpServers are the dnsmasq processes of one Manager, one for each managed
+// network, with their files.
+type dhcpServers struct {
+	names
+	dir string // [Config].Dir
+	log *slog.Logger
+}
+
+func (s *dhcpServers) configPath(k Kind) string {
+	return filepath.Join(s.dir, string(k), "dnsmasq.conf")
+}
 
 // configArg is the argument by which our dnsmasq is known among all processes.
-func (m *Manager) configArg(k Kind) string { return "--conf-file=" + m.configPath(k) }
+func (s *dhcpServers) configArg(k Kind) string { return "--conf-file=" + s.configPath(k) }
 
 // hostsDir holds what dnsmasq reads again on SIGHUP. All other files it opens
 // as root, but this one as the user that it has become by then, to whom our
 // own folder is closed.
-func (m *Manager) hostsDir() string {
+func (s *dhcpServers) hostsDir() string {
 	if os.Geteuid() == 0 {
-		return "/run/" + m.tapPrefix()
+		return "/run/" + s.tapPrefix()
 	}
-	return filepath.Join(m.dir, "hosts")
+	return filepath.Join(s.dir, "hosts")
 }
 
-func (m *Manager) hostsPath(k Kind) string { return filepath.Join(m.hostsDir(), string(k)) }
+func (s *dhcpServers) hostsPath(k Kind) string { return filepath.Join(s.hostsDir(), string(k)) }
 
-// ensureServer makes sure that a dnsmasq with the right settings serves the
+// ensure makes sure that a dnsmasq with the right settings serves the
 // bridge of k, which has the given index, and knows st's guests.
-func (m *Manager) ensureServer(ctx context.Context, st *state, k Kind, index int) error {
-	changed, err := m.writeHosts(st, k)
+func (s *dhcpServers) ensure(ctx context.Context, st *state, k Kind, index int) error {
+	changed, err := s.writeHosts(st, k)
 	if err != nil {
 		return err
 	}
-	ps, err := findProcesses(m.configArg(k))
+	ps, err := findProcesses(s.configArg(k))
 	if err != nil {
 		return err
 	}
 	defer closeAll(ps)
-	want := m.config(st, k, index)
-	have, err := os.ReadFile(m.configPath(k))
+	want := s.config(st, k, index)
+	have, err := os.ReadFile(s.configPath(k))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if len(ps) > 0 && bytes.Equal(have, want) {
-		if err := m.trimLog(k); err != nil || !changed {
+		if err := s.trimLog(k); err != nil || !changed {
 			return err
 		}
 		return signal(ps, unix.SIGHUP)
 	}
-	if err := m.stopServer(ctx, k); err != nil {
+	if err := s.stop(ctx, k); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(m.configPath(k)), 0o700); err != nil {
+	if err := os.MkdirAll(filepath.Dir(s.configPath(k)), 0o700); err != nil {
 		return err
 	}
 	// The file changes only while no dnsmasq runs: one that runs has read it.
-	if err := replace(m.configPath(k), want, 0o600); err != nil {
+	if err := replace(s.configPath(k), want, 0o600); err != nil {
 		return err
 	}
-	return m.startServer(ctx, k)
+	return s.start(ctx, k)
 }
 
 // config returns the settings for k. The bridge's index is among them, as
 // sockets stay bound to the index: a bridge made anew needs a new dnsmasq.
-func (m *Manager) config(st *state, k Kind, index int) []byte {
-	dir := filepath.Dir(m.configPath(k))
+func (s *dhcpServers) config(st *state, k Kind, index int) []byte {
+	dir := filepath.Dir(s.configPath(k))
 	gw := st.Gateways[k]
 	mask := netMask(gw.Bits())
 	lines := []string{
-		fmt.Sprintf("# The %s network of %s, bridge %d. Written anew when it must change.", k, m.name, index),
-		"interface=" + m.bridgeName(k),
+		fmt.Sprintf("# The %s network of %s, bridge %d. Written anew when it must change.", k, s.name, index),
+		"interface=" + s.bridgeName(k),
 		"except-interface=lo",
 		"bind-interfaces",
 		"pid-file=" + filepath.Join(dir, "dnsmasq.pid"),
 		"log-facility=" + filepath.Join(dir, "dnsmasq.log"),
-		"dhcp-leasefile=" + m.leasePath(k),
-		"dhcp-hostsfile=" + m.hostsPath(k),
+		"dhcp-leasefile=" + s.leasePath(k),
+		"dhcp-hostsfile=" + s.hostsPath(k),
 		fmt.Sprintf("dhcp-range=%s,static,%s,%d", gw.Masked().Addr(), mask, int(leaseTime.Seconds())),
 		"dhcp-ignore-clid",  // clones of one image often share it; the MAC is a guest's own
 		"dhcp-ignore-names", // no guest puts a name into the others' DNS
@@ -130,24 +141,24 @@ func serverUser() (name, group string) {
 
 // writeHosts writes which address each guest of k gets, and reports whether
 // that is news.
-func (m *Manager) writeHosts(st *state, k Kind) (changed bool, err error) {
+func (s *dhcpServers) writeHosts(st *state, k Kind) (changed bool, err error) {
 	var b bytes.Buffer
 	for _, g := range st.attached(k) {
 		fmt.Fprintf(&b, "%s,%s\n", g.MAC, g.Address)
 	}
-	have, err := os.ReadFile(m.hostsPath(k))
+	have, err := os.ReadFile(s.hostsPath(k))
 	if err == nil && bytes.Equal(have, b.Bytes()) {
 		return false, nil
 	}
-	if err := os.MkdirAll(m.hostsDir(), 0o755); err != nil {
+	if err := os.MkdirAll(s.hostsDir(), 0o755); err != nil {
 		return false, err
 	}
-	return true, replace(m.hostsPath(k), b.Bytes(), 0o644)
+	return true, replace(s.hostsPath(k), b.Bytes(), 0o644)
 }
 
-// startServer starts dnsmasq and returns when it serves. One that was killed a
+// start starts dnsmasq and returns when it serves. One that was killed a
 // moment ago may still hold its sockets, so it is tried for a while.
-func (m *Manager) startServer(ctx context.Context, k Kind) error {
+func (s *dhcpServers) start(ctx context.Context, k Kind) error {
 	const (
 		patience = time.Second
 		again    = 50 * time.Millisecond
@@ -157,7 +168,7 @@ func (m *Manager) startServer(ctx context.Context, k Kind) error {
 	defer cancel()
 	begun := time.Now()
 	for {
-		err := m.runServer(ctx, k)
+		err := s.run(ctx, k)
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) || exit.ExitCode() != badNet || time.Since(begun) > patience {
 			return err
@@ -170,15 +181,15 @@ func (m *Manager) startServer(ctx context.Context, k Kind) error {
 	}
 }
 
-// runServer runs dnsmasq until it has all its sockets; what serves then is its
+// run runs dnsmasq until it has all its sockets; what serves then is its
 // child, which outlives the daemon.
-func (m *Manager) runServer(ctx context.Context, k Kind) error {
+func (s *dhcpServers) run(ctx context.Context, k Kind) error {
 	path, err := serverPath()
 	if err != nil {
 		return err
 	}
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, m.configArg(k))
+	cmd := exec.CommandContext(ctx, path, s.configArg(k))
 	cmd.Dir = "/"
 	cmd.Stderr = &stderr
 	cmd.WaitDelay = time.Second
@@ -192,14 +203,14 @@ func (m *Manager) runServer(ctx context.Context, k Kind) error {
 	return nil
 }
 
-// stopServer ends the dnsmasq of k if one runs.
-func (m *Manager) stopServer(ctx context.Context, k Kind) error {
-	return stopProcesses(ctx, m.configArg(k))
+// stop ends the dnsmasq of k if one runs.
+func (s *dhcpServers) stop(ctx context.Context, k Kind) error {
+	return stopProcesses(ctx, s.configArg(k))
 }
 
 // trimLog begins the log of k anew when it is long. dnsmasq appends to it.
-func (m *Manager) trimLog(k Kind) error {
-	path := filepath.Join(m.dir, string(k), "dnsmasq.log")
+func (s *dhcpServers) trimLog(k Kind) error {
+	path := filepath.Join(s.dir, string(k), "dnsmasq.log")
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil

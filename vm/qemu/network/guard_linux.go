@@ -32,7 +32,7 @@ const dhcpPerSecond = 5
 // guard writes into t what frames may come from a guest's tap: such as bear its
 // own MAC and, on our own networks, its own IPv4 address. There nothing but
 // IPv4 and ARP passes, in no network a DHCP server's words.
-func (m *Manager) guard(conn *nftables.Conn, t *nftables.Table, st *state) error {
+func (fw *firewall) guard(conn *nftables.Conn, t *nftables.Table, st *state) error {
 	cards, guests, lan, err := guardSets(conn, t, st)
 	if err != nil {
 		return err
@@ -60,7 +60,7 @@ func (m *Manager) guard(conn *nftables.Conn, t *nftables.Table, st *state) error
 		hook: nftables.ChainHookPrerouting,
 		prio: nftables.ChainPriorityRaw,
 		rules: []rule{
-			meta(expr.MetaKeyIIFNAME, expr.CmpOpNeq, []byte(m.tapPrefix())).with(accept()),
+			meta(expr.MetaKeyIIFNAME, expr.CmpOpNeq, []byte(fw.tapPrefix())).with(accept()),
 			mac.with(notIn(cards), drop()),
 			udp(0, dhcpServerPort).with(drop()),
 			udp(0, dhcpv6ServerPort).with(drop()),

@@ -45,7 +45,7 @@ func (m *Manager) assign(st *state, k Kind) error {
 // what it had, else what the configuration asks for, else one that is free.
 func (m *Manager) gateway(st *state, k Kind) (netip.Prefix, error) {
 	asked := k == NAT && m.subnet.IsValid()
-	had, err := m.bridgeAddress(k)
+	had, err := m.devices.bridgeAddress(k)
 	if err != nil {
 		return netip.Prefix{}, err
 	}

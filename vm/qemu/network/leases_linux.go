@@ -21,11 +21,11 @@ type lease struct {
 	ended   bool
 }
 
-func (m *Manager) leasePath(k Kind) string { return filepath.Join(m.dir, string(k), "leases") }
+func (s *dhcpServers) leasePath(k Kind) string { return filepath.Join(s.dir, string(k), "leases") }
 
 // leases reads the lease file of k; without a file there is no lease.
-func (m *Manager) leases(k Kind, now time.Time) ([]lease, error) {
-	b, err := os.ReadFile(m.leasePath(k))
+func (s *dhcpServers) leases(k Kind, now time.Time) ([]lease, error) {
+	b, err := os.ReadFile(s.leasePath(k))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
@@ -56,14 +56,14 @@ func (m *Manager) leases(k Kind, now time.Time) ([]lease, error) {
 // dnsmasq empties its file and writes it anew at each change. Of a file that
 // changed this moment the lack of a line therefore says nothing, and it is read
 // again; five times cover a change each of as many guests that boot at once.
-func (m *Manager) leaseOf(k Kind, mac string) (netip.Addr, error) {
+func (s *dhcpServers) leaseOf(k Kind, mac string) (netip.Addr, error) {
 	const (
 		tries = 5
 		fresh = 20 * time.Millisecond
 	)
 	for range tries {
 		now := time.Now()
-		ls, err := m.leases(k, now)
+		ls, err := s.leases(k, now)
 		if err != nil {
 			return netip.Addr{}, err
 		}
@@ -72,7 +72,7 @@ func (m *Manager) leaseOf(k Kind, mac string) (netip.Addr, error) {
 				return l.address, nil
 			}
 		}
-		info, err := os.Stat(m.leasePath(k))
+		info, err := os.Stat(s.leasePath(k))
 		if err != nil || now.Sub(info.ModTime()) > fresh {
 			return netip.Addr{}, nil
 		}
@@ -81,10 +81,10 @@ func (m *Manager) leaseOf(k Kind, mac string) (netip.Addr, error) {
 	return netip.Addr{}, nil
 }
 
-// strikeLeases takes the lines of gone out of the lease file of k. It is for a
+// removeLeases takes the lines of gone out of the lease file of k. It is for a
 // dnsmasq that does not run: one that does keeps the truth in memory.
-func (m *Manager) strikeLeases(k Kind, gone []guest) error {
-	ls, err := m.leases(k, time.Now())
+func (s *dhcpServers) removeLeases(k Kind, gone []guest) error {
+	ls, err := s.leases(k, time.Now())
 	if err != nil || len(ls) == 0 {
 		return err
 	}
@@ -94,5 +94,5 @@ func (m *Manager) strikeLeases(k Kind, gone []guest) error {
 			kept.WriteString(l.line)
 		}
 	}
-	return replace(m.leasePath(k), []byte(kept.String()), 0o600)
+	return replace(s.leasePath(k), []byte(kept.String()), 0o600)
 }

@@ -9,25 +9,25 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
-	"sync"
 	"time"
 )
 
 // Manager keeps the networks of one daemon. Its methods may be called at once,
 // and repeated after an interruption at any point.
 type Manager struct {
-	dir     string
-	name    string
-	tag     string
-	subnet  netip.Prefix // asked for by the configuration, or zero
-	isolate bool
-	bridge  string
-	log     *slog.Logger
+	names
+	dir      string
+	subnet   netip.Prefix // from the configuration, or zero
+	log      *slog.Logger
+	devices  *devices
+	servers  *dhcpServers
+	firewall *firewall
 
-	// change is held by the verbs that change the host's network, for as long
-	// as they take: each looks at what is there and adds what is missing,
-	// and a second one must not do so in between. Address goes without.
-	change sync.Mutex
+	// change holds one value while a verb changes the host's network. Each looks
+	// at what is there and adds what is missing, and a second one must not do so
+	// in between. It takes as long as dnsmasq takes to start, so whoever waits
+	// for it stops waiting when its context ends. Address goes without.
+	change chan struct{}
 }
 
 // Open returns a Manager of the networks that c describes. It touches nothing:
@@ -37,16 +37,18 @@ func Open(c Config) (*Manager, error) {
 	if !filepath.IsAbs(c.Dir) {
 		return nil, fmt.Errorf("the networks' folder %q is not an absolute path", c.Dir)
 	}
-	m := &Manager{
-		dir:     filepath.Clean(c.Dir),
-		name:    c.Name,
-		tag:     hashed(c.Name, tagChars),
-		isolate: c.Isolate,
-		bridge:  c.Bridge,
-		log:     c.Log,
+	log := c.Log
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
 	}
-	if m.log == nil {
-		m.log = slog.New(slog.DiscardHandler)
+	n := names{name: c.Name, tag: hashed(c.Name, tagChars), bridge: c.Bridge}
+	dir := filepath.Clean(c.Dir)
+	m := &Manager{
+		names: n, dir: dir, log: log,
+		devices:  &devices{n, c.Isolate},
+		servers:  &dhcpServers{n, dir, log},
+		firewall: &firewall{n, c.Isolate},
+		change:   make(chan struct{}, 1),
 	}
 	if c.Subnet != "" {
 		p, err := parseSubnet(c.Subnet)
@@ -56,6 +58,17 @@ func Open(c Config) (*Manager, error) {
 		m.subnet = p
 	}
 	return m, nil
+}
+
+// beginChange waits until no other verb changes the host's network, and returns
+// the function that ends the caller's own change.
+func (m *Manager) beginChange(ctx context.Context) (end func(), err error) {
+	select {
+	case m.change <- struct{}{}:
+		return func() { <-m.change }, nil
+	case <-ctx.Done():
+		return nil, fmt.Errorf("waiting for another change of the networks: %w", context.Cause(ctx))
+	}
 }
 
 // Attach returns the tap for the card mac of the machine id, which QEMU opens
@@ -70,8 +83,11 @@ func (m *Manager) Attach(ctx context.Context, k Kind, id string, mac net.Hardwar
 	if len(mac) != 6 || mac[0]&1 != 0 {
 		return "", fmt.Errorf("MAC address %q is not that of an Ethernet card", mac)
 	}
-	m.change.Lock()
-	defer m.change.Unlock()
+	end, err := m.beginChange(ctx)
+	if err != nil {
+		return "", err
+	}
+	defer end()
 	st, err := m.load()
 	if err != nil {
 		return "", err
@@ -86,7 +102,7 @@ func (m *Manager) Attach(ctx context.Context, k Kind, id string, mac net.Hardwar
 	if err := m.converge(ctx, st, k); err != nil {
 		return "", fmt.Errorf("setting up the %s network: %w", k, err)
 	}
-	if err := m.ensureTap(*st.find(mac.String())); err != nil {
+	if err := m.devices.ensureTap(*st.find(mac.String())); err != nil {
 		return "", fmt.Errorf("setting up tap %s: %w", tap, err)
 	}
 	return tap, nil
@@ -111,7 +127,7 @@ func (m *Manager) admit(st *state, k Kind, id, mac string) (tap string, err erro
 // before anything is done about it.
 func (m *Manager) prepare(st *state, k Kind) error {
 	if k == NAT {
-		if err := m.noteForwarding(st); err != nil {
+		if err := m.firewall.recordForwarding(st); err != nil {
 			return err
 		}
 	}
@@ -124,8 +140,11 @@ func (m *Manager) prepare(st *state, k Kind) error {
 // Repair puts right what others removed: a bridge, a tap's place on it, a
 // dnsmasq, a table. Without guests it does nothing.
 func (m *Manager) Repair(ctx context.Context) error {
-	m.change.Lock()
-	defer m.change.Unlock()
+	end, err := m.beginChange(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	st, err := m.load()
 	if err != nil || len(st.Guests) == 0 {
 		return err
@@ -140,7 +159,7 @@ func (m *Manager) Repair(ctx context.Context) error {
 			err = m.converge(ctx, st, k)
 		}
 		if err == nil {
-			err = m.ensureTaps(st, k)
+			err = m.devices.ensureTaps(st, k)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("setting up the %s network: %w", k, err))
@@ -153,15 +172,15 @@ func (m *Manager) Repair(ctx context.Context) error {
 // taps: these come after the rules, so no guest is ever on a bridge without.
 func (m *Manager) converge(ctx context.Context, st *state, k Kind) error {
 	if k != Bridged {
-		index, err := m.ensureBridge(k, st.Gateways[k])
+		index, err := m.devices.ensureBridge(k, st.Gateways[k])
 		if err != nil {
 			return fmt.Errorf("setting up bridge %s: %w", m.bridgeName(k), err)
 		}
-		if err := m.ensureServer(ctx, st, k, index); err != nil {
+		if err := m.servers.ensure(ctx, st, k, index); err != nil {
 			return fmt.Errorf("starting dnsmasq on %s: %w", m.bridgeName(k), err)
 		}
 	}
-	if err := m.replaceRules(st); err != nil {
+	if err := m.firewall.replace(st); err != nil {
 		return fmt.Errorf("writing nftables table %s: %w", m.table(), err)
 	}
 	if k == NAT {
@@ -172,24 +191,12 @@ func (m *Manager) converge(ctx context.Context, st *state, k Kind) error {
 	return nil
 }
 
-// ensureTaps plugs in the guests of k. A tap that cannot be had is its own
-// guest's misfortune, not the others'.
-func (m *Manager) ensureTaps(st *state, k Kind) error {
-	var errs []error
-	for _, g := range st.attached(k) {
-		if err := m.ensureTap(g); err != nil {
-			errs = append(errs, fmt.Errorf("setting up tap %s of machine %s: %w", g.Tap, g.ID, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // Address returns the address at which the card mac is reached now: that of
 // its lease or, on a bridge of the host's, that which the host's neighbour
 // table knows. It is the zero Addr while there is none. Cheap.
 func (m *Manager) Address(mac net.HardwareAddr) (netip.Addr, error) {
 	for _, k := range []Kind{NAT, HostOnly} {
-		a, err := m.leaseOf(k, mac.String())
+		a, err := m.servers.leaseOf(k, mac.String())
 		if err != nil || a.IsValid() {
 			return a, err
 		}
@@ -197,7 +204,7 @@ func (m *Manager) Address(mac net.HardwareAddr) (netip.Addr, error) {
 	if m.bridge == "" {
 		return netip.Addr{}, nil
 	}
-	return m.neighbour(mac)
+	return m.devices.neighbour(mac)
 }
 
 // Taken says whether the address a is fixed for another card than mac.
@@ -218,41 +225,52 @@ func (m *Manager) Detach(ctx context.Context, id string) error {
 // Sweep detaches every machine that known denies, and removes taps of this
 // Manager that belong to no machine.
 func (m *Manager) Sweep(ctx context.Context, known func(id string) bool) error {
-	m.change.Lock()
-	defer m.change.Unlock()
+	end, err := m.beginChange(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	st, err := m.load()
 	if err != nil {
 		return err
 	}
 	gone := slices.DeleteFunc(slices.Clone(st.Guests), func(g guest) bool { return known(g.ID) })
 	st.Guests = slices.DeleteFunc(st.Guests, func(g guest) bool { return !known(g.ID) })
-	if err := m.removeTaps(st); err != nil {
+	if err := m.devices.removeTaps(st); err != nil {
 		return err
 	}
 	if len(gone) == 0 {
 		return nil
 	}
 	for _, k := range st.managed() {
-		if err := m.forget(ctx, st, k, gone); err != nil {
+		if err := m.servers.endLeases(ctx, st, k, gone); err != nil {
 			return fmt.Errorf("giving back leases on %s: %w", m.bridgeName(k), err)
 		}
 	}
 	if st.Gateways[NAT].IsValid() {
-		if err := m.noteForwarding(st); err != nil { // a daemon that went may have left us the task
+		if err := m.firewall.recordForwarding(st); err != nil { // a daemon that went may have left us the task
 			return err
 		}
 	}
-	if err := m.replaceRules(st); err != nil {
+	if err := m.firewall.replace(st); err != nil {
 		return fmt.Errorf("writing nftables table %s: %w", m.table(), err)
 	}
 	return m.save(st)
 }
 
+// Warnings lists the firewalls of this host that may drop what guests send or
+// receive, each with the way out: no table of this Manager can let pass what
+// another one drops, and other people's tables are not changed.
+func (m *Manager) Warnings() ([]string, error) { return m.firewall.warnings() }
+
 // Clean removes all that this Manager ever made on the host, also under guests
 // that run: they lose their network.
 func (m *Manager) Clean(ctx context.Context) error {
-	m.change.Lock()
-	defer m.change.Unlock()
+	end, err := m.beginChange(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	return m.clean(ctx)
 }
 
@@ -262,8 +280,11 @@ func (m *Manager) Close() error {
 	const deadline = 10 * time.Second // a dnsmasq that does not end on SIGTERM takes 2 or so
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
 	defer cancel()
-	m.change.Lock()
-	defer m.change.Unlock()
+	end, err := m.beginChange(ctx)
+	if err != nil {
+		return err
+	}
+	defer end()
 	st, err := m.load()
 	if err != nil || len(st.Guests) > 0 {
 		return err

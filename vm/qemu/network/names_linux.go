@@ -5,6 +5,13 @@ import (
 	"net"
 )
 
+// names gives everything that a Manager creates on the host its name.
+type names struct {
+	name   string // [Config].Name
+	tag    string // its hash, for names that are short
+	bridge string // [Config].Bridge
+}
+
 // localMAC returns a locally administered unicast address made of first, whose
 // two lowest bits must be 10, and s's hash.
 func localMAC(first byte, s string) net.HardwareAddr {
@@ -13,26 +20,26 @@ func localMAC(first byte, s string) net.HardwareAddr {
 }
 
 // bridgeName is the device that guests of k are attached to.
-func (m *Manager) bridgeName(k Kind) string {
+func (n names) bridgeName(k Kind) string {
 	switch k {
 	case NAT:
-		return prefix + m.tag + "-nat"
+		return prefix + n.tag + "-nat"
 	case HostOnly:
-		return prefix + m.tag + "-host"
+		return prefix + n.tag + "-host"
 	default:
-		return m.bridge
+		return n.bridge
 	}
 }
 
 // tapName is the device of the guest's card with the address mac. Two cards
 // share a name once in about a thousand million pairs; Attach then refuses.
-func (m *Manager) tapName(id, mac string) string {
-	return prefix + m.tag + hashed(id+" "+mac, tapChars)
+func (n names) tapName(id, mac string) string {
+	return prefix + n.tag + hashed(id+" "+mac, tapChars)
 }
 
 // tapPrefix begins the names of all taps of this Manager, and of nothing else
 // but its bridges, which are no ports of a bridge.
-func (m *Manager) tapPrefix() string { return DevicePrefix(m.name) }
+func (n names) tapPrefix() string { return DevicePrefix(n.name) }
 
 // table is the name of this Manager's nftables tables.
-func (m *Manager) table() string { return prefix + "_" + m.tag }
+func (n names) table() string { return prefix + "_" + n.tag }

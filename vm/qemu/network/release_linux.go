@@ -14,17 +14,17 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// forget gives back the leases that guests which are gone hold on k. st no
+// endLeases gives back the leases that guests which are gone hold on k. st no
 // longer has them, so their cards get no address again.
-func (m *Manager) forget(ctx context.Context, st *state, k Kind, gone []guest) error {
+func (s *dhcpServers) endLeases(ctx context.Context, st *state, k Kind, gone []guest) error {
 	gone = slices.DeleteFunc(slices.Clone(gone), func(g guest) bool { return g.Kind != k })
 	if len(gone) == 0 {
 		return nil
 	}
-	if _, err := m.writeHosts(st, k); err != nil {
+	if _, err := s.writeHosts(st, k); err != nil {
 		return err
 	}
-	ps, err := findProcesses(m.configArg(k))
+	ps, err := findProcesses(s.configArg(k))
 	if err != nil {
 		return err
 	}
@@ -33,46 +33,46 @@ func (m *Manager) forget(ctx context.Context, st *state, k Kind, gone []guest) e
 		return err
 	}
 	if len(ps) > 0 {
-		err := m.releaseAll(ctx, k, st.Gateways[k].Addr(), gone)
+		err := s.releaseAll(ctx, k, st.Gateways[k].Addr(), gone)
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		m.log.Warn("dnsmasq does not take leases back; starting it anew", "bridge", m.bridgeName(k), "err", err)
+		s.log.Warn("dnsmasq does not take leases back; starting it anew", "bridge", s.bridgeName(k), "err", err)
 	}
-	return m.strike(ctx, st, k, gone)
+	return s.restartWithoutLeases(ctx, st, k, gone)
 }
 
 // releaseAll releases the leases of gone from the dnsmasq that runs.
-func (m *Manager) releaseAll(ctx context.Context, k Kind, server netip.Addr, gone []guest) error {
+func (s *dhcpServers) releaseAll(ctx context.Context, k Kind, server netip.Addr, gone []guest) error {
 	for _, g := range gone {
-		if err := m.release(ctx, k, server, g); err != nil {
+		if err := s.release(ctx, k, server, g); err != nil {
 			return fmt.Errorf("releasing the lease of %s: %w", g.MAC, err)
 		}
 	}
 	return nil
 }
 
-// strike takes the leases of gone out of the file of a dnsmasq that does not
+// restartWithoutLeases takes the leases of gone out of the file of a dnsmasq that does not
 // run or does not listen, as after its bridge was deleted. It runs again
 // afterwards where there is a bridge for it.
-func (m *Manager) strike(ctx context.Context, st *state, k Kind, gone []guest) error {
-	if err := m.stopServer(ctx, k); err != nil {
+func (s *dhcpServers) restartWithoutLeases(ctx context.Context, st *state, k Kind, gone []guest) error {
+	if err := s.stop(ctx, k); err != nil {
 		return err
 	}
-	if err := m.strikeLeases(k, gone); err != nil {
+	if err := s.removeLeases(k, gone); err != nil {
 		return err
 	}
-	link, err := findLink(m.bridgeName(k))
+	link, err := findLink(s.bridgeName(k))
 	if err != nil || link == nil {
 		return err
 	}
-	return m.ensureServer(ctx, st, k, link.Attrs().Index)
+	return s.ensure(ctx, st, k, link.Attrs().Index)
 }
 
 // release tells the dnsmasq of k in g's name that g gives its lease back, and
 // waits until the lease is gone. dnsmasq answers such a message by no word and
 // may lose it, so it is sent again until its file shows that it was heard.
-func (m *Manager) release(ctx context.Context, k Kind, server netip.Addr, g guest) error {
+func (s *dhcpServers) release(ctx context.Context, k Kind, server netip.Addr, g guest) error {
 	const (
 		again    = 100 * time.Millisecond
 		look     = 5 * time.Millisecond
@@ -84,12 +84,12 @@ func (m *Manager) release(ctx context.Context, k Kind, server netip.Addr, g gues
 	defer ticker.Stop()
 	var sent time.Time
 	for {
-		held, err := m.holds(k, g.MAC)
+		held, err := s.leaseInFile(k, g.MAC)
 		if err != nil || !held.IsValid() {
 			return err
 		}
 		if time.Since(sent) >= again {
-			if err := sendRelease(ctx, m.bridgeName(k), server, held, g); err != nil {
+			if err := sendRelease(ctx, s.bridgeName(k), server, held, g); err != nil {
 				return err
 			}
 			sent = time.Now()
@@ -103,8 +103,8 @@ func (m *Manager) release(ctx context.Context, k Kind, server netip.Addr, g gues
 }
 
 // holds returns the address that the lease file has for mac, ended or not.
-func (m *Manager) holds(k Kind, mac string) (netip.Addr, error) {
-	ls, err := m.leases(k, time.Now())
+func (s *dhcpServers) leaseInFile(k Kind, mac string) (netip.Addr, error) {
+	ls, err := s.leases(k, time.Now())
 	if err != nil {
 		return netip.Addr{}, err
 	}
@@ -112,7 +112,7 @@ func (m *Manager) holds(k Kind, mac string) (netip.Addr, error) {
 	if i >= 0 {
 		return ls[i].address, nil
 	}
-	return m.leaseOf(k, mac) // reads again where the file is being written
+	return s.leaseOf(k, mac) // reads again where the file is being written
 }
 
 // sendRelease sends a DHCPRELEASE (RFC 2131, 4.4.6) to server. The socket is

@@ -16,6 +16,13 @@ import (
 // the forwarding off.
 const restoreChain = "ip_forward_was_off"
 
+// firewall are the nftables tables of one Manager: one that routes packets, and
+// one that checks the frames of guests.
+type firewall struct {
+	names
+	isolate bool // guests do not reach each other
+}
+
 // probeRules returns why the kernel has no nftables for us.
 func probeRules() error {
 	conn, err := nftables.New()
@@ -26,31 +33,31 @@ func probeRules() error {
 	return err
 }
 
-// replaceRules writes both of our tables for st, in one transaction: there is
+// replace writes both of our tables for st, in one transaction: there is
 // never a moment without rules, and never a rule twice.
-func (m *Manager) replaceRules(st *state) error {
+func (fw *firewall) replace(st *state) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
 	}
-	route := m.emptyTable(conn, nftables.TableFamilyIPv4)
-	addChain(conn, route, m.forwardChain(st))
-	addChain(conn, route, m.inputChain(st))
+	route := fw.emptyTable(conn, nftables.TableFamilyIPv4)
+	addChain(conn, route, fw.forwardChain(st))
+	addChain(conn, route, fw.inputChain(st))
 	if st.Gateways[NAT].IsValid() {
-		addChain(conn, route, m.masqueradeChain(st))
+		addChain(conn, route, fw.masqueradeChain(st))
 	}
 	if st.turnedOn() {
 		conn.AddChain(&nftables.Chain{Name: restoreChain, Table: route})
 	}
-	if err := m.guard(conn, m.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
+	if err := fw.guard(conn, fw.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
 		return err
 	}
 	return conn.Flush()
 }
 
 // emptyTable makes our table of a family empty, whether it is there or not.
-func (m *Manager) emptyTable(conn *nftables.Conn, f nftables.TableFamily) *nftables.Table {
-	t := &nftables.Table{Name: m.table(), Family: f}
+func (fw *firewall) emptyTable(conn *nftables.Conn, f nftables.TableFamily) *nftables.Table {
+	t := &nftables.Table{Name: fw.table(), Family: f}
 	conn.AddTable(t)
 	conn.DelTable(t)
 	return conn.AddTable(t)
@@ -59,7 +66,7 @@ func (m *Manager) emptyTable(conn *nftables.Conn, f nftables.TableFamily) *nftab
 // forwardChain lets guests of nat out and only replies in; hostonly has no way
 // in or out. Its first rule for each is for packets between two guests, which
 // pass here when the host routes them, or has bridges call iptables.
-func (m *Manager) forwardChain(st *state) chain {
+func (fw *firewall) forwardChain(st *state) chain {
 	c := chain{
 		name: "forward",
 		kind: nftables.ChainTypeFilter,
@@ -67,15 +74,15 @@ func (m *Manager) forwardChain(st *state) chain {
 		prio: nftables.ChainPriorityFilter,
 	}
 	between := accept()
-	if m.isolate {
+	if fw.isolate {
 		between = drop()
 	}
 	if st.Gateways[HostOnly].IsValid() {
-		b := m.bridgeName(HostOnly)
+		b := fw.bridgeName(HostOnly)
 		c.rules = append(c.rules, from(b).with(to(b), between), from(b).with(drop()), to(b).with(drop()))
 	}
 	if st.Gateways[NAT].IsValid() {
-		b := m.bridgeName(NAT)
+		b := fw.bridgeName(NAT)
 		c.rules = append(c.rules, from(b).with(to(b), between), to(b).with(reply(), accept()), to(b).with(drop()))
 	}
 	return c
@@ -83,7 +90,7 @@ func (m *Manager) forwardChain(st *state) chain {
 
 // inputChain keeps our gateways, and with them dnsmasq, for our own guests and
 // the host: the kernel takes packets to any of its addresses on every device.
-func (m *Manager) inputChain(st *state) chain {
+func (fw *firewall) inputChain(st *state) chain {
 	c := chain{
 		name: "input",
 		kind: nftables.ChainTypeFilter,
@@ -92,28 +99,28 @@ func (m *Manager) inputChain(st *state) chain {
 	}
 	for _, k := range st.managed() {
 		c.rules = append(c.rules,
-			destination(st.Gateways[k].Addr()).with(notFrom(m.bridgeName(k)), notFrom("lo"), drop()))
+			destination(st.Gateways[k].Addr()).with(notFrom(fw.bridgeName(k)), notFrom("lo"), drop()))
 	}
 	return c
 }
 
 // masqueradeChain gives what guests of nat send out the host's own address.
-func (m *Manager) masqueradeChain(st *state) chain {
+func (fw *firewall) masqueradeChain(st *state) chain {
 	return chain{
 		name: "postrouting",
 		kind: nftables.ChainTypeNAT,
 		hook: nftables.ChainHookPostrouting,
 		prio: nftables.ChainPriorityNATSource,
 		rules: []rule{
-			sourceIn(st.Gateways[NAT]).with(notTo(m.bridgeName(NAT)), rule{&expr.Masq{}}),
+			sourceIn(st.Gateways[NAT]).with(notTo(fw.bridgeName(NAT)), rule{&expr.Masq{}}),
 		},
 	}
 }
 
-// noteForwarding writes into st whether the host's forwarding is to be turned
+// recordForwarding writes into st whether the host's forwarding is to be turned
 // off when the last of us goes: it is off now, or one of us turned it on. A
 // host on which someone else turned it off meanwhile is one where it is off.
-func (m *Manager) noteForwarding(st *state) error {
+func (fw *firewall) recordForwarding(st *state) error {
 	on, err := forwarding()
 	if err != nil {
 		return err
@@ -141,21 +148,21 @@ func (m *Manager) noteForwarding(st *state) error {
 // ours reports whether t belongs to this daemon or another of its kind.
 func ours(t *nftables.Table) bool { return strings.HasPrefix(t.Name, prefix+"_") }
 
-// removeRules removes our tables. If one of us turned the host's forwarding on,
+// remove removes our tables. If one of us turned the host's forwarding on,
 // it is turned off, unless another table translates addresses by then: whoever
 // wrote that needs the forwarding too. A daemon of ours then inherits the task.
-func (m *Manager) removeRules(st *state) error {
+func (fw *firewall) remove(st *state) error {
 	const tries = 5 // another daemon may remove its table after it was listed
 	var err error
 	for range tries {
-		if err = m.tryRemoveRules(st); !errors.Is(err, unix.ENOENT) {
+		if err = fw.tryRemove(st); !errors.Is(err, unix.ENOENT) {
 			break
 		}
 	}
 	return err
 }
 
-func (m *Manager) tryRemoveRules(st *state) error {
+func (fw *firewall) tryRemove(st *state) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -168,7 +175,7 @@ func (m *Manager) tryRemoveRules(st *state) error {
 	var needing []*nftables.Table
 	for _, c := range chains {
 		switch {
-		case c.Table.Name == m.table():
+		case c.Table.Name == fw.table():
 			found[c.Table.Family] = true
 			restore = restore || c.Name == restoreChain
 		case c.Type == nftables.ChainTypeNAT && hooked(c, nftables.ChainHookPostrouting):
@@ -176,7 +183,7 @@ func (m *Manager) tryRemoveRules(st *state) error {
 		}
 	}
 	for f := range found {
-		conn.DelTable(&nftables.Table{Name: m.table(), Family: f})
+		conn.DelTable(&nftables.Table{Name: fw.table(), Family: f})
 	}
 	for _, t := range needing {
 		if restore && ours(t) {
@@ -193,10 +200,10 @@ func hooked(c *nftables.Chain, h *nftables.ChainHook) bool {
 	return c.Hooknum != nil && *c.Hooknum == *h
 }
 
-// Warnings says which firewalls of this host may drop what guests send or get,
+// warnings lists which firewalls of this host may drop what guests send or get,
 // and what to do about each: a table of ours cannot let pass what another one
 // drops, and other people's tables are not ours to change.
-func (m *Manager) Warnings() ([]string, error) {
+func (fw *firewall) warnings() ([]string, error) {
 	if !permitted() {
 		return nil, nil
 	}
@@ -215,14 +222,14 @@ func (m *Manager) Warnings() ([]string, error) {
 			continue
 		}
 		where := fmt.Sprintf("chain %s of nftables table %s", c.Name, c.Table.Name)
-		switch b := m.bridgeName(NAT); {
+		switch b := fw.bridgeName(NAT); {
 		case hooked(c, nftables.ChainHookForward):
 			ws = append(ws, fmt.Sprintf("%s drops what it does not know; unless it knows %s, nat guests reach neither out nor, where bridges call iptables, each other: "+
 				"accept what comes from %s, and replies to it (with Docker: iptables -I DOCKER-USER -i %s -j ACCEPT; "+
 				"iptables -I DOCKER-USER -o %s -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT)", where, b, b, b, b))
 		case hooked(c, nftables.ChainHookInput):
 			ws = append(ws, fmt.Sprintf("%s drops what it does not know; unless it knows %s, guests get no address: "+
-				"accept UDP ports 67 and 53 and TCP port 53 from %s* (with ufw: ufw allow in on %s)", where, b, m.tapPrefix(), b))
+				"accept UDP ports 67 and 53 and TCP port 53 from %s* (with ufw: ufw allow in on %s)", where, b, fw.tapPrefix(), b))
 		}
 	}
 	return ws, nil
