@@ -9,14 +9,18 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Where fields are in a frame: Ethernet's source address and type, ARP's
-// sender (RFC 826, for IPv4 over Ethernet), and IPv4's source.
+// The offsets of fields in their headers: the source address and type of
+// Ethernet, the sender of ARP (RFC 826, for IPv4 over Ethernet), the source of
+// IPv4, and, counted from the UDP header, the client's address and hardware
+// address of DHCP (ciaddr and chaddr of RFC 2131, section 2).
 const (
-	etherSource = 6
-	etherType   = 12
-	arpHardware = 8
-	arpProtocol = 14
-	ipSource    = 12
+	etherSource  = 6
+	etherType    = 12
+	arpHardware  = 8
+	arpProtocol  = 14
+	ipSource     = 12
+	dhcpClient   = 8 + 12
+	dhcpHardware = 8 + 28
 )
 
 const (
@@ -29,9 +33,14 @@ const (
 // handful, and each makes dnsmasq write to its log and to its lease file.
 const dhcpPerSecond = 5
 
-// guard writes into t what frames may come from a guest's tap: such as bear its
-// own MAC and, on our own networks, its own IPv4 address. There nothing but
-// IPv4 and ARP passes, in no network a DHCP server's words.
+// guard adds to t the rules for frames from a guest's tap. Every frame has the
+// guest's own MAC address as its source, in ARP and in messages to a DHCP server
+// too: a server believes the hardware address in the message, and would end the
+// lease of the guest that it names. On managed networks only IPv4 and ARP pass,
+// with the guest's own IPv4 address. No guest acts as a DHCP server or router.
+//
+// A fragment that is too short to show the fields that a rule compares matches
+// no rule that accepts.
 func (fw *firewall) guard(conn *nftables.Conn, t *nftables.Table, st *state) error {
 	cards, guests, lan, err := guardSets(conn, t, st)
 	if err != nil {
@@ -49,11 +58,17 @@ func (fw *firewall) guard(conn *nftables.Conn, t *nftables.Table, st *state) err
 		mac       = tuple(expr.PayloadBaseLLHeader, etherSource)
 		arpSender = tuple(expr.PayloadBaseNetworkHeader, arpHardware)
 		ip        = load(expr.PayloadBaseNetworkHeader, ipSource, 4, regThird)
+		toServer  = udp(2, dhcpServerPort)
+		chaddr    = tuple(expr.PayloadBaseTransportHeader, dhcpHardware)
+		ciaddr    = load(expr.PayloadBaseTransportHeader, dhcpClient, 4, regThird)
 		arpIP     = load(expr.PayloadBaseNetworkHeader, arpProtocol, 4, regThird)
 		anyIP     = make([]byte, 4)
+		noCiaddr  = field(expr.PayloadBaseTransportHeader, dhcpClient, anyIP)
+		noSource  = field(expr.PayloadBaseNetworkHeader, ipSource, anyIP)
 		isIP      = field(expr.PayloadBaseLLHeader, etherType, []byte{0x08, 0x00})
 		isARP     = field(expr.PayloadBaseLLHeader, etherType, []byte{0x08, 0x06})
 	)
+	onLAN := rule{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}}.with(in(lan))
 	addChain(conn, t, chain{
 		name: "prerouting",
 		kind: nftables.ChainTypeFilter,
@@ -66,12 +81,19 @@ func (fw *firewall) guard(conn *nftables.Conn, t *nftables.Table, st *state) err
 			udp(0, dhcpv6ServerPort).with(drop()),
 			meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{unix.IPPROTO_ICMPV6}).
 				with(field(expr.PayloadBaseTransportHeader, 0, []byte{routerAdvert}), drop()),
-			rule{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}}.with(in(lan), accept()),
+			isARP.with(arpSender, notIn(cards), drop()),
+			isIP.with(toServer, tooMany(dhcp), drop()),
+			// On a LAN the guest's address is the LAN's to give; only the MAC is known.
+			isIP.with(onLAN, toServer, chaddr, in(cards), accept()),
+			isIP.with(onLAN, toServer, drop()),
+			onLAN.with(accept()),
 			// A guest asks whether its address is free before it is its own.
 			isARP.with(arpSender, in(cards), field(expr.PayloadBaseNetworkHeader, arpProtocol, anyIP), accept()),
 			isARP.with(arpSender, rule{arpIP}, in(guests), accept()),
-			isIP.with(udp(2, dhcpServerPort), tooMany(dhcp), drop()),
-			isIP.with(field(expr.PayloadBaseNetworkHeader, ipSource, anyIP), udp(2, dhcpServerPort), accept()),
+			isIP.with(noSource, toServer, noCiaddr, chaddr, in(cards), accept()),
+			isIP.with(mac, rule{ip}, in(guests), toServer, noCiaddr, chaddr, in(cards), accept()),
+			isIP.with(mac, rule{ip}, in(guests), toServer, chaddr, rule{ciaddr}, in(guests), accept()),
+			isIP.with(toServer, drop()),
 			isIP.with(mac, rule{ip}, in(guests), accept()),
 			drop(),
 		},

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/sys/unix"
 
 	"osx-builder/vm/qemu/network"
@@ -181,6 +182,51 @@ func TestSpoofingGuestIsCutOff(t *testing.T) {
 		if err := <-got; err == nil {
 			t.Error("a guest was answered by another one's DHCP server")
 		}
+	})
+	sub(t, "with another guest's hardware address in DHCP", func(t *testing.T) {
+		reset(t)
+		// What a guest says in another one's name: that the lease is over, or that
+		// the address is in use elsewhere.
+		attack := func() {
+			t.Helper()
+			bad.reaches(gw) // a packet that waits for ARP is lost with the sender's address
+			bad.say(t, dhcpv4.MessageTypeRelease, mac(2), a2, gw)
+			bad.say(t, dhcpv4.MessageTypeRelease, mac(1), a2, gw)
+			bad.run(t, "ip", "addr", "flush", "dev", "eth0")
+			bad.say(t, dhcpv4.MessageTypeDecline, mac(2), a2, gw)
+			bad.run(t, "ip", "addr", "add", a1.String()+"/24", "dev", "eth0")
+		}
+		attack()
+		if a := bad.dhcp(t); a != a1 { // dnsmasq has read what came before
+			t.Errorf("the guest's own address became %s, was %s", a, a1)
+		}
+		if a := l.address(t, 2); a != a2 {
+			t.Errorf("the other guest's lease is %s, was %s; dnsmasq says\n%s", a, a2, l.serverLog(network.NAT))
+		}
+		if a := good.dhcp(t); a != a2 {
+			t.Errorf("the other guest gets %s, had %s", a, a2)
+		}
+		// Without our table the lease is lost.
+		host(t, "nft", "delete", "table", "bridge", tableName(t))
+		if !until(func() bool { attack(); return !l.address(t, 2).IsValid() }) {
+			t.Error("dnsmasq does not even believe it without our table")
+		}
+		if err := l.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		host(t, "kill", append([]string{"-9"}, servers(t, l)...)...) // it keeps the declined address for ten minutes
+		if err := l.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if a := good.dhcp(t); a != a2 {
+			t.Errorf("repaired, the other guest gets %s, had %s", a, a2)
+		}
+		// A guest ends its own lease.
+		bad.say(t, dhcpv4.MessageTypeRelease, mac(1), a1, gw)
+		if !until(func() bool { return !l.address(t, 1).IsValid() }) {
+			t.Error("a guest cannot end its own lease")
+		}
+		bad.dhcp(t)
 	})
 	sub(t, "over IPv6", func(t *testing.T) {
 		reset(t)

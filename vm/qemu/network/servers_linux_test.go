@@ -3,6 +3,7 @@ package network_test
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
+	"golang.org/x/sys/unix"
 )
 
 // daemon runs a dnsmasq of the test's own until the test ends.
@@ -82,6 +84,45 @@ func discover(mac net.HardwareAddr) []byte {
 		return nil
 	}
 	return p.ToBytes()
+}
+
+// say sends the DHCP server one message about the address of the hardware address.
+func (b *box) say(t *testing.T, kind dhcpv4.MessageType, about net.HardwareAddr, address, server netip.Addr) {
+	t.Helper()
+	p, err := dhcpv4.New(
+		dhcpv4.WithMessageType(kind), dhcpv4.WithHwAddr(about),
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(server.AsSlice())),
+	)
+	if err != nil {
+		t.Fatal(err)
+	}
+	to := net.JoinHostPort(server.String(), "67")
+	if kind == dhcpv4.MessageTypeDecline { // RFC 2131, table 5: the address is an option, and is not used
+		p.UpdateOption(dhcpv4.OptRequestedIPAddress(address.AsSlice()))
+		to = "255.255.255.255:67"
+	} else {
+		p.ClientIPAddr = address.AsSlice()
+	}
+	d := net.Dialer{LocalAddr: &net.UDPAddr{Port: 68}, Control: func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) {
+			failed = errors.Join(
+				unix.BindToDevice(int(fd), "eth0"),
+				unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_BROADCAST, 1))
+		})
+		return errors.Join(err, failed)
+	}}
+	if err := b.Do(func() error {
+		c, err := d.Dial("udp4", to)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_, err = c.Write(p.ToBytes())
+		return err
+	}); err != nil {
+		t.Fatalf("sending %s: %v", kind, err)
+	}
 }
 
 // flood sends p often from the port of DHCP clients.
