@@ -26,7 +26,7 @@ func (s *testServer) readyMachine() (path string, m vm.Machine) {
 func TestConsole(t *testing.T) {
 	s := serve(t)
 	path, m := s.readyMachine()
-	must(t, s.driver.Say(m, "hello\nworld\n"))
+	must(t, s.driver.WriteConsole(m, "hello\nworld\n"))
 	for query, want := range map[string]string{"": "hello\nworld\n", "?tail=6": "world\n", "?tail=1048576&follow=0": "hello\nworld\n"} {
 		res := s.open(path + "/console" + query)
 		b, err := io.ReadAll(res.Body)
@@ -41,7 +41,7 @@ func TestConsole(t *testing.T) {
 		if _, err := io.ReadFull(res.Body, b); err != nil || string(b) != word {
 			t.Errorf("followed: got %q, %v, want %q", b, err, word)
 		}
-		must(t, s.driver.Say(m, "again\n"))
+		must(t, s.driver.WriteConsole(m, "again\n"))
 	}
 	s.do("DELETE", path, "")
 	if _, err := io.ReadAll(res.Body); err != nil {
@@ -64,7 +64,7 @@ func TestFollowSilentConsole(t *testing.T) {
 	s := serve(t)
 	path, m := s.readyMachine()
 	res := s.open(path + "/console?follow=1") // returns once it has the header
-	must(t, s.driver.Say(m, "x"))
+	must(t, s.driver.WriteConsole(m, "x"))
 	if b, err := io.ReadAll(io.LimitReader(res.Body, 1)); err != nil || string(b) != "x" {
 		t.Errorf("got %q, %v, want x", b, err)
 	}
@@ -76,11 +76,11 @@ func TestSlowConsoleReader(t *testing.T) {
 	log := &jsonLog{}
 	s := config{api: api.Options{Log: slog.New(slog.NewJSONHandler(log, nil))}}.serve(t)
 	path, m := s.readyMachine()
-	must(t, s.driver.Say(m, "x"))
+	must(t, s.driver.WriteConsole(m, "x"))
 	res := s.open(path + "/console?follow=1")
 	_, err := io.ReadFull(res.Body, make([]byte, 1))
 	must(t, err)
-	must(t, s.driver.Say(m, strings.Repeat("x", vm.ConsoleKept+1)))
+	must(t, s.driver.WriteConsole(m, strings.Repeat("x", vm.ConsoleKept+1)))
 	if _, err := io.ReadAll(res.Body); err == nil {
 		t.Error("the answer ended normally, want a broken connection")
 	}

@@ -42,13 +42,13 @@ func TestConsole(t *testing.T) {
 	if got := read(100); got != "" {
 		t.Errorf("of a guest that wrote nothing: got %q", got)
 	}
-	must(t, h.driver.Say(m, "one\ntwo\n"))
+	must(t, h.driver.WriteConsole(m, "one\ntwo\n"))
 	for tail, want := range map[int64]string{100: "one\ntwo\n", 8: "one\ntwo\n", 4: "two\n", 1: "\n"} {
 		if got := read(tail); got != want {
 			t.Errorf("the last %d bytes: got %q, want %q", tail, got, want)
 		}
 	}
-	must(t, h.driver.Say(m, strings.Repeat("x", 3<<20)))
+	must(t, h.driver.WriteConsole(m, strings.Repeat("x", 3<<20)))
 	if got := read(3 << 20); len(got) != vm.ConsoleTail {
 		t.Errorf("got %d bytes, want at most %d", len(got), vm.ConsoleTail)
 	}
@@ -64,7 +64,7 @@ func TestConsoleIsFollowed(t *testing.T) {
 	h, m := newReadyHarness(t)
 	c := h.console(m.ID, 100, true)
 	for _, word := range []string{"one\n", "two\n"} {
-		must(t, h.driver.Say(m, word))
+		must(t, h.driver.WriteConsole(m, word))
 		b := make([]byte, 100)
 		if n, err := c.Read(b); err != nil || string(b[:n]) != word {
 			t.Errorf("got %q, %v, want %q", b[:n], err, word)
@@ -80,17 +80,17 @@ func TestConsoleIsFollowed(t *testing.T) {
 // ErrSlow if it is too far behind.
 func TestConsoleIsEmptied(t *testing.T) {
 	h, m := newReadyHarness(t)
-	must(t, h.driver.Say(m, "a long story\n"))
+	must(t, h.driver.WriteConsole(m, "a long story\n"))
 	c := h.console(m.ID, 100, true)
 	b := make([]byte, 100)
 	_, err := c.Read(b)
 	must(t, err)
 	must(t, os.Truncate(filepath.Join(m.Dir, "serial.log"), 0))
-	must(t, h.driver.Say(m, "new\n"))
+	must(t, h.driver.WriteConsole(m, "new\n"))
 	if n, err := c.Read(b); err != nil || string(b[:n]) != "new\n" {
 		t.Errorf("got %q, %v, want what is in the emptied log", b[:n], err)
 	}
-	must(t, h.driver.Say(m, strings.Repeat("x", vm.ConsoleKept+1)))
+	must(t, h.driver.WriteConsole(m, strings.Repeat("x", vm.ConsoleKept+1)))
 	if n, err := c.Read(b); n != 0 || !errors.Is(err, vm.ErrSlow) {
 		t.Errorf("too far behind: got %d bytes, %v, want %v", n, err, vm.ErrSlow)
 	}

@@ -55,8 +55,8 @@ var (
 	_ vm.Powerer       = (*Driver)(nil)
 )
 
-// state is the content of a machine's file.
-type state struct {
+// machineFile is the content of a machine's file.
+type machineFile struct {
 	Machine vm.Machine
 	Gold    string
 	Power   vm.Power
@@ -65,7 +65,7 @@ type state struct {
 	Died           bool
 }
 
-func (d *Driver) hook(ctx context.Context, s Step, m vm.Machine) error {
+func (d *Driver) runHook(ctx context.Context, s Step, m vm.Machine) error {
 	if d.Hook != nil {
 		if err := d.Hook(ctx, s, m); err != nil {
 			return err
@@ -76,7 +76,7 @@ func (d *Driver) hook(ctx context.Context, s Step, m vm.Machine) error {
 
 // Clone implements [vm.Driver].
 func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
-	if err := d.hook(ctx, Clone, m); err != nil {
+	if err := d.runHook(ctx, Clone, m); err != nil {
 		return err
 	}
 	if _, err := os.Stat(gold); err != nil {
@@ -84,47 +84,47 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if err := read(m.Dir, &state{}); err == nil {
+	if err := read(m.Dir, &machineFile{}); err == nil {
 		return nil
 	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 		return err
 	}
-	return write(m.Dir, state{Machine: m, Gold: gold, Power: vm.PoweredOff})
+	return write(m.Dir, machineFile{Machine: m, Gold: gold, Power: vm.PoweredOff})
 }
 
 // Start implements [vm.Driver].
 func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
-	if err := d.hook(ctx, Start, m); err != nil {
+	if err := d.runHook(ctx, Start, m); err != nil {
 		return err
 	}
 	return d.SetPower(m, vm.PoweredOn)
 }
 
 // SetPower changes a machine's power state without the Manager, as a guest or an
-// operator can. A machine that is off then was shut down by its guest.
+// operator can. If it powers the machine off, the reason is that the guest shut down.
 func (d *Driver) SetPower(m vm.Machine, p vm.Power) error {
 	because := ""
 	if p == vm.PoweredOff {
 		because = "the guest shut down"
 	}
-	return d.set(m, p, because, false)
+	return d.setPower(m, p, because, false)
 }
 
-// Kill ends a machine as the death of its process on the host does.
+// Kill powers a machine off as if its process on the host was killed.
 func (d *Driver) Kill(m vm.Machine, because string) error {
-	return d.set(m, vm.PoweredOff, because, true)
+	return d.setPower(m, vm.PoweredOff, because, true)
 }
 
-func (d *Driver) set(m vm.Machine, p vm.Power, because string, died bool) error {
+func (d *Driver) setPower(m vm.Machine, p vm.Power, because string, died bool) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var s state
+	var s machineFile
 	if err := read(m.Dir, &s); err != nil {
 		return err
 	}
 	if s.Power == p {
-		return nil // it stopped for the reason that it has
+		return nil // keeps the reason for which it stopped
 	}
 	s.Power, s.StoppedBecause, s.Died = p, because, died
 	return write(m.Dir, s)
@@ -132,12 +132,12 @@ func (d *Driver) set(m vm.Machine, p vm.Power, because string, died bool) error 
 
 // Power implements [vm.Powerer]. A guest shuts down at once.
 func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
-	if err := d.hook(ctx, Power, m); err != nil {
+	if err := d.runHook(ctx, Power, m); err != nil {
 		return err
 	}
 	switch a {
 	case vm.ActionOff:
-		return d.set(m, vm.PoweredOff, "it was switched off", false)
+		return d.setPower(m, vm.PoweredOff, "it was switched off", false)
 	case vm.ActionShutdown:
 		return d.SetPower(m, vm.PoweredOff)
 	case vm.ActionSuspend:
@@ -149,7 +149,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 
 // Screenshot implements [vm.Screenshotter]: a screen of one white pixel.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
-	if err := d.hook(ctx, Screenshot, m); err != nil {
+	if err := d.runHook(ctx, Screenshot, m); err != nil {
 		return nil, err
 	}
 	screen := image.NewGray(image.Rect(0, 0, 1, 1))
@@ -159,8 +159,8 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// Say writes to a machine's console as its guest.
-func (d *Driver) Say(m vm.Machine, text string) error {
+// WriteConsole writes to a machine's console as its guest.
+func (d *Driver) WriteConsole(m vm.Machine, text string) error {
 	f, err := os.OpenFile(filepath.Join(m.Dir, "serial.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
@@ -180,7 +180,7 @@ func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, er
 
 // Inspect implements [vm.Driver].
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
-	if err := d.hook(ctx, Inspect, m); err != nil {
+	if err := d.runHook(ctx, Inspect, m); err != nil {
 		return vm.Status{}, err
 	}
 	var s struct {
@@ -210,7 +210,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 
 // Destroy implements [vm.Driver].
 func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
-	if err := d.hook(ctx, Destroy, m); err != nil {
+	if err := d.runHook(ctx, Destroy, m); err != nil {
 		return err
 	}
 	return os.RemoveAll(m.Dir)
@@ -240,7 +240,7 @@ func read(dir string, s any) error {
 	return json.Unmarshal(b, s)
 }
 
-func write(dir string, s state) error {
+func write(dir string, s machineFile) error {
 	b, err := json.Marshal(s)
 	if err != nil {
 		return err

@@ -39,61 +39,71 @@ type Harness struct {
 // [vm.Screenshotter] and [vm.Consoler] if the driver has them.
 func TestDriver(t *testing.T, h Harness) {
 	tests := map[string]func(*testing.T, Harness){
-		"a machine's life":                       life,
-		"a machine that never existed":           neverMade,
+		"lifecycle":                              lifecycle,
+		"a machine that was never created":       neverCreated,
 		"repeated calls change nothing":          repeated,
 		"another driver finds the machine":       reopened,
 		"interrupted calls are finished":         interrupted,
-		"an incomplete clone is replaced":        halfMade,
+		"an incomplete clone is replaced":        incompleteClone,
 		"two machines share an image, not disks": twoMachines,
-		"many readers at once":                   readers,
+		"concurrent readers":                     concurrentReaders,
 		"destroy while running, by ID and folder": func(t *testing.T, h Harness) {
-			d, m := h.running(t)
+			d, m := h.startMachine(t)
 			h.destroy(t, d, vm.Machine{ID: m.ID, Dir: m.Dir})
 		},
-		"destroy after the folder was removed by hand": folderRemoved,
-		"a missing image":               missingImage,
-		"power actions":                 powerActions,
-		"interrupted power actions":     powerActionsInterrupted,
-		"the screen":                    screen,
-		"the console":                   console,
-		"the host":                      host,
-		"a sweep spares known machines": sweepKnown,
+		"destroy after the folder was removed": folderRemoved,
+		"a missing image":                      missingImage,
+		"the host":                             hostDescription,
+		"a sweep keeps known machines":         sweep,
+	}
+	var d vm.Driver
+	t.Run("open", func(t *testing.T) { d = h.Open(t) }) // only to find out which interfaces it has
+	if _, ok := d.(vm.Powerer); ok {
+		tests["power actions"] = powerActions
+		tests["interrupted power actions"] = interruptedPowerActions
+	}
+	if _, ok := d.(vm.Screenshotter); ok {
+		tests["screenshot"] = screenshot
+	}
+	if _, ok := d.(vm.Consoler); ok {
+		tests["console"] = console
 	}
 	if h.Kill != nil {
-		tests["a process that dies"] = died
+		tests["a killed process"] = processKilled
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			before := tree(t, filepath.Dir(h.Gold))
+			before := fileStates(t, filepath.Dir(h.Gold))
 			test(t, h)
-			if diff := cmp.Diff(before, tree(t, filepath.Dir(h.Gold))); diff != "" {
+			if diff := cmp.Diff(before, fileStates(t, filepath.Dir(h.Gold))); diff != "" {
 				t.Errorf("the gold image changed (-before +after):\n%s", diff)
 			}
 		})
 	}
 }
 
-// life creates, starts and destroys a machine.
-func life(t *testing.T, h Harness) {
+// lifecycle creates, starts and destroys a machine.
+func lifecycle(t *testing.T, h Harness) {
 	d := h.Open(t)
-	m := h.machine(t)
+	m := h.newMachine(t)
 	ctx := h.context(t)
 	must(t, "Clone", d.Clone(ctx, m, h.Gold))
-	if st := h.inspect(t, d, m); st.Power != vm.PoweredOff || st.GuestOS != h.GuestOS || st.IP != "" || st.Up || st.StoppedBecause != "" || st.Died {
+	st := h.inspect(t, d, m)
+	if st.Power != vm.PoweredOff || st.GuestOS != h.GuestOS || st.IP != "" || st.Up || st.StoppedBecause != "" || st.Died {
 		t.Errorf("after Clone: got %+v, want powered-off, guest OS %q, no address and no reason", st, h.GuestOS)
 	}
 	must(t, "Start", d.Start(ctx, m))
-	st := h.up(t, d, m)
+	st = h.waitUp(t, d, m)
 	if st.Power != vm.PoweredOn || st.CPUs != m.CPUs || st.Memory != m.Memory || st.GuestOS != h.GuestOS || st.MAC == "" {
-		t.Errorf("after Start: got %+v, want powered-on, %d CPUs, %d MiB, guest OS %q and a MAC", st, m.CPUs, m.Memory, h.GuestOS)
+		t.Errorf("after Start: got %+v, want powered-on, %d CPUs, %d MiB, guest OS %q and a MAC",
+			st, m.CPUs, m.Memory, h.GuestOS)
 	}
 	h.destroy(t, d, m)
 }
 
-func neverMade(t *testing.T, h Harness) {
+func neverCreated(t *testing.T, h Harness) {
 	d := h.Open(t)
-	m := h.machine(t)
+	m := h.newMachine(t)
 	if st := h.inspect(t, d, m); !cmp.Equal(st, vm.Status{}) {
 		t.Errorf("Inspect: got %+v, want the zero Status", st)
 	}
@@ -101,11 +111,11 @@ func neverMade(t *testing.T, h Harness) {
 }
 
 func repeated(t *testing.T, h Harness) {
-	d, m := h.running(t)
+	d, m := h.startMachine(t)
 	ctx := h.context(t)
 	must(t, "Clone of a running machine", d.Clone(ctx, m, h.Gold))
 	must(t, "Start of a running machine", d.Start(ctx, m))
-	if st := h.up(t, d, m); st.Power != vm.PoweredOn {
+	if st := h.waitUp(t, d, m); st.Power != vm.PoweredOn {
 		t.Errorf("after the repeated calls: got %q, want powered-on", st.Power)
 	}
 	h.destroy(t, d, m)
@@ -114,10 +124,10 @@ func repeated(t *testing.T, h Harness) {
 
 // reopened checks that the driver keeps nothing only in memory.
 func reopened(t *testing.T, h Harness) {
-	d, m := h.running(t)
-	before := h.up(t, d, m)
+	d, m := h.startMachine(t)
+	before := h.waitUp(t, d, m)
 	d = h.Open(t)
-	after := h.up(t, d, m)
+	after := h.waitUp(t, d, m)
 	if before.MAC != after.MAC || after.Power != vm.PoweredOn || before.IP != after.IP {
 		t.Errorf("got %+v from another driver, want %+v", after, before)
 	}
@@ -128,7 +138,7 @@ func reopened(t *testing.T, h Harness) {
 // interrupted cancels each call at once and after some time, and repeats it.
 func interrupted(t *testing.T, h Harness) {
 	d := h.Open(t)
-	m := h.machine(t)
+	m := h.newMachine(t)
 	step := func(name string, call func(context.Context) error) {
 		for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(h.context(t), after)
@@ -145,36 +155,36 @@ func interrupted(t *testing.T, h Harness) {
 	}
 	step("Clone", func(ctx context.Context) error { return d.Clone(ctx, m, h.Gold) })
 	step("Start", func(ctx context.Context) error { return d.Start(ctx, m) })
-	if st := h.up(t, d, m); st.Power != vm.PoweredOn {
+	if st := h.waitUp(t, d, m); st.Power != vm.PoweredOn {
 		t.Errorf("got %q, want powered-on", st.Power)
 	}
 	step("Destroy", func(ctx context.Context) error { return d.Destroy(ctx, m) })
-	h.gone(t, d, m)
+	h.checkGone(t, d, m)
 }
 
-// halfMade leaves a folder as a crash of the host during Clone can.
-func halfMade(t *testing.T, h Harness) {
+// incompleteClone leaves a folder as a crash of the host during Clone can.
+func incompleteClone(t *testing.T, h Harness) {
 	d := h.Open(t)
-	m := h.machine(t)
-	must(t, "making the folder", os.MkdirAll(filepath.Join(m.Dir, "half"), 0o700))
-	must(t, "making a file", os.WriteFile(filepath.Join(m.Dir, "half", "made"), nil, 0o600))
+	m := h.newMachine(t)
+	must(t, "making the folder", os.MkdirAll(filepath.Join(m.Dir, "incomplete"), 0o700))
+	must(t, "making a file", os.WriteFile(filepath.Join(m.Dir, "incomplete", "file"), nil, 0o600))
 	if st := h.inspect(t, d, m); st.Power != "" {
-		t.Errorf("Inspect of a half-made clone: got %q, want no power state", st.Power)
+		t.Errorf("Inspect of an incomplete clone: got %q, want no power state", st.Power)
 	}
 	ctx := h.context(t)
 	must(t, "Clone", d.Clone(ctx, m, h.Gold))
 	must(t, "Start", d.Start(ctx, m))
-	h.up(t, d, m)
+	h.waitUp(t, d, m)
 	h.destroy(t, d, m)
 }
 
 func twoMachines(t *testing.T, h Harness) {
-	d, m := h.running(t)
-	n := h.machine(t)
+	d, m := h.startMachine(t)
+	n := h.newMachine(t)
 	ctx := h.context(t)
 	must(t, "Clone", d.Clone(ctx, n, h.Gold))
 	must(t, "Start", d.Start(ctx, n))
-	one, two := h.up(t, d, m), h.up(t, d, n)
+	one, two := h.waitUp(t, d, m), h.waitUp(t, d, n)
 	if one.MAC == two.MAC {
 		if _, fake := d.(*Driver); !fake {
 			t.Errorf("two machines have one MAC: %s", one.MAC)
@@ -187,8 +197,8 @@ func twoMachines(t *testing.T, h Harness) {
 	h.destroy(t, d, n)
 }
 
-func readers(t *testing.T, h Harness) {
-	d, m := h.running(t)
+func concurrentReaders(t *testing.T, h Harness) {
+	d, m := h.startMachine(t)
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -204,25 +214,25 @@ func readers(t *testing.T, h Harness) {
 	h.destroy(t, d, m)
 }
 
-// died kills the machine's process: every driver then knows that it died, and
-// why, until it is started again.
-func died(t *testing.T, h Harness) {
-	d, m := h.running(t)
+// processKilled kills the machine's process. Every driver then reports that the
+// machine died, and why, until the machine is started again.
+func processKilled(t *testing.T, h Harness) {
+	d, m := h.startMachine(t)
 	h.Kill(t, m)
-	h.power(t, d, m, vm.PoweredOff)
+	h.waitPower(t, d, m, vm.PoweredOff)
 	for _, d := range []vm.Driver{d, h.Open(t)} {
 		if st := h.inspect(t, d, m); st.StoppedBecause == "" || !st.Died {
-			t.Errorf("got %+v after the process was killed, want that it died, and why", st)
+			t.Errorf("after the process was killed: got %+v, want Died and a reason", st)
 		}
 	}
-	must(t, "Start after a death", d.Start(h.context(t), m))
-	h.power(t, d, m, vm.PoweredOn)
+	must(t, "Start after the process was killed", d.Start(h.context(t), m))
+	h.waitPower(t, d, m, vm.PoweredOn)
 	h.destroy(t, d, m)
 }
 
 func folderRemoved(t *testing.T, h Harness) {
 	d := h.Open(t)
-	m := h.machine(t)
+	m := h.newMachine(t)
 	must(t, "Clone", d.Clone(h.context(t), m, h.Gold))
 	must(t, "removing the folder", os.RemoveAll(m.Dir))
 	h.destroy(t, d, m)
@@ -230,7 +240,7 @@ func folderRemoved(t *testing.T, h Harness) {
 
 func missingImage(t *testing.T, h Harness) {
 	d := h.Open(t)
-	m := h.machine(t)
+	m := h.newMachine(t)
 	if err := d.Clone(h.context(t), m, filepath.Join(t.TempDir(), "no.vmx")); err == nil {
 		t.Error("Clone of a missing image: got no error")
 	}
@@ -240,44 +250,45 @@ func missingImage(t *testing.T, h Harness) {
 	h.destroy(t, d, m)
 }
 
-// host reads what the driver says of the host.
-func host(t *testing.T, h Harness) {
+// hostDescription checks what the driver says about the host.
+func hostDescription(t *testing.T, h Harness) {
 	d := h.Open(t)
-	m := h.machine(t)
+	m := h.newMachine(t)
 	if l := d.Limits(); l.CPUs < m.CPUs || l.Memory < m.Memory {
-		t.Errorf("Limits: got %+v, want room for a machine of %d CPUs and %d MiB", l, m.CPUs, m.Memory)
+		t.Errorf("Limits: got %+v, want at least those of a machine with %d CPUs and %d MiB", l, m.CPUs, m.Memory)
 	}
 	must(t, "Ready", d.Ready(h.context(t)))
 	for _, n := range []vm.NetworkType{vm.Bridged, vm.NAT, vm.HostOnly} {
 		err := d.Network(n)
-		if known, ok := errors.AsType[*vm.Error](err); err != nil && (!ok || known.Code != vm.CodeNetworkUnavailable || known.Message == "") {
+		e, ok := errors.AsType[*vm.Error](err)
+		if err != nil && (!ok || e.Code != vm.CodeNetworkUnavailable || e.Message == "") {
 			t.Errorf("Network(%s): got %v, want nil or a message with code %s", n, err, vm.CodeNetworkUnavailable)
 		}
 	}
 	must(t, "Network("+string(m.Network)+")", d.Network(m.Network))
-	for fact, value := range d.Describe(h.context(t)) {
-		if fact == "" || value == "" {
-			t.Errorf("Describe: got %q for %q, want both to say something", value, fact)
+	for name, value := range d.Describe(h.context(t)) {
+		if name == "" || value == "" {
+			t.Errorf("Describe: got %q for %q, want neither to be empty", value, name)
 		}
 	}
 }
 
-// sweepKnown sweeps as a daemon that starts does, while a machine runs.
-func sweepKnown(t *testing.T, h Harness) {
-	d, m := h.running(t)
-	before := h.up(t, d, m)
+// sweep sweeps as a daemon that starts does, while a machine runs.
+func sweep(t *testing.T, h Harness) {
+	d, m := h.startMachine(t)
+	before := h.waitUp(t, d, m)
 	d = h.Open(t)
 	must(t, "Sweep", d.Sweep(h.context(t), func(id string) bool { return id == m.ID }))
-	if after := h.up(t, d, m); after.Power != vm.PoweredOn || after.MAC != before.MAC || after.IP != before.IP {
+	if after := h.waitUp(t, d, m); after.Power != vm.PoweredOn || after.MAC != before.MAC || after.IP != before.IP {
 		t.Errorf("after Sweep: got %+v, want %+v", after, before)
 	}
 	h.destroy(t, d, m)
 }
 
-// machine returns a new machine. Its folder is removed with the test.
-func (h Harness) machine(t *testing.T) vm.Machine {
+// newMachine returns a new machine. Its folder is removed with the test.
+func (h Harness) newMachine(t *testing.T) vm.Machine {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "vmtest") // short: sockets will be in it
+	dir, err := os.MkdirTemp("", "vmtest") // a short path, because it will hold sockets
 	must(t, "making a folder", err)
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	id := uuid.NewString()
@@ -287,12 +298,12 @@ func (h Harness) machine(t *testing.T) vm.Machine {
 	}
 }
 
-// running returns a running machine.
-func (h Harness) running(t *testing.T) (vm.Driver, vm.Machine) {
+// startMachine clones and starts a new machine.
+func (h Harness) startMachine(t *testing.T) (vm.Driver, vm.Machine) {
 	t.Helper()
 	d := h.Open(t)
-	m := h.machine(t)
-	t.Cleanup(func() { _ = d.Destroy(context.Background(), m) }) // if the test failed before
+	m := h.newMachine(t)
+	t.Cleanup(func() { _ = d.Destroy(context.Background(), m) }) // does nothing unless the test failed
 	must(t, "Clone", d.Clone(h.context(t), m, h.Gold))
 	must(t, "Start", d.Start(h.context(t), m))
 	return d, m
@@ -310,13 +321,13 @@ func (h Harness) inspect(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
 	st, err := d.Inspect(h.context(t), m)
 	must(t, "Inspect", err)
 	if st.Power != vm.PoweredOff && (st.StoppedBecause != "" || st.Died) {
-		t.Errorf("got %+v, want no reason of a stop while the machine is not off", st)
+		t.Errorf("got %+v, want a reason for the stop only while the machine is off", st)
 	}
 	return st
 }
 
-// up waits for a sign of life of the guest.
-func (h Harness) up(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
+// waitUp waits for a sign of life of the guest.
+func (h Harness) waitUp(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
 	t.Helper()
 	ctx := h.context(t)
 	for {
@@ -332,14 +343,15 @@ func (h Harness) up(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
 	}
 }
 
-// destroy destroys and checks that nothing is left.
+// destroy destroys the machine and checks that nothing is left.
 func (h Harness) destroy(t *testing.T, d vm.Driver, m vm.Machine) {
 	t.Helper()
 	must(t, "Destroy", d.Destroy(h.context(t), m))
-	h.gone(t, d, m)
+	h.checkGone(t, d, m)
 }
 
-func (h Harness) gone(t *testing.T, d vm.Driver, m vm.Machine) {
+// checkGone checks that nothing is left of a destroyed machine.
+func (h Harness) checkGone(t *testing.T, d vm.Driver, m vm.Machine) {
 	t.Helper()
 	if _, err := os.Lstat(m.Dir); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("the folder %s is left after Destroy (%v)", m.Dir, err)
@@ -349,8 +361,8 @@ func (h Harness) gone(t *testing.T, d vm.Driver, m vm.Machine) {
 	}
 }
 
-// tree returns the mode, size and modification time of each file below dir.
-func tree(t *testing.T, dir string) map[string]string {
+// fileStates returns the mode, size and modification time of each file below dir.
+func fileStates(t *testing.T, dir string) map[string]string {
 	t.Helper()
 	files := make(map[string]string)
 	must(t, "reading the gold image", filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {

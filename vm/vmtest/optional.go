@@ -16,38 +16,35 @@ import (
 // powerActions does every power action, each twice, and checks that another driver
 // sees the result.
 func powerActions(t *testing.T, h Harness) {
-	d, m := h.running(t)
-	p, ok := d.(vm.Powerer)
-	if !ok {
-		t.Skip("this driver is not a vm.Powerer")
-	}
-	h.up(t, d, m)
+	d, m := h.startMachine(t)
+	p := d.(vm.Powerer)
+	h.waitUp(t, d, m)
 	do := func(a vm.Action, want vm.Power) {
 		t.Helper()
 		must(t, string(a), p.Power(h.context(t), m, a))
-		if st := h.power(t, h.Open(t), m, want); st.Died {
-			t.Errorf("got %+v after %s, want that the machine did not die", st, a)
+		if st := h.waitPower(t, h.Open(t), m, want); st.Died {
+			t.Errorf("after %s: got %+v, want Died to be false", a, st)
 		}
 		if a != vm.ActionReset {
 			must(t, string(a)+" again", p.Power(h.context(t), m, a))
-			h.power(t, d, m, want)
+			h.waitPower(t, d, m, want)
 		}
 	}
 	do(vm.ActionSuspend, vm.Suspended)
 	do(vm.ActionResume, vm.PoweredOn)
-	h.up(t, d, m)
+	h.waitUp(t, d, m)
 	do(vm.ActionReset, vm.PoweredOn)
-	h.up(t, d, m)
+	h.waitUp(t, d, m)
 	h.shutDown(t, d, p, m)
 	if st := h.inspect(t, d, m); st.Died {
-		t.Errorf("got %+v after the guest shut down, want that the machine did not die", st)
+		t.Errorf("after the guest shut down: got %+v, want Died to be false", st)
 	}
 	must(t, "Start after Shutdown", d.Start(h.context(t), m))
-	h.up(t, d, m)
+	h.waitUp(t, d, m)
 	do(vm.ActionSuspend, vm.Suspended)
 	do(vm.ActionOff, vm.PoweredOff)
 	must(t, "Start after Suspend and Off", d.Start(h.context(t), m))
-	h.power(t, d, m, vm.PoweredOn)
+	h.waitPower(t, d, m, vm.PoweredOn)
 	do(vm.ActionOff, vm.PoweredOff)
 	h.destroy(t, d, m)
 }
@@ -67,18 +64,19 @@ func (h Harness) shutDown(t *testing.T, d vm.Driver, p vm.Powerer, m vm.Machine)
 	}
 }
 
-// powerActionsInterrupted cancels each action at once and after some time, and
+// interruptedPowerActions cancels each action at once and after some time, and
 // repeats it. In the end it destroys a suspended machine.
-func powerActionsInterrupted(t *testing.T, h Harness) {
-	d, m := h.running(t)
-	p, ok := d.(vm.Powerer)
-	if !ok {
-		t.Skip("this driver is not a vm.Powerer")
-	}
+func interruptedPowerActions(t *testing.T, h Harness) {
+	d, m := h.startMachine(t)
+	p := d.(vm.Powerer)
 	for _, step := range []struct {
 		a    vm.Action
 		want vm.Power
-	}{{vm.ActionSuspend, vm.Suspended}, {vm.ActionResume, vm.PoweredOn}, {vm.ActionSuspend, vm.Suspended}} {
+	}{
+		{vm.ActionSuspend, vm.Suspended},
+		{vm.ActionResume, vm.PoweredOn},
+		{vm.ActionSuspend, vm.Suspended},
+	} {
 		for _, after := range []time.Duration{0, time.Millisecond, 20 * time.Millisecond} {
 			ctx, cancel := context.WithTimeout(h.context(t), after)
 			err := p.Power(ctx, m, step.a)
@@ -88,13 +86,13 @@ func powerActionsInterrupted(t *testing.T, h Harness) {
 			}
 		}
 		must(t, string(step.a)+" after interruptions", p.Power(h.context(t), m, step.a))
-		h.power(t, d, m, step.want)
+		h.waitPower(t, d, m, step.want)
 	}
 	h.destroy(t, d, m)
 }
 
-// power waits for a power state: a guest needs time to shut down.
-func (h Harness) power(t *testing.T, d vm.Driver, m vm.Machine, want vm.Power) vm.Status {
+// waitPower waits for a power state: a guest needs time to shut down.
+func (h Harness) waitPower(t *testing.T, d vm.Driver, m vm.Machine, want vm.Power) vm.Status {
 	t.Helper()
 	ctx := h.context(t)
 	for {
@@ -110,14 +108,11 @@ func (h Harness) power(t *testing.T, d vm.Driver, m vm.Machine, want vm.Power) v
 	}
 }
 
-// screen reads a machine's screen twice.
-func screen(t *testing.T, h Harness) {
-	s, ok := h.Open(t).(vm.Screenshotter)
-	if !ok {
-		t.Skip("this driver is not a vm.Screenshotter")
-	}
-	d, m := h.running(t)
-	h.up(t, d, m)
+// screenshot takes two screenshots of a machine.
+func screenshot(t *testing.T, h Harness) {
+	s := h.Open(t).(vm.Screenshotter)
+	d, m := h.startMachine(t)
+	h.waitUp(t, d, m)
 	for range 2 {
 		shot, err := s.Screenshot(h.context(t), m)
 		must(t, "Screenshot", err)
@@ -130,19 +125,16 @@ func screen(t *testing.T, h Harness) {
 	h.destroy(t, d, m)
 }
 
-// console reads a machine's console, and that of a machine that never existed.
+// console reads the console of a machine, and of a machine that was never created.
 func console(t *testing.T, h Harness) {
-	c, ok := h.Open(t).(vm.Consoler)
-	if !ok {
-		t.Skip("this driver is not a vm.Consoler")
+	c := h.Open(t).(vm.Consoler)
+	if _, err := c.Console(h.context(t), h.newMachine(t)); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("of a machine that was never created: got %v, want %v", err, fs.ErrNotExist)
 	}
-	if _, err := c.Console(h.context(t), h.machine(t)); !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("of a machine that never existed: got %v, want %v", err, fs.ErrNotExist)
-	}
-	d, m := h.running(t)
-	h.up(t, d, m)
+	d, m := h.startMachine(t)
+	h.waitUp(t, d, m)
 	if fake, is := d.(*Driver); is {
-		must(t, "Say", fake.Say(m, "hello\n"))
+		must(t, "WriteConsole", fake.WriteConsole(m, "hello\n"))
 	}
 	log, err := c.Console(h.context(t), m)
 	must(t, "Console", err)
