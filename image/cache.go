@@ -21,22 +21,13 @@ type Cache struct {
 	limits Limits
 	log    *slog.Logger
 	client *http.Client
-	holds  *holds
 
-	// gold guards the names below gold/. It is held to hand an image out, to put
-	// one in place and to remove one, so that no image is handed out while it is
-	// removed. It is held across a few renames and stats, never while files are
-	// read or folders walked.
-	gold sync.Mutex
+	gold    *goldStore
+	fetches *fetches
 
 	// evicting is held by who makes room on the disk, so that two who are short
 	// of space do not give up while the other is still removing.
 	evicting sync.Mutex
-
-	mu      sync.Mutex // guards what follows; taken after gold
-	groups  map[Sum]*fetchGroup
-	closed  bool
-	running sync.WaitGroup // fetches
 }
 
 // Open opens the Cache in dir, which it creates if need be. What an earlier
@@ -48,8 +39,9 @@ func Open(dir string, o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: dir, opts: o, limits: o.Limits.withDefaults(), log: o.Log,
-		client: newClient(o.DialControl, o.CheckURL), holds: newHolds(), groups: map[Sum]*fetchGroup{},
+		client: newClient(o.DialControl, o.CheckURL), fetches: &fetches{groups: map[Sum]*fetchGroup{}},
 	}
+	c.gold = &goldStore{dir: dir, derived: o.Derived, holds: newHolds()}
 	if c.log == nil {
 		c.log = slog.New(slog.DiscardHandler)
 	}
@@ -71,13 +63,7 @@ func Open(dir string, o Options) (*Cache, error) {
 // Close stops what is under way, waits for it and leaves it in a state that
 // the next Open goes on from. Waiting Ensures return ErrClosed.
 func (c *Cache) Close() error {
-	c.mu.Lock()
-	c.closed = true
-	for _, f := range c.groups {
-		f.cancel(ErrClosed)
-	}
-	c.mu.Unlock()
-	c.running.Wait()
+	c.fetches.close()
 	c.client.CloseIdleConnections()
 	return nil
 }
@@ -101,11 +87,11 @@ func (c *Cache) Ensure(ctx context.Context, src Source, report func(Progress)) (
 		if err := context.Cause(ctx); err != nil {
 			return Gold{}, err
 		}
-		gold, found, err := c.lookup(src.Sum)
+		gold, found, err := c.gold.lookup(src.Sum)
 		if found || err != nil {
 			return gold, err
 		}
-		f, err := c.join(src)
+		f, err := c.fetches.join(src, c.runGroup)
 		if err != nil {
 			return Gold{}, err
 		}

@@ -75,7 +75,7 @@ func (c *Cache) evict(want int64) (bool, error) {
 
 // evictImage removes the least recently used image that no machine needs.
 func (c *Cache) evictImage(why string, keep Sum) (bool, error) {
-	trash, s, err := c.discardLeastRecent(keep)
+	trash, s, err := c.gold.discardLeastRecent(keep)
 	if err != nil || trash == "" {
 		return false, err
 	}
@@ -88,8 +88,8 @@ func (c *Cache) evictImage(why string, keep Sum) (bool, error) {
 
 // discardLeastRecent moves the image to evict out of gold/ and returns where it
 // is now.
-func (c *Cache) discardLeastRecent(keep Sum) (string, Sum, error) {
-	list, err := c.List()
+func (g *goldStore) discardLeastRecent(keep Sum) (string, Sum, error) {
+	list, err := g.list()
 	if err != nil {
 		return "", Sum{}, err
 	}
@@ -97,7 +97,7 @@ func (c *Cache) discardLeastRecent(keep Sum) (string, Sum, error) {
 		if e.InUse > 0 || e.Sum == keep {
 			continue
 		}
-		trash, err := c.removeFromGold(e.Sum)
+		trash, err := g.remove(e.Sum)
 		if errors.Is(err, ErrInUse) || errors.Is(err, ErrNotFound) {
 			continue // since the list was made
 		}
@@ -126,7 +126,7 @@ func (c *Cache) evictPart(s Sum, why string) (bool, error) {
 // image a machine needs, stays. One that is being stopped is waited for.
 func (c *Cache) RemoveDownload(ctx context.Context, s Sum) error {
 	for {
-		f, waiting := c.group(s)
+		f, waiting := c.fetches.group(s)
 		switch {
 		case waiting > 0, f == nil && !exists(c.partPath(s)) && !exists(c.partPath(s)+".json"):
 			return nil
@@ -138,7 +138,7 @@ func (c *Cache) RemoveDownload(ctx context.Context, s Sum) error {
 			}
 			continue
 		}
-		used, err := c.holds.count()
+		used, err := c.gold.holds.count()
 		if err != nil {
 			return fmt.Errorf("removing download %s: %w", s, err)
 		}
@@ -155,9 +155,9 @@ func (c *Cache) RemoveDownload(ctx context.Context, s Sum) error {
 // returns that place, because unlinking a large file takes long. A download that
 // is under way stays, and its group is returned.
 func (c *Cache) removeFromDownloads(s Sum) (f *fetchGroup, trash string, err error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f := c.groups[s]; f != nil {
+	c.fetches.mu.Lock()
+	defer c.fetches.mu.Unlock()
+	if f := c.fetches.groups[s]; f != nil {
 		return f, "", nil
 	}
 	trash = filepath.Join(c.dir, ".trash-"+s.String()+".part")
@@ -193,7 +193,7 @@ type leftover struct {
 // idleParts returns the downloads that nobody goes on with and that no machine
 // needs, the oldest first.
 func (c *Cache) idleParts() ([]leftover, error) {
-	used, err := c.holds.count()
+	used, err := c.gold.holds.count()
 	if err != nil {
 		return nil, fmt.Errorf("listing downloads: %w", err)
 	}
@@ -201,13 +201,13 @@ func (c *Cache) idleParts() ([]leftover, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing downloads: %w", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
+	c.fetches.mu.Lock()
+	defer c.fetches.mu.Unlock()
 	var list []leftover
 	for _, f := range files {
 		name, ok := strings.CutSuffix(f.Name(), ".part")
 		s, err := FindSum(name)
-		if !ok || err != nil || c.groups[s] != nil || used[s] > 0 {
+		if !ok || err != nil || c.fetches.groups[s] != nil || used[s] > 0 {
 			continue
 		}
 		info, err := f.Info()

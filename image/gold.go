@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -34,7 +35,20 @@ type goldFile struct {
 	ModTime time.Time `json:"mod_time"`
 }
 
-func (c *Cache) goldPath(s Sum) string { return filepath.Join(c.dir, goldFolder, s.String()) }
+// goldStore is the folder of finished images.
+type goldStore struct {
+	dir     string // of the Cache
+	derived string // [Options].Derived
+	holds   *holds
+
+	// mu guards the names below gold/. It is held to hand an image out, to put
+	// one in place and to remove one, so that no image is handed out while it is
+	// removed. It is held across a few renames and stats, never while files are
+	// read or folders walked.
+	mu sync.Mutex
+}
+
+func (g *goldStore) path(s Sum) string { return filepath.Join(g.dir, goldFolder, s.String()) }
 
 // publish makes a staging folder gold: it describes its files, makes them
 // read-only, brings all of it to the disk and gives it its name by one rename.
@@ -56,12 +70,12 @@ func (c *Cache) publish(ctx context.Context, staging string, t *tree, url string
 	if err := settleFolders(staging); err != nil {
 		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
 	}
-	if err := c.moveToGold(staging, p.sum); err != nil {
+	if err := c.gold.add(staging, p.sum); err != nil {
 		return Gold{}, fmt.Errorf("keeping the image: %w", diskError(err))
 	}
 	c.trim(p.sum)
 	c.expireParts()
-	return c.goldOf(&r), nil
+	return c.gold.image(&r), nil
 }
 
 // settle syncs the files, makes them read-only and notes how they look.
@@ -122,11 +136,11 @@ func settleFolders(dir string) error {
 	})
 }
 
-// moveToGold renames a finished folder to its place below gold/.
-func (c *Cache) moveToGold(staging string, s Sum) error {
-	c.gold.Lock()
-	defer c.gold.Unlock()
-	to := c.goldPath(s)
+// add renames a finished folder to its place below gold/.
+func (g *goldStore) add(staging string, s Sum) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	to := g.path(s)
 	if err := os.Rename(staging, to); err != nil {
 		return err
 	}
@@ -145,32 +159,32 @@ func writeSynced(path string, b []byte) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
-func (c *Cache) goldOf(r *record) Gold {
-	dir := c.goldPath(r.Sum)
+func (g *goldStore) image(r *record) Gold {
+	dir := g.path(r.Sum)
 	return Gold{Dir: dir, VMX: filepath.Join(dir, filepath.FromSlash(r.VMX))}
 }
 
 // lookup returns the image if it is there, and records that it was used. An
 // image that was changed on disk is an error: a clone of it would be a machine
 // that nobody asked for.
-func (c *Cache) lookup(s Sum) (Gold, bool, error) {
-	r, err := c.read(s)
+func (g *goldStore) lookup(s Sum) (Gold, bool, error) {
+	r, err := g.read(s)
 	if err == nil {
-		err = r.unchanged(c.goldPath(s)) // without the lock: it looks at every file
+		err = r.unchanged(g.path(s)) // without the lock: it looks at every file
 	}
-	c.gold.Lock()
-	defer c.gold.Unlock()
-	if !exists(c.goldPath(s)) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !exists(g.path(s)) {
 		return Gold{}, false, nil // or it was removed meanwhile
 	}
 	if err != nil {
 		return Gold{}, false, fail(ErrInvalid, err, "the image %s was changed on this host's disk since it was checked (%v): remove the machines made from it and then the image, and it will be downloaded again", s, changeOf(err))
 	}
 	now := time.Now()
-	if err := os.Chtimes(c.goldPath(s), now, now); err != nil {
+	if err := os.Chtimes(g.path(s), now, now); err != nil {
 		return Gold{}, false, fmt.Errorf("recording the use of an image: %w", err)
 	}
-	return c.goldOf(r), true, nil
+	return g.image(r), true, nil
 }
 
 // changeOf leaves the host's paths out of an error.
@@ -182,8 +196,8 @@ func changeOf(err error) error {
 	return err
 }
 
-func (c *Cache) read(s Sum) (*record, error) {
-	b, err := os.ReadFile(filepath.Join(c.goldPath(s), recordName))
+func (g *goldStore) read(s Sum) (*record, error) {
+	b, err := os.ReadFile(filepath.Join(g.path(s), recordName))
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync"
 	"time"
 )
 
@@ -22,7 +23,7 @@ type fetchGroup struct {
 	meter  *meter
 	done   chan struct{} // closed when gold, err and errs are final
 
-	// Guarded by Cache.mu.
+	// Guarded by fetches.mu.
 	waiters int
 	urls    []string // to try, in the order in which they came
 	tried   int      // of urls
@@ -32,20 +33,39 @@ type fetchGroup struct {
 	errs map[string]error // of each URL that was tried
 }
 
+// fetches are the fetches under way, one for each image.
+type fetches struct {
+	mu      sync.Mutex // guards what follows
+	groups  map[Sum]*fetchGroup
+	closed  bool
+	running sync.WaitGroup
+}
+
+// close cancels every fetch and waits for their ends.
+func (fs *fetches) close() {
+	fs.mu.Lock()
+	fs.closed = true
+	for _, f := range fs.groups {
+		f.cancel(ErrClosed)
+	}
+	fs.mu.Unlock()
+	fs.running.Wait()
+}
+
 // join returns the fetch group of the checksum of a source, counts the caller among its
 // waiters, and starts the fetch if there is none.
-func (c *Cache) join(src Source) (*fetchGroup, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.closed {
+func (fs *fetches) join(src Source, run func(*fetchGroup)) (*fetchGroup, error) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.closed {
 		return nil, ErrClosed
 	}
-	f := c.groups[src.Sum]
+	f := fs.groups[src.Sum]
 	if f == nil {
 		f = &fetchGroup{sum: src.Sum, meter: newMeter(), done: make(chan struct{}), errs: map[string]error{}}
 		f.ctx, f.cancel = context.WithCancelCause(context.Background())
-		c.groups[src.Sum] = f
-		c.running.Go(func() { c.runGroup(f) })
+		fs.groups[src.Sum] = f
+		fs.running.Go(func() { run(f) })
 	}
 	f.waiters++
 	for _, u := range f.urls {
@@ -58,9 +78,9 @@ func (c *Cache) join(src Source) (*fetchGroup, error) {
 }
 
 // leave removes one waiter. When the last one leaves, the fetch stops.
-func (c *Cache) leave(f *fetchGroup) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (fs *fetches) leave(f *fetchGroup) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	if f.waiters--; f.waiters == 0 {
 		f.cancel(errNoWaiters)
 	}
@@ -68,7 +88,7 @@ func (c *Cache) leave(f *fetchGroup) {
 
 // wait reports the progress of f until it is done or ctx ends.
 func (c *Cache) wait(ctx context.Context, f *fetchGroup, url string, report func(Progress)) (Gold, error) {
-	defer c.leave(f)
+	defer c.fetches.leave(f)
 	if report == nil {
 		report = func(Progress) {}
 	}
@@ -100,10 +120,10 @@ func (c *Cache) wait(ctx context.Context, f *fetchGroup, url string, report func
 
 // group returns the fetch group of an image, or nil if there is none, and the number
 // of its waiters.
-func (c *Cache) group(s Sum) (f *fetchGroup, waiting int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if f = c.groups[s]; f != nil {
+func (fs *fetches) group(s Sum) (f *fetchGroup, waiting int) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if f = fs.groups[s]; f != nil {
 		waiting = f.waiters
 	}
 	return f, waiting
@@ -111,23 +131,23 @@ func (c *Cache) group(s Sum) (f *fetchGroup, waiting int) {
 
 // nextURL returns a URL that was not tried yet. If there is none, the fetch
 // ends, and its group accepts no further waiter, whose URL would not be tried.
-func (c *Cache) nextURL(f *fetchGroup) (string, bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+func (fs *fetches) nextURL(f *fetchGroup) (string, bool) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
 	if f.tried == len(f.urls) {
-		delete(c.groups, f.sum)
+		delete(fs.groups, f.sum)
 		return "", false
 	}
 	f.tried++
 	return f.urls[f.tried-1], true
 }
 
-// removeGroup lets another fetch of the same image begin, unless one has begun.
-func (c *Cache) removeGroup(f *fetchGroup) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.groups[f.sum] == f {
-		delete(c.groups, f.sum)
+// remove lets another fetch of the same image begin, unless one has begun.
+func (fs *fetches) remove(f *fetchGroup) {
+	fs.mu.Lock()
+	defer fs.mu.Unlock()
+	if fs.groups[f.sum] == f {
+		delete(fs.groups, f.sum)
 	}
 }
 
@@ -138,7 +158,7 @@ func (c *Cache) runGroup(f *fetchGroup) {
 			f.err = context.Cause(f.ctx)
 		}
 		f.cancel(nil)
-		c.removeGroup(f)
+		c.fetches.remove(f)
 		close(f.done)
 	}()
 	defer func() {
@@ -147,11 +167,11 @@ func (c *Cache) runGroup(f *fetchGroup) {
 		}
 	}()
 	var found bool
-	if f.gold, found, f.err = c.lookup(f.sum); found || f.err != nil {
+	if f.gold, found, f.err = c.gold.lookup(f.sum); found || f.err != nil {
 		return
 	}
 	for {
-		url, ok := c.nextURL(f)
+		url, ok := c.fetches.nextURL(f)
 		if !ok {
 			return
 		}

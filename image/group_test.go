@@ -17,22 +17,22 @@ func TestAnEndingFlightTakesNobodyOn(t *testing.T) {
 		t.Fatal(err)
 	}
 	ending := &fetchGroup{sum: s, urls: []string{"http://127.0.0.1:1/first"}}
-	c.groups[s] = ending
+	c.fetches.groups[s] = ending
 	for _, want := range []bool{true, false} {
-		if url, ok := c.nextURL(ending); ok != want {
+		if url, ok := c.fetches.nextURL(ending); ok != want {
 			t.Fatalf("got %q, %v, want %v", url, ok, want)
 		}
 	}
 	late := Source{URL: "http://127.0.0.1:1/late", Sum: s}
-	f, err := c.join(late)
+	f, err := c.fetches.join(late, c.runGroup)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if f == ending || !slices.Equal(f.urls, []string{late.URL}) {
 		t.Errorf("joined the fetch of %q, want a new one of %s", f.urls, late.URL)
 	}
-	c.leave(f)
-	c.removeGroup(ending) // as its goroutine does last
+	c.fetches.leave(f)
+	c.fetches.remove(ending) // as its goroutine does last
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}

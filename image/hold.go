@@ -19,27 +19,27 @@ func newHolds() *holds {
 // replaces the first. The image need not be there yet. After Open nothing is
 // held, so the holders of before are named before Ensure is called first.
 func (c *Cache) Hold(holder string, s Sum) {
-	c.holds.mu.Lock()
-	defer c.holds.mu.Unlock()
-	delete(c.holds.unknown, holder)
-	c.holds.images[holder] = s
+	c.gold.holds.mu.Lock()
+	defer c.gold.holds.mu.Unlock()
+	delete(c.gold.holds.unknown, holder)
+	c.gold.holds.images[holder] = s
 }
 
 // HoldAll keeps every image from being removed or evicted until the holder is
 // released: it needs one, and reason says why nobody knows which.
 func (c *Cache) HoldAll(holder string, reason error) {
-	c.holds.mu.Lock()
-	defer c.holds.mu.Unlock()
-	delete(c.holds.images, holder)
-	c.holds.unknown[holder] = reason
+	c.gold.holds.mu.Lock()
+	defer c.gold.holds.mu.Unlock()
+	delete(c.gold.holds.images, holder)
+	c.gold.holds.unknown[holder] = reason
 }
 
 // Release ends what Hold or HoldAll began. It is a no-op for an unknown holder.
 func (c *Cache) Release(holder string) {
-	c.holds.mu.Lock()
-	defer c.holds.mu.Unlock()
-	delete(c.holds.images, holder)
-	delete(c.holds.unknown, holder)
+	c.gold.holds.mu.Lock()
+	defer c.gold.holds.mu.Unlock()
+	delete(c.gold.holds.images, holder)
+	delete(c.gold.holds.unknown, holder)
 }
 
 // count returns how many holders each image has. It fails with the reason of a

@@ -25,12 +25,14 @@ type Entry struct {
 
 // List returns the gold images, the least recently used first. An image that is
 // removed meanwhile may be missing.
-func (c *Cache) List() ([]Entry, error) {
-	used, err := c.holds.count()
+func (c *Cache) List() ([]Entry, error) { return c.gold.list() }
+
+func (g *goldStore) list() ([]Entry, error) {
+	used, err := g.holds.count()
 	if err != nil {
 		return nil, fmt.Errorf("listing images: %w", err)
 	}
-	folders, err := os.ReadDir(filepath.Join(c.dir, goldFolder))
+	folders, err := os.ReadDir(filepath.Join(g.dir, goldFolder))
 	if err != nil {
 		return nil, fmt.Errorf("listing images: %w", err)
 	}
@@ -41,10 +43,10 @@ func (c *Cache) List() ([]Entry, error) {
 			continue
 		}
 		e := Entry{Sum: s, InUse: used[s]}
-		if r, err := c.read(s); err == nil {
+		if r, err := g.read(s); err == nil {
 			e.URL, e.ArchiveBytes, e.Bytes, e.DiskBytes, e.CreatedAt = r.URL, r.ArchiveBytes, r.Bytes, r.DiskBytes, r.CreatedAt
 		}
-		e.DiskBytes += c.derivedBytes(s)
+		e.DiskBytes += g.derivedBytes(s)
 		info, err := folder.Info()
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -61,7 +63,7 @@ func (c *Cache) List() ([]Entry, error) {
 // Remove removes a gold image. ErrInUse means that a machine needs it,
 // ErrNotFound that it is not there.
 func (c *Cache) Remove(s Sum) error {
-	trash, err := c.removeFromGold(s)
+	trash, err := c.gold.remove(s)
 	if err != nil {
 		return err
 	}
@@ -72,29 +74,29 @@ func (c *Cache) Remove(s Sum) error {
 	return nil
 }
 
-// removeFromGold moves an image that nobody needs out of gold/ and returns where
+// remove moves an image that nobody needs out of gold/ and returns where
 // it is now.
-func (c *Cache) removeFromGold(s Sum) (string, error) {
-	c.gold.Lock()
-	defer c.gold.Unlock()
-	used, err := c.holds.count()
+func (g *goldStore) remove(s Sum) (string, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	used, err := g.holds.count()
 	if err != nil {
 		return "", fmt.Errorf("removing image %s: %w", s, err)
 	}
 	if n := used[s]; n > 0 {
 		return "", fail(ErrInUse, nil, "image %s is needed by %d machines; remove them first", s, n)
 	}
-	if !exists(c.goldPath(s)) {
+	if !exists(g.path(s)) {
 		return "", fail(ErrNotFound, nil, "there is no image %s", s)
 	}
-	return c.discard(s)
+	return g.discard(s)
 }
 
 // derivedPath is the folder of what others made of an image, "" if there is
 // none.
-func (c *Cache) derivedPath(s Sum) string {
-	path := filepath.Join(c.dir, c.opts.Derived, s.String())
-	if c.opts.Derived == "" || !exists(path) {
+func (g *goldStore) derivedPath(s Sum) string {
+	path := filepath.Join(g.dir, g.derived, s.String())
+	if g.derived == "" || !exists(path) {
 		return ""
 	}
 	return path
@@ -103,8 +105,8 @@ func (c *Cache) derivedPath(s Sum) string {
 // derivedBytes is the disk space of what others made of an image. A file with
 // another name is the image's own and counts there. What cannot be looked at, as
 // it is just being made, does not count yet.
-func (c *Cache) derivedBytes(s Sum) (total int64) {
-	path := c.derivedPath(s)
+func (g *goldStore) derivedBytes(s Sum) (total int64) {
+	path := g.derivedPath(s)
 	if path == "" {
 		return 0
 	}
@@ -120,19 +122,19 @@ func (c *Cache) derivedBytes(s Sum) (total int64) {
 	return total
 }
 
-// discard moves an image out of gold/ and returns where it is now. c.gold is held.
-func (c *Cache) discard(s Sum) (string, error) {
-	trash, err := os.MkdirTemp(c.dir, ".trash-")
+// discard moves an image out of gold/ and returns where it is now. g.gold is held.
+func (g *goldStore) discard(s Sum) (string, error) {
+	trash, err := os.MkdirTemp(g.dir, ".trash-")
 	if err != nil {
 		return "", fmt.Errorf("removing image %s: %w", s, err)
 	}
-	from := c.goldPath(s)
+	from := g.path(s)
 	err = errors.Join(
 		os.Chmod(from, 0o755), // #nosec G302 -- or it cannot be renamed
 		os.Rename(from, filepath.Join(trash, "image")),
 		SyncPath(filepath.Dir(from)),
 	)
-	if derived := c.derivedPath(s); err == nil && derived != "" {
+	if derived := g.derivedPath(s); err == nil && derived != "" {
 		err = os.Rename(derived, filepath.Join(trash, "derived"))
 	}
 	if err != nil {
