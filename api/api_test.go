@@ -71,7 +71,7 @@ func (c config) serve(t testing.TB) *testServer {
 	web := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { _, _ = w.Write(archive) }))
 	t.Cleanup(web.Close)
 	dir := t.TempDir()
-	images, err := image.Open(filepath.Join(t.TempDir(), "images"), c.image)
+	images, err := image.Open(filepath.Join(vmtest.TempDir(t), "images"), c.image)
 	must(t, err)
 	sender := callback.New(callback.Options{})
 	s := &testServer{t: t, driver: &vmtest.Driver{}, dir: dir}

@@ -32,7 +32,7 @@ func (d *deadlineRecorder) SetWriteDeadline(t time.Time) error {
 // openManager opens a manager with the in-memory driver for a synctest bubble.
 func openManager(t *testing.T) *vm.Manager {
 	t.Helper()
-	images, err := image.Open(filepath.Join(t.TempDir(), "images"), image.Options{})
+	images, err := image.Open(filepath.Join(vmtest.TempDir(t), "images"), image.Options{})
 	must(t, err)
 	sender := callback.New(callback.Options{})
 	vms, err := vm.Open(vm.Options{Dir: t.TempDir(), Driver: &vmtest.Driver{}, Images: images, Callbacks: sender})

@@ -5,11 +5,12 @@ import (
 	"testing"
 
 	"osx-builder/image"
+	"osx-builder/vm/vmtest"
 )
 
 // What could make room is told where it matters, without what machines need.
 func TestDisk(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "images")
+	dir := filepath.Join(vmtest.TempDir(t), "images")
 	open := func(reserve int64) *image.Cache {
 		c, err := image.Open(dir, image.Options{Limits: image.Limits{FreeBytes: reserve}})
 		if err != nil {

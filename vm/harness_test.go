@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"io"
-	"io/fs"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -53,7 +52,7 @@ type harness struct {
 
 func newHarness(t *testing.T) *harness {
 	t.Helper()
-	h := &harness{t: t, dir: t.TempDir(), driver: &vmtest.Driver{}, archive: archive(t), taken: make(chan vm.VM, 100)}
+	h := &harness{t: t, dir: vmtest.TempDir(t), driver: &vmtest.Driver{}, archive: archive(t), taken: make(chan vm.VM, 100)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /image.tar.gz", func(w http.ResponseWriter, r *http.Request) {
 		h.downloads.Add(1)
@@ -65,23 +64,9 @@ func newHarness(t *testing.T) *harness {
 	})
 	mux.HandleFunc("POST /callback", h.receive)
 	h.web = httptest.NewServer(mux)
-	t.Cleanup(func() { removable(t, h.dir) })
 	t.Cleanup(h.web.Close)
 	t.Cleanup(h.close)
 	return h
-}
-
-// removable makes the folders below dir writable, as those of gold images are
-// not, so that t.TempDir can remove them for users other than root.
-func removable(t *testing.T, dir string) {
-	t.Helper()
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.IsDir() {
-			return err
-		}
-		return os.Chmod(path, 0o700)
-	})
-	must(t, err)
 }
 
 func (h *harness) receive(w http.ResponseWriter, r *http.Request) {

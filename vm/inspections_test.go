@@ -152,6 +152,7 @@ func TestListWithStuckCalls(t *testing.T) {
 		for range 20 {
 			s.list(t)
 		}
+		synctest.Wait()
 		if started != 1 {
 			t.Errorf("got %d calls of 20 lists, want one", started)
 		}
