@@ -10,22 +10,22 @@ import (
 	"osx-builder/vm"
 )
 
-// setup is all that QEMU's command line depends on.
+// setup is everything that QEMU's command line depends on.
 type setup struct {
 	vm.Machine
-	machine
+	cloneConfig
 
 	accel   string // "kvm", "hvf" or "tcg"
 	display string // "none", "gtk", "sdl" or "cocoa"
 	efi     string // path of the EFI firmware's code, if the machine has EFI
-	netdev  string // -netdev option with id=net0, or "" to leave the NIC unplugged
+	netdev  string // -netdev option with id=net0, or "" for a machine without a NIC
 	sandbox bool   // QEMU has seccomp
 	user    int    // user and group that QEMU becomes, or 0 to stay the daemon's
-	runWith bool   // QEMU is told of user by -run-with, as of 9.1, not by -runas
+	runWith bool   // QEMU gets user by -run-with, as of 9.1, instead of -runas
 }
 
-// arguments is the command line, without the program. File names without a
-// folder are in Machine.Dir, where QEMU is started, so that the sockets' paths
+// arguments returns the command line without the program. QEMU runs in
+// Machine.Dir and gets file names relative to it, so that the sockets' paths
 // stay short.
 func arguments(s setup) []string {
 	return slices.Concat(
@@ -38,18 +38,19 @@ func arguments(s setup) []string {
 	)
 }
 
-// guestName is what tells the machine's QEMU from others in a list of processes.
+// guestName identifies the machine's QEMU in a list of processes.
 func guestName(id string) string { return "guest=osxb-" + id }
 
-// board is the bare machine: VMware's board is a 440BX, of which QEMU's pc is
-// the nearest kin.
+// board returns the options of the mainboard, processors and memory. VMware's
+// board is a 440BX; QEMU's pc is the closest model.
 func board(s setup) []string {
 	board, cpu, clock := "pc,accel="+s.accel, "max", "utc"
 	if s.efi != "" {
 		board += ",pflash0=efi-code,pflash1=efi-vars"
 	}
 	if s.accel == "tcg" {
-		// Page tables of five levels make each miss of the emulated TLB dearer.
+		// Page tables of five levels make each miss of the emulated TLB more
+		// expensive.
 		cpu = "max,la57=off"
 	}
 	if strings.HasPrefix(s.GuestOS, "win") {
@@ -76,10 +77,11 @@ func board(s setup) []string {
 	return args
 }
 
-// confinement takes from QEMU what it does not need, since a guest may break
-// into it. As root it opens the files it was told and then becomes a user that
-// owns nothing; that needs the system calls which elevateprivileges=deny
-// forbids, and leaves it no privilege they could raise.
+// confinement takes privileges from QEMU that it does not need, because a guest
+// may break into it. If the daemon is root, QEMU opens its files and then
+// becomes a user that owns nothing. Changing the user needs the system calls that
+// elevateprivileges=deny forbids; afterwards QEMU has no privilege left that
+// these calls could raise.
 func confinement(s setup) []string {
 	var args []string
 	elevate := "deny"
@@ -94,7 +96,8 @@ func confinement(s setup) []string {
 	if s.sandbox {
 		rules := "on,obsolete=deny,elevateprivileges=" + elevate
 		if s.display == "none" {
-			// A window's toolkit starts helpers and places its threads.
+			// A GUI toolkit starts helper processes and sets the scheduling of
+			// its threads.
 			rules += ",spawn=deny,resourcecontrol=deny"
 		}
 		args = append(args, "-sandbox", rules)
@@ -102,7 +105,8 @@ func confinement(s setup) []string {
 	return args
 }
 
-// controls are the ways in which the daemon reaches QEMU and the guest.
+// controls returns the options of the files and sockets by which the daemon
+// reaches QEMU and the guest.
 func controls() []string {
 	return []string{
 		"-pidfile", pidFile,
@@ -116,8 +120,8 @@ func controls() []string {
 	}
 }
 
-// disks plugs every disk into a controller of its kind. The firmware tries
-// them in their order.
+// disks attaches every disk to a controller of its kind. The firmware tries the
+// disks in this order.
 func disks(disks []disk) []string {
 	var args []string
 	controllers := map[string]bool{}
@@ -135,8 +139,8 @@ func disks(disks []disk) []string {
 	return args
 }
 
-// controllerDevice is QEMU's controller for the disk, or "" where the board
-// has it.
+// controllerDevice returns QEMU's device of the disk's controller, or "" if the
+// board has that controller.
 func controllerDevice(d disk) string {
 	switch d.Bus {
 	case "scsi":
@@ -150,8 +154,9 @@ func controllerDevice(d disk) string {
 	}
 }
 
-// worldWideName is that of a SAS disk: Linux's driver leaves a disk without one
-// alone. VMware's, too, begin with the number that IEEE gave VMware, 0x000c29.
+// worldWideName returns the option for a SAS disk's name: Linux's driver ignores
+// a disk without one. As on VMware, the name contains the number that IEEE gave
+// to VMware, 0x000c29.
 func worldWideName(d disk) string {
 	if d.Adapter != "lsisas1068" {
 		return ""
@@ -211,15 +216,16 @@ func nic(s setup) []string {
 	if s.netdev == "" {
 		return nil
 	}
-	// Without a ROM the card is not booted from, and the machine starts sooner.
+	// Without a ROM the firmware does not boot from the network, and the machine
+	// starts faster.
 	return []string{
 		"-netdev", s.netdev,
 		"-device", fmt.Sprintf("%s,netdev=net0,mac=%s,romfile=", nicModels[s.NIC], macAddress(s.ID)),
 	}
 }
 
-// screen is VMware's graphics card and, where somebody sees it, a pointer that
-// follows the host's.
+// screen returns the options of VMware's graphics card. With a window it adds a
+// pointer that follows the host's.
 func screen(s setup) []string {
 	args := []string{"-device", "vmware-svga", "-display", s.display}
 	if s.display != "none" {

@@ -27,9 +27,9 @@ func TestArgumentsOfHost(t *testing.T) {
 			[]string{"pflash0=efi-code,pflash1=efi-vars", `"filename":"/fw/code, x.fd"`, `"filename":"efivars.fd"`},
 			nil,
 		},
-		"tap": {func(s *setup) { s.netdev = link{Tap: "osxb0"}.netdev() }, []string{"-netdev tap,id=net0,ifname=osxb0,script=no,downscript=no"}, []string{"hostfwd"}},
+		"tap": {func(s *setup) { s.netdev = attachment{Tap: "osxb0"}.netdev() }, []string{"-netdev tap,id=net0,ifname=osxb0,script=no,downscript=no"}, []string{"hostfwd"}},
 		"user network": {
-			func(s *setup) { s.netdev = link{Forwards: []vm.PortForward{{Host: 5, Guest: 22}}}.netdev() },
+			func(s *setup) { s.netdev = attachment{Forwards: []vm.PortForward{{Host: 5, Guest: 22}}}.netdev() },
 			[]string{"-netdev user,id=net0,hostfwd=tcp:127.0.0.1:5-:22"},
 			nil,
 		},
@@ -37,9 +37,9 @@ func TestArgumentsOfHost(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := setup{
-				Machine: vm.Machine{ID: "4d8e9e0b-4ac8-4b34-8f6a-54a1a0f5a5ee", CPUs: 2, Memory: 512},
-				machine: machine{hardware: hardware{NIC: "vmxnet3", Disks: []disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}}}},
-				accel:   "tcg", display: "none",
+				Machine:     vm.Machine{ID: "4d8e9e0b-4ac8-4b34-8f6a-54a1a0f5a5ee", CPUs: 2, Memory: 512},
+				cloneConfig: cloneConfig{hardware: hardware{NIC: "vmxnet3", Disks: []disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}}}},
+				accel:       "tcg", display: "none",
 			}
 			test.change(&s)
 			got := strings.Join(arguments(s), " ") + " -"

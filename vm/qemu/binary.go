@@ -21,7 +21,7 @@ const (
 	imageTool     = "qemu-img"
 
 	// oldest is the first QEMU that has all that is asked of it here.
-	oldest = 6
+	minMajor = 6
 
 	// probeTimeout bounds a question that QEMU answers in 20 ms.
 	probeTimeout = 10 * time.Second
@@ -96,10 +96,10 @@ func probeBinary(ctx context.Context, path string) (binary, error) {
 		}
 	}
 	found.version, found.major, found.minor = parseVersion(out)
-	if found.major < oldest {
+	if found.major < minMajor {
 		return binary{}, &vm.Error{
 			Code:    vm.CodeHypervisorUnavailable,
-			Message: fmt.Sprintf("%s is QEMU %q; version %d or later is needed; %s", path, found.version, oldest, install()),
+			Message: fmt.Sprintf("%s is QEMU %q; version %d or later is needed; %s", path, found.version, minMajor, install()),
 		}
 	}
 	return found, nil

@@ -31,7 +31,7 @@ const (
 // is copied, so it takes milliseconds whatever the image's size. The image
 // must have passed vmx.Check.
 func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
-	if _, err := readMachine(m.Dir); err == nil {
+	if _, err := readConfig(m.Dir); err == nil {
 		return nil
 	}
 	if err := d.erase(ctx, m); err != nil {
@@ -45,7 +45,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err != nil {
 		return err
 	}
-	if err := d.stable.prepare(ctx, gold, clone.Disks); err != nil {
+	if err := d.prepared.prepare(ctx, gold, clone.Disks); err != nil {
 		return err
 	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
@@ -69,31 +69,31 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 }
 
 // readImage finds out what hardware the image at gold wants.
-func (d *Driver) readImage(m vm.Machine, gold string) (machine, error) {
+func (d *Driver) readImage(m vm.Machine, gold string) (cloneConfig, error) {
 	root, err := os.OpenRoot(filepath.Dir(gold))
 	if err != nil {
-		return machine{}, fmt.Errorf("opening the image: %w", err)
+		return cloneConfig{}, fmt.Errorf("opening the image: %w", err)
 	}
 	defer root.Close()
 	text, err := root.ReadFile(filepath.Base(gold))
 	if err != nil {
-		return machine{}, fmt.Errorf("opening the image: %w", err)
+		return cloneConfig{}, fmt.Errorf("opening the image: %w", err)
 	}
 	file, err := vmx.Parse(text)
 	if err != nil {
-		return machine{}, refused(err)
+		return cloneConfig{}, refused(err)
 	}
 	wanted, err := file.Hardware()
 	if err != nil {
-		return machine{}, refused(err)
+		return cloneConfig{}, refused(err)
 	}
-	clone := machine{Annotation: m.Annotation}
+	clone := cloneConfig{Annotation: m.Annotation}
 	if clone.hardware, err = mapHardware(wanted); err != nil {
-		return machine{}, err
+		return cloneConfig{}, err
 	}
 	for i, disk := range wanted.Disks {
 		if err := layers(root, disk.File, &clone.Disks[i]); err != nil {
-			return machine{}, err
+			return cloneConfig{}, err
 		}
 	}
 	for _, what := range wanted.Leftovers {

@@ -39,7 +39,7 @@ func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, er
 // files that they are, and their beginnings become holes: that takes nothing
 // from a reader or a writer, and loses nothing that is written meanwhile.
 // While the daemon is away nobody does it.
-func (d *Driver) keepLogs(ctx context.Context) {
+func (d *Driver) trimLogsPeriodically(ctx context.Context) {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
 	for {
@@ -53,13 +53,13 @@ func (d *Driver) keepLogs(ctx context.Context) {
 }
 
 func (d *Driver) trimLogs() {
-	machines, err := os.ReadDir(d.machines)
+	machines, err := os.ReadDir(d.machinesDir)
 	if err != nil && !missing(err) {
 		d.log.Warn("logs not cut back", "err", err)
 	}
 	for _, m := range machines {
 		for _, name := range []string{serialLog, qemuLog} {
-			path := filepath.Join(d.machines, m.Name(), name)
+			path := filepath.Join(d.machinesDir, m.Name(), name)
 			err := trim(path)
 			if err != nil && !missing(err) && !errors.Is(err, unix.ENOTDIR) {
 				d.log.Warn("log not cut back", "path", path, "err", err)

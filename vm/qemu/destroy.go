@@ -11,20 +11,20 @@ import (
 	"osx-builder/vm"
 )
 
-// Destroy kills the machine's QEMU, unplugs it from its network and removes
-// its folder. It needs no QEMU to be installed. The guest is not asked, nor is
-// QEMU: there is nothing left that it could save.
+// Destroy kills the machine's QEMU, detaches the machine from its network and
+// removes its folder. It does not ask the guest or QEMU to end first, because
+// nothing of the machine is kept. QEMU need not be installed.
 func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	if err := d.erase(ctx, m); err != nil {
 		return err
 	}
 	if err := d.networks.Detach(ctx, m.ID); err != nil {
-		return fmt.Errorf("unplugging the machine from its network: %w", err)
+		return fmt.Errorf("detaching the machine from its network: %w", err)
 	}
 	return nil
 }
 
-// erase ends the machine's process and removes its folder.
+// erase kills the machine's process and removes its folder.
 func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -32,11 +32,11 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	if err := halt(ctx, m.Dir); err != nil {
 		return err
 	}
-	if err := haltStrays(ctx, m.ID); err != nil {
+	if err := haltOrphans(ctx, m.ID); err != nil {
 		return err
 	}
 	awaitSupervisor(ctx, m.Dir)
-	// First of all the file whose presence says that the clone is whole.
+	// The presence of this file means a complete clone, so it goes first.
 	if err := os.Remove(filepath.Join(m.Dir, machineFile)); err != nil && !missing(err) && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
@@ -44,8 +44,7 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	return removeAll(m.Dir)
 }
 
-// removeAll removes dir with all that is in it, folders that may not be
-// written included.
+// removeAll removes dir and everything in it, including read-only folders.
 func removeAll(dir string) error {
 	err := os.RemoveAll(dir)
 	if !errors.Is(err, fs.ErrPermission) {
@@ -61,4 +60,25 @@ func removeAll(dir string) error {
 		return errors.Join(err, opening)
 	}
 	return nil
+}
+
+// Sweep kills every QEMU that runs in the machines' folder for a machine that
+// is not known, and removes what such machines have on the managed networks.
+// Then it repairs the networks of the known machines.
+func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
+	var errs []error
+	for _, id := range orphans(d.machinesDir) {
+		if known(id) {
+			continue
+		}
+		d.log.Info("killing the QEMU of an unknown machine", "vm", id)
+		errs = append(errs, halt(ctx, filepath.Join(d.machinesDir, id)), haltOrphans(ctx, id))
+	}
+	if err := d.networks.Sweep(ctx, known); err != nil {
+		errs = append(errs, fmt.Errorf("detaching unknown machines from their networks: %w", err))
+	}
+	if err := d.networks.Repair(ctx); err != nil {
+		errs = append(errs, fmt.Errorf("repairing the networks of known machines: %w", err))
+	}
+	return errors.Join(errs...)
 }

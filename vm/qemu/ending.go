@@ -41,17 +41,17 @@ const blankStatus = "       \n"
 
 // ending is how a machine's last QEMU ended.
 type ending struct {
-	because   string // in one line; "" if it is not known
+	reason    string // in one line; "" if it is not known
 	died      bool   // neither the guest nor a client wanted it
 	explained bool   // QEMU ended by itself and said why
-	words     string // the end of what QEMU wrote to its standard error
+	stderr    string // the end of what QEMU wrote to its standard error
 }
 
 func (e ending) String() string {
-	if e.words == "" || strings.Contains(e.because, oneLine(e.words)) {
-		return e.because
+	if e.stderr == "" || strings.Contains(e.reason, oneLine(e.stderr)) {
+		return e.reason
 	}
-	return e.because + "; its last words: " + oneLine(e.words)
+	return e.reason + "; its last words: " + oneLine(e.stderr)
 }
 
 // newExitFile puts a blank exitFile into dir and returns it open and locked. It
@@ -108,7 +108,7 @@ func lastEnding(dir string) ending {
 		return ending{} // it never ran, or an earlier version of the daemon started it
 	}
 	_, off := os.Lstat(filepath.Join(dir, switchedOffFile))
-	return endingOf(strings.TrimSpace(text), lastWords(dir), off == nil)
+	return endingOf(strings.TrimSpace(text), stderrTail(dir), off == nil)
 }
 
 // terminated is what QEMU writes before it obeys a signal that ends programs.
@@ -120,20 +120,20 @@ func endingOf(status, words string, switchedOff bool) ending {
 	by := terminated.FindStringSubmatch(words)
 	switch {
 	case err != nil:
-		return ending{because: "QEMU was killed together with what watched it, or the host restarted", died: true, words: words}
+		return ending{reason: "QEMU was killed together with what watched it, or the host restarted", died: true, stderr: words}
 	case switchedOff && (n == 0 || n == signalled+int(unix.SIGKILL)):
-		return ending{because: "it was switched off"}
+		return ending{reason: "it was switched off"}
 	case n == 0 && by == nil:
-		return ending{because: "the guest shut down"}
+		return ending{reason: "the guest shut down"}
 	case n == 0:
 		s, _ := strconv.Atoi(by[1])
-		return ending{because: "QEMU was ended by " + signalText(s), died: true, words: words}
+		return ending{reason: "QEMU was ended by " + signalText(s), died: true, stderr: words}
 	case n > signalled:
-		return ending{because: "QEMU was killed by " + signalText(n-signalled), died: true, words: words}
+		return ending{reason: "QEMU was killed by " + signalText(n-signalled), died: true, stderr: words}
 	case words == "":
-		return ending{because: fmt.Sprintf("QEMU ended with status %d", n), died: true}
+		return ending{reason: fmt.Sprintf("QEMU ended with status %d", n), died: true}
 	default:
-		return ending{because: fmt.Sprintf("QEMU ended with status %d: %s", n, oneLine(words)), died: true, explained: true, words: words}
+		return ending{reason: fmt.Sprintf("QEMU ended with status %d: %s", n, oneLine(words)), died: true, explained: true, stderr: words}
 	}
 }
 
@@ -159,9 +159,9 @@ func (d *Driver) fillEnding(ctx context.Context, m vm.Machine, st vm.Status) vm.
 	}
 	e := lastEnding(m.Dir)
 	if written != nil {
-		e = ending{because: "QEMU ended, and how is not known", died: true}
+		e = ending{reason: "QEMU ended, and how is not known", died: true}
 	}
-	st.StoppedBecause, st.Died = e.because, e.died
+	st.StoppedBecause, st.Died = e.reason, e.died
 	return st
 }
 
@@ -220,14 +220,14 @@ func (d *Driver) logDeaths(ctx context.Context) {
 }
 
 func (d *Driver) logNewDeaths(logged map[string]time.Time) {
-	machines, err := os.ReadDir(d.machines)
+	machines, err := os.ReadDir(d.machinesDir)
 	if err != nil && !missing(err) {
 		d.log.Warn("machines not looked at for deaths", "err", err)
 		return
 	}
 	there := map[string]bool{}
 	for _, entry := range machines {
-		id, dir := entry.Name(), filepath.Join(d.machines, entry.Name())
+		id, dir := entry.Name(), filepath.Join(d.machinesDir, entry.Name())
 		info, err := os.Stat(filepath.Join(dir, exitFile))
 		if err != nil {
 			continue
@@ -238,12 +238,12 @@ func (d *Driver) logNewDeaths(logged map[string]time.Time) {
 			continue
 		}
 		e := lastEnding(dir)
-		if e.because == "" {
+		if e.reason == "" {
 			continue // it has not been written down yet
 		}
 		logged[id] = info.ModTime()
 		if e.died {
-			d.log.Warn("a machine's QEMU died", "vm", id, "because", e.because, "words", e.words, "at", info.ModTime().UTC())
+			d.log.Warn("a machine's QEMU died", "vm", id, "because", e.reason, "words", e.stderr, "at", info.ModTime().UTC())
 		}
 	}
 	for id := range logged {

@@ -28,7 +28,7 @@ func TestEndingOf(t *testing.T) {
 		"everything killed":      {"", "", false, "QEMU was killed together with what watched it, or the host restarted", true, false},
 	} {
 		got := endingOf(test.status, test.words, test.off)
-		if got.because != test.want || got.died != test.died || got.explained != test.says {
+		if got.reason != test.want || got.died != test.died || got.explained != test.says {
 			t.Errorf("%s: got %+v, want %q, died %t, explained %t", name, got, test.want, test.died, test.says)
 		}
 	}
@@ -63,7 +63,7 @@ func TestExitFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	second.Close()
-	if got := lastEnding(dir).because; got != "the guest shut down" {
+	if got := lastEnding(dir).reason; got != "the guest shut down" {
 		t.Errorf("got %q, want what was written last", got)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 {

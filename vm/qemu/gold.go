@@ -28,7 +28,7 @@ const (
 	PreparedFolder = "prepared"
 
 	// unfinished begins the name of a file that is being written.
-	unfinished = ".new-"
+	tempPrefix = ".new-"
 
 	// convertMemory bounds the address space of a qemu-img that reads an
 	// image's disk, in KiB. It maps about 120 MiB, and 8 MiB for the stack of
@@ -60,26 +60,26 @@ const (
 // What is made from an image goes with it, which is the image cache's to do; a
 // folder whose image has gone otherwise is removed when a driver is opened and
 // when a disk is prepared.
-type stable struct {
+type preparedDisks struct {
 	gold    string // absolute path of the folder with the gold images; "" prepares none
 	reserve int64  // bytes of the disk that are left to the host
 	log     *slog.Logger
 
-	turns  keyedMutex // by image
-	gaveUp sync.Map   // *failure by the file that qemu-img could not make
+	locks    keyedMutex // by image
+	failures sync.Map   // *failure by the file that qemu-img could not make
 }
 
 // failure keeps a daemon from reading a disk again that qemu-img could not
 // read. It does not hold for the same image when that is fetched again.
-type failure struct {
+type conversionFailure struct {
 	vmdk os.FileInfo // the disk's file as it was
 	err  error
 }
 
 // openStable sweeps what was interrupted.
-func openStable(gold string, reserve int64, log *slog.Logger) (*stable, error) {
-	s := &stable{gold: gold, reserve: reserve, log: log}
-	left, err := filepath.Glob(filepath.Join(s.folder("*"), unfinished+"*"))
+func openPreparedDisks(gold string, reserve int64, log *slog.Logger) (*preparedDisks, error) {
+	s := &preparedDisks{gold: gold, reserve: reserve, log: log}
+	left, err := filepath.Glob(filepath.Join(s.folder("*"), tempPrefix+"*"))
 	for _, path := range left {
 		err = errors.Join(err, os.Remove(path))
 	}
@@ -89,7 +89,7 @@ func openStable(gold string, reserve int64, log *slog.Logger) (*stable, error) {
 	return s, nil
 }
 
-func (s *stable) folder(image string) string {
+func (s *preparedDisks) folder(image string) string {
 	return filepath.Join(filepath.Dir(s.gold), PreparedFolder, image)
 }
 
@@ -97,7 +97,7 @@ func (s *stable) folder(image string) string {
 // file, which many may ask for at once and one then makes. Where there can be
 // none, as on a disk that is nearly full, the machine reads the VMDK; only an
 // ended context is an error.
-func (s *stable) prepare(ctx context.Context, gold string, disks []disk) error {
+func (s *preparedDisks) prepare(ctx context.Context, gold string, disks []disk) error {
 	rel, err := filepath.Rel(s.gold, gold)
 	if s.gold == "" || err != nil || !filepath.IsLocal(rel) {
 		return nil
@@ -106,11 +106,11 @@ func (s *stable) prepare(ctx context.Context, gold string, disks []disk) error {
 	if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("prepared disks of images that are gone not removed", "err", err)
 	}
-	giveBack, err := s.turns.lock(ctx, image)
+	unlock, err := s.locks.lock(ctx, image)
 	if err != nil {
 		return err
 	}
-	defer giveBack()
+	defer unlock()
 	for i := range disks {
 		d := &disks[i]
 		if !d.slow {
@@ -138,7 +138,7 @@ func baseName(gold, vmdk string) string {
 }
 
 // ensure makes one file, unless it is there.
-func (s *stable) ensure(ctx context.Context, base string, d disk) error {
+func (s *preparedDisks) ensure(ctx context.Context, base string, d disk) error {
 	if _, err := os.Stat(base); err == nil {
 		return nil
 	}
@@ -146,8 +146,8 @@ func (s *stable) ensure(ctx context.Context, base string, d disk) error {
 	if err != nil {
 		return err
 	}
-	if v, known := s.gaveUp.Load(base); known {
-		if f := v.(*failure); os.SameFile(f.vmdk, vmdk) && f.vmdk.ModTime().Equal(vmdk.ModTime()) {
+	if v, known := s.failures.Load(base); known {
+		if f := v.(*conversionFailure); os.SameFile(f.vmdk, vmdk) && f.vmdk.ModTime().Equal(vmdk.ModTime()) {
 			return f.err
 		}
 	}
@@ -158,7 +158,7 @@ func (s *stable) ensure(ctx context.Context, base string, d disk) error {
 	size, err := s.convert(ctx, base, d)
 	var broken *commandError
 	if errors.As(err, &broken) && ctx.Err() == nil && diskFull(err) == err {
-		s.gaveUp.Store(base, &failure{vmdk: vmdk, err: err})
+		s.failures.Store(base, &conversionFailure{vmdk: vmdk, err: err})
 	}
 	if err == nil {
 		s.log.Info("disk prepared", "image", filepath.Base(filepath.Dir(base)), "disk", d.slot(), "size", humanize.IBytes(uint64(size)), "after", time.Since(started).Round(time.Millisecond))
@@ -168,7 +168,7 @@ func (s *stable) ensure(ctx context.Context, base string, d disk) error {
 
 // convert writes the file beside its place and gives it its name last. It
 // returns its size.
-func (s *stable) convert(ctx context.Context, base string, d disk) (size int64, err error) {
+func (s *preparedDisks) convert(ctx context.Context, base string, d disk) (size int64, err error) {
 	source := "json:" + jsonText(vmdkChain(d.Backing).(map[string]any))
 	bound := convertSeconds + convertSecondsPerGiB*(d.Size>>30)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Duration(bound)*time.Second)
@@ -181,10 +181,10 @@ func (s *stable) convert(ctx context.Context, base string, d disk) (size int64, 
 	if err := json.Unmarshal([]byte(out), &measured); err != nil {
 		return 0, fmt.Errorf("measuring disk %s: %w", d.slot(), err)
 	}
-	if err := s.room(filepath.Dir(base), measured.Required); err != nil {
+	if err := s.checkSpace(filepath.Dir(base), measured.Required); err != nil {
 		return 0, err
 	}
-	f, err := os.CreateTemp(filepath.Dir(base), unfinished)
+	f, err := os.CreateTemp(filepath.Dir(base), tempPrefix)
 	if err != nil {
 		return 0, err
 	}
@@ -203,7 +203,7 @@ func (s *stable) convert(ctx context.Context, base string, d disk) (size int64, 
 }
 
 // room fails where need bytes would touch the host's reserve.
-func (s *stable) room(dir string, need int64) error {
+func (s *preparedDisks) checkSpace(dir string, need int64) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return fmt.Errorf("asking for free disk space: %w", err)
@@ -235,7 +235,7 @@ func limited(ctx context.Context, seconds, bytes int64, args ...string) (string,
 
 // sweep removes what was made from images that are gone. Nobody makes or takes
 // such a file meanwhile: machines have their turn, and their image.
-func (s *stable) sweep(ctx context.Context) error {
+func (s *preparedDisks) sweep(ctx context.Context) error {
 	if s.gold == "" {
 		return nil
 	}
@@ -249,15 +249,15 @@ func (s *stable) sweep(ctx context.Context) error {
 	return err
 }
 
-func (s *stable) sweepImage(ctx context.Context, image string) error {
+func (s *preparedDisks) sweepImage(ctx context.Context, image string) error {
 	if _, err := os.Lstat(filepath.Join(s.gold, image)); !missing(err) {
 		return err
 	}
-	giveBack, err := s.turns.lock(ctx, image)
+	unlock, err := s.locks.lock(ctx, image)
 	if err != nil {
 		return err
 	}
-	defer giveBack()
+	defer unlock()
 	if _, err := os.Lstat(filepath.Join(s.gold, image)); !missing(err) {
 		return err
 	}

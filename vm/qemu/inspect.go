@@ -23,7 +23,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err != nil {
 		return vm.Status{}, unreadable(m, pidFile, err)
 	}
-	clone, err := readMachine(m.Dir)
+	clone, err := readConfig(m.Dir)
 	if missing(err) && pid == 0 {
 		return vm.Status{}, nil
 	}
@@ -45,7 +45,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if st.Power == vm.Paused && wasSuspended(m.Dir) {
 		st.Power = vm.Suspended
 	}
-	if err := d.reach(ctx, m, pid, live, &st); err != nil {
+	if err := d.fillGuest(ctx, m, pid, live, &st); err != nil {
 		return vm.Status{}, err
 	}
 	return st, nil
@@ -131,7 +131,7 @@ func powerOf(state string) vm.Power {
 }
 
 // reach fills in what concerns the guest itself: its agent, its addresses.
-func (d *Driver) reach(ctx context.Context, m vm.Machine, pid int, live liveState, st *vm.Status) error {
+func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live liveState, st *vm.Status) error {
 	st.Tools = vm.ToolsUnknown
 	var interfaces []agentInterface
 	if live.agentOpen && live.power == vm.PoweredOn {
@@ -144,7 +144,7 @@ func (d *Driver) reach(ctx context.Context, m vm.Machine, pid int, live liveStat
 	if st.MAC == "" || live.power != vm.PoweredOn {
 		return nil
 	}
-	l := readLink(m.Dir)
+	l := readAttachment(m.Dir)
 	if l.Tap == "" {
 		st.IP, st.Forwards = "127.0.0.1", l.Forwards
 		st.Up = st.Up || d.isReady(ctx, m.Dir, pid, l)
@@ -171,7 +171,7 @@ func (d *Driver) address(m vm.Machine, told []netip.Addr) (netip.Addr, error) {
 	if len(told) == 0 || slices.Contains(told, lease) {
 		return lease, nil
 	}
-	told, err = d.own(m, told)
+	told, err = d.withoutTaken(m, told)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("looking up whose addresses the guest tells: %w", err)
 	}
@@ -184,7 +184,7 @@ func (d *Driver) address(m vm.Machine, told []netip.Addr) (netip.Addr, error) {
 
 // own returns those of told that are no other machine's: a guest that names
 // one of these would have its reader speak to the other.
-func (d *Driver) own(m vm.Machine, told []netip.Addr) (own []netip.Addr, err error) {
+func (d *Driver) withoutTaken(m vm.Machine, told []netip.Addr) (own []netip.Addr, err error) {
 	for _, a := range told {
 		taken, err := d.networks.Taken(a, macAddress(m.ID))
 		if err != nil {

@@ -13,23 +13,23 @@ import (
 
 // Files in Machine.Dir, beside those that QEMU makes itself.
 const (
-	machineFile = "machine.json" // present once the clone is whole
-	linkFile    = "link.json"    // what the NIC was last plugged into
-	varsFile    = "efivars.fd"
-	serialLog   = "serial.log"
-	qemuLog     = "qemu.log"
+	machineFile    = "machine.json" // present once the clone is whole
+	attachmentFile = "link.json"    // what the NIC was last plugged into
+	varsFile       = "efivars.fd"
+	serialLog      = "serial.log"
+	qemuLog        = "qemu.log"
 )
 
 // machine is what Start and Inspect need to know of a clone.
-type machine struct {
+type cloneConfig struct {
 	Annotation string `json:"annotation"`
 	hardware
 }
 
 // readMachine reads the clone in dir. An error that is fs.ErrNotExist means
 // that there is no whole clone.
-func readMachine(dir string) (machine, error) {
-	var m machine
+func readConfig(dir string) (cloneConfig, error) {
+	var m cloneConfig
 	err := readJSON(filepath.Join(dir, machineFile), &m)
 	return m, err
 }

@@ -5,13 +5,69 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
+	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/network"
 )
 
-// openNetworks returns what keeps the bridges of the data folder o.Dir.
+// repairEvery bounds how long a network stays broken, for instance after
+// somebody deleted a bridge, killed a dnsmasq or flushed the nftables rules.
+// The daemon is not notified of any of these.
+const repairEvery = 10 * time.Second
+
+// networkBackends has the backend of each network type.
+type networkBackends map[vm.NetworkType]networkBackend
+
+// chooseBackends gives each network type a bridge if o allows it and the host
+// has what a bridge needs, and otherwise QEMU's user network. Bridged machines
+// need a bridge, which may be created later.
+func chooseBackends(o Options, networks *network.Manager) (networkBackends, error) {
+	user := &userBackend{ports: o.Forward}
+	managed := bridgeBackend{networks}
+	why := networks.Available(network.NAT)
+	switch {
+	case o.Network == "user":
+		user.why = "the daemon runs with -network user"
+	case o.Network == "bridge" && why != nil:
+		return nil, fmt.Errorf("there can be no bridge for machines: %w", why)
+	case o.Network != "" && o.Network != "auto" && o.Network != "bridge":
+		return nil, fmt.Errorf("network %q is not one of auto, user and bridge", o.Network)
+	case why == nil:
+		return networkBackends{vm.NAT: managed, vm.HostOnly: managed, vm.Bridged: managed}, nil
+	default:
+		user.why = why.Error()
+		if managed.available(vm.Bridged) == nil {
+			return networkBackends{vm.NAT: user, vm.HostOnly: user, vm.Bridged: managed}, nil
+		}
+	}
+	return networkBackends{vm.NAT: user, vm.HostOnly: user, vm.Bridged: user}, nil
+}
+
+// forType returns the backend of networks of type t. The error is a *vm.Error.
+func (b networkBackends) forType(t vm.NetworkType) (networkBackend, error) {
+	if b[t] == nil {
+		return nil, unavailable(t, "it is not one of bridged, hostonly and nat")
+	}
+	return b[t], b[t].available(t)
+}
+
+// hasBridge reports whether any network type uses a bridge.
+func (b networkBackends) hasBridge() bool {
+	return slices.ContainsFunc(slices.Collect(maps.Values(b)), func(n networkBackend) bool { return n.name() == bridgeBackend{}.name() })
+}
+
+func unavailable(t vm.NetworkType, why string) error {
+	return &vm.Error{
+		Code:    vm.CodeNetworkUnavailable,
+		Message: fmt.Sprintf("network type %q is not available: %s", t, why),
+	}
+}
+
+// openNetworks returns the manager of the bridges of the data folder o.Dir.
 func openNetworks(o Options, log *slog.Logger) (*network.Manager, error) {
 	networks, err := network.Open(network.Config{
 		Dir: filepath.Join(o.Dir, "net"), Name: o.Dir,
@@ -24,8 +80,8 @@ func openNetworks(o Options, log *slog.Logger) (*network.Manager, error) {
 }
 
 // CleanNetworks removes every network device, rule and process that drivers
-// with this o.Dir made on the host, also under machines that run. It may be
-// repeated; no driver with this o.Dir may be open.
+// with this o.Dir made on the host, even under running machines. It may be
+// repeated. No driver with this o.Dir may be open.
 func CleanNetworks(ctx context.Context, o Options) error {
 	networks, err := openNetworks(o, o.Log)
 	if err != nil {
@@ -37,25 +93,18 @@ func CleanNetworks(ctx context.Context, o Options) error {
 	return nil
 }
 
-// Network says whether machines can be attached to networks of type t.
+// Network reports whether machines can be attached to networks of type t.
 func (d *Driver) Network(t vm.NetworkType) error {
-	_, err := d.wires.of(t)
+	_, err := d.backends.forType(t)
 	return err
 }
 
-// Close removes the driver's bridges where no machine is plugged in. Machines
-// go on running.
-func (d *Driver) Close() error {
-	d.rest()
-	return d.networks.Close()
-}
-
-// announce logs which networks are offered and why others are not, and what of
-// the host's own may be in their way.
-func (d *Driver) announce() {
+// logNetworks logs which networks are available, why the others are not, and
+// which settings of the host's firewall may block them.
+func (d *Driver) logNetworks() {
 	var facts []any
 	for _, t := range []vm.NetworkType{vm.NAT, vm.HostOnly, vm.Bridged} {
-		w, err := d.wires.of(t)
+		backend, err := d.backends.forType(t)
 		fact := ""
 		var no *vm.Error
 		switch {
@@ -64,25 +113,50 @@ func (d *Driver) announce() {
 		case err != nil:
 			fact = "none: " + err.Error()
 		default:
-			fact = w.name()
+			fact = backend.name()
 		}
 		facts = append(facts, string(t), fact)
 	}
 	d.log.Info("networks", facts...)
-	warnings, err := d.firewalls()
+	warnings, err := d.firewallWarnings()
 	if err != nil {
-		d.log.Warn("the host's firewall was not looked at", "err", err)
+		d.log.Warn("cannot read the host's firewall", "err", err)
 	}
 	for _, w := range warnings {
-		d.log.Warn("the host's firewall may cut machines off", "what", w)
+		d.log.Warn("the host's firewall may block machines", "what", w)
 	}
 }
 
-// firewalls says what of the host's own may be in the way of machines on
-// bridges.
-func (d *Driver) firewalls() ([]string, error) {
-	if !d.wires.bridges() {
+// firewallWarnings lists settings of the host's firewall that may block
+// machines on bridges.
+func (d *Driver) firewallWarnings() ([]string, error) {
+	if !d.backends.hasBridge() {
 		return nil, nil
 	}
 	return d.networks.Warnings()
+}
+
+// repairNetworks repairs the networks every repairEvery until ctx ends. It logs
+// a failure once, not each time that it occurs.
+func (d *Driver) repairNetworks(ctx context.Context) {
+	tick := time.NewTicker(repairEvery)
+	defer tick.Stop()
+	last := ""
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		err := d.networks.Repair(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return
+		case err == nil:
+			last = ""
+		case err.Error() != last:
+			last = err.Error()
+			d.log.Error("cannot repair the networks", "err", err)
+		}
+	}
 }

@@ -37,7 +37,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 		return unreadable(m, pidFile, err)
 	}
 	if pid == 0 {
-		return d.powerWithout(m, a)
+		return d.powerWithoutProcess(m, a)
 	}
 	switch a {
 	case vm.ActionOff:
@@ -60,7 +60,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 }
 
 // powerWithout is what becomes of an action on a machine without a process.
-func (d *Driver) powerWithout(m vm.Machine, a vm.Action) error {
+func (d *Driver) powerWithoutProcess(m vm.Machine, a vm.Action) error {
 	if a == vm.ActionOff || a == vm.ActionShutdown {
 		return nil
 	}

@@ -15,9 +15,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kill sends SIGKILL to the process pid if alive still says that it is the
-// right one. The pidfd is taken first and sticks to its process, so the signal
-// cannot reach another that got the same number meanwhile.
+// kill sends SIGKILL to the process pid if alive still returns true. It opens
+// the pidfd first, so the signal cannot reach another process that got the same
+// number in between.
 func kill(pid int, alive func() bool) error {
 	fd, err := unix.PidfdOpen(pid, 0)
 	if errors.Is(err, unix.ESRCH) {
@@ -36,9 +36,9 @@ func kill(pid int, alive func() bool) error {
 	return nil
 }
 
-// haltStrays ends every QEMU that was started for the machine id and is found
-// in no pid file: one whose folder or pid file somebody removed.
-func haltStrays(ctx context.Context, id string) error {
+// haltOrphans kills every QEMU that was started for the machine id and that no
+// pid file leads to, because somebody removed the file or its folder.
+func haltOrphans(ctx context.Context, id string) error {
 	ctx, cancel := context.WithTimeout(ctx, deathTimeout)
 	defer cancel()
 	dirs, err := filepath.Glob("/proc/[0-9]*")
@@ -46,27 +46,27 @@ func haltStrays(ctx context.Context, id string) error {
 		return err
 	}
 	for _, dir := range dirs {
-		stray := func() bool { return isMachine(dir, id) }
-		if !stray() {
+		isOrphan := func() bool { return runsMachine(dir, id) }
+		if !isOrphan() {
 			continue
 		}
 		pid, err := strconv.Atoi(filepath.Base(dir))
 		if err != nil {
 			continue
 		}
-		if err := kill(pid, stray); err != nil {
-			return fmt.Errorf("ending the stray QEMU, process %d: %w", pid, err)
+		if err := kill(pid, isOrphan); err != nil {
+			return fmt.Errorf("ending the orphaned QEMU, process %d: %w", pid, err)
 		}
-		if err := wait(ctx, fmt.Sprintf("the end of the stray QEMU, process %d", pid), func() bool { return !stray() }); err != nil {
+		if err := wait(ctx, fmt.Sprintf("the end of the orphaned QEMU, process %d", pid), func() bool { return !isOrphan() }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// strays returns the ids of the machines whose QEMU works in a folder of dir,
-// be it one that was removed meanwhile.
-func strays(dir string) (ids []string) {
+// orphans returns the ids of the machines whose QEMU works in a folder of dir,
+// even if that folder was removed.
+func orphans(dir string) (ids []string) {
 	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = resolved
 	}
@@ -77,16 +77,16 @@ func strays(dir string) (ids []string) {
 			continue
 		}
 		cwd = strings.TrimSuffix(cwd, " (deleted)")
-		if id := filepath.Base(cwd); filepath.Dir(cwd) == dir && isMachine(proc, id) {
+		if id := filepath.Base(cwd); filepath.Dir(cwd) == dir && runsMachine(proc, id) {
 			ids = append(ids, id)
 		}
 	}
 	return ids
 }
 
-// isMachine says whether the process at dir in /proc has the command line of
-// the machine id. A dead one has none.
-func isMachine(dir, id string) bool {
+// runsMachine reports whether the process at dir in /proc has the command line
+// of the machine id. A process that has ended has none.
+func runsMachine(dir, id string) bool {
 	line, err := os.ReadFile(filepath.Join(dir, "cmdline"))
 	if err != nil {
 		return false
@@ -96,9 +96,9 @@ func isMachine(dir, id string) bool {
 	return name > 0 && string(args[name-1]) == "-name" && bytes.Contains(line, []byte("\x00-pidfile\x00"+pidFile+"\x00"))
 }
 
-// withoutAmbient calls f, which starts processes, so that they do not inherit
-// the capabilities that a daemon which is not root was given for its networks.
-// The thread, which alone has lost them, ends with the goroutine.
+// withoutAmbient calls f so that the processes which f starts do not inherit the
+// capabilities that a daemon without root has for its networks. Only the thread
+// that calls f loses them, and that thread ends with its goroutine.
 func withoutAmbient(f func() error) error {
 	done := make(chan error)
 	go func() {

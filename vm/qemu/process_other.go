@@ -10,8 +10,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// kill sends SIGKILL to the process pid if alive still says that it is the
-// right one.
+// kill sends SIGKILL to the process pid if alive still returns true.
 func kill(pid int, alive func() bool) error {
 	if !alive() {
 		return nil
@@ -22,12 +21,12 @@ func kill(pid int, alive func() bool) error {
 	return nil
 }
 
-// strays finds none, for the same reason as haltStrays.
-func strays(string) []string { return nil }
+// orphans finds none, for the same reason as haltOrphans.
+func orphans(string) []string { return nil }
 
-// haltStrays does nothing: only Linux shows the command lines of processes in
-// a file system.
-func haltStrays(context.Context, string) error { return nil }
+// haltOrphans does nothing: only Linux has the command lines of processes in a
+// file system.
+func haltOrphans(context.Context, string) error { return nil }
 
-// withoutAmbient calls f: elsewhere there is nothing of the kind to inherit.
+// withoutAmbient calls f: only Linux has ambient capabilities.
 func withoutAmbient(f func() error) error { return f() }

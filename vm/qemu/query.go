@@ -75,8 +75,8 @@ func (d *Driver) joinQuery(ctx context.Context, key queryKey) *stateQuery {
 	go func() {
 		defer close(q.done)
 		defer cancel()
-		defer s.shut(key, q)
-		q.state, q.err = d.runQuery(ctx, key, func() { s.shut(key, q) })
+		defer s.close(key, q)
+		q.state, q.err = d.runQuery(ctx, key, func() { s.close(key, q) })
 	}()
 	return q
 }
@@ -100,7 +100,7 @@ func (d *Driver) runQuery(ctx context.Context, key queryKey, greeted func()) (st
 }
 
 // shut lets q take no more readers.
-func (s *stateQueries) shut(key queryKey, q *stateQuery) {
+func (s *stateQueries) close(key queryKey, q *stateQuery) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.open[key] == q {

@@ -19,7 +19,7 @@ const readinessTimeout = 150 * time.Millisecond
 // isReady reports whether the guest of the process pid answers on QEMU's user
 // network, where there is no lease to look at. Once it did, it is not asked
 // again: each time costs its SSH server a connection.
-func (d *Driver) isReady(ctx context.Context, dir string, pid int, l link) bool {
+func (d *Driver) isReady(ctx context.Context, dir string, pid int, l attachment) bool {
 	if known, _ := d.ready.Load(dir); known == pid {
 		return true
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/sha256"
 	"os"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -13,10 +12,10 @@ import (
 )
 
 // Command returns the program and the arguments with which Start would run the
-// cloned machine now, to be run in m.Dir. It starts nothing, but plugs the
-// machine into its network as Start does.
+// cloned machine now in m.Dir. It starts nothing, but it attaches the machine to
+// its network as Start does.
 func (d *Driver) Command(ctx context.Context, m vm.Machine) ([]string, error) {
-	clone, err := readMachine(m.Dir)
+	clone, err := readConfig(m.Dir)
 	if err != nil {
 		return nil, unreadable(m, machineFile, err)
 	}
@@ -27,19 +26,19 @@ func (d *Driver) Command(ctx context.Context, m vm.Machine) ([]string, error) {
 	return append([]string{qemu.path}, arguments(s)...), nil
 }
 
-// prepare makes ready what the machine needs at its start.
-func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone machine) (binary, setup, error) {
+// prepare collects and creates what the machine needs to start.
+func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (binary, setup, error) {
 	qemu, err := d.binaries.find(ctx)
 	if err != nil {
 		return qemu, setup{}, err
 	}
 	s := setup{
-		Machine: m,
-		machine: clone,
-		accel:   probeAcceleration().name,
-		display: d.display(ctx, m, qemu),
-		sandbox: qemu.sandbox,
-		runWith: qemu.major > 9 || qemu.major == 9 && qemu.minor >= 1,
+		Machine:     m,
+		cloneConfig: clone,
+		accel:       probeAcceleration().name,
+		display:     d.display(ctx, m, qemu),
+		sandbox:     qemu.sandbox,
+		runWith:     qemu.major > 9 || qemu.major == 9 && qemu.minor >= 1,
 	}
 	if os.Geteuid() == 0 {
 		s.user = userOf(m.ID)
@@ -52,50 +51,23 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone machine) (bina
 		s.efi = f.code
 	}
 	if clone.NIC != "" {
-		if s.netdev, err = d.plug(ctx, m); err != nil {
+		if s.netdev, err = d.attach(ctx, m); err != nil {
 			return qemu, setup{}, err
 		}
 	}
 	return qemu, s, nil
 }
 
-// plug returns QEMU's option for the network and writes it down for Inspect.
-func (d *Driver) plug(ctx context.Context, m vm.Machine) (netdev string, err error) {
-	w, err := d.wires.of(m.Network)
-	if err != nil {
-		return "", err
-	}
-	l, err := w.plug(ctx, m, readLink(m.Dir))
-	if err != nil {
-		return "", err
-	}
-	if err := writeJSON(filepath.Join(m.Dir, linkFile), l); err != nil {
-		return "", diskFull(err)
-	}
-	return l.netdev(), nil
-}
-
-// readLink returns what the machine was last plugged into, nothing if that
-// cannot be read.
-func readLink(dir string) link {
-	var l link
-	if err := readJSON(filepath.Join(dir, linkFile), &l); err != nil {
-		return link{}
-	}
-	return l
-}
-
-// userOf is the user and group number that the machine's QEMU takes where the
-// daemon is root. Each machine has its own, so that one whose guest broke out
-// cannot touch another. The 16 million numbers from 0x70000000 lie beyond all
-// that systems give to people, services or containers
-// (https://systemd.io/UIDS-GIDS).
+// userOf returns the user and group number of the machine's QEMU if the daemon
+// is root. Each machine has its own, so that a guest that breaks out of one QEMU
+// cannot reach another. Systems give none of the 16 million numbers from
+// 0x70000000 to people, services or containers (https://systemd.io/UIDS-GIDS).
 func userOf(id string) int {
 	sum := sha256.Sum256([]byte(id))
 	return 0x70000000 + int(sum[0])<<16 + int(sum[1])<<8 + int(sum[2])
 }
 
-// display is the kind of window that shows the machine's screen.
+// display returns the kind of window that shows the machine's screen, or "none".
 func (d *Driver) display(ctx context.Context, m vm.Machine, qemu binary) string {
 	const none = "none"
 	if !m.LaunchGUI {
@@ -119,6 +91,6 @@ func (d *Driver) display(ctx context.Context, m vm.Machine, qemu binary) string 
 			return kind
 		}
 	}
-	d.log.Warn("the machine starts without a window: this QEMU can open none; on Debian install qemu-system-gui", "vm", m.ID, "wanted", kinds)
+	d.log.Warn("the machine starts without a window: this QEMU was built without one; on Debian install qemu-system-gui", "vm", m.ID, "wanted", kinds)
 	return none
 }

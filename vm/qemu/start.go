@@ -26,7 +26,7 @@ const (
 	startTries = 3
 
 	// complaint bounds how much of what QEMU says goes into an error.
-	complaint = 1 << 10
+	maxStderr = 1 << 10
 )
 
 // launcher is the script that starts QEMU as nobody's child, so that it is not
@@ -49,7 +49,7 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 		return context.Cause(ctx)
 	}
 	defer d.markStarting(m.Dir)()
-	clone, err := readMachine(m.Dir)
+	clone, err := readConfig(m.Dir)
 	if err != nil {
 		return unreadable(m, machineFile, err)
 	}
@@ -125,7 +125,7 @@ func (d *Driver) answers(ctx context.Context, dir string) bool {
 
 // launch starts QEMU once. A *commandError says that it ended, and what it
 // said.
-func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error {
+func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) error {
 	qemu, s, err := d.prepare(ctx, m, clone)
 	if err != nil {
 		return err
@@ -144,7 +144,7 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone machine) error 
 		err = d.awaitStart(ctx, m, ended)
 	}
 	if err != nil {
-		return errors.Join(diskFull(err), abandon(m, ended))
+		return errors.Join(diskFull(err), endFailedStart(m, ended))
 	}
 	return nil
 }
@@ -222,14 +222,14 @@ func hasEnded(ended *os.File) (bool, error) {
 
 // abandon ends a QEMU that did not come up, be it so early that it does not
 // hold its lock yet.
-func abandon(m vm.Machine, ended *os.File) error {
+func endFailedStart(m vm.Machine, ended *os.File) error {
 	ctx, cancel := context.WithTimeout(context.Background(), deathTimeout)
 	defer cancel()
 	for {
 		if over, err := hasEnded(ended); over || err != nil {
 			return err
 		}
-		if err := errors.Join(halt(ctx, m.Dir), haltStrays(ctx, m.ID)); err != nil {
+		if err := errors.Join(halt(ctx, m.Dir), haltOrphans(ctx, m.ID)); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
@@ -239,14 +239,14 @@ func abandon(m vm.Machine, ended *os.File) error {
 }
 
 // lastWords is the end of what QEMU wrote to its standard error.
-func lastWords(dir string) string {
+func stderrTail(dir string) string {
 	f, err := os.Open(filepath.Join(dir, qemuLog))
 	if err != nil {
 		return err.Error()
 	}
 	defer f.Close()
-	_, _ = f.Seek(-complaint, io.SeekEnd) // of a shorter text, the whole
-	text, err := io.ReadAll(io.LimitReader(f, complaint))
+	_, _ = f.Seek(-maxStderr, io.SeekEnd) // of a shorter text, the whole
+	text, err := io.ReadAll(io.LimitReader(f, maxStderr))
 	if err != nil {
 		return err.Error()
 	}
@@ -261,7 +261,7 @@ func startEnded(e ending) error {
 	case !e.died:
 		return nil
 	case e.explained:
-		return &commandError{what: "starting QEMU", stderr: e.words, err: errors.New("it ended")}
+		return &commandError{what: "starting QEMU", stderr: e.stderr, err: errors.New("it ended")}
 	}
 	return &vm.Error{Code: vm.CodeHypervisor, Message: "the machine did not start: " + e.String(), Err: vm.ErrDied}
 }
