@@ -70,7 +70,7 @@ func (c *Cache) Close() error {
 
 // Ensure returns the image that src names, and gets it first if it is not
 // there. However many ask for one checksum at once, there is one download. Each caller is
-// told the progress, by calls of report (which may be nil) from its own
+// informed of the progress by calls of report (which may be nil) from its own
 // goroutine, at most four a second beside one for each new stage; an image that is already there
 // reports none.
 //
@@ -78,7 +78,7 @@ func (c *Cache) Close() error {
 // the others; when the last one has left, the work stops and the download is
 // kept for the next. A failure ends all who waited for it and nothing else:
 // the next Ensure tries again. Callers that name different URLs for one
-// checksum share too, and another's URL is tried where one fails.
+// checksum share too; if one URL fails, another caller's is tried.
 func (c *Cache) Ensure(ctx context.Context, src Source, report func(Progress)) (Gold, error) {
 	if err := src.check(); err != nil {
 		return Gold{}, err

@@ -171,7 +171,7 @@ func TestEveryFormatBecomesGold(t *testing.T) {
 			record, err := os.ReadFile(filepath.Join(g.Dir, "image.json"))
 			must(t, err)
 			if strings.Contains(string(record), "hush") {
-				t.Errorf("image.json tells the URL's query: %s", record)
+				t.Errorf("image.json shows the URL's query: %s", record)
 			}
 		})
 	}
@@ -276,7 +276,7 @@ func TestBadImagesLeaveNothing(t *testing.T) {
 				t.Errorf("got %v, want %v that says %q", err, tt.want, tt.text)
 			}
 			if strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), dir) {
-				t.Errorf("error tells a secret or a path: %v", err)
+				t.Errorf("error shows a secret or a path: %v", err)
 			}
 			wantEmpty(t, dir)
 		})

@@ -8,7 +8,7 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
-// What could make room is told where it matters, without what machines need.
+// Disk shows what could be evicted if space is short, without what machines need.
 func TestDisk(t *testing.T) {
 	dir := filepath.Join(vmtest.TempDir(t), "images")
 	open := func(reserve int64) *image.Cache {

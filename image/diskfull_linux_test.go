@@ -65,7 +65,7 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// ENOSPC can be told from the error.
+// The error shows ENOSPC.
 func TestDiskFullIsENOSPC(t *testing.T) {
 	if !e2e.IsolateTest(t) {
 		return

@@ -13,7 +13,7 @@ import (
 	"github.com/dustin/go-humanize"
 )
 
-// Why a download's context was cancelled, or must begin anew.
+// Reasons why a download's context was cancelled, or why it must start over.
 var (
 	errStalled   = errors.New("the server sends nothing")
 	errStartOver = errors.New("the server does not continue what it began")
@@ -71,7 +71,7 @@ func (d *download) fill() error {
 			tries = 1
 		}
 		if d.part.size > 0 && d.proven() {
-			return nil // all that was wrong was the length that the server told
+			return nil // only the length that the server announced was wrong
 		}
 		wait := max(retry.after, d.backoff(tries))
 		switch {

@@ -77,7 +77,7 @@ func diskError(err error) error {
 	return fail(ErrDiskFull, err, "the disk that holds the images is full: free space on it, or remove machines and images")
 }
 
-// over says what of the image is over one of the Limits.
+// over is the error for an image that exceeds one of the [Limits].
 func over(limit error, format string, args ...any) error {
 	return fail(limit, nil, "the image's "+format+"; the daemon's operator can raise that", args...)
 }

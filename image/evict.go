@@ -41,7 +41,7 @@ func (c *Cache) trim(keep Sum) {
 }
 
 // evict removes what may go first, and reports whether there was something: a
-// download that nobody goes on with, else an image that no machine needs.
+// download that nobody resumes, otherwise an image that no machine needs.
 // Nothing goes unless want bytes can be had in that way: a server that lies
 // about its image's size must not empty the cache.
 func (c *Cache) evict(want int64) (bool, error) {

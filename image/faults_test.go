@@ -104,7 +104,7 @@ func TestFaults(t *testing.T) {
 				wantFiles(t, g, files)
 			} else {
 				if strings.Contains(err.Error(), "hush") || strings.Contains(err.Error(), dir) {
-					t.Errorf("error tells a secret or a path: %v", err)
+					t.Errorf("error shows a secret or a path: %v", err)
 				}
 				wantEmpty(t, dir)
 			}

@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// maxRestarts is how often one fetch begins anew because a server does not
+// maxRestarts is how often one fetch starts over because a server does not
 // continue what it began.
 const maxRestarts = 3
 

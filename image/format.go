@@ -28,7 +28,7 @@ const (
 // much they want: xz -9 and zstd -21 are the largest within it.
 const windowBytes = 64 << 20
 
-// sniff tells a format by an archive's first bytes; 512 are enough. What the
+// sniff returns the format of an archive by its first bytes; 512 are enough. What the
 // URL is called does not matter.
 func sniff(head []byte) form {
 	switch {
@@ -49,7 +49,7 @@ func sniff(head []byte) form {
 	}
 }
 
-// hasTarChecksum tells the header of an archive from before POSIX, which has
+// hasTarChecksum recognizes the header of an archive from before POSIX, which has
 // no magic: bytes 148 to 155 hold, in octal, the sum of all bytes of the block
 // with these eight taken for blanks.
 func hasTarChecksum(block []byte) bool {

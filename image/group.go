@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// reportEvery bounds how often a waiter is told the progress.
+// reportEvery is the longest interval between two progress reports to a waiter.
 const reportEvery = 250 * time.Millisecond
 
 // errNoWaiters ends a fetch that nobody waits for any more.
@@ -94,18 +94,18 @@ func (c *Cache) wait(ctx context.Context, f *fetchGroup, url string, report func
 	}
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
-	var told Progress
+	var reported Progress
 	for {
 		now, changed := f.meter.get()
-		if now != told {
+		if now != reported {
 			report(now)
-			told = now
+			reported = now
 		}
 		select {
 		case <-ctx.Done():
 			return Gold{}, context.Cause(ctx)
 		case <-f.done:
-			if now, _ := f.meter.get(); f.err == nil && now.Stage != told.Stage {
+			if now, _ := f.meter.get(); f.err == nil && now.Stage != reported.Stage {
 				report(now)
 			}
 			if err := f.errs[url]; f.err != nil && err != nil {

@@ -111,7 +111,7 @@ func startHelper(t testing.TB, what string, args ...string) (*exec.Cmd, string) 
 	return cmd, strings.TrimSpace(line)
 }
 
-// hasKind reports whether an error says what an image failed of.
+// hasKind reports whether an error has one of the kinds that clients can match.
 func hasKind(err error) bool {
 	for _, kind := range []error{
 		image.ErrDownload, image.ErrChecksum, image.ErrUnsafe, image.ErrInvalid, image.ErrDiskFull, image.ErrArchiveTooLarge,

@@ -2,12 +2,12 @@ package image
 
 import "sync"
 
-// holds is who needs which image. It is kept in memory only: whoever holds
-// images knows from its own files which ones, and says so again after a start.
+// holds records who needs which image. It is kept in memory only: a holder of
+// images knows from its own files which ones it needs, and says so after a start.
 type holds struct {
 	mu      sync.Mutex // guards what follows
 	images  map[string]Sum
-	unknown map[string]error // of holders that need an image of which nobody knows which
+	unknown map[string]error // of holders that need an image, but nobody knows which one
 }
 
 func newHolds() *holds {

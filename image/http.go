@@ -18,7 +18,7 @@ import (
 const maxRedirects = 10
 
 // maxRetryAfter is the longest that a Retry-After is taken to say, so that
-// none overflows. Limits.Idle says how long one is obeyed.
+// none overflows. [Limits].Idle limits how long one is obeyed.
 const maxRetryAfter = 24 * time.Hour
 
 // deniedError is what [Options].DialControl said of an address, or CheckURL of a
@@ -161,7 +161,7 @@ func (o origin) fits(n origin) bool {
 }
 
 // contentRange reads a Content-Range header: the first byte's offset and the
-// size of the whole, each -1 where it is not told.
+// size of the whole file, each -1 if it is missing.
 func contentRange(h string) (first, total int64, ok bool) {
 	span, size, ok := strings.Cut(strings.TrimPrefix(h, "bytes "), "/")
 	if !ok || !strings.HasPrefix(h, "bytes ") {
@@ -225,7 +225,7 @@ func isCertificateError(err error) bool {
 }
 
 // reason returns the part of a request's error that a client may read: not the
-// URL, which may hold a secret and is told beside it.
+// URL, which may hold a secret and is shown beside it.
 func reason(err error) string {
 	var u *url.Error
 	if errors.As(err, &u) {

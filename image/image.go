@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// Source says where an image is and how its bytes are proven.
+// Source is the location of an image and the checksum that its bytes must have.
 type Source struct {
 	URL string // absolute, http or https, without user info
 	Sum Sum    // as ParseSum returned it
@@ -23,7 +23,7 @@ const (
 	Unpacking   Stage = "unpacking"
 )
 
-// Progress says how far an image is. While Downloading, Bytes counts the
+// Progress is how far a fetch has got. While Downloading, Bytes counts the
 // archive's bytes on disk; while Unpacking, those that the unpacker has read.
 type Progress struct {
 	Stage Stage
@@ -37,11 +37,11 @@ type Gold struct {
 	VMX string // absolute path of its .vmx file
 }
 
-// Options are what a Cache may be told. The zero Options are usable.
+// Options configure a [Cache]. The zero Options are usable.
 type Options struct {
 	// Check looks at an unpacked image before it becomes gold: root is its
 	// folder, vmx its .vmx file's slash-separated path in it. An error makes
-	// Ensure fail with ErrInvalid, or with ErrUnsafe where the error has a
+	// Ensure fail with ErrInvalid, or with ErrUnsafe if the error has a
 	// method Unsafe() bool that returns true; its text is for the client.
 	Check func(root *os.Root, vmx string) error
 
@@ -63,11 +63,11 @@ type Options struct {
 
 	// DialControl is asked before each connection, with the address that is
 	// really dialled, as net.Dialer.Control is; an error forbids the
-	// connection and is told to the client. Behind a proxy that is the
+	// connection; its error reaches the caller. Behind a proxy that is the
 	// proxy's address.
 	DialControl func(network, address string, c syscall.RawConn) error
 
-	// Downloaded is told of each download that ended: how many bytes it
+	// Downloaded is called after each download with how many bytes it
 	// brought, and whether the archive was then whole and right. It returns
 	// at once, and may be called by many goroutines at once. Nil is not called.
 	Downloaded func(bytes int64, err error)

@@ -14,7 +14,7 @@ import (
 // Entry is a gold image as a list shows it.
 type Entry struct {
 	Sum          Sum
-	URL          string    // where it came from, without user info and query
+	URL          string    // its source, without user info and query
 	ArchiveBytes int64     // what was downloaded
 	Bytes        int64     // of its files, holes included
 	DiskBytes    int64     // what they take on disk, with what was made of them

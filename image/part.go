@@ -93,8 +93,8 @@ func (p *part) Write(b []byte) (int, error) {
 	return n, nil
 }
 
-// end tells the followers that no byte follows: with nil because the archive
-// is complete and its checksum right, else why.
+// end signals the followers that no byte follows: with nil because the archive
+// is complete and its checksum matches, otherwise with the reason.
 func (p *part) end(err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -20,7 +20,7 @@ import (
 // of downloading.
 const saveEvery = 10 * time.Second
 
-// origin says which bytes a server was sending, so that a resumed download
+// origin identifies the bytes that a server was sending, so that a resumed download
 // gets more of the same.
 type origin struct {
 	Source       string `json:"source"`                  // SHA-256 of the URL, which may hold a secret

@@ -15,7 +15,7 @@ import (
 	"osx-builder/image"
 )
 
-// Many creations of one image share one download, and each is told its
+// Many creations of one image share one download, and each sees its
 // progress.
 func TestOneDownloadHoweverManyAsk(t *testing.T) {
 	b := gzipOf(t, tarOf(t, someFiles()...))
@@ -116,7 +116,7 @@ func TestWaitersLeave(t *testing.T) {
 	}
 }
 
-// Two callers name two places of one image: where one fails the other's is
+// Two callers name two locations of one image: if one fails, the other's is
 // tried, for both.
 func TestAnotherCallersURLIsTried(t *testing.T) {
 	b := gzipOf(t, tarOf(t, someFiles()...))

@@ -217,7 +217,7 @@ func answers(t *testing.T, half int, other []byte) map[string]story {
 				return
 			}
 			if got := r.Header.Get("Referer"); got != "" {
-				t.Errorf("Referer %q tells the first URL", got)
+				t.Errorf("Referer %q shows the first URL", got)
 			}
 			plain(w, r, b)
 		}},

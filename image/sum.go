@@ -44,7 +44,7 @@ func ParseSum(typ, digits string) (Sum, error) {
 }
 
 // FindSum reads a checksum as people name an image: "<type>-<hex>", or the hex
-// digits alone, whose number tells the type.
+// digits alone; their number determines the type.
 func FindSum(name string) (Sum, error) {
 	if typ, digits, ok := strings.Cut(name, "-"); ok {
 		return ParseSum(typ, digits)

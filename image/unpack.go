@@ -88,7 +88,7 @@ func (u *unpacker) compressedTar(form form, in *bufio.Reader) error {
 }
 
 // mustBeTar looks at what was compressed. The tar reader would say of anything
-// else that it is damaged, which does not help whoever packed it.
+// otherwise that it is damaged, which would not help the person who packed it.
 func (u *unpacker) mustBeTar(in *bufio.Reader) error {
 	head, err := in.Peek(tarBlock)
 	if err != nil && err != io.EOF {
@@ -139,7 +139,7 @@ func (u *unpacker) mkdir(name string) error {
 	return nil
 }
 
-// isResourceFork tells what macOS adds to archives beside the files.
+// isResourceFork reports whether macOS added the entry to the archive beside a file.
 func isResourceFork(name string) bool {
 	return strings.HasPrefix(path.Base(name), "._") || name == "__MACOSX" || strings.HasPrefix(name, "__MACOSX/")
 }

@@ -51,7 +51,7 @@ func (u *unpacker) file(name string, body io.Reader) (err error) {
 }
 
 // fill reads until b is full or r ends. Unlike io.ReadFull it passes r's error
-// on as it is, so that a file that is cut off is told from one that is short.
+// on as it is, so that a file that is cut off differs from one that is short.
 func fill(b []byte, r io.Reader) (n int, err error) {
 	for n < len(b) && err == nil {
 		var k int

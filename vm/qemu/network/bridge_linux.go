@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mtu is that of our bridges. Where the way out is narrower, the host tells the
-// guest so by ICMP.
+// mtu is the MTU of managed bridges. If the path out is narrower, the host informs
+// the guest by ICMP.
 const mtu = 1500
 
 // devices are the bridges and taps of one Manager.

@@ -22,7 +22,7 @@ import (
 const (
 	serverDeadline = 10 * time.Second // dnsmasq is ready within some 20 ms
 	leaseTime      = time.Hour        // guests renew after half of it; the address stays the same
-	logLimit       = 1 << 20          // bytes of dnsmasq.log at which it is begun anew
+	logLimit       = 1 << 20          // bytes of dnsmasq.log at which it is truncated
 )
 
 // dhcpServers are the dnsmasq processes of one Manager, one for each managed
@@ -89,7 +89,7 @@ func (s *dhcpServers) ensure(ctx context.Context, st *state, k Kind, index int) 
 }
 
 // config returns the settings for k. The bridge's index is among them, as
-// sockets stay bound to the index: a bridge made anew needs a new dnsmasq.
+// sockets stay bound to the index: a bridge that was created again needs a new dnsmasq.
 func (s *dhcpServers) config(st *state, k Kind, index int) []byte {
 	dir := filepath.Dir(s.configPath(k))
 	gw := st.Gateways[k]
@@ -208,7 +208,7 @@ func (s *dhcpServers) stop(ctx context.Context, k Kind) error {
 	return stopProcesses(ctx, s.configArg(k))
 }
 
-// trimLog begins the log of k anew when it is long. dnsmasq appends to it.
+// trimLog truncates the log of k if it is long. dnsmasq appends to it.
 func (s *dhcpServers) trimLog(k Kind) error {
 	path := filepath.Join(s.dir, string(k), "dnsmasq.log")
 	info, err := os.Stat(path)

@@ -55,7 +55,7 @@ func plug(t *testing.T, tap, id string, mac net.HardwareAddr) *box {
 	return b
 }
 
-// openTap opens the tap called name, which it makes where there is none.
+// openTap opens the tap called name, and creates it if there is none.
 func openTap(name string) (*os.File, error) {
 	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
 	if err != nil {

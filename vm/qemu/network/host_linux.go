@@ -14,7 +14,7 @@ import (
 )
 
 // assign gives network k its gateway and each of its guests an address where
-// they have none yet. A bridge that is there says what its gateway is.
+// they have none yet. If the bridge exists, its address is the gateway.
 func (m *Manager) assign(st *state, k Kind) error {
 	if k == Bridged {
 		return nil
@@ -42,7 +42,7 @@ func (m *Manager) assign(st *state, k Kind) error {
 }
 
 // gateway returns the host's address in network k: what its bridge has, else
-// what it had, else what the configuration asks for, else one that is free.
+// otherwise the address that it had, otherwise the configured one, otherwise a free one.
 func (m *Manager) gateway(st *state, k Kind) (netip.Prefix, error) {
 	asked := k == NAT && m.subnet.IsValid()
 	had, err := m.devices.bridgeAddress(k)

@@ -53,7 +53,7 @@ func (s *dhcpServers) leases(k Kind, now time.Time) ([]lease, error) {
 
 // leaseOf returns the address that mac holds in k now, or the zero Addr.
 //
-// dnsmasq empties its file and writes it anew at each change. Of a file that
+// dnsmasq truncates and rewrites its file at each change. If a file
 // changed this moment the lack of a line therefore says nothing, and it is read
 // again; five times cover a change each of as many guests that boot at once.
 func (s *dhcpServers) leaseOf(k Kind, mac string) (netip.Addr, error) {

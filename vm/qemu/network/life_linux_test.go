@@ -117,7 +117,7 @@ func TestDetachGivesAllBack(t *testing.T) {
 		}
 	}
 	if got := servers(t, l); !slices.Equal(got, server) {
-		t.Errorf("dnsmasq was started anew: process %s, was %s", got, server)
+		t.Errorf("dnsmasq was started again: process %s, was %s", got, server)
 	}
 	if a := l.address(t, 2); a.IsValid() {
 		t.Errorf("address after Detach is %s, want none", a)
@@ -274,7 +274,7 @@ func repair(t *testing.T) {
 			if !one.reaches(gatewayOf(t, bridge)) {
 				t.Error("guest does not reach the host")
 			}
-			// A bridge made anew comes last in the list of devices.
+			// A bridge that was created again comes last in the list of devices.
 			sorted := func(s string) string {
 				f := strings.Fields(s)
 				slices.Sort(f)

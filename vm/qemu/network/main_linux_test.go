@@ -198,7 +198,7 @@ func (s space) try(name string, args ...string) (string, error) {
 	return string(out), err
 }
 
-// listen accepts TCP connections in the namespace and tells each who it is.
+// listen accepts TCP connections in the namespace and sends each client its own address.
 func (s space) listen(t *testing.T, address string) {
 	t.Helper()
 	var l net.Listener

@@ -207,7 +207,7 @@ func (m *Manager) Address(mac net.HardwareAddr) (netip.Addr, error) {
 	return m.devices.neighbour(mac)
 }
 
-// Taken says whether the address a is fixed for another card than mac.
+// Taken reports whether the address a belongs to another card than mac.
 func (m *Manager) Taken(a netip.Addr, mac net.HardwareAddr) (bool, error) {
 	st, err := m.load()
 	if err != nil {

@@ -26,10 +26,10 @@ const (
 	Bridged  Kind = "bridged"  // a bridge of the host's; addresses come from its LAN
 )
 
-// Config says which networks a Manager keeps.
+// Config configures a [Manager].
 type Config struct {
 	Dir     string // absolute; the Manager owns all that is in it
-	Name    string // tells this daemon from others on the host: its data folder
+	Name    string // distinguishes this daemon from others on the host: its data folder
 	Subnet  string // the nat network's, such as 10.20.30.0/24; empty: a free /24 is chosen
 	Isolate bool   // guests do not reach each other
 	Bridge  string // the host's bridge for Bridged; empty: there is none

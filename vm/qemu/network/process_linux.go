@@ -13,7 +13,7 @@ import (
 )
 
 // process is a process of this host. The descriptor stands for that one
-// process, whoever gets its number later.
+// process, even if another one gets its number later.
 type process struct{ fd int }
 
 // findProcesses returns the processes that were started with the argument arg.

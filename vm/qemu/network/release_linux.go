@@ -37,7 +37,7 @@ func (s *dhcpServers) endLeases(ctx context.Context, st *state, k Kind, gone []g
 		if err == nil || ctx.Err() != nil {
 			return err
 		}
-		s.log.Warn("dnsmasq does not take leases back; starting it anew", "bridge", s.bridgeName(k), "err", err)
+		s.log.Warn("dnsmasq does not release leases; restarting it", "bridge", s.bridgeName(k), "err", err)
 	}
 	return s.restartWithoutLeases(ctx, st, k, gone)
 }
@@ -54,7 +54,7 @@ func (s *dhcpServers) releaseAll(ctx context.Context, k Kind, server netip.Addr,
 
 // restartWithoutLeases takes the leases of gone out of the file of a dnsmasq that does not
 // run or does not listen, as after its bridge was deleted. It runs again
-// afterwards where there is a bridge for it.
+// afterwards if there is a bridge for it.
 func (s *dhcpServers) restartWithoutLeases(ctx context.Context, st *state, k Kind, gone []guest) error {
 	if err := s.stop(ctx, k); err != nil {
 		return err
@@ -69,7 +69,7 @@ func (s *dhcpServers) restartWithoutLeases(ctx context.Context, st *state, k Kin
 	return s.ensure(ctx, st, k, link.Attrs().Index)
 }
 
-// release tells the dnsmasq of k in g's name that g gives its lease back, and
+// release sends the dnsmasq of k a DHCPRELEASE in the name of g, and
 // waits until the lease is gone. dnsmasq answers such a message by no word and
 // may lose it, so it is sent again until its file shows that it was heard.
 func (s *dhcpServers) release(ctx context.Context, k Kind, server netip.Addr, g guest) error {
@@ -112,12 +112,12 @@ func (s *dhcpServers) leaseInFile(k Kind, mac string) (netip.Addr, error) {
 	if i >= 0 {
 		return ls[i].address, nil
 	}
-	return s.leaseOf(k, mac) // reads again where the file is being written
+	return s.leaseOf(k, mac) // reads again if the file is being written
 }
 
 // sendRelease sends a DHCPRELEASE (RFC 2131, 4.4.6) to server. The socket is
 // bound to the bridge, so that the packet counts as one of the bridge's for a
-// dnsmasq that heeds where it came in: what a host sends to itself takes lo.
+// dnsmasq that checks the device: what a host sends to itself takes lo.
 func sendRelease(ctx context.Context, bridge string, server, address netip.Addr, g guest) error {
 	mac, err := g.hardwareAddr()
 	if err != nil {

@@ -119,7 +119,7 @@ func (fw *firewall) masqueradeChain(st *state) chain {
 
 // recordForwarding writes into st whether the host's forwarding is to be turned
 // off when the last of us goes: it is off now, or one of us turned it on. A
-// host on which someone else turned it off meanwhile is one where it is off.
+// host on which someone else turned it off meanwhile counts as one with forwarding off.
 func (fw *firewall) recordForwarding(st *state) error {
 	on, err := forwarding()
 	if err != nil {

@@ -90,7 +90,7 @@ func TestGatewayIsForItsOwnGuests(t *testing.T) {
 	}
 	// A guest asks who has an address before it takes it, from no address yet.
 	if out, _ := own.try("busybox", "arping", "-D", "-c", "1", "-w", "60", "-I", "eth0", firstOf(a).String()); !strings.Contains(out, "eply from") {
-		t.Errorf("a guest that asks whether the gateway's address is free is told: %s", out)
+		t.Errorf("a guest that asks whether the gateway's address is free gets: %s", out)
 	}
 }
 
@@ -103,7 +103,7 @@ func TestNamesAreResolved(t *testing.T) {
 	b, a := l.boot(t, network.NAT, 1)
 	out, err := b.try("busybox", "nslookup", "-type=a", "web.example", firstOf(a).String())
 	if err != nil || !strings.Contains(out, "Address: "+internetIP) {
-		t.Errorf("the guest was told %v: %s", err, out)
+		t.Errorf("the guest got %v: %s", err, out)
 	}
 }
 

@@ -41,7 +41,7 @@ func (s space) serveDNS(t *testing.T, name, address string) {
 	}
 }
 
-// serveLAN gives the one address to whoever asks on the bridge.
+// serveLAN gives the one address to every client on the bridge.
 func serveLAN(t *testing.T, bridge, address string) {
 	t.Helper()
 	leases := t.TempDir() + "/leases"

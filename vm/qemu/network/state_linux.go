@@ -33,7 +33,7 @@ type guest struct {
 	MAC     string     `json:"mac"` // six lower-case hex pairs with colons
 	Kind    Kind       `json:"kind"`
 	Tap     string     `json:"tap"`
-	Address netip.Addr `json:"address,omitzero"` // zero where the LAN gives it
+	Address netip.Addr `json:"address,omitzero"` // zero if the LAN assigns it
 }
 
 func (g guest) hardwareAddr() (net.HardwareAddr, error) { return net.ParseMAC(g.MAC) }
