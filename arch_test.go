@@ -21,10 +21,13 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// arrows is the house: which package may import which of the others. What is
-// not here is not allowed; tests may import what they like.
-var arrows = map[string][]string{
-	"":                     {"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/hypervisor", "vm/qemu", "vm/vix", "vm/vmx"},
+// allowedImports lists which packages of the module each package may import. Tests
+// may import all of them.
+var allowedImports = map[string][]string{
+	"": {
+		"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/hypervisor", "vm/qemu", "vm/vix",
+		"vm/vmx",
+	},
 	"api":                  {"api/page", "vm"},
 	"api/client":           nil,
 	"api/page":             nil,
@@ -52,11 +55,12 @@ type goPackage struct {
 	Imports, GoFiles, CgoFiles []string
 }
 
-// packages lists the module's packages as the go command sees them with these
-// build tags.
+// packages returns the module's packages by name, as the go command lists them with
+// these build tags.
 func packages(t *testing.T, tags string) map[string]goPackage {
 	t.Helper()
-	out, err := exec.Command("go", "list", "-tags", tags, "-json=ImportPath,Doc,Dir,Imports,GoFiles,CgoFiles", "./...").Output()
+	const fields = "-json=ImportPath,Doc,Dir,Imports,GoFiles,CgoFiles"
+	out, err := exec.Command("go", "list", "-tags", tags, fields, "./...").Output()
 	if err != nil {
 		t.Fatalf("go list: %v", err)
 	}
@@ -72,22 +76,23 @@ func packages(t *testing.T, tags string) map[string]goPackage {
 	}
 }
 
-func TestArrows(t *testing.T) {
+func TestImports(t *testing.T) {
 	for _, tags := range []string{"", "vix"} {
-		t.Run("tags "+tags, func(t *testing.T) { followArrows(t, packages(t, tags)) })
+		t.Run("tags "+tags, func(t *testing.T) { checkImports(t, packages(t, tags)) })
 	}
 }
 
-func followArrows(t *testing.T, all map[string]goPackage) {
+// checkImports checks that each package has a comment and imports only what it may.
+func checkImports(t *testing.T, all map[string]goPackage) {
 	t.Helper()
 	for name, p := range all {
-		allowed, known := arrows[name]
+		allowed, known := allowedImports[name]
 		if !known {
-			t.Errorf("package %q is not in the house; is it to be?", name)
+			t.Errorf("package %q is not in allowedImports", name)
 		}
 		for _, path := range p.Imports {
 			if to, ok := strings.CutPrefix(path, "osx-builder/"); ok && !slices.Contains(allowed, to) {
-				t.Errorf("%q imports %q, which it must not know", name, to)
+				t.Errorf("%q imports %q, which allowedImports does not allow", name, to)
 			}
 		}
 		if name == "vm" && slices.Contains(p.Imports, "net/http") {
@@ -99,8 +104,8 @@ func followArrows(t *testing.T, all map[string]goPackage) {
 	}
 }
 
-// methodLimits is how many methods a type may have at most. More of them belong
-// to parts with their own state and lock.
+// methodLimits are the highest numbers of methods of these types. A type that needs
+// more has parts with their own state and lock.
 var methodLimits = map[string]int{"vm.Manager": 30}
 
 func TestMethodLimits(t *testing.T) {
@@ -125,12 +130,11 @@ func TestMethodLimits(t *testing.T) {
 	}
 }
 
-// The API calls the Manager's verbs. It reaches through the Manager to nothing,
-// because no field can be seen from outside.
-func TestManagerHasNoVisibleFields(t *testing.T) {
+// The API uses only the methods of the Manager, because no field is exported.
+func TestManagerHasNoExportedFields(t *testing.T) {
 	for f := range reflect.TypeFor[vm.Manager]().Fields() {
 		if f.Anonymous || f.IsExported() {
-			t.Errorf("vm.Manager has the field %s, want named unexported fields only", f.Name)
+			t.Errorf("vm.Manager has the field %s, want only unexported fields with a name", f.Name)
 		}
 	}
 }
@@ -143,14 +147,14 @@ func TestExportedNamesHaveComments(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			for _, bare := range uncommented(f) {
-				t.Errorf("%s/%s: %s has no comment", name, file, bare)
+			for _, undocumented := range uncommented(f) {
+				t.Errorf("%s/%s: %s has no comment", name, file, undocumented)
 			}
 		}
 	}
 }
 
-// Every code that a client may see has a status and is in vm.Codes.
+// Every error code is in [vm.Codes] and has an HTTP status.
 func TestCodes(t *testing.T) {
 	statuses := api.Statuses()
 	for _, code := range vm.Codes() {

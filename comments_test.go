@@ -2,7 +2,7 @@ package main_test
 
 import "go/ast"
 
-// uncommented names the exported declarations of a file without a comment.
+// uncommented returns the names of a file's exported declarations without a comment.
 func uncommented(f *ast.File) (names []string) {
 	for _, d := range f.Decls {
 		switch d := d.(type) {
@@ -21,6 +21,8 @@ func uncommented(f *ast.File) (names []string) {
 	return names
 }
 
+// exportedReceiver reports whether a function is no method, or needs a comment as a
+// method of an exported type. Error, Unwrap and String need none.
 func exportedReceiver(d *ast.FuncDecl) bool {
 	if d.Recv == nil {
 		return true
@@ -33,6 +35,8 @@ func exportedReceiver(d *ast.FuncDecl) bool {
 	return ok && name.IsExported() && d.Name.Name != "Error" && d.Name.Name != "Unwrap" && d.Name.Name != "String"
 }
 
+// uncommentedSpec returns the name of an exported type, variable or constant without
+// a comment, or "".
 func uncommentedSpec(d *ast.GenDecl, s ast.Spec) string {
 	switch s := s.(type) {
 	case *ast.TypeSpec:

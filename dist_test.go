@@ -10,15 +10,15 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// What make dist hands out has the same bytes each time; the archive runs
-// where there is nothing else; the Debian package installs, runs a machine
-// under its unit's command, and is removed without a trace.
+// Two builds of make dist have the same bytes. The archive's program runs without any
+// other file. The Debian package can be installed, its unit's command runs a machine,
+// and nothing is left after the package is removed.
 func TestDist(t *testing.T) {
 	harness.Need(t, filepath.Join("build", harness.TinyVM))
 	nfpm, err := filepath.Abs(harness.Need(t, filepath.Join("build", "nfpm")))
 	harness.Must(t, err)
 	if os.Geteuid() != 0 {
-		t.Skip("only root can install a package in namespaces of its own")
+		harness.Without(t, "this test installs a package in its own namespaces and needs root")
 	}
 	cmd := exec.Command(".ci/dist-check", t.TempDir(), "v0.1.0-test", "linux/"+runtime.GOARCH)
 	cmd.Env = append(os.Environ(), "NFPM="+nfpm)

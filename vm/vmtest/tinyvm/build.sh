@@ -1,15 +1,15 @@
 #!/bin/bash
-# build.sh builds the small guest image that the tests and the demo boot, as
-# archives of VMware virtual machines, from Debian packages. It needs neither
-# root nor loop devices, and no network beyond apt-get download.
+# build.sh builds the small guest image for the tests and the demo from Debian
+# packages, as archives of VMware virtual machines. It needs neither root nor loop
+# devices, and uses the network only for apt-get download.
 #
 #   build.sh OUTDIR [VARIANT...]   builds OUTDIR/VARIANT.EXT and its .sha256
 #   build.sh --list                prints the variants
 #   build.sh --packages            prints the Debian packages it needs
 #
-# Without a variant it builds "tinyvm", with "all" every one. What is newer
-# than this folder is left alone; OUTDIR/cache keeps the unpacked packages and
-# the raw disks. The same packages make the same bytes.
+# Without a variant it builds "tinyvm", and with "all" every variant. It does not
+# build an archive again that is newer than this folder. OUTDIR/cache has the
+# unpacked packages and the raw disks. The same packages give the same bytes.
 set -euo pipefail
 umask 022
 export LC_ALL=C TZ=UTC
@@ -22,21 +22,21 @@ variants=(tinyvm tinyvm-zip tinyvm-tar tinyvm-bz2 tinyvm-xz tinyvm-sparse
 	tinyvm-split tinyvm-flat tinyvm-ide-e1000 tinyvm-lsisas tinyvm-sata
 	tinyvm-nvme tinyvm-vlance tinyvm-efi tinyvm-noagent)
 
-# Tools, each with the Debian package that has it.
+# The tools, each with its Debian package.
 tools=(dpkg-deb:dpkg sfdisk:fdisk mformat:mtools mcopy:mtools
 	syslinux:syslinux cpio:cpio depmod:kmod modprobe:kmod
 	qemu-img:qemu-utils objcopy:binutils objdump:binutils gzip:gzip
 	bzip2:bzip2 xz:xz-utils zip:zip flock:util-linux)
 mbr=/usr/lib/syslinux/mbr/mbr.bin # package syslinux-common
 
-# The guest kernel's drivers. Debian's cloud kernel boots fastest, but has no
-# driver for Intel's and AMD's network cards, AHCI and LSI's controllers.
+# The drivers of the guest's kernel. Debian's cloud kernel boots fastest, but has no
+# drivers for the network cards of Intel and AMD, for AHCI and for LSI controllers.
 cloud_modules=(vmxnet3 vmw_pvscsi ata_piix sd_mod virtio_pci virtio_console
 	button evdev)
 full_modules=("${cloud_modules[@]}" e1000 e1000e pcnet32 ahci mptsas mptspi nvme)
 
-# The processors need no workaround and no timer check: the guest lives for
-# a minute and runs nothing foreign.
+# The guest needs no mitigations and no timer check: it runs only for minutes and
+# runs no untrusted code.
 cmdline="console=tty0 console=ttyS0,115200 quiet loglevel=4 mitigations=off no_timer_check tsc=reliable"
 
 die() {
@@ -62,7 +62,7 @@ check_tools() {
 	[ ${#missing[@]} -eq 0 ] || die "missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//')"
 }
 
-# describe VARIANT sets what makes it different from the others.
+# describe VARIANT sets the variables that differ between variants.
 describe() {
 	format=tar.gz subformat=streamOptimized disk=pvscsi nic=vmxnet3
 	firmware=bios kernel=cloud agent=yes
@@ -87,13 +87,13 @@ describe() {
 	esac
 }
 
-# fresh FILE is true if the file is newer than everything it is made from.
+# fresh FILE succeeds if the file is newer than everything that it is built from.
 fresh() {
 	[ -e "$1" ] && [ -z "$(find "$here" -newer "$1" ! -name check.sh ! -path "$here" -print -quit)" ]
 }
 
-# fetch NAME [PACKAGE] unpacks the Debian package, which is NAME unless told
-# otherwise, into $packages/NAME, once.
+# fetch NAME [PACKAGE] downloads a Debian package and unpacks it into
+# $packages/NAME, unless that folder exists. The package is NAME by default.
 fetch() {
 	local name=$1 package=${2:-$1} tmp
 	[ ! -d "$packages/$name" ] || return 0
@@ -105,13 +105,13 @@ fetch() {
 	rm -rf "$tmp"
 }
 
-# depends PACKAGE REGEXP prints the packages it depends on that match.
+# depends PACKAGE REGEXP prints the dependencies of a package that match.
 depends() {
 	apt-cache depends --important "$1" 2>/dev/null |
 		sed -n 's/^ *|\{0,1\}\(Pre\)\{0,1\}Depends: //p' | grep -E "$2" || true
 }
 
-# fetch_kernel FLAVOUR fetches the kernel that the flavour's meta package names.
+# fetch_kernel FLAVOUR fetches the kernel of the flavour's meta package.
 fetch_kernel() {
 	local meta=linux-image-amd64 package
 	[ "$1" = full ] || meta=linux-image-$1-amd64
@@ -123,15 +123,15 @@ fetch_kernel() {
 
 # fetch_agent fetches the guest agent and the libraries it is linked against.
 fetch_agent() {
-	local library theirs
+	local library dependency
 	fetch qemu-guest-agent
 	for library in $(depends qemu-guest-agent '^lib'); do
 		fetch "$library"
-		for theirs in $(depends "$library" '^lib(c6|pcre2|atomic)'); do fetch "$theirs"; done
+		for dependency in $(depends "$library" '^lib(c6|pcre2|atomic)'); do fetch "$dependency"; done
 	done
 }
 
-# find_library NAME prints where the fetched packages have that library.
+# find_library NAME prints the path of a library in the fetched packages.
 find_library() {
 	local path
 	for path in "$packages"/*/{,usr/}lib/x86_64-linux-gnu/"$1"; do
@@ -140,7 +140,7 @@ find_library() {
 	die "no fetched package has $1"
 }
 
-# copy_libraries FILE ROOT copies what the program needs into ROOT/lib.
+# copy_libraries FILE ROOT copies the libraries that a program needs to ROOT/lib.
 copy_libraries() {
 	local name path
 	for name in $(objdump -p "$1" | awk '$1 == "NEEDED" { print $2 }'); do
@@ -174,14 +174,14 @@ copy_modules() {
 		find . -maxdepth 1 -name 'modules.*' ! -name modules.dep ! -name modules.alias -delete)
 }
 
-# pack ROOT FILE makes an initramfs of the tree.
+# pack ROOT FILE packs a folder as an initramfs.
 pack() {
 	find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
 	(cd "$1" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$2"
 }
 
-# build_initramfs FLAVOUR AGENT makes $work/initramfs. The agent is an archive
-# of its own behind the first: the kernel unpacks both into one tree.
+# build_initramfs FLAVOUR AGENT builds $work/initramfs. The guest agent is in a
+# second archive at its end; the kernel unpacks both.
 build_initramfs() {
 	local root=$work/root
 	rm -rf "$root" "$root-agent"
@@ -204,8 +204,8 @@ build_initramfs() {
 	cat "$work/agent" >>"$work/initramfs"
 }
 
-# build_uki KERNEL FILE joins kernel, initramfs and command line to one EFI
-# program by systemd's stub.
+# build_uki KERNEL FILE combines the kernel, the initramfs and the command line to
+# one EFI program, with systemd's stub.
 build_uki() {
 	local stub=$packages/systemd-boot-efi/usr/lib/systemd/boot/efi/linuxx64.efi.stub
 	local size address end=0 kernel_at initramfs_at header field
@@ -221,15 +221,15 @@ build_uki() {
 		--add-section .linux="$1" --change-section-vma .linux=$kernel_at \
 		--add-section .initrd="$work/initramfs" --change-section-vma .initrd=$initramfs_at \
 		"$stub" "$2"
-	# objcopy notes the time and sums it up; firmware reads neither.
+	# objcopy writes the current time and a checksum, which firmware does not read.
 	header=$(od -An -tu4 -j60 -N4 "$2")
 	for field in $((header + 8)) $((header + 88)); do
 		dd if=/dev/zero of="$2" bs=1 seek="$field" count=4 conv=notrunc status=none
 	done
 }
 
-# build_disk FLAVOUR FIRMWARE AGENT FILE makes a raw disk: a boot sector, a FAT
-# partition from 1 to 40 MiB, and 8 MiB behind it for the guest's marks.
+# build_disk FLAVOUR FIRMWARE AGENT FILE builds a raw disk. It has a boot sector, a
+# FAT partition from 1 to 40 MiB, and then 8 MiB for the guest's marks.
 build_disk() {
 	local type=6 fat=$work/disk.img@@1M kernel
 	fetch busybox-static
@@ -240,7 +240,7 @@ build_disk() {
 	[ "$2" = bios ] || type=ef
 	rm -f "$work/disk.img"
 	truncate -s 48M "$work/disk.img"
-	# The signature spells "tvm1" in the boot sector; the guest looks for it.
+	# The disk signature in the boot sector is "tvm1". The guest searches for it.
 	printf 'label: dos\nlabel-id: 0x316d7674\nstart=2048, size=79872, type=%s, bootable\n' $type |
 		sfdisk -q "$work/disk.img"
 	mformat -i "$fat" -T 79872 -h 16 -s 63 -H 2048 -N 54564d31 ::
@@ -261,7 +261,7 @@ build_disk() {
 	mv "$work/disk.img" "$4"
 }
 
-# write_vmx NAME FILE fills in the template for the variant described.
+# write_vmx NAME FILE fills in the template with the variables of describe.
 write_vmx() {
 	local lines
 	case $disk in
@@ -275,13 +275,13 @@ write_vmx() {
 		-e "s|@FIRMWARE@|firmware = \"$firmware\"|" "$here/tinyvm.vmx.in" >"$2"
 }
 
-# write_vmdk RAW FILE converts the disk. qemu-img draws a content ID at random;
-# a constant does as well and keeps the bytes the same.
+# write_vmdk RAW FILE converts a raw disk. It replaces the random content ID of
+# qemu-img with a constant, so that the same disk gives the same bytes.
 write_vmdk() {
 	local raw=$1 adapter=lsilogic
 	[ "$disk" != ide ] || adapter=ide
 	if [ "$subformat" = twoGbMaxExtentSparse ]; then
-		# With 5 GiB, nearly all of it a hole, the disk has three extents.
+		# A disk of 5 GiB has three extents. Nearly all of it is a hole.
 		cp --sparse=always "$raw" "$work/large.img"
 		raw=$work/large.img
 		truncate -s 5G "$raw"
@@ -290,7 +290,7 @@ write_vmdk() {
 	sed -i '0,/^CID=[0-9a-f]\{8\}$/s//CID=74766d31/' "$2"
 }
 
-# archive DIR FILE packs the folder DIR, which stands in $work/tree.
+# archive DIR FILE packs the folder $work/tree/DIR.
 archive() {
 	local tar=(tar -C "$work/tree" --sort=name "--mtime=@$SOURCE_DATE_EPOCH" --owner=0 --group=0
 		--numeric-owner --format=ustar -cf - "$1")
@@ -306,7 +306,7 @@ archive() {
 	esac
 }
 
-# build_variant NAME makes the archive and its checksum, unless they are fresh.
+# build_variant NAME builds the archive and its checksum, unless they are fresh.
 build_variant() {
 	local name=$1 file raw
 	describe "$name"

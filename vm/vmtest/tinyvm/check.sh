@@ -1,12 +1,12 @@
 #!/bin/bash
-# check.sh boots what build.sh built, each variant three times under QEMU's
-# TCG with the devices that its .vmx names, and proves what the tests rely on:
-# the page, the marks, the guest agent, the consoles and every way to power off.
+# check.sh boots each variant of build.sh three times with QEMU's TCG and the
+# devices of its .vmx. It checks what the tests rely on: the page, the marks, the
+# guest agent, the consoles and every way to power off.
 #
-#   check.sh OUTDIR [VARIANT...]   checks those, or else every one
+#   check.sh OUTDIR [VARIANT...]   checks these variants, by default all
 #   check.sh --packages            prints the Debian packages it needs
 #
-# It prints a line for each variant and leaves nothing behind.
+# It prints a line for each variant and leaves no files.
 set -euo pipefail
 export LC_ALL=C
 
@@ -40,17 +40,17 @@ fail() {
 	exit 1
 }
 
-# equal WHAT GOT WANT
-equal() {
+# check_equal WHAT GOT WANT fails if GOT is not WANT.
+check_equal() {
 	[ "$2" = "$3" ] || fail "$1: got '$2', want '$3'"
 }
 
-# vmx KEY prints the value of that key in the .vmx file.
+# vmx KEY prints the value of a key of the .vmx file.
 vmx() {
 	sed -n "s/^$1 = \"\(.*\)\"\$/\1/p" "$work/image/$variant/$variant.vmx"
 }
 
-# unpack checks the checksum and the shape of the archive and unpacks it.
+# unpack FILE checks the checksum of an archive, unpacks it, and checks its files.
 unpack() {
 	local file=$1
 	(cd "$out" && sha256sum --quiet -c "$file.sha256") || fail "checksum of $file"
@@ -60,12 +60,12 @@ unpack() {
 	*.zip) unzip -q "$out/$file" -d "$work/image" ;;
 	*) tar -C "$work/image" -xf "$out/$file" ;;
 	esac
-	equal ".vmx files" "$(cd "$work/image" && find . -name '*.vmx')" "./$variant/$variant.vmx"
+	check_equal ".vmx files" "$(cd "$work/image" && find . -name '*.vmx')" "./$variant/$variant.vmx"
 	vmdk=$work/image/$variant/$variant.vmdk
 	chmod -R a-w "$work/image/$variant"
-	equal "create type" "$(qemu-img info "$vmdk" | sed -n 's/^ *create type: //p')" "$(subformat)"
+	check_equal "create type" "$(qemu-img info "$vmdk" | sed -n 's/^ *create type: //p')" "$(subformat)"
 	[ "$variant" != tinyvm-split ] ||
-		equal "extents" "$(find "$work/image" -name '*-s00?.vmdk' | wc -l)" 3
+		check_equal "extents" "$(find "$work/image" -name '*-s00?.vmdk' | wc -l)" 3
 	rm -f "$work/overlay"
 	qemu-img create -q -f qcow2 -b "$vmdk" -F vmdk "$work/overlay"
 }
@@ -79,14 +79,14 @@ subformat() {
 	esac
 }
 
-# devices sets QEMU's arguments for the devices that the .vmx names.
-# shellcheck disable=SC2054 # the commas are QEMU's
-devices() {
+# set_devices sets devices, QEMU's arguments for the devices of the .vmx.
+# shellcheck disable=SC2054 # the commas are part of QEMU's arguments
+set_devices() {
 	local nic
 	case $(vmx scsi0.virtualDev)/$(vmx sata0.present)/$(vmx nvme0.present) in
 	pvscsi/*) devices=(-device pvscsi,id=c -device scsi-hd,bus=c.0,drive=disk) ;;
-	# Without a world wide name QEMU gives the disk the SAS address 0, and
-	# the Linux driver then leaves it alone.
+	# Without a world wide name QEMU gives the disk the SAS address 0, which
+	# the Linux driver ignores.
 	lsisas1068/*) devices=(-device mptsas1068,id=c -device scsi-hd,bus=c.0,drive=disk,wwn=0x5000c29000000001) ;;
 	/TRUE/) devices=(-device ich9-ahci,id=c -device ide-hd,bus=c.0,drive=disk) ;;
 	//TRUE) devices=(-device nvme,serial=tinyvm,drive=disk) ;;
@@ -102,8 +102,8 @@ devices() {
 	fi
 }
 
-# boot MIB starts the machine, waits until it says that it is ready and sets
-# page, the URL of its page, and lease, the seconds until it had an address.
+# boot MIB starts the machine and waits until it is ready. It sets page to the URL of
+# its page, and lease to the seconds until it had an address.
 boot() {
 	local start=$EPOCHREALTIME ports
 	rm -f "$work"/{console,agent.in,agent.out,serial.in,serial.out}
@@ -124,22 +124,22 @@ boot() {
 	ports=$(qmp '{"execute":"human-monitor-command","arguments":{"command-line":"info usernet"}}' | sed 's/\\r\\n/\n/g')
 	page=http://127.0.0.1:$(awk '$1 ~ /^TCP.HOST_FORWARD/ && $6 == 80 { print $4 }' <<<"$ports")
 	ssh_port=$(awk '$1 ~ /^TCP.HOST_FORWARD/ && $6 == 22 { print $4 }' <<<"$ports")
-	console "tinyvm: lease of "
+	wait_for_console "tinyvm: lease of "
 	lease=$(awk "BEGIN { printf \"%.1f\", $EPOCHREALTIME - $start }")
-	console "tinyvm: ready mac=$mac ip=10.0.2.15"
+	wait_for_console "tinyvm: ready mac=$mac ip=10.0.2.15"
 }
 
-# console TEXT waits until the serial console has shown the text.
-console() {
+# wait_for_console TEXT waits until the serial console has shown the text.
+wait_for_console() {
 	local tries=0
 	until grep -qF "$1" "$work/console"; do
 		kill -0 "$pid" 2>/dev/null || fail "QEMU ended before the console showed '$1'"
-		((++tries < 1200)) || fail "no '$1' on the console"
+		((++tries < 1200)) || fail "the console does not show '$1'"
 		sleep 0.05
 	done
 }
 
-# qmp COMMAND prints QEMU's answer, leaving out events.
+# qmp COMMAND prints QEMU's response and skips events.
 qmp() {
 	local line
 	echo "$1" >&"$to_qemu"
@@ -149,10 +149,10 @@ qmp() {
 		'{"error"'*) fail "QMP $1: $line" ;;
 		esac
 	done
-	fail "QMP $1: no answer"
+	fail "QMP $1: no response"
 }
 
-# agent SECONDS COMMAND prints the guest agent's answer, or nothing.
+# agent SECONDS COMMAND prints the guest agent's response, or nothing.
 agent() {
 	local line=
 	echo "$2" >"$work/agent.in"
@@ -167,11 +167,12 @@ power_cut() {
 	pid=
 }
 
-# powered_off waits for the end of QEMU, which must be a good one.
-powered_off() {
+# wait_for_power_off CAUSE waits until QEMU exits, and checks that its status is 0
+# and that the guest shut down cleanly.
+wait_for_power_off() {
 	local tries=0
 	while kill -0 "$pid" 2>/dev/null; do
-		((++tries < 400)) || fail "still on 20 s after $1"
+		((++tries < 400)) || fail "the machine is still on 20 s after $1"
 		sleep 0.05
 	done
 	wait "$pid" || fail "QEMU ended with status $? after $1"
@@ -183,36 +184,36 @@ get() {
 	curl -sS -m 10 "$page$1" || fail "GET $1"
 }
 
-# value KEY prints the page's value of that key.
-value() {
+# page_value KEY prints the value of a key of the page.
+page_value() {
 	get / | tr -d '\r' | sed -n "s/^$1: //p"
 }
 
 check_page() {
 	local memory banner
-	equal mac "$(value mac)" $mac
-	equal hostname "$(value hostname)" tinyvm
-	equal address "$(value address)" 10.0.2.15
-	equal cpus "$(value cpus)" 2
-	memory=$(value memory_kib)
+	check_equal mac "$(page_value mac)" $mac
+	check_equal hostname "$(page_value hostname)" tinyvm
+	check_equal address "$(page_value address)" 10.0.2.15
+	check_equal cpus "$(page_value cpus)" 2
+	memory=$(page_value memory_kib)
 	((memory > $1 * 1024 / 2 && memory <= $1 * 1024)) || fail "memory_kib: $memory with $1 MiB"
-	boot_id=$(value boot_id)
-	read -r -t 10 banner <"/dev/tcp/127.0.0.1/$ssh_port" || fail "nothing on port 22"
-	equal "banner on port 22" "$banner" "tinyvm $boot_id"
+	boot_id=$(page_value boot_id)
+	read -r -t 10 banner <"/dev/tcp/127.0.0.1/$ssh_port" || fail "port 22 sends no banner"
+	check_equal "banner on port 22" "$banner" "tinyvm $boot_id"
 }
 
-# log_in leaves a shell on the serial console.
+# log_in logs in on the serial console.
 log_in() {
-	console "tinyvm login: "
+	wait_for_console "tinyvm login: "
 	printf 'root\n' >"$work/serial.in"
-	console "/root # "
+	wait_for_console "/root # "
 }
 
 check_consoles() {
 	log_in
-	# shellcheck disable=SC2016 # the guest's shell does the sum
-	printf 'echo proof $((40 + 2))\n' >"$work/serial.in"
-	console "proof 42"
+	# shellcheck disable=SC2016 # the guest's shell computes the sum
+	printf 'echo sum $((40 + 2))\n' >"$work/serial.in"
+	wait_for_console "sum 42"
 	qmp '{"execute":"screendump","arguments":{"filename":"'"$work/screen"'"}}' >/dev/null
 	[ "$(tail -c +16 "$work/screen" | tr -d '\0' | wc -c)" -gt 100 ] || fail "the screen is blank"
 }
@@ -220,34 +221,34 @@ check_consoles() {
 check_agent() {
 	local answer
 	if [ "$variant" = tinyvm-noagent ]; then
-		equal "agent's answer" "$(agent 2 '{"execute":"guest-ping"}')" ""
+		check_equal "the agent's response" "$(agent 2 '{"execute":"guest-ping"}')" ""
 		return
 	fi
-	equal guest-sync "$(agent 10 '{"execute":"guest-sync","arguments":{"id":4711}}')" '{"return": 4711}'
-	equal guest-ping "$(agent 10 '{"execute":"guest-ping"}')" '{"return": {}}'
-	equal guest-sync-delimited "$(agent 10 '{"execute":"guest-sync-delimited","arguments":{"id":42}}' | tr -d '\377')" '{"return": 42}'
+	check_equal guest-sync "$(agent 10 '{"execute":"guest-sync","arguments":{"id":4711}}')" '{"return": 4711}'
+	check_equal guest-ping "$(agent 10 '{"execute":"guest-ping"}')" '{"return": {}}'
+	check_equal guest-sync-delimited "$(agent 10 '{"execute":"guest-sync-delimited","arguments":{"id":42}}' | tr -d '\377')" '{"return": 42}'
 	answer=$(agent 10 '{"execute":"guest-network-get-interfaces"}')
 	[[ $answer == *'"ip-address": "10.0.2.15"'*"\"hardware-address\": \"$mac\""* ]] || fail "interfaces: $answer"
 	answer=$(agent 10 '{"execute":"guest-exec","arguments":{"path":"/bin/true"}}')
 	[[ $answer == '{"return": {"pid": '* ]] || fail "guest-exec: $answer"
 }
 
-# The first boot writes a mark and ends in a power cut, the second finds the
-# mark and is ended by the power button, the third knows of that clean
-# shutdown and is ended from inside.
+# check FILE boots a variant three times. The first boot writes a mark and ends in a
+# power cut. The second reads the mark and ends by the power button. The third reads
+# the record of that clean shutdown and ends by a request inside the guest.
 check() {
 	local file=$1 first second sum seconds memory=128
 	unpack "$file"
-	devices
+	set_devices
 	sum=$(cat "$work/image/$variant"/* | sha256sum)
 
 	boot 256
 	seconds=$lease
 	check_page 256
-	equal "fresh mark" "$(value mark)" none
-	equal "fresh last_shutdown" "$(value last_shutdown)" none
-	equal "writing a mark" "$(get '/cgi-bin/mark?value=first-4711')" first-4711
-	equal "a bad mark" "$(curl -s -o "$work/body" -w '%{http_code}' "$page/cgi-bin/mark?value=a%20b")" 400
+	check_equal "fresh mark" "$(page_value mark)" none
+	check_equal "fresh last_shutdown" "$(page_value last_shutdown)" none
+	check_equal "writing a mark" "$(get '/cgi-bin/mark?value=first-4711')" first-4711
+	check_equal "a bad mark" "$(curl -s -o "$work/body" -w '%{http_code}' "$page/cgi-bin/mark?value=a%20b")" 400
 	check_consoles
 	check_agent
 	first=$boot_id
@@ -255,25 +256,25 @@ check() {
 
 	boot 256
 	check_page 256
-	[ "$boot_id" != "$first" ] || fail "boot_id $boot_id twice"
-	equal "mark after a power cut" "$(get /cgi-bin/mark)" first-4711
-	equal "last_shutdown after a power cut" "$(value last_shutdown)" none
+	[ "$boot_id" != "$first" ] || fail "two boots have the boot_id $boot_id"
+	check_equal "mark after a power cut" "$(get /cgi-bin/mark)" first-4711
+	check_equal "last_shutdown after a power cut" "$(page_value last_shutdown)" none
 	second=$boot_id
 	qmp '{"execute":"system_powerdown"}' >/dev/null
-	powered_off "the power button"
+	wait_for_power_off "the power button"
 
 	[ "$(vmx firmware)" != efi ] || memory=256
 	boot $memory
 	check_page $memory
-	[[ $(value last_shutdown) == "clean "*" $second" ]] || fail "last_shutdown: $(value last_shutdown)"
+	[[ $(page_value last_shutdown) == "clean "*" $second" ]] || fail "last_shutdown: $(page_value last_shutdown)"
 	case $variant in
 	tinyvm) agent 0.1 '{"execute":"guest-shutdown"}' >/dev/null ;;
 	tinyvm-noagent) log_in && printf 'poweroff\n' >"$work/serial.in" ;;
-	*) equal poweroff "$(get /cgi-bin/poweroff)" "powering off" ;;
+	*) check_equal poweroff "$(get /cgi-bin/poweroff)" "powering off" ;;
 	esac
-	powered_off "a request from inside"
+	wait_for_power_off "a request inside the guest"
 
-	equal "the image's sum" "$(cat "$work/image/$variant"/* | sha256sum)" "$sum"
+	check_equal "checksum of the image's files" "$(cat "$work/image/$variant"/* | sha256sum)" "$sum"
 	echo "ok $variant lease=${seconds}s"
 }
 
@@ -285,5 +286,5 @@ for variant; do
 	for file in "$out/$variant".{tar.gz,tar.bz2,tar.xz,tar,zip}; do
 		if [ -e "$file" ]; then check "${file##*/}"; continue 2; fi
 	done
-	fail "no archive of it in $out"
+	fail "there is no archive of it in $out"
 done

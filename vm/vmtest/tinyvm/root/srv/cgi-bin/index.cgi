@@ -1,5 +1,5 @@
 #!/bin/sh
-# GET / : what the machine knows of itself, one "key: value" a line.
+# GET / : facts about the machine, one "key: value" on each line.
 . /etc/lib
 
 read -r uptime rest </proc/uptime
@@ -11,8 +11,8 @@ address: $(address)
 memory_kib: $(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)
 cpus: $(nproc)
 boot_id: $(cat /proc/sys/kernel/random/boot_id)
-mark: $(recall $MARK)
-last_shutdown: $(recall $LAST_SHUTDOWN)
+mark: $(read_block $MARK)
+last_shutdown: $(read_block $LAST_SHUTDOWN)
 kernel: $(uname -r)
 uptime: $uptime
 end
