@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/qmp"
 )
 
 // maxAddresses bounds how many addresses a guest can have its reader see.
@@ -14,9 +15,9 @@ const maxAddresses = 64
 
 // allAddresses lists the addresses of all interfaces but those that are valid
 // on one link or within the guest alone.
-func allAddresses(interfaces []agentInterface) (all []netip.Addr) {
+func allAddresses(interfaces []qmp.Interface) (all []netip.Addr) {
 	for _, i := range interfaces {
-		for _, a := range i.global() {
+		for _, a := range globalAddresses(i) {
 			if len(all) < maxAddresses && !slices.Contains(all, a) {
 				all = append(all, a)
 			}
@@ -27,13 +28,13 @@ func allAddresses(interfaces []agentInterface) (all []netip.Addr) {
 
 // cardAddresses lists those of the interfaces with the given MAC, IPv4 first
 // as in VMware.
-func cardAddresses(interfaces []agentInterface, mac string) []netip.Addr {
+func cardAddresses(interfaces []qmp.Interface, mac string) []netip.Addr {
 	var four, six []netip.Addr
 	for _, i := range interfaces {
 		if !strings.EqualFold(i.MAC, mac) {
 			continue
 		}
-		for _, a := range i.global() {
+		for _, a := range globalAddresses(i) {
 			if a.Is4() {
 				four = append(four, a)
 			} else {
@@ -44,7 +45,7 @@ func cardAddresses(interfaces []agentInterface, mac string) []netip.Addr {
 	return append(four, six...)
 }
 
-func (i agentInterface) global() (all []netip.Addr) {
+func globalAddresses(i qmp.Interface) (all []netip.Addr) {
 	for _, a := range i.Addresses {
 		if ip, err := netip.ParseAddr(a.IP); err == nil && ip.IsGlobalUnicast() {
 			all = append(all, ip.Unmap().WithZone(""))

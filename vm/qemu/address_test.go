@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/qmp"
 )
 
 func addresses(texts ...string) (all []netip.Addr) {
@@ -57,9 +58,27 @@ func TestChooseAddress(t *testing.T) {
 	}
 }
 
+const interfaces = `{"return": [
+	{"name": "lo", "hardware-address": "00:00:00:00:00:00", "ip-addresses": [{"ip-address": "127.0.0.1"}]},
+	{"name": "eth1", "hardware-address": "52:00:00:00:00:02", "ip-addresses": [{"ip-address": "10.9.9.9"}]},
+	{"name": "eth0", "hardware-address": "52:AB:00:00:00:01", "ip-addresses": [
+		{"ip-address": "fe80::1"}, {"ip-address": "2001:db8::1"}, {"ip-address": "169.254.1.1"}, {"ip-address": "10.1.2.3"}]}]}` + "\n"
+
+// The addresses of one card are known by its MAC address, IPv4 first.
+func TestCardAddresses(t *testing.T) {
+	var reply struct{ Return []qmp.Interface }
+	if err := json.Unmarshal([]byte(interfaces), &reply); err != nil {
+		t.Fatal(err)
+	}
+	got := fmt.Sprint(cardAddresses(reply.Return, "52:ab:00:00:00:01"))
+	if want := "[10.1.2.3 2001:db8::1]"; got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+}
+
 // All interfaces count, once each, and a guest cannot list addresses for ever.
 func TestAllAddresses(t *testing.T) {
-	var reply struct{ Return []agentInterface }
+	var reply struct{ Return []qmp.Interface }
 	if err := json.Unmarshal([]byte(interfaces), &reply); err != nil {
 		t.Fatal(err)
 	}
@@ -67,13 +86,13 @@ func TestAllAddresses(t *testing.T) {
 	if want := "[10.9.9.9 2001:db8::1 10.1.2.3]"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
-	var many agentInterface
+	var many qmp.Interface
 	for i := range 1000 {
 		many.Addresses = append(many.Addresses, struct {
 			IP string `json:"ip-address"`
 		}{fmt.Sprintf("10.0.%d.%d", i/250, i%250+1)})
 	}
-	if got := len(allAddresses([]agentInterface{many})); got != maxAddresses {
+	if got := len(allAddresses([]qmp.Interface{many})); got != maxAddresses {
 		t.Errorf("got %d addresses, want %d", got, maxAddresses)
 	}
 }

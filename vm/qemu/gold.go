@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/keyedmutex"
 )
 
 const (
@@ -65,8 +66,8 @@ type preparedDisks struct {
 	reserve int64  // bytes of the disk that are left to the host
 	log     *slog.Logger
 
-	locks    keyedMutex // by image
-	failures sync.Map   // *failure by the file that qemu-img could not make
+	locks    keyedmutex.Mutex // by image
+	failures sync.Map         // *failure by the file that qemu-img could not make
 }
 
 // failure keeps a daemon from reading a disk again that qemu-img could not
@@ -106,7 +107,7 @@ func (s *preparedDisks) prepare(ctx context.Context, gold string, disks []disk) 
 	if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
 		s.log.Warn("prepared disks of images that are gone not removed", "err", err)
 	}
-	unlock, err := s.locks.lock(ctx, image)
+	unlock, err := s.locks.Lock(ctx, image)
 	if err != nil {
 		return err
 	}
@@ -253,7 +254,7 @@ func (s *preparedDisks) sweepImage(ctx context.Context, image string) error {
 	if _, err := os.Lstat(filepath.Join(s.gold, image)); !missing(err) {
 		return err
 	}
-	unlock, err := s.locks.lock(ctx, image)
+	unlock, err := s.locks.Lock(ctx, image)
 	if err != nil {
 		return err
 	}

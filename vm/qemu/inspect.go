@@ -9,11 +9,12 @@ import (
 	"slices"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/qmp"
 )
 
 // Inspect asks the machine's QEMU, which takes milliseconds but may take most of
 // ctx's time. Then it asks the guest's agent, if the agent has opened its port,
-// and on the user network whether the guest is up: agentTimeout and readinessTimeout
+// and on the user network whether the guest is up: qmp.AgentTimeout and readinessTimeout
 // at most.
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := ctx.Err(); err != nil {
@@ -37,7 +38,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if pid == 0 {
 		return d.fillEnding(ctx, m, st), nil
 	}
-	live, err := d.queryState(ctx, m.Dir, pid)
+	live, err := d.queries.read(ctx, m.Dir, pid)
 	if err != nil {
 		return d.classify(ctx, m, pid, st, err)
 	}
@@ -85,7 +86,7 @@ type liveState struct {
 }
 
 // ask fills in the state.
-func (l *liveState) ask(q monitor) error {
+func (l *liveState) ask(q *qmp.Monitor) error {
 	var (
 		status struct{ Status string }
 		cpus   []struct{}
@@ -98,10 +99,10 @@ func (l *liveState) ask(q monitor) error {
 		}
 	)
 	if err := errors.Join(
-		q.ask("query-cpus-fast", &cpus),
-		q.ask("query-memory-size-summary", &memory),
-		q.ask("query-chardev", &chardevs),
-		q.ask("query-status", &status),
+		q.Ask("query-cpus-fast", &cpus),
+		q.Ask("query-memory-size-summary", &memory),
+		q.Ask("query-chardev", &chardevs),
+		q.Ask("query-status", &status),
 	); err != nil {
 		return err
 	}
@@ -133,10 +134,10 @@ func powerOf(state string) vm.Power {
 // reach fills in what concerns the guest itself: its agent, its addresses.
 func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live liveState, st *vm.Status) error {
 	st.Tools = vm.ToolsUnknown
-	var interfaces []agentInterface
+	var interfaces []qmp.Interface
 	if live.agentOpen && live.power == vm.PoweredOn {
 		st.Tools = vm.ToolsNotRunning
-		if answer, err := d.agentInterfaces(ctx, m.Dir, pid); err == nil {
+		if answer, err := d.agents.Interfaces(ctx, filepath.Join(m.Dir, agentSocket), pid); err == nil {
 			interfaces, st.Tools, st.Up = answer, vm.ToolsRunning, true
 		}
 	}
@@ -195,4 +196,9 @@ func (d *Driver) withoutTaken(m vm.Machine, told []netip.Addr) (own []netip.Addr
 		}
 	}
 	return own, nil
+}
+
+// withMonitor calls f with the monitor of the machine in dir.
+func (d *Driver) withMonitor(ctx context.Context, dir string, f func(*qmp.Monitor) error) error {
+	return d.monitors.WithMonitor(ctx, filepath.Join(dir, qmpSocket), f)
 }

@@ -15,6 +15,8 @@ import (
 const (
 	machineFile    = "machine.json" // present once the clone is whole
 	attachmentFile = "link.json"    // what the NIC was last plugged into
+	qmpSocket      = "qmp"          // of QEMU's monitor
+	agentSocket    = "qga"          // of the guest's agent
 	varsFile       = "efivars.fd"
 	serialLog      = "serial.log"
 	qemuLog        = "qemu.log"

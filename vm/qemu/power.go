@@ -2,13 +2,13 @@ package qemu
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/qmp"
 )
 
 const (
@@ -73,9 +73,9 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 	waiting, cancel := context.WithTimeout(ctx, quitTimeout)
 	defer cancel()
 	// An error says nothing: QEMU hangs up as it ends, and otherwise it is killed.
-	asked := d.withMonitor(waiting, m.Dir, func(q monitor) error {
+	asked := d.withMonitor(waiting, m.Dir, func(q *qmp.Monitor) error {
 		d.noteSwitchedOff(m)
-		return q.ask("quit", nil)
+		return q.Ask("quit", nil)
 	})
 	if wait(waiting, "QEMU's end", func() bool { return !holds(m.Dir, pid) }) == nil {
 		return nil
@@ -96,35 +96,24 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 		return err
 	}
 	if live.agentOpen {
-		err := d.agentShutDown(ctx, m.Dir)
+		err := qmp.ShutDown(ctx, filepath.Join(m.Dir, agentSocket))
 		if err == nil {
 			return nil
 		}
 		d.log.Info("the guest's agent does not shut the machine down; pressing its power button", "vm", m.ID, "err", err)
 	}
-	return d.withMonitor(ctx, m.Dir, func(q monitor) error { return q.ask("system_powerdown", nil) })
-}
-
-// agentShutDown asks the agent, which has no answer to this where it obeys.
-func (d *Driver) agentShutDown(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, agentTimeout)
-	defer cancel()
-	err := talkToAgent(ctx, filepath.Join(dir, agentSocket), `{"execute":"guest-shutdown"}`, nil)
-	if errors.Is(err, errUnanswered) {
-		return nil
-	}
-	return err
+	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("system_powerdown", nil) })
 }
 
 // reset resets the machine, and lets it run where a fault had stopped it. The
 // sign of life that its guest gave before counts no more.
 func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
 	defer d.ready.Delete(m.Dir)
-	return d.withMonitor(ctx, m.Dir, func(q monitor) error {
-		if err := q.ask("system_reset", nil); err != nil {
+	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error {
+		if err := q.Ask("system_reset", nil); err != nil {
 			return err
 		}
-		return q.ask("cont", nil)
+		return q.Ask("cont", nil)
 	})
 }
 
@@ -134,19 +123,19 @@ func (d *Driver) suspend(ctx context.Context, m vm.Machine) error {
 	if err := writeJSON(filepath.Join(m.Dir, suspendedFile), struct{}{}); err != nil {
 		return diskFull(err)
 	}
-	return d.withMonitor(ctx, m.Dir, func(q monitor) error { return q.ask("stop", nil) })
+	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("stop", nil) })
 }
 
 func (d *Driver) resume(ctx context.Context, m vm.Machine) error {
-	err := d.withMonitor(ctx, m.Dir, func(q monitor) error {
+	err := d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error {
 		var status struct{ Status string }
-		if err := q.ask("query-status", &status); err != nil {
+		if err := q.Ask("query-status", &status); err != nil {
 			return err
 		}
 		if status.Status == "suspended" { // its guest put it to sleep
-			return q.ask("system_wakeup", nil)
+			return q.Ask("system_wakeup", nil)
 		}
-		return q.ask("cont", nil)
+		return q.Ask("cont", nil)
 	})
 	if err != nil {
 		return err

@@ -29,10 +29,9 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sync/singleflight"
-
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/network"
+	"osx-builder/vm/qemu/qmp"
 )
 
 // Options configures a [Driver].
@@ -61,10 +60,10 @@ type Driver struct {
 
 	prepared *preparedDisks
 
-	monitors keyedMutex // by Machine.Dir
-	queries  stateQueries
-	agents   singleflight.Group // by Machine.Dir and process
-	ready    sync.Map           // process id whose guest answered a probe, by Machine.Dir
+	monitors qmp.Client
+	queries  stateQueries // uses monitors
+	agents   qmp.Agents
+	ready    sync.Map // process id whose guest answered a probe, by Machine.Dir
 
 	mu       sync.Mutex
 	starting map[string]int // running calls of Start, by Machine.Dir; guarded by mu
@@ -121,6 +120,7 @@ func Open(o Options) (*Driver, error) {
 		prepared:    prepared,
 		starting:    map[string]int{},
 	}
+	d.queries.monitors = &d.monitors
 	d.logNetworks()
 	tasks := []func(context.Context){d.trimLogsPeriodically, d.logDeaths}
 	if backends.hasBridge() {

@@ -27,7 +27,7 @@ func (d *Driver) isReady(ctx context.Context, dir string, pid int, l attachment)
 		return false
 	}
 	// A QEMU that ends hangs up too.
-	if live, err := d.queryState(ctx, dir, pid); err != nil || live.power != vm.PoweredOn {
+	if live, err := d.queries.read(ctx, dir, pid); err != nil || live.power != vm.PoweredOn {
 		return false
 	}
 	d.ready.Store(dir, pid)

@@ -12,6 +12,7 @@ import (
 	"os"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/qmp"
 )
 
 // maxScreen bounds the screen's sides, in pixels, whatever a QEMU that its
@@ -38,7 +39,7 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	}
 	defer in.Close()
 	defer out.Close()
-	if err := d.withMonitor(ctx, m.Dir, func(q monitor) error { return dumpScreen(q, in) }); err != nil {
+	if err := d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return dumpScreen(q, in) }); err != nil {
 		return nil, err
 	}
 	screen, err := readPPM(out)
@@ -66,17 +67,17 @@ func namelessFile(dir string) (in, out *os.File, err error) {
 }
 
 // dumpScreen lets QEMU write its screen to f.
-func dumpScreen(q monitor, f *os.File) error {
+func dumpScreen(q *qmp.Monitor, f *os.File) error {
 	var set struct {
 		ID int `json:"fdset-id"`
 	}
-	if err := q.askWith("add-fd", nil, []*os.File{f}, &set); err != nil {
+	if err := q.AskWith("add-fd", nil, []*os.File{f}, &set); err != nil {
 		return err
 	}
 	name := map[string]any{"filename": fmt.Sprintf("/dev/fdset/%d", set.ID)}
 	return errors.Join(
-		q.askWith("screendump", name, nil, nil),
-		q.askWith("remove-fd", map[string]any{"fdset-id": set.ID}, nil, nil),
+		q.AskWith("screendump", name, nil, nil),
+		q.AskWith("remove-fd", map[string]any{"fdset-id": set.ID}, nil, nil),
 	)
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/qmp"
 )
 
 const (
@@ -120,7 +121,7 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 
 // answers says whether the machine's QEMU is up to its monitor.
 func (d *Driver) answers(ctx context.Context, dir string) bool {
-	return d.withMonitor(ctx, dir, func(q monitor) error { return q.ask("query-status", nil) }) == nil
+	return d.withMonitor(ctx, dir, func(q *qmp.Monitor) error { return q.Ask("query-status", nil) }) == nil
 }
 
 // launch starts QEMU once. A *commandError says that it ended, and what it

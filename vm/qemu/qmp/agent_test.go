@@ -1,4 +1,4 @@
-package qemu
+package qmp
 
 import (
 	"bufio"
@@ -12,7 +12,7 @@ import (
 	"time"
 )
 
-// guest plays a guest that is asked by its agent's socket. answer gets each
+// guest is an agent that listens at the returned socket. answer gets each
 // request without its line end.
 func guest(t *testing.T, answer func(net.Conn, string)) (socket string) {
 	t.Helper()
@@ -45,7 +45,7 @@ func guest(t *testing.T, answer func(net.Conn, string)) (socket string) {
 	return socket
 }
 
-// greets answers the greeting and hands on what else is asked.
+// greets answers guest-sync-delimited after junk, and every other request by rest.
 func greets(junk, rest string) func(net.Conn, string) {
 	return func(conn net.Conn, request string) {
 		if _, id, found := strings.Cut(request, `"id":`); found {
@@ -58,19 +58,18 @@ func greets(junk, rest string) func(net.Conn, string) {
 
 const interfaces = `{"return": [
 	{"name": "lo", "hardware-address": "00:00:00:00:00:00", "ip-addresses": [{"ip-address": "127.0.0.1"}]},
-	{"name": "eth1", "hardware-address": "52:00:00:00:00:02", "ip-addresses": [{"ip-address": "10.9.9.9"}]},
 	{"name": "eth0", "hardware-address": "52:AB:00:00:00:01", "ip-addresses": [
-		{"ip-address": "fe80::1"}, {"ip-address": "2001:db8::1"}, {"ip-address": "169.254.1.1"}, {"ip-address": "10.1.2.3"}]}]}` + "\n"
+		{"ip-address": "10.9.9.9"}, {"ip-address": "10.1.2.3"}]}]}` + "\n"
 
-func TestAskAgent(t *testing.T) {
+func TestInterfaces(t *testing.T) {
 	oneLine := strings.ReplaceAll(interfaces[:len(interfaces)-1], "\n", " ") + "\n"
 	for name, test := range map[string]struct {
 		answer func(net.Conn, string)
 		want   string
 	}{
-		"healthy":             {greets("", oneLine), "[10.1.2.3 2001:db8::1]"},
-		"late answers first":  {greets("{\"return\": []}\n\xff{\"return\": 1}\n", oneLine), "[10.1.2.3 2001:db8::1]"},
-		"much before":         {greets(strings.Repeat("x", 1<<16), oneLine), "[10.1.2.3 2001:db8::1]"},
+		"healthy":             {greets("", oneLine), "[127.0.0.1 10.9.9.9 10.1.2.3]"},
+		"late answers first":  {greets("{\"return\": []}\n\xff{\"return\": 1}\n", oneLine), "[127.0.0.1 10.9.9.9 10.1.2.3]"},
+		"much before":         {greets(strings.Repeat("x", 1<<16), oneLine), "[127.0.0.1 10.9.9.9 10.1.2.3]"},
 		"no address":          {greets("", `{"return": [{"name": "eth0"}]}`+"\n"), "[]"},
 		"address is no text":  {greets("", `{"return": [{"ip-addresses": 5}]}`+"\n"), ""},
 		"error":               {greets("", `{"error": {"class": "CommandNotFound"}}`+"\n"), "[]"},
@@ -82,17 +81,23 @@ func TestAskAgent(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			ctx, cancel := context.WithTimeout(t.Context(), agentTimeout)
-			defer cancel()
-			begin := time.Now()
-			got, err := askAgent(ctx, guest(t, test.answer))
-			if took := time.Since(begin); took > 4*agentTimeout {
-				t.Errorf("it took %v, want %v at most", took, agentTimeout)
+			limit := time.Minute // an answer comes at once, but the host may be busy
+			if test.want == "" {
+				limit = 100 * time.Millisecond
 			}
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			got, err := askInterfaces(ctx, guest(t, test.answer))
 			if (err == nil) != (test.want != "") {
 				t.Fatalf("got error %v, want an answer: %t", err, test.want != "")
 			}
-			if all := fmt.Sprint(cardAddresses(got, "52:ab:00:00:00:01")); err == nil && all != test.want {
+			var all []string
+			for _, i := range got {
+				for _, a := range i.Addresses {
+					all = append(all, a.IP)
+				}
+			}
+			if all := fmt.Sprint(all); err == nil && all != test.want {
 				t.Errorf("got addresses %v, want %s", all, test.want)
 			}
 		})

@@ -1,21 +1,23 @@
-package qemu
+package keyedmutex_test
 
 import (
 	"context"
 	"errors"
 	"testing"
+
+	"osx-builder/vm/qemu/keyedmutex"
 )
 
-// A key's lock is held by one at a time; the wait for it can be given up; other
-// keys are free; a key that nobody uses takes no memory.
+// One caller holds a key's lock at a time, another can give up waiting for it,
+// other keys are free, and an unused key takes no memory.
 func TestKeyedMutex(t *testing.T) {
-	var locks keyedMutex
+	var locks keyedmutex.Mutex
 	ctx, cancel := context.WithCancel(t.Context())
-	unlock, err := locks.lock(ctx, "a")
+	unlock, err := locks.Lock(ctx, "a")
 	if err != nil {
 		t.Fatal(err)
 	}
-	other, err := locks.lock(ctx, "b")
+	other, err := locks.Lock(ctx, "b")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -23,7 +25,7 @@ func TestKeyedMutex(t *testing.T) {
 
 	waits := make(chan error)
 	go func() {
-		_, err := locks.lock(ctx, "a")
+		_, err := locks.Lock(ctx, "a")
 		waits <- err
 	}()
 	select {
@@ -36,7 +38,7 @@ func TestKeyedMutex(t *testing.T) {
 		t.Errorf("got error %v of a wait given up, want the context's", err)
 	}
 	unlock()
-	if len(locks.locks) != 0 {
-		t.Errorf("got %d keys after each was unlocked, want none", len(locks.locks))
+	if locks.Len() != 0 {
+		t.Errorf("got %d keys after each was unlocked, want none", locks.Len())
 	}
 }

@@ -1,0 +1,143 @@
+// Package qmp is a client of QEMU's monitor, which speaks QMP
+// (https://www.qemu.org/docs/master/interop/qmp-spec.html), and of the guest
+// agent, whose protocol is similar.
+//
+// It replaces digitalocean/go-qemu, whose calls take neither a deadline nor a
+// context.
+package qmp
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"osx-builder/vm/qemu/keyedmutex"
+)
+
+const (
+	// Timeout bounds one exchange with a monitor. QEMU answers within
+	// milliseconds, but on a busy host an emulated machine holds the lock that
+	// its monitor needs for seconds. A stopped process never answers.
+	Timeout = 30 * time.Second
+
+	// maxReplies bounds the bytes that the daemon reads over one connection, in
+	// case a guest took over its QEMU.
+	maxReplies = 1 << 20
+)
+
+// Client connects to the monitors of any number of QEMUs. A monitor serves one
+// connection and lets the next one wait without notice, so concurrent callers
+// of one monitor queue here, where they can give up. The zero value is ready
+// for use.
+type Client struct {
+	sockets keyedmutex.Mutex // by path
+}
+
+// WithMonitor connects to the monitor that listens at socket and calls f with
+// it. It takes at most [Timeout], including the wait for other callers. The
+// connection ends with f or with ctx.
+func (c *Client) WithMonitor(ctx context.Context, socket string, f func(*Monitor) error) error {
+	ctx, cancel := WithTimeout(ctx, Timeout)
+	defer cancel()
+	unlock, err := c.sockets.Lock(ctx, socket)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	err = dial(ctx, socket, f)
+	if err != nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return err
+}
+
+// Sockets returns the number of monitors that are in use.
+func (c *Client) Sockets() int { return c.sockets.Len() }
+
+// WithTimeout returns a context whose cause says that QEMU did not answer
+// within d.
+func WithTimeout(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, d, fmt.Errorf("no answer after %v: %w", d.Round(time.Millisecond), context.DeadlineExceeded))
+}
+
+// Monitor is a connection to one QEMU's monitor. It is valid until the function
+// that got it returns.
+type Monitor struct {
+	requests *net.UnixConn
+	replies  *json.Decoder
+}
+
+// dial connects to the QEMU that listens at path, negotiates and calls f.
+func dial(ctx context.Context, path string, f func(*Monitor) error) error {
+	plain, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	if err != nil {
+		return err
+	}
+	conn := plain.(*net.UnixConn)
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	m := &Monitor{conn, json.NewDecoder(io.LimitReader(conn, maxReplies))}
+	var greeting struct{ QMP *struct{} }
+	if err := m.replies.Decode(&greeting); err != nil {
+		return fmt.Errorf("waiting for QEMU's greeting: %w", err)
+	}
+	if greeting.QMP == nil {
+		return errors.New("the program at the monitor's socket does not greet as QEMU does")
+	}
+	if err := m.Ask("qmp_capabilities", nil); err != nil {
+		return err
+	}
+	return f(m)
+}
+
+// Ask runs a command and decodes its answer into out, which may be nil.
+func (m *Monitor) Ask(command string, out any) error { return m.AskWith(command, nil, nil, out) }
+
+// AskWith is [Monitor.Ask] with arguments, which may be nil, and with open files
+// that it passes to QEMU.
+func (m *Monitor) AskWith(command string, arguments any, files []*os.File, out any) error {
+	request, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+	}{command, arguments})
+	if err != nil {
+		return fmt.Errorf("asking %s: %w", command, err)
+	}
+	var rights []byte
+	for _, f := range files {
+		rights = append(rights, unix.UnixRights(int(f.Fd()))...)
+	}
+	if _, _, err := m.requests.WriteMsgUnix(append(request, '\n'), rights, nil); err != nil {
+		return fmt.Errorf("asking %s: %w", command, err)
+	}
+	for {
+		var reply struct {
+			Return json.RawMessage
+			Error  *struct{ Desc string }
+			Event  string
+		}
+		if err := m.replies.Decode(&reply); err != nil {
+			return fmt.Errorf("asking %s: %w", command, err)
+		}
+		switch {
+		case reply.Event != "":
+			continue // QEMU sends events at any time
+		case reply.Error != nil:
+			return fmt.Errorf("asking %s: %s", command, reply.Error.Desc)
+		case out == nil:
+			return nil
+		}
+		if err := json.Unmarshal(reply.Return, out); err != nil {
+			return fmt.Errorf("reading the answer to %s: %w", command, err)
+		}
+		return nil
+	}
+}

@@ -1,0 +1,57 @@
+// Package qmptest has a QEMU monitor for tests.
+package qmptest
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// Greeting is what a QEMU sends first.
+const Greeting = `{"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []}}` + "\n"
+
+// Serve listens as a QEMU's monitor at the returned socket, whose name is "qmp",
+// until the test ends. It sends the greeting to each client, accepts its
+// qmp_capabilities and answers every other command by reply.
+func Serve(t *testing.T, greeting string, reply func(conn net.Conn, command string)) (socket string) {
+	t.Helper()
+	// The paths of t.TempDir are too long for a socket.
+	dir, err := os.MkdirTemp("/tmp", "osxb")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	socket = filepath.Join(dir, "qmp")
+	listener, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			conn, err := listener.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, greeting)
+			for lines := bufio.NewScanner(conn); lines.Scan(); {
+				if strings.Contains(lines.Text(), "qmp_capabilities") {
+					fmt.Fprintln(conn, `{"return": {}}`)
+				} else {
+					reply(conn, lines.Text())
+				}
+			}
+			conn.Close()
+		}
+	}()
+	t.Cleanup(func() {
+		listener.Close()
+		<-done
+	})
+	return socket
+}
