@@ -14,14 +14,13 @@ import (
 	"osx-builder/vm"
 )
 
-// vmxPath is where a machine's .vmx is.
+// vmxPath returns the path of a machine's .vmx.
 func vmxPath(m vm.Machine) string { return filepath.Join(m.Dir, m.ID+".vmx") }
 
 func completeFile(m vm.Machine) string { return filepath.Join(m.Dir, completeName) }
 
-// isMade reports whether a machine is there and whole. One whose .vmx is gone
-// is not: VMware deletes that first.
-func isMade(m vm.Machine) (bool, error) {
+// isComplete reports whether a machine exists and is complete. Without its .vmx it is not: VMware deletes that first.
+func isComplete(m vm.Machine) (bool, error) {
 	for _, path := range []string{completeFile(m), vmxPath(m)} {
 		if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 			return false, nil
@@ -32,33 +31,33 @@ func isMade(m vm.Machine) (bool, error) {
 	return true, nil
 }
 
-// Clone implements vm.Driver.
+// Clone implements [vm.Driver].
 func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not cloning: %w", err)
 	}
 	if _, err := os.Stat(gold); err != nil {
-		return missingImage(err)
+		return unreadableImage(err)
 	}
-	h, err := d.take(ctx, vmxPath(m), d.Deadlines.Clone)
+	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Clone)
 	if err != nil {
 		return err
 	}
-	defer h.drop()
-	if made, err := isMade(m); made || err != nil {
+	defer ref.release()
+	if complete, err := isComplete(m); complete || err != nil {
 		return err
 	}
-	b, err := d.base(gold)
+	b, err := d.bases.of(gold)
 	if err != nil {
 		return err
 	}
-	if err := d.clone(ctx, h, m, b); err != nil {
+	if err := d.clone(ctx, ref, m, b); err != nil {
 		return err
 	}
 	if err := customize(vmxPath(m), m); err != nil {
 		return err
 	}
-	// VMware chooses the folder's mode by itself.
+	// VMware sets a mode of its own.
 	if err := os.Chmod(m.Dir, 0o700); err != nil {
 		return err
 	}
@@ -69,55 +68,49 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	return vm.WriteFile(completeFile(m), data)
 }
 
-// clone makes the clone, where nothing may be yet: leftovers make VIX answer
-// that a snapshot exists. One clone is made at a time of each base.
-func (d *Driver) clone(ctx context.Context, h *hold, m vm.Machine, b base) error {
-	if err := os.RemoveAll(m.Dir); err != nil {
-		return fmt.Errorf("removing a half-made clone: %w", err)
-	}
+// clone makes the clone. Before each attempt it removes leftovers, because of which VIX would answer that the snapshot
+// exists. Only one clone of a base is made at a time.
+func (d *Driver) clone(ctx context.Context, ref *vmRef, m vm.Machine, b base) error {
 	if err := os.MkdirAll(filepath.Dir(m.Dir), 0o700); err != nil {
 		return err
 	}
-	hb, err := d.take(ctx, b.vmx(), d.Deadlines.Clone)
+	baseRef, err := d.vms.acquire(ctx, b.vmx(), d.deadlines.Clone)
 	if err != nil {
 		return err
 	}
-	defer hb.drop()
-	if err := d.ensureBase(ctx, b, false); err != nil {
+	defer baseRef.release()
+	if err := d.bases.ensure(ctx, b, false); err != nil {
 		return err
 	}
-	if err := vm.WriteFile(b.mark(m.ID), nil); err != nil {
+	if err := vm.WriteFile(b.marker(m.ID), nil); err != nil {
 		return err
 	}
 	attempt := func() error {
-		return d.call(ctx, "clone the image", d.Deadlines.Clone, func() error {
-			h.close() // of a clone whose folder was removed by hand
-			return cloneFrom(d.host, b.vmx(), snapshotName, vmxPath(m))
-		}, h, hb)
+		if err := removeUnfinished(m); err != nil {
+			return err
+		}
+		return d.conn.call(ctx, "clone the image", d.deadlines.Clone, func() error {
+			ref.close() // it is open if its folder was removed behind VMware's back
+			return cloneVMX(d.conn.host, b.vmx(), snapshotName, vmxPath(m))
+		}, ref, baseRef)
 	}
 	err = attempt()
 	switch s, stateErr := b.state(); {
-	case isCode(err, codeLocked) && d.unlock(filepath.Dir(b.vmx())):
-		err = d.again(m, attempt)
-	case isCode(err, codeFileReadOnly, codeFileAccess, codeHostPermission) && stateErr == nil && s.Shared && b.alone(m.ID):
-		d.Log.Info("VMware wants to write to the image's disks; copying them", "image", b.gold, "err", err)
-		if err = d.ensureBase(ctx, b, true); err == nil {
-			err = d.again(m, attempt)
+	case isCode(err, codeLocked) && d.locks.removeStale(filepath.Dir(b.vmx())):
+		return attempt()
+	case isCode(err, codeFileReadOnly, codeFileAccess, codeHostPermission) && stateErr == nil && s.Shared && b.hasOnlyClone(m.ID):
+		d.log.Info("VMware writes to the image's disks; copying them", "image", b.gold, "err", err)
+		if err := d.bases.ensure(ctx, b, true); err != nil {
+			return err
 		}
+		return attempt()
 	}
 	return err
 }
 
-// again makes a clone once more where it failed.
-func (d *Driver) again(m vm.Machine, attempt func() error) error {
+func removeUnfinished(m vm.Machine) error {
 	if err := os.RemoveAll(m.Dir); err != nil {
-		return fmt.Errorf("removing a half-made clone: %w", err)
+		return fmt.Errorf("removing an unfinished clone: %w", err)
 	}
-	return attempt()
-}
-
-// alone reports whether no other machine than that of the ID is a clone of b.
-func (b base) alone(id string) bool {
-	clones, err := os.ReadDir(filepath.Dir(b.mark(id)))
-	return err == nil && len(clones) == 1 && clones[0].Name() == id
+	return nil
 }

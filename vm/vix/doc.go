@@ -1,15 +1,13 @@
 // Package vix runs machines in VMware Fusion and Workstation, through govix.
 //
-// VMware's library is opened at run time (loader.c), so a binary that has this
-// package starts on hosts without VMware too. It is built with the tag vix and
-// cgo; without them Open says so and nothing else is here.
+// The package opens VMware's library at run time (loader.c), so a binary with this package also starts on hosts without
+// VMware. It needs cgo and the build tag vix; without them [Open] returns an error, and the package contains nothing
+// else.
 //
-// Machines are linked clones. VIX adds a snapshot to the machine that it
-// clones, and writes to its files, while an unpacked image is never written
-// to. So each image gets a base: a machine of the driver's own that shares the
-// image's disks and has the one snapshot that all clones start from.
+// Machines are linked clones. VIX adds a snapshot to the machine that it clones and writes to its files, but an unpacked
+// image must not change. So each image has a base: a machine of this driver that shares the image's disks and has the
+// one snapshot that all clones start from.
 //
-// A call into VMware's library cannot be interrupted and may never return.
-// Each runs in a goroutine of its own with a limit on its time; what its
-// machine waits for then, other machines do not.
+// A call of VMware's library cannot be interrupted and may never return. Each call runs in a goroutine of its own with a
+// deadline. If a call hangs, only other calls for the same machine wait for it.
 package vix

@@ -17,23 +17,23 @@ import (
 )
 
 func TestDriver(t *testing.T) {
-	b := newBench(t)
+	h := newHarness(t)
 	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(t *testing.T) vm.Driver {
 			t.Helper()
-			return b.open()
+			return h.open()
 		},
-		Gold: b.gold, GuestOS: "debian11-64", Limit: 20 * time.Second,
+		Gold: h.gold, GuestOS: "debian11-64", Limit: 20 * time.Second,
 	})
 }
 
-// What the clone's .vmx says, before VMware starts it.
+// The .vmx of a clone, before VMware starts it.
 func TestCloneSettings(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
-	m := b.machine()
+	h := newHarness(t)
+	d := h.open()
+	m := h.machine()
 	m.Annotation = "from \"https://x/?a=b\"\nfirmware = \"bios\" | |22"
-	must(t, d.Clone(t.Context(), m, b.gold))
+	must(t, d.Clone(t.Context(), m, h.gold))
 
 	f, err := vmx.Parse([]byte(read(t, filepath.Join(m.Dir, "*.vmx"))))
 	must(t, err)
@@ -59,41 +59,40 @@ func TestCloneSettings(t *testing.T) {
 	must(t, d.Destroy(t.Context(), m))
 }
 
-// An image's base shares its disk, is made once, and goes with the image once
-// the last clone is gone.
+// An image's base shares the image's disk, is created once, and is removed after the image and the last clone.
 func TestBase(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
-	before := tree(t, filepath.Dir(b.gold))
-	one, two := b.running(d), b.running(d)
+	h := newHarness(t)
+	d := h.open()
+	before := tree(t, filepath.Dir(h.gold))
+	one, two := h.running(d), h.running(d)
 
-	bases, err := filepath.Glob(filepath.Join(b.options.Dir, "*", "vmware", "machine", "disk.vmdk"))
+	bases, err := filepath.Glob(filepath.Join(h.options.Dir, "*", "vmware", "machine", "disk.vmdk"))
 	must(t, err)
 	if len(bases) != 1 {
 		t.Fatalf("got the bases %q, want one", bases)
 	}
-	if b, g := stat(t, bases[0]), stat(t, filepath.Join(filepath.Dir(b.gold), "disk.vmdk")); !os.SameFile(b, g) {
-		t.Log("the file system shares blocks; else the base's disk would be the image's file")
+	if b, g := stat(t, bases[0]), stat(t, filepath.Join(filepath.Dir(h.gold), "disk.vmdk")); !os.SameFile(b, g) {
+		t.Log("the file system supports reflinks, otherwise the base's disk would be a hard link")
 	}
-	if strings.Contains(read(t, filepath.Join(b.options.Dir, "*", "vmware", "machine", "*.log")), "noise") {
+	if strings.Contains(read(t, filepath.Join(h.options.Dir, "*", "vmware", "machine", "*.log")), "a log line") {
 		t.Error("the image's log is in the base")
 	}
 	must(t, d.Destroy(t.Context(), one))
-	if diff := cmp.Diff(before, tree(t, filepath.Dir(b.gold))); diff != "" {
+	if diff := cmp.Diff(before, tree(t, filepath.Dir(h.gold))); diff != "" {
 		t.Errorf("the image changed (-before +after):\n%s", diff)
 	}
 
-	must(t, os.Chmod(filepath.Dir(b.gold), 0o755))
-	must(t, os.RemoveAll(filepath.Dir(b.gold)))
+	must(t, os.Chmod(filepath.Dir(h.gold), 0o755))
+	must(t, os.RemoveAll(filepath.Dir(h.gold)))
 	if st, err := d.Inspect(t.Context(), two); err != nil || st.Power != vm.PoweredOn {
 		t.Errorf("a clone of an image that is gone: got %+v, %v, want powered-on", st, err)
 	}
-	must(t, b.open().Close())
-	if len(tree(t, b.options.Dir)) == 1 {
+	must(t, h.open().Close())
+	if len(tree(t, h.options.Dir)) == 1 {
 		t.Error("the base was removed under a clone")
 	}
 	must(t, d.Destroy(t.Context(), two))
-	if left := tree(t, b.options.Dir); len(left) != 1 {
+	if left := tree(t, h.options.Dir); len(left) != 1 {
 		t.Errorf("the base of an image that is gone is left: %v", left)
 	}
 }
@@ -105,66 +104,65 @@ func stat(t *testing.T, path string) os.FileInfo {
 	return info
 }
 
-// VMware may want to write to the disks of the machine that it snapshots.
-func TestBaseIsCopiedWhereSharingFails(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
-	b.set("readonly", "")
-	m := b.running(d)
+// If VMware must write to the disks of the machine that it snapshots, they are copied.
+func TestBaseWithCopiedDisks(t *testing.T) {
+	h := newHarness(t)
+	d := h.open()
+	h.set("readonly", "")
+	m := h.running(d)
 	must(t, d.Destroy(t.Context(), m))
-	if s := read(t, filepath.Join(b.options.Dir, "*", "vmware", "base.json")); !strings.Contains(s, `"Shared":false`) {
+	if s := read(t, filepath.Join(h.options.Dir, "*", "vmware", "base.json")); !strings.Contains(s, `"Shared":false`) {
 		t.Errorf("got %s, want a base that shares nothing", s)
 	}
-	must(t, d.Destroy(t.Context(), b.running(d)))
+	must(t, d.Destroy(t.Context(), h.running(d)))
 }
 
-// A suspended image is cloned as one that is off, and one without a network
-// card gets a card.
-func TestCloneOfUnusualImages(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
-	m := b.machine()
-	must(t, d.Clone(t.Context(), m, b.image("bare", "guestOS = \"other\"\ncheckpoint.vmState = \"x.vmss\"\n")))
+// A suspended image is cloned like one that is off, and an image without a NIC gets one.
+func TestCloneUnusualImages(t *testing.T) {
+	h := newHarness(t)
+	d := h.open()
+	m := h.machine()
+	must(t, d.Clone(t.Context(), m, h.image("bare", "guestOS = \"other\"\ncheckpoint.vmState = \"x.vmss\"\n")))
 	text := read(t, filepath.Join(m.Dir, "*.vmx"))
 	if strings.Contains(text, "checkpoint") || !strings.Contains(text, `ethernet0.connectionType = "nat"`) {
-		t.Errorf("got\n%s\nwant no checkpoint and a card", text)
+		t.Errorf("got\n%s\nwant no checkpoint and a NIC", text)
 	}
 	must(t, d.Destroy(t.Context(), m))
 }
 
-// Lines of real .vmx files that govix's parsers refuse, drop or panic at.
+// Lines of real .vmx files that govix's parsers refuse, ignore or panic at.
 func TestOddLines(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
-	gold := b.image("odd", goldVMX+strings.Join([]string{
+	h := newHarness(t)
+	d := h.open()
+	gold := h.image("odd", goldVMX+strings.Join([]string{
 		"a line without the sign", `guestinfo.userdata = "Zm9vYg=="`, `a = "b=c=d"`, "# a comment", "  # another",
 		"tools.syncTime = yes", "ethernet0.wakeOnPcktRcv = \"maybe\"", "MEMSIZE = \"2048.0\"", "x=y", `empty = ""`,
 		`long = "` + strings.Repeat("x", 70_000) + `"`, "\ttab.key = \"v\" # why", "memsize = 1024", "\r", "bare = word",
 	}, "\n")+"\n")
-	m := b.machine()
+	m := h.machine()
 	must(t, d.Clone(t.Context(), m, gold))
 	must(t, d.Start(t.Context(), m))
 	// VMware writes values as it likes once the machine runs.
 	if text := read(t, filepath.Join(m.Dir, "*.vmx")); !strings.Contains(text, `guestinfo.userdata = "Zm9vYg=="`) {
 		t.Errorf("the value with equals signs is lost:\n%s", text)
 	}
-	for _, d := range []vm.Driver{d, b.open()} {
+	for _, d := range []vm.Driver{d, h.open()} {
 		if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOn || st.Memory != 256 {
 			t.Errorf("Inspect: got %+v, %v, want powered-on with 256 MiB", st, err)
 		}
 	}
 	must(t, d.Destroy(t.Context(), m))
-	b.gone(d, m)
+	h.checkGone(d, m)
 }
 
 func TestStatus(t *testing.T) {
-	b := newBench(t)
-	lease := filepath.Join(b.dir, "leases")
-	b.options.Leases = map[vm.NetworkType]string{vm.NAT: lease}
-	b.set("tools.ms", -1)
-	b.set("ip.ms", -1)
-	d := b.open()
-	m := b.running(d)
+	h := newHarness(t)
+	lease := filepath.Join(h.dir, "leases")
+	h.options.Leases = map[vm.NetworkType]string{vm.NAT: lease}
+	h.set("tools.ms", -1)
+	h.set("ip.ms", -1)
+	d := h.open()
+	m := h.running(d)
 	inspect := func() vm.Status {
 		t.Helper()
 		st, err := d.Inspect(t.Context(), m)
@@ -180,26 +178,26 @@ func TestStatus(t *testing.T) {
 	if st = inspect(); st.IP != "172.16.1.9" || !st.Up {
 		t.Errorf("a guest with a lease: got %+v, want the address 172.16.1.9", st)
 	}
-	b.set("tools.ms", 0)
-	b.set("ip.ms", 0)
-	b.set("ip", "192.168.99.1")
-	until(t, "tools running", func() bool { return inspect().Tools == vm.ToolsRunning })
+	h.set("tools.ms", 0)
+	h.set("ip.ms", 0)
+	h.set("ip", "192.168.99.1")
+	waitUntil(t, "tools running", func() bool { return inspect().Tools == vm.ToolsRunning })
 	if st = inspect(); st.IP != "172.16.1.9" {
-		t.Errorf("VIX tells the host's address: got %q, want that of the lease", st.IP)
+		t.Errorf("VIX reports the host's address: got %q, want the lease's", st.IP)
 	}
-	b.set("ip", "192.168.99.7")
+	h.set("ip", "192.168.99.7")
 	if st = inspect(); st.IP != "192.168.99.7" {
 		t.Errorf("got %q, want VIX's address", st.IP)
 	}
-	if n := b.stats()["endless"]; n != 0 {
+	if n := h.stats()["endless"]; n != 0 {
 		t.Errorf("got %d waits for tools without a limit, want none", n)
 	}
 	must(t, d.Destroy(t.Context(), m))
 }
 
-func TestPowersOfTheDriver(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
+func TestDriverState(t *testing.T) {
+	h := newHarness(t)
+	d := h.open()
 	if l := d.Limits(); l.CPUs < 2 || l.Memory < 64 {
 		t.Errorf("Limits: got %+v", l)
 	}
@@ -207,24 +205,24 @@ func TestPowersOfTheDriver(t *testing.T) {
 		must(t, d.Network(n))
 	}
 	must(t, d.Ready(t.Context()))
-	before := b.stats()["vm"]
-	m := b.machine()
-	must(t, d.Clone(t.Context(), m, b.gold))
-	if _, err := d.Inspect(t.Context(), m); err != nil || b.stats()["vm"] == before {
-		t.Errorf("Inspect: got %v and %d machines open, want one more than %d", err, b.stats()["vm"], before)
+	before := h.stats()["vm"]
+	m := h.machine()
+	must(t, d.Clone(t.Context(), m, h.gold))
+	if _, err := d.Inspect(t.Context(), m); err != nil || h.stats()["vm"] == before {
+		t.Errorf("Inspect: got %v and %d machines open, want one more than %d", err, h.stats()["vm"], before)
 	}
 	if got := d.Describe(t.Context())["library"]; got != double {
 		t.Errorf("Describe: got library %q, want %q", got, double)
 	}
 	must(t, d.Close())
-	if n := b.stats()["vm"]; n != before {
+	if n := h.stats()["vm"]; n != before {
 		t.Errorf("after Close %d machines are open, want %d", n, before)
 	}
 	must(t, d.Close())
 	if err := d.Ready(t.Context()); err == nil {
 		t.Error("Ready after Close: got no error")
 	}
-	if err := d.Clone(t.Context(), b.machine(), b.gold); err == nil {
+	if err := d.Clone(t.Context(), h.machine(), h.gold); err == nil {
 		t.Error("Clone after Close: got no error")
 	}
 }

@@ -2,11 +2,19 @@
 
 package vix
 
-// OpenOn is Open as it is on a system.
+import "io/fs"
+
+// OpenOn is Open on the given operating system.
 func OpenOn(goos string, o Options) (*Driver, error) { return openOn(goos, o) }
 
-// LibraryPlaces is where the library is looked for on a system.
-func LibraryPlaces(goos string) []string { return libraryPlaces(goos) }
+// LibraryPaths returns where the library is searched on an operating system.
+func LibraryPaths(goos string) []string { return libraryPaths(goos) }
 
-// CallsAtOnce is how many calls may be under way.
-const CallsAtOnce = callsAtOnce
+// MaxCalls bounds the running calls.
+const MaxCalls = maxCalls
+
+// ReadLocks reads the locks in a machine's folder, and returns how many there are.
+func ReadLocks(dir fs.FS) (int, error) {
+	locks, err := readLocks(dir)
+	return len(locks), err
+}

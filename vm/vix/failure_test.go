@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -15,7 +16,7 @@ import (
 	"osx-builder/vm/vix"
 )
 
-// want is the code that a client sees for an error of VIX.
+// want returns the code that a client sees for an error of VIX.
 func want(code int, inspecting bool) vm.Code {
 	switch {
 	case code == 15 || code == 4002:
@@ -30,15 +31,15 @@ func want(code int, inspecting bool) vm.Code {
 	return vm.CodeHypervisor
 }
 
-// Every function that the driver calls fails with every code, all through a
-// machine's life. Errors name the code, and the machine can be destroyed after.
+// Every function that the driver calls fails with every code, during a machine's whole life. Errors contain the code, and
+// the machine can be destroyed afterwards.
 func TestErrors(t *testing.T) {
-	b := newBench(t)
-	b.set("unlock.ms", 0)
-	d := b.open()
-	b.options.Deadlines.Locks = 200 * time.Millisecond
-	hasty := b.open()
-	must(t, d.Destroy(t.Context(), b.running(d))) // the base is made
+	h := newHarness(t)
+	h.set("unlock.ms", 0)
+	d := h.open()
+	h.options.Deadlines.Unlock = 200 * time.Millisecond
+	impatient := h.open()
+	must(t, d.Destroy(t.Context(), h.running(d))) // creates the base
 	for _, function := range []string{
 		"VixHost_OpenVM", "VixVM_GetNamedSnapshot", "VixVM_Clone", "VixVM_PowerOn",
 		"Vix_GetProperties", "VixVM_ReadVariable", "VixVM_WaitForToolsInGuest", "VixVM_PowerOff", "VixVM_Delete",
@@ -49,17 +50,16 @@ func TestErrors(t *testing.T) {
 		} {
 			first := d
 			if code == 3006 || code == 4000 {
-				first = hasty // for a lock that stays
+				first = impatient // because the lock stays
 			}
-			t.Run(fmt.Sprintf("%s/%d", function, code), func(t *testing.T) { b.fail(t, first, d, function, code) })
+			t.Run(fmt.Sprintf("%s/%d", function, code), func(t *testing.T) { h.fail(t, first, d, function, code) })
 		}
 	}
 }
 
-// fail leads a machine through its life with a function that fails. Its end is
-// up to the driver last.
-func (b *bench) fail(t *testing.T, d, last *vix.Driver, function string, code int) {
-	m := b.machine()
+// fail runs a machine's life while a function fails. The driver last destroys the machine.
+func (h *harness) fail(t *testing.T, d, last *vix.Driver, function string, code int) {
+	m := h.machine()
 	failed := false
 	step := func(name string, err error) {
 		t.Helper()
@@ -71,7 +71,7 @@ func (b *bench) fail(t *testing.T, d, last *vix.Driver, function string, code in
 		if !errors.As(err, &e) {
 			t.Fatalf("%s: got %v, want an *vm.Error", name, err)
 		}
-		// VMware said that the machine is off or unknown, and then that it runs.
+		// VMware answers that the machine is off or unknown, and then that it runs.
 		if name == "Destroy" && (code == 3006 || code == 4000) && strings.Contains(e.Message, "(VIX error 3007)") {
 			return
 		}
@@ -79,28 +79,28 @@ func (b *bench) fail(t *testing.T, d, last *vix.Driver, function string, code in
 			t.Errorf("%s: got code %s, want %s: %v", name, e.Code, w, err)
 		}
 		if !strings.Contains(e.Message, fmt.Sprintf("(VIX error %d)", code)) {
-			t.Errorf("%s: got %q, want VIX's number %d in it", name, e.Message, code)
+			t.Errorf("%s: got %q, want VIX's code %d in it", name, e.Message, code)
 		}
 	}
 	each := func() {
 		_, err := d.Inspect(t.Context(), m)
 		step("Inspect", err)
 	}
-	b.set("error."+function, code)
-	step("Clone", d.Clone(t.Context(), m, b.gold))
+	h.set("error."+function, code)
+	step("Clone", d.Clone(t.Context(), m, h.gold))
 	if failed {
-		b.clear()
-		must(t, d.Clone(t.Context(), m, b.gold))
-		b.set("error."+function, code)
+		h.clear()
+		must(t, d.Clone(t.Context(), m, h.gold))
+		h.set("error."+function, code)
 	}
 	each()
 	step("Start", d.Start(t.Context(), m))
-	b.clear()
+	h.clear()
 	must(t, d.Start(t.Context(), m))
-	b.set("error."+function, code)
+	h.set("error."+function, code)
 	each()
 	step("Destroy", d.Destroy(t.Context(), m))
-	b.clear()
+	h.clear()
 	swallowed := map[string]bool{"VixVM_ReadVariable": true, "VixVM_WaitForToolsInGuest": true, "VixVM_Delete": true}
 	ignored := function == "VixVM_PowerOn" && code == 3007 || function == "VixVM_PowerOff" && code == 3006
 	if !failed && !swallowed[function] && !ignored && !(function == "VixVM_PowerOff" && code == 4000) {
@@ -110,83 +110,101 @@ func (b *bench) fail(t *testing.T, d, last *vix.Driver, function string, code in
 		t.Errorf("Inspect at the end: got %+v, %v", st, err)
 	}
 	must(t, last.Destroy(t.Context(), m))
-	b.gone(d, m)
+	h.checkGone(d, m)
 }
 
-// Errors that only the first clone of an image can meet.
+// Errors that only the first clone of an image can cause.
 func TestSnapshotErrors(t *testing.T) {
 	for _, code := range []int{8, 11, 13, 15, 32, 13019, 13021} {
 		t.Run(fmt.Sprint(code), func(t *testing.T) {
-			b := newBench(t)
-			d := b.open()
-			m := b.machine()
-			b.set("error.VixVM_CreateSnapshot", code)
-			err := d.Clone(t.Context(), m, b.gold)
+			h := newHarness(t)
+			d := h.open()
+			m := h.machine()
+			h.set("error.VixVM_CreateSnapshot", code)
+			err := d.Clone(t.Context(), m, h.gold)
 			var e *vm.Error
 			if !errors.As(err, &e) || e.Code != want(code, false) {
 				t.Errorf("got %v, want code %s", err, want(code, false))
 			}
-			b.clear()
-			must(t, d.Clone(t.Context(), m, b.gold))
+			h.clear()
+			must(t, d.Clone(t.Context(), m, h.gold))
 			must(t, d.Destroy(t.Context(), m))
 		})
 	}
 }
 
-// Where there is no display the machine starts without.
-func TestHeadless(t *testing.T) {
-	b := newBench(t)
-	b.set("error.VixVM_PowerOn.gui", 3043)
-	b.set("dialog", "")
-	d := b.open()
-	m := b.machine()
+// If VMware does not find a file at a path with unusual characters, the error names the path and -data.
+func TestPathHint(t *testing.T) {
+	for folder, hinted := range map[string]bool{"vms": false, "my vms": true, "Böden": true} {
+		h := newHarness(t)
+		d := h.open()
+		m := h.machine()
+		m.Dir = filepath.Join(h.dir, folder, m.ID)
+		must(t, d.Clone(t.Context(), m, h.gold))
+		h.set("error.VixVM_PowerOn", 4)
+		err := d.Start(t.Context(), m)
+		if err == nil || strings.Contains(err.Error(), "-data") != hinted || strings.Contains(err.Error(), m.Dir) != hinted {
+			t.Errorf("%q: got %v, want a hint: %v", folder, err, hinted)
+		}
+		h.clear()
+		must(t, d.Destroy(t.Context(), m))
+	}
+}
+
+// Without a display, the machine starts without a window.
+func TestNoDisplay(t *testing.T) {
+	h := newHarness(t)
+	h.set("error.VixVM_PowerOn.gui", 3043)
+	h.set("dialog", "")
+	d := h.open()
+	m := h.machine()
 	m.LaunchGUI = true
-	must(t, d.Clone(t.Context(), m, b.gold))
+	must(t, d.Clone(t.Context(), m, h.gold))
 	must(t, d.Start(t.Context(), m))
-	if !strings.Contains(b.log.String(), "no display") {
+	if !strings.Contains(h.log.String(), "no display") {
 		t.Error("the log does not say that the machine has no window")
 	}
 	must(t, d.Destroy(t.Context(), m))
 }
 
-// A call that never ends costs its caller no more than the deadline, and other
-// machines nothing. When it ends after all, the machine is of use again.
-func TestHangs(t *testing.T) {
-	b := newBench(t)
-	patient := b.open()
-	b.options.Deadlines = vix.Deadlines{
-		Connect: 5 * time.Second, Look: 300 * time.Millisecond, Clone: 300 * time.Millisecond, Start: 300 * time.Millisecond,
-		Stop: 300 * time.Millisecond, Locks: 300 * time.Millisecond, Tools: time.Second,
+// A call that never returns delays its caller up to the deadline, and no other machine. When it returns after all, the
+// machine can be used again.
+func TestHangingCalls(t *testing.T) {
+	h := newHarness(t)
+	patient := h.open()
+	h.options.Deadlines = vix.Deadlines{
+		Connect: 5 * time.Second, Read: 300 * time.Millisecond, Clone: 300 * time.Millisecond, Start: 300 * time.Millisecond,
+		Stop: 300 * time.Millisecond, Unlock: 300 * time.Millisecond, Tools: time.Second,
 	}
-	d := b.open()
-	other := b.running(d)
+	d := h.open()
+	other := h.running(d)
 	for _, function := range []string{
 		"VixHost_OpenVM", "VixVM_Clone", "VixVM_Clone.inside", "VixVM_PowerOn", "Vix_GetProperties", "VixVM_ReadVariable",
 		"VixVM_PowerOff", "VixVM_Delete",
 	} {
 		t.Run(function, func(t *testing.T) {
-			if !b.hang(t, d, function, other) {
+			if !h.hang(t, d, function, other) {
 				t.Error("nothing failed")
 			}
 		})
 	}
 	t.Run("VixVM_WaitForToolsInGuest", func(t *testing.T) {
-		if b.hang(t, patient, "VixVM_WaitForToolsInGuest", other) {
-			t.Error("a wait for tools that hangs got in the way")
+		if h.hang(t, patient, "VixVM_WaitForToolsInGuest", other) {
+			t.Error("a hanging wait for tools made a step fail")
 		}
 	})
 	must(t, d.Destroy(t.Context(), other))
 }
 
-// hang leads a machine through its life with a function that hangs all along,
-// so that what returns has kept its deadline. It reports whether a step failed.
-func (b *bench) hang(t *testing.T, d *vix.Driver, function string, other vm.Machine) (failed bool) {
-	m := b.machine()
+// hang runs a machine's life while a function hangs, so every step that returns has met its deadline. It reports whether
+// a step failed.
+func (h *harness) hang(t *testing.T, d *vix.Driver, function string, other vm.Machine) (failed bool) {
+	m := h.machine()
 	part := m.ID
 	if strings.HasPrefix(function, "VixVM_Clone") {
 		part = "" // the base's
 	}
-	b.set("hang."+function, part)
+	h.set("hang."+function, part)
 	step := func(name string, err error) {
 		t.Helper()
 		var e *vm.Error
@@ -197,7 +215,7 @@ func (b *bench) hang(t *testing.T, d *vix.Driver, function string, other vm.Mach
 		if !errors.As(err, &e) || !strings.Contains(e.Message, "VMware did not") || name == "Inspect" && e.Code != vm.CodeOpen {
 			t.Errorf("%s: got %v, want an *vm.Error that says what VMware did not do", name, err)
 		}
-		until(t, "another machine readable", func() bool {
+		waitUntil(t, "another machine can be read", func() bool {
 			st, err := d.Inspect(t.Context(), other)
 			return err == nil && st.Power == vm.PoweredOn
 		})
@@ -207,58 +225,85 @@ func (b *bench) hang(t *testing.T, d *vix.Driver, function string, other vm.Mach
 		_, err := d.Inspect(t.Context(), m)
 		step("Inspect", err)
 	}
-	step("Clone", d.Clone(t.Context(), m, b.gold))
+	step("Clone", d.Clone(t.Context(), m, h.gold))
 	inspect()
 	if !strings.HasPrefix(function, "VixVM_Clone") {
 		step("Start", d.Start(t.Context(), m))
 		inspect()
 	}
 	step("Destroy", d.Destroy(t.Context(), m))
-	b.clear()
-	until(t, "all calls ended", func() bool { return b.stats()["calls"] == 0 })
-	until(t, "destroyed", func() bool { return d.Destroy(t.Context(), m) == nil })
-	until(t, "gone", func() bool {
+	h.clear()
+	waitUntil(t, "all calls ended", func() bool { return h.stats()["calls"] == 0 })
+	waitUntil(t, "destroyed", func() bool { return d.Destroy(t.Context(), m) == nil })
+	waitUntil(t, "gone", func() bool {
 		st, err := d.Inspect(t.Context(), m)
 		return err == nil && st.Power == ""
 	})
 	return failed
 }
 
-// A driver whose calls hang says so, and closes all the same.
-func TestCloseWithCallsUnderWay(t *testing.T) {
-	b := newBench(t)
-	b.options.Deadlines.Look, b.options.Deadlines.Tools = 100*time.Millisecond, time.Second
-	d, err := vix.Open(b.options)
+// A driver with hanging calls can be closed.
+func TestCloseWithHangingCalls(t *testing.T) {
+	h := newHarness(t)
+	h.options.Deadlines.Read, h.options.Deadlines.Tools = 100*time.Millisecond, time.Second
+	d, err := vix.Open(h.options)
 	must(t, err)
-	m := b.running(d)
-	before := b.stats()
-	b.set("hang.Vix_GetProperties", m.ID)
+	m := h.running(d)
+	before := h.stats()
+	h.set("hang.Vix_GetProperties", m.ID)
 	if _, err := d.Inspect(t.Context(), m); err == nil {
 		t.Error("Inspect: got no error")
 	}
 	must(t, d.Close())
-	b.clear()
-	until(t, "all calls ended", func() bool { return b.stats()["calls"] == 0 })
-	if n := b.stats()["dead_call"] - before["dead_call"]; n != 0 {
-		t.Errorf("got %d calls with handles that are gone, want none", n)
+	h.clear()
+	waitUntil(t, "all calls ended", func() bool { return h.stats()["calls"] == 0 })
+	if n := h.stats()["dead_call"] - before["dead_call"]; n != 0 {
+		t.Errorf("got %d calls with released handles, want none", n)
 	}
-	other := b.open()
+	other := h.open()
 	must(t, other.Destroy(t.Context(), m))
 }
 
-// Calls that hang are bounded. Once all places are taken, the driver says so
-// and takes no more machines, until one ends.
-func TestHangingCallsAreBounded(t *testing.T) {
-	b := newBench(t)
-	b.options.Deadlines.Look = time.Minute
-	d := b.open()
+// If disconnecting hangs, Close returns, and the driver can be asked for its state meanwhile: no lock is held.
+func TestCloseWithHangingDisconnect(t *testing.T) {
+	h := newHarness(t)
+	h.options.Deadlines.Read, h.options.Deadlines.Tools = 2*time.Second, time.Second
+	d, err := vix.Open(h.options)
+	must(t, err)
+	h.set("hang.VixHost_Disconnect", "")
+	var wg sync.WaitGroup
+	wg.Go(func() { must(t, d.Close()) })
+	waitUntil(t, "disconnecting hangs", func() bool { return h.stats()["calls"] == 1 })
+	asked := make(chan error, 1)
+	go func() {
+		d.Describe(t.Context())
+		asked <- d.Ready(t.Context())
+	}()
+	select {
+	case err := <-asked:
+		if !isCode(err, vm.CodeHypervisorUnavailable) {
+			t.Errorf("Ready while disconnecting: got %v, want %s", err, vm.CodeHypervisorUnavailable)
+		}
+	case <-time.After(time.Second): // less than Close waits
+		t.Error("Describe and Ready wait for Disconnect")
+	}
+	wg.Wait()
+	h.clear()
+	waitUntil(t, "all calls ended", func() bool { return h.stats()["calls"] == 0 })
+}
+
+// The number of hanging calls is bounded. If no further call can start, the driver is not ready until a call ends.
+func TestMaxHangingCalls(t *testing.T) {
+	h := newHarness(t)
+	h.options.Deadlines.Read = time.Minute
+	d := h.open()
 	var machines []vm.Machine
-	for range vix.CallsAtOnce {
-		m := b.machine()
-		must(t, d.Clone(t.Context(), m, b.gold))
+	for range vix.MaxCalls {
+		m := h.machine()
+		must(t, d.Clone(t.Context(), m, h.gold))
 		machines = append(machines, m)
 	}
-	b.set("hang.Vix_GetProperties", "")
+	h.set("hang.Vix_GetProperties", "")
 	var wg sync.WaitGroup
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
@@ -269,27 +314,26 @@ func TestHangingCallsAreBounded(t *testing.T) {
 			}
 		})
 	}
-	until(t, "all places taken", func() bool { return b.stats()["calls"] == vix.CallsAtOnce })
+	waitUntil(t, "the largest number of calls hang", func() bool { return h.stats()["calls"] == vix.MaxCalls })
 	cancel()
 	wg.Wait()
 	if err := d.Ready(t.Context()); !isCode(err, vm.CodeHypervisorUnavailable) || !strings.Contains(err.Error(), "dialog") {
 		t.Errorf("Ready: got %v, want %s", err, vm.CodeHypervisorUnavailable)
 	}
-	b.clear()
-	until(t, "ready again", func() bool { return d.Ready(t.Context()) == nil })
+	h.clear()
+	waitUntil(t, "ready again", func() bool { return d.Ready(t.Context()) == nil })
 	for _, m := range machines {
 		must(t, d.Destroy(t.Context(), m))
 	}
 }
 
-// A machine whose call is past its deadline is used by no other until that call
-// has ended: what the call works with would be taken from it.
-func TestCallsKeepTheirMachine(t *testing.T) {
-	b := newBench(t)
-	b.options.Deadlines.Look = time.Second
-	d := b.open()
-	m := b.running(d)
-	b.set("hang.VixVM_ReadVariable", m.ID)
+// A machine whose call exceeds its deadline cannot be used until the call ends, because the call still uses its handle.
+func TestHangingCallKeepsMachine(t *testing.T) {
+	h := newHarness(t)
+	h.options.Deadlines.Read = time.Second
+	d := h.open()
+	m := h.running(d)
+	h.set("hang.VixVM_ReadVariable", m.ID)
 	ctx, cancel := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -297,12 +341,12 @@ func TestCallsKeepTheirMachine(t *testing.T) {
 			t.Error("Inspect whose call hangs: got no error")
 		}
 	})
-	until(t, "the call hangs", func() bool { return b.stats()["calls"] == 1 })
+	waitUntil(t, "the call hangs", func() bool { return h.stats()["calls"] == 1 })
 	cancel()
 	wg.Wait()
 	if _, err := d.Inspect(t.Context(), m); !isCode(err, vm.CodeOpen) || !strings.Contains(err.Error(), "earlier call") {
-		t.Errorf("Inspect beside a call that hangs: got %v, want %s and word of the earlier call", err, vm.CodeOpen)
+		t.Errorf("Inspect beside a call that hangs: got %v, want %s that mentions the earlier call", err, vm.CodeOpen)
 	}
-	b.clear()
+	h.clear()
 	must(t, d.Destroy(t.Context(), m))
 }

@@ -11,7 +11,7 @@ import (
 	"osx-builder/vm"
 )
 
-// hostMemory is the host's memory in MiB.
+// hostMemory returns the host's memory in MiB.
 func hostMemory() int {
 	bytes, err := unix.SysctlUint64("hw.memsize")
 	if err != nil {
@@ -20,7 +20,7 @@ func hostMemory() int {
 	return int(bytes >> 20)
 }
 
-// leaseFiles is where VMware Fusion's DHCP servers write their leases.
+// leaseFiles returns the lease files of VMware Fusion's DHCP servers.
 func leaseFiles() map[vm.NetworkType]string {
 	return map[vm.NetworkType]string{
 		vm.NAT:      "/var/db/vmware/vmnet-dhcpd-vmnet8.leases",
@@ -28,8 +28,7 @@ func leaseFiles() map[vm.NetworkType]string {
 	}
 }
 
-// reflink makes the file to, which must not exist, of the blocks of the file
-// from. APFS can.
+// reflink creates the file to, which must not exist, as a copy-on-write copy of the file from. APFS supports it.
 func reflink(from, to string) error {
 	if err := unix.Clonefile(from, to, unix.CLONE_NOFOLLOW); err != nil {
 		return err

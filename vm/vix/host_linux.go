@@ -10,7 +10,7 @@ import (
 	"osx-builder/vm"
 )
 
-// hostMemory is the host's memory in MiB.
+// hostMemory returns the host's memory in MiB.
 func hostMemory() int {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
@@ -19,7 +19,7 @@ func hostMemory() int {
 	return int(info.Totalram * uint64(info.Unit) >> 20)
 }
 
-// leaseFiles is where VMware Workstation's DHCP servers write their leases.
+// leaseFiles returns the lease files of VMware Workstation's DHCP servers.
 func leaseFiles() map[vm.NetworkType]string {
 	return map[vm.NetworkType]string{
 		vm.NAT:      "/etc/vmware/vmnet8/dhcpd/dhcpd.leases",

@@ -13,29 +13,29 @@ import (
 	"osx-builder/vm"
 )
 
-// Inspect implements vm.Driver.
+// Inspect implements [vm.Driver].
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
-	if made, err := isMade(m); !made || err != nil {
+	if complete, err := isComplete(m); !complete || err != nil {
 		return vm.Status{}, err
 	}
-	h, err := d.take(ctx, vmxPath(m), d.Deadlines.Look)
+	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Read)
 	if err != nil {
 		return vm.Status{}, unreadable(err)
 	}
-	defer h.drop()
-	if made, err := isMade(m); !made || err != nil {
-		return vm.Status{}, err // destroyed while this waited
+	defer ref.release()
+	if complete, err := isComplete(m); !complete || err != nil {
+		return vm.Status{}, err // destroyed while acquire waited
 	}
-	seen := make(chan vm.Status, 1)
-	err = h.do(ctx, "tell the machine's state", d.Deadlines.Look, func() error {
-		st, err := d.look(h)
-		seen <- st
+	statuses := make(chan vm.Status, 1)
+	err = ref.call(ctx, "read the machine's state", d.deadlines.Read, func() error {
+		st, err := ref.status()
+		statuses <- st
 		return err
 	})
 	if err != nil {
 		return vm.Status{}, unreadable(err)
 	}
-	st := <-seen
+	st := <-statuses
 	st.MAC = macAddress(vmxPath(m))
 	if st.Power != vm.PoweredOff && st.Power != vm.Suspended {
 		st.IP = d.address(st, m.Network)
@@ -44,49 +44,49 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	return st, nil
 }
 
-// look reads what VIX knows of an open machine. It blocks.
-func (d *Driver) look(h *hold) (st vm.Status, err error) {
-	bits, err := h.vm.PowerState()
+// status reads what VIX knows of the machine. It is called in [vmRef.call].
+func (r *vmRef) status() (st vm.Status, err error) {
+	bits, err := r.vm.PowerState()
 	if err != nil {
 		return st, err
 	}
-	st.Power = power(bits)
-	if st.GuestOS, err = h.vm.GuestOS(); err != nil {
+	st.Power = powerOf(bits)
+	if st.GuestOS, err = r.vm.GuestOS(); err != nil {
 		return st, err
 	}
-	cpus, err := h.vm.Vcpus()
+	cpus, err := r.vm.Vcpus()
 	if err != nil {
 		return st, err
 	}
-	memory, err := h.vm.MemorySize()
+	memory, err := r.vm.MemorySize()
 	if err != nil {
 		return st, err
 	}
 	st.CPUs, st.Memory = int(cpus), int(memory)
 	st.Tools = vm.ToolsNotRunning
 	if st.Power == vm.PoweredOff || st.Power == vm.Suspended {
-		h.tools = nil
+		r.tools = nil
 		return st, nil
 	}
-	if h.tools.due() {
-		h.tools = d.awaitTools(h.path)
+	if r.tools.isDue() {
+		r.tools = r.vms.conn.waitForTools(r.path)
 	}
-	if st.Tools, err = toolsState(h, bits); err != nil {
+	if st.Tools, err = r.toolsState(bits); err != nil {
 		return st, err
 	}
-	// Before the guest has an address this is an error or empty.
-	st.IP, _ = h.vm.ReadVariable(govix.VM_GUEST_VARIABLE, "ip")
+	// Before the guest has an address, the variable is empty or an error.
+	st.IP, _ = r.vm.ReadVariable(govix.VM_GUEST_VARIABLE, "ip")
 	return st, nil
 }
 
-func toolsState(h *hold, bits govix.VMPowerState) (vm.Tools, error) {
+func (r *vmRef) toolsState(bits govix.VMPowerState) (vm.Tools, error) {
 	if bits&govix.POWERSTATE_TOOLS_RUNNING != 0 {
 		return vm.ToolsRunning, nil
 	}
-	if !h.tools.known() {
+	if !r.tools.isKnown() {
 		return vm.ToolsUnknown, nil
 	}
-	state, err := h.vm.ToolsState()
+	state, err := r.vm.ToolsState()
 	switch {
 	case err != nil:
 		return "", err
@@ -98,15 +98,15 @@ func toolsState(h *hold, bits govix.VMPowerState) (vm.Tools, error) {
 	return vm.ToolsUnknown, nil
 }
 
-// Bits of the power state that VIX has and govix does not name.
+// Bits of the power state that govix does not define.
 const (
 	powerPaused   govix.VMPowerState = 0x0200
 	powerResuming govix.VMPowerState = 0x0800
 )
 
-// power tells the state of the bits, of which several may be set and some mean
-// nothing. What is under way comes before what was reached.
-func power(bits govix.VMPowerState) vm.Power {
+// powerOf returns the power state for VIX's bits. Several bits may be set, and some have no meaning. A transition takes
+// precedence over a state.
+func powerOf(bits govix.VMPowerState) vm.Power {
 	for _, p := range []struct {
 		bit   govix.VMPowerState
 		power vm.Power
@@ -128,8 +128,7 @@ func power(bits govix.VMPowerState) vm.Power {
 	return vm.PoweredOff
 }
 
-// macAddress is that of the first card, from the .vmx into which VMware writes
-// the address that it makes.
+// macAddress returns the MAC address of the first NIC. VMware writes the address that it generates into the .vmx.
 func macAddress(vmx string) string {
 	f, err := readVMX(vmx)
 	if err != nil {
@@ -142,21 +141,21 @@ func macAddress(vmx string) string {
 	return hardware.NICs[0].MAC
 }
 
-// address is the one that VIX tells, or else that of the card's lease.
+// address returns the address that VIX reports, or otherwise the one of the NIC's lease.
 func (d *Driver) address(st vm.Status, t vm.NetworkType) string {
-	if usable(st.IP, t) {
+	if isGuestAddress(st.IP, t) {
 		return st.IP
 	}
-	leases, err := os.ReadFile(d.Leases[t])
+	leases, err := os.ReadFile(d.leases[t])
 	if err != nil {
 		return "" // VMware has no such network, or no lease yet
 	}
 	return Lease(leases, st.MAC, time.Now())
 }
 
-// usable reports whether VIX's answer is the guest's address. On networks of
-// VMware's own it can be the host's, which ends in 1.
-func usable(ip string, t vm.NetworkType) bool {
+// isGuestAddress reports whether the address that VIX reports is the guest's. On VMware's own networks it can be the
+// host's, which ends in 1.
+func isGuestAddress(ip string, t vm.NetworkType) bool {
 	addr, err := netip.ParseAddr(ip)
 	if err != nil || addr.IsLoopback() || addr.IsUnspecified() {
 		return false

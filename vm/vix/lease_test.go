@@ -13,33 +13,33 @@ func TestLease(t *testing.T) {
 		return "lease " + ip + " {\n\tstarts 1 2026/05/04 11:00:00;\n\tends " + end + ";\n\thardware ethernet " + mac + ";\n\tclient-hostname \"x\";\n}\n"
 	}
 	const (
-		card  = "00:0c:29:aa:bb:cc"
+		nic   = "00:0c:29:aa:bb:cc"
 		other = "00:0c:29:00:00:00"
 		later = "1 2026/05/04 13:00:00"
 		past  = "1 2026/05/04 11:30:00"
 	)
 	for name, c := range map[string]struct{ file, want string }{
 		"none":                        {"# All times in this file are in UTC\n", ""},
-		"one":                         {entry("172.16.1.2", card, later), "172.16.1.2"},
+		"one":                         {entry("172.16.1.2", nic, later), "172.16.1.2"},
 		"upper case":                  {entry("172.16.1.2", "00:0C:29:AA:BB:CC", later), "172.16.1.2"},
-		"another card's":              {entry("172.16.1.2", other, later), ""},
-		"over":                        {entry("172.16.1.2", card, past), ""},
-		"never ends":                  {entry("172.16.1.2", card, "never"), "172.16.1.2"},
-		"the last of two":             {entry("172.16.1.2", card, later) + entry("172.16.1.3", card, later), "172.16.1.3"},
-		"taken by another card since": {entry("172.16.1.2", card, later) + entry("172.16.1.2", other, later), ""},
-		"ended by a later entry":      {entry("172.16.1.2", card, later) + entry("172.16.1.2", card, past), ""},
-		"abandoned":                   {"lease 172.16.1.2 {\n ends " + later + ";\n hardware ethernet " + card + ";\n abandoned;\n}\n", ""},
-		"cut off":                     {"lease 172.16.1.2 {\n ends " + later + ";\n hardware ethernet " + card + ";\n", ""},
-		"no address":                  {entry("nowhere", card, later), ""},
-		"noise":                       {"lease\n}\n{\nhardware ethernet\nends;\n;;;\x00\xff\n", ""},
+		"another NIC's":               {entry("172.16.1.2", other, later), ""},
+		"ended":                       {entry("172.16.1.2", nic, past), ""},
+		"never ends":                  {entry("172.16.1.2", nic, "never"), "172.16.1.2"},
+		"the last of two":             {entry("172.16.1.2", nic, later) + entry("172.16.1.3", nic, later), "172.16.1.3"},
+		"later leased to another NIC": {entry("172.16.1.2", nic, later) + entry("172.16.1.2", other, later), ""},
+		"ended by a later entry":      {entry("172.16.1.2", nic, later) + entry("172.16.1.2", nic, past), ""},
+		"abandoned":                   {"lease 172.16.1.2 {\n ends " + later + ";\n hardware ethernet " + nic + ";\n abandoned;\n}\n", ""},
+		"cut off":                     {"lease 172.16.1.2 {\n ends " + later + ";\n hardware ethernet " + nic + ";\n", ""},
+		"no address":                  {entry("nowhere", nic, later), ""},
+		"malformed lines":             {"lease\n}\n{\nhardware ethernet\nends;\n;;;\x00\xff\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := vix.Lease([]byte(c.file), card, now); got != c.want {
+			if got := vix.Lease([]byte(c.file), nic, now); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
 	}
-	if got := vix.Lease([]byte(entry("172.16.1.2", card, later)), "", now); got != "" {
-		t.Errorf("without a card: got %q, want none", got)
+	if got := vix.Lease([]byte(entry("172.16.1.2", nic, later)), "", now); got != "" {
+		t.Errorf("without a NIC: got %q, want none", got)
 	}
 }

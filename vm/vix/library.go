@@ -25,13 +25,13 @@ import (
 
 const (
 	fusion = "/Applications/VMware Fusion.app"
-	// fusionMoved is where Fusion writes down the folder it was last run from.
-	fusionMoved = "/Library/Preferences/VMware Fusion/lastLocationUsed"
-	inFusion    = "Contents/Public/libvixAllProducts.dylib"
+	// fusionLocation is the file in which Fusion stores the folder that it last ran from.
+	fusionLocation = "/Library/Preferences/VMware Fusion/lastLocationUsed"
+	inFusion       = "Contents/Public/libvixAllProducts.dylib"
 )
 
-// libraryPlaces is where VMware's installers put the library on a system.
-func libraryPlaces(goos string) []string {
+// libraryPaths returns where VMware's installers put the library on a system.
+func libraryPaths(goos string) []string {
 	if goos != "darwin" {
 		return []string{
 			"/usr/lib/vmware-vix/libvixAllProducts.so",
@@ -40,106 +40,104 @@ func libraryPlaces(goos string) []string {
 			"/usr/local/lib/libvixAllProducts.so",
 		}
 	}
-	places := []string{filepath.Join(fusion, inFusion)}
-	if moved, err := os.ReadFile(fusionMoved); err == nil {
-		places = append(places, filepath.Join(strings.TrimSpace(string(moved)), inFusion))
+	paths := []string{filepath.Join(fusion, inFusion)}
+	if location, err := os.ReadFile(fusionLocation); err == nil {
+		paths = append(paths, filepath.Join(strings.TrimSpace(string(location)), inFusion))
 	}
-	return places
+	return paths
 }
 
-// The library is opened once for the process: what it starts cannot be undone.
+// library is the library of this process. It is opened once, because what it starts cannot be undone.
 var library struct {
 	mu   sync.Mutex
-	path string // of the library that is open, or ""
+	path string // of the open library, or ""
 }
 
-// load opens VMware's library, at path or where VMware installs it, and returns
-// where it was. An error lists all that was tried.
+// load opens VMware's library at path, or where VMware's installers put it, and returns its path. An error lists all paths
+// that were tried.
 func load(path, goos string) (string, error) {
-	places := []string{path}
+	paths := []string{path}
 	if path == "" {
-		places = libraryPlaces(goos)
+		paths = libraryPaths(goos)
 	}
 	library.mu.Lock()
 	defer library.mu.Unlock()
 	var tried []string
-	for _, place := range places {
-		err := loadAt(place)
+	for _, p := range paths {
+		err := loadAt(p)
 		if err == nil {
-			return place, nil
+			return p, nil
 		}
 		tried = append(tried, err.Error())
 	}
-	way := "install VMware Fusion or Workstation, or set -vix-library"
+	hint := "install VMware Fusion or Workstation, or set -vix-library"
 	if path != "" {
-		way = "set -vix-library to the path of VMware's libvixAllProducts"
+		hint = "set -vix-library to the path of VMware's libvixAllProducts"
 	}
-	return "", fmt.Errorf("VMware's VIX library cannot be used: %s; %s", strings.Join(tried, "; "), way)
+	return "", fmt.Errorf("VMware's VIX library cannot be used: %s; %s", strings.Join(tried, "; "), hint)
 }
 
-func loadAt(place string) error {
+func loadAt(path string) error {
 	if library.path != "" {
-		if place == library.path {
+		if path == library.path {
 			return nil
 		}
-		return fmt.Errorf("%s: another library, %s, is in use already", place, library.path)
+		return fmt.Errorf("%s: the library %s is already in use", path, library.path)
 	}
-	// dlopen takes a bare name for one to be searched in the system's folders.
-	if !filepath.IsAbs(place) {
-		return fmt.Errorf("%s: the path is not absolute", place)
+	// dlopen would search a name without folders in the system's folders.
+	if !filepath.IsAbs(path) {
+		return fmt.Errorf("%s: the path is not absolute", path)
 	}
-	if _, err := os.Stat(place); err != nil {
+	if _, err := os.Stat(path); err != nil {
 		return err
 	}
-	why := (*C.char)(C.malloc(4096))
-	defer C.free(unsafe.Pointer(why))
-	cPlace := C.CString(place)
-	defer C.free(unsafe.Pointer(cPlace))
-	C.osxb_keep_signals()
-	defer C.osxb_mend_signals()
-	if C.osxb_load(cPlace, why, 4096) != 0 {
-		reason := strings.TrimPrefix(C.GoString(why), place+": ")
-		return fmt.Errorf("%s (this program is %s): %s", place, runtime.GOARCH, reason)
+	reason := (*C.char)(C.malloc(4096))
+	defer C.free(unsafe.Pointer(reason))
+	cPath := C.CString(path)
+	defer C.free(unsafe.Pointer(cPath))
+	C.osxb_save_signals()
+	defer C.osxb_repair_signals()
+	if C.osxb_load(cPath, reason, 4096) != 0 {
+		text := strings.TrimPrefix(C.GoString(reason), path+": ")
+		return fmt.Errorf("%s (this program is %s): %s", path, runtime.GOARCH, text)
 	}
-	library.path = place
+	library.path = path
 	return nil
 }
 
-// mendSignals undoes what VMware's library did to the handlers of signals.
-func mendSignals() { C.osxb_mend_signals() }
+// repairSignals restores the signal handlers that VMware's library has changed.
+func repairSignals() { C.osxb_repair_signals() }
 
-// handle is a reference to something that VMware's library keeps.
+// handle is a reference to an object of VMware's library.
 type handle = C.VixHandle
 
-// open opens the machine whose .vmx file is at path.
+// openVMX opens the machine whose .vmx is at path. The caller calls releaseHandle.
 //
-// govix's own OpenVM is not used. It loses the handle of its job every time,
-// and it reads the .vmx with a parser that refuses, or panics at, lines that
-// VMware itself writes. The machine is given to govix with an empty file in
-// the .vmx's place, which only govix's editing functions look at.
+// It does not use govix's OpenVM, which leaks the handle of its job every time, and reads the .vmx with a parser that
+// refuses, or panics at, lines that VMware itself writes. govix gets an empty file instead of the .vmx, which only its
+// editing functions read.
 //
-// govix's finalizer is taken off: it would give the handle back while a call
-// is under way. Whoever calls open calls release.
-func open(host *govix.Host, path string) (*govix.VM, handle, error) {
+// It removes govix's finalizer, which would release the handle while a call is running.
+func openVMX(host *govix.Host, path string) (*govix.VM, handle, error) {
 	cPath := C.CString(path)
 	defer C.free(unsafe.Pointer(cPath))
 	hostHandle := C.VixHandle(reflect.ValueOf(host).Elem().FieldByName("handle").Int())
 	var h C.VixHandle
-	if err := failed("OpenVM", C.osxb_open_vm(hostHandle, cPath, &h)); err != nil {
+	if err := vixError("OpenVM", C.osxb_open_vm(hostHandle, cPath, &h)); err != nil {
 		return nil, 0, err
 	}
-	v, err := adopt(h)
+	v, err := newGovixVM(h)
 	if err != nil {
-		release(h)
+		releaseHandle(h)
 		return nil, 0, err
 	}
 	runtime.SetFinalizer(v, nil)
 	return v, h, nil
 }
 
-// adopt calls govix.NewVirtualMachine. The type of its first parameter, an
-// int32, can only be named inside govix.
-func adopt(h handle) (*govix.VM, error) {
+// newGovixVM calls govix.NewVirtualMachine. It needs reflection, because the type of the first parameter, an int32, is
+// not exported.
+func newGovixVM(h handle) (*govix.VM, error) {
 	construct := reflect.ValueOf(govix.NewVirtualMachine)
 	out := construct.Call([]reflect.Value{
 		reflect.ValueOf(h).Convert(construct.Type().In(0)),
@@ -149,28 +147,28 @@ func adopt(h handle) (*govix.VM, error) {
 	return out[0].Interface().(*govix.VM), err
 }
 
-func release(h handle) { C.Vix_ReleaseHandle(h) }
+func releaseHandle(h handle) { C.Vix_ReleaseHandle(h) }
 
-// cloneFrom makes a linked clone at destination of the machine at path, from
-// its snapshot of the given name, which is taken if there is none.
-func cloneFrom(host *govix.Host, path, snapshot, destination string) error {
-	_, h, err := open(host, path)
+// cloneVMX makes a linked clone at destination of the machine at path, from its snapshot with this name. If there is no
+// such snapshot, cloneVMX takes it.
+func cloneVMX(host *govix.Host, path, snapshot, destination string) error {
+	_, h, err := openVMX(host, path)
 	if err != nil {
 		return err
 	}
-	defer release(h)
+	defer releaseHandle(h)
 	cSnapshot, cDestination := C.CString(snapshot), C.CString(destination)
 	defer C.free(unsafe.Pointer(cSnapshot))
 	defer C.free(unsafe.Pointer(cDestination))
-	return failed("Clone", C.osxb_clone(h, cSnapshot, cDestination))
+	return vixError("Clone", C.osxb_clone(h, cSnapshot, cDestination))
 }
 
-// remove deletes the machine and its disks. govix's own Delete removes the
-// machine's lock first, whoever holds it, and gives its handle back too early.
-func remove(h handle) error { return failed("Delete", C.osxb_delete(h)) }
+// deleteVM deletes the machine and its disks. It does not use govix's Delete, which removes the machine's lock first even
+// if a process holds it, and releases the handle too early.
+func deleteVM(h handle) error { return vixError("Delete", C.osxb_delete(h)) }
 
-// failed makes of VIX's answer the error that govix makes of it.
-func failed(operation string, err C.VixError) error {
+// vixError returns VIX's answer as govix's error.
+func vixError(operation string, err C.VixError) error {
 	if err == C.VIX_OK {
 		return nil
 	}

@@ -1,12 +1,10 @@
 //go:build vix && cgo && !windows
 
 /*
- * Defines the functions that govix calls and forwards each to VMware's
- * library, which is opened at run time: the daemon links without it and starts
- * where it is missing.
+ * Defines the functions that govix calls, and forwards each call to VMware's library, which is opened at run time. So
+ * the daemon links and starts without that library.
  *
- * The definitions are hidden. Exported, they would take the place of the
- * library's own functions in calls that the library makes to itself.
+ * The definitions are hidden. If they were exported, calls of the library to itself would end here.
  */
 #pragma GCC visibility push(hidden)
 #include "vix.h"
@@ -19,17 +17,17 @@
 #include <stdio.h>
 
 enum {
-	/* Codes that the loader itself answers with. */
+	/* Codes that the loader itself returns. */
 	E_INVALID_ARG = 3,
 	E_NOT_SUPPORTED = 6,
 
 	E_SNAPSHOT_NOTFOUND = 13003,
 
-	/* The most properties that one call of govix asks for is six. */
+	/* No call of govix asks for more than six properties. */
 	MAX_PROPERTIES = 8,
 };
 
-/* VMware's functions. Written once, by osxb_load, before any is called. */
+/* VMware's functions. osxb_load sets them once, before any is called. */
 static struct {
 #define VIX_FUNCTION(result, name, parameters, arguments) __typeof__(name) *name;
 #include "loader_functions.h"
@@ -40,41 +38,41 @@ static struct {
 	__typeof__(VixJob_GetNthProperties) *VixJob_GetNthProperties;
 } vix;
 
-/* A void* holds a function's address wherever there is dlsym. */
-static int find(void *library, const char *name, void **address, char *why, size_t size)
+/* With dlsym, a void* can hold the address of a function. */
+static int resolve(void *library, const char *name, void **address, char *reason, size_t size)
 {
 	*address = dlsym(library, name);
 	if (*address != NULL)
 		return 0;
-	snprintf(why, size, "the library has no function %s", name);
+	snprintf(reason, size, "the library has no function %s", name);
 	return -1;
 }
 
-static int find_all(void *library, char *why, size_t size)
+static int resolve_all(void *library, char *reason, size_t size)
 {
-#define FIND(name) \
-	if (find(library, #name, (void **)&vix.name, why, size) != 0) \
+#define RESOLVE(name) \
+	if (resolve(library, #name, (void **)&vix.name, reason, size) != 0) \
 		return -1;
-#define VIX_FUNCTION(result, name, parameters, arguments) FIND(name)
+#define VIX_FUNCTION(result, name, parameters, arguments) RESOLVE(name)
 #include "loader_functions.h"
 #undef VIX_FUNCTION
-	FIND(Vix_GetProperties)
-	FIND(VixPropertyList_AllocPropertyList)
-	FIND(VixJob_Wait)
-	FIND(VixJob_GetNthProperties)
-#undef FIND
+	RESOLVE(Vix_GetProperties)
+	RESOLVE(VixPropertyList_AllocPropertyList)
+	RESOLVE(VixJob_Wait)
+	RESOLVE(VixJob_GetNthProperties)
+#undef RESOLVE
 	return 0;
 }
 
-int osxb_load(const char *path, char *why, size_t size)
+int osxb_load(const char *path, char *reason, size_t size)
 {
 	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
 
 	if (library == NULL) {
-		snprintf(why, size, "%s", dlerror());
+		snprintf(reason, size, "%s", dlerror());
 		return -1;
 	}
-	if (find_all(library, why, size) != 0) {
+	if (resolve_all(library, reason, size) != 0) {
 		dlclose(library);
 		return -1;
 	}
@@ -87,25 +85,23 @@ int osxb_load(const char *path, char *why, size_t size)
 #undef VIX_FUNCTION
 
 /*
- * The four functions below take pairs of a property's number and an address,
- * up to the number 0. C has no way to pass such a list on as it came, so they
- * are called with a full list, which is 0 from where the caller's ends. Going
- * through their own types, the call is right also where variable arguments
- * travel by other ways than fixed ones, as on Apple's arm64.
+ * The four functions below take pairs of a property's number and an address, and the number 0 ends the list. C cannot
+ * forward such a list, so they are called with a list of fixed length that is filled with zeroes. The calls use the
+ * functions' own types, so they are correct on Apple's arm64 too, where variable arguments are passed in another way.
  */
 struct pairs {
 	VixPropertyID id[MAX_PROPERTIES];
 	void *at[MAX_PROPERTIES];
 };
 
-/* Returns 0, or what the caller answers with. */
+/* Returns 0, or the error that the caller returns. */
 static VixError collect(struct pairs *p, VixPropertyID id, va_list rest)
 {
 	*p = (struct pairs){{0}, {NULL}};
 	for (int i = 0; id != VIX_PROPERTY_NONE; i++) {
 		if (i == MAX_PROPERTIES)
 			return E_INVALID_ARG;
-		/* A screenshot has two addresses, for which govix passes wrong ones. */
+		/* A screenshot needs two addresses, and govix passes wrong ones. */
 		if (id == VIX_PROPERTY_JOB_RESULT_SCREEN_IMAGE_DATA)
 			return E_NOT_SUPPORTED;
 		p->id[i] = id;
@@ -124,10 +120,10 @@ static VixError collect(struct pairs *p, VixPropertyID id, va_list rest)
 	struct pairs p; \
 	va_list rest; \
 	va_start(rest, first); \
-	VixError refused = collect(&p, first, rest); \
+	VixError error = collect(&p, first, rest); \
 	va_end(rest); \
-	if (refused != VIX_OK) \
-		return refused
+	if (error != VIX_OK) \
+		return error
 
 VixError Vix_GetProperties(VixHandle handle, VixPropertyID first, ...)
 {
@@ -153,8 +149,8 @@ VixError VixJob_GetNthProperties(VixHandle job, int index, int first, ...)
 	return vix.VixJob_GetNthProperties(job, index, PAIRS(p));
 }
 
-/* Waits for a job whose result is a handle, and gives the job back. */
-static VixError result_of(VixHandle job, VixHandle *result)
+/* Waits for a job whose result is a handle, and releases the job. */
+static VixError wait_for_handle(VixHandle job, VixHandle *result)
 {
 	VixError err = VixJob_Wait(job, VIX_PROPERTY_JOB_RESULT_HANDLE, result, VIX_PROPERTY_NONE);
 
@@ -164,7 +160,7 @@ static VixError result_of(VixHandle job, VixHandle *result)
 
 VixError osxb_open_vm(VixHandle host, const char *path, VixHandle *vm)
 {
-	return result_of(VixHost_OpenVM(host, path, VIX_VMOPEN_NORMAL, VIX_INVALID_HANDLE, NULL, NULL), vm);
+	return wait_for_handle(VixHost_OpenVM(host, path, VIX_VMOPEN_NORMAL, VIX_INVALID_HANDLE, NULL, NULL), vm);
 }
 
 static VixError named_snapshot(VixHandle vm, const char *name, VixHandle *snapshot)
@@ -173,7 +169,7 @@ static VixError named_snapshot(VixHandle vm, const char *name, VixHandle *snapsh
 
 	if ((err & 0xFFFF) != E_SNAPSHOT_NOTFOUND)
 		return err;
-	return result_of(VixVM_CreateSnapshot(vm, name, "", 0, VIX_INVALID_HANDLE, NULL, NULL), snapshot);
+	return wait_for_handle(VixVM_CreateSnapshot(vm, name, "", 0, VIX_INVALID_HANDLE, NULL, NULL), snapshot);
 }
 
 VixError osxb_clone(VixHandle vm, const char *name, const char *destination)
@@ -183,7 +179,7 @@ VixError osxb_clone(VixHandle vm, const char *name, const char *destination)
 
 	if (err != VIX_OK)
 		return err;
-	err = result_of(VixVM_Clone(vm, snapshot, VIX_CLONETYPE_LINKED, destination, 0,
+	err = wait_for_handle(VixVM_Clone(vm, snapshot, VIX_CLONETYPE_LINKED, destination, 0,
 			VIX_INVALID_HANDLE, NULL, NULL), &clone);
 	Vix_ReleaseHandle(snapshot);
 	if (err == VIX_OK)
@@ -206,7 +202,7 @@ VixError osxb_screenshot(VixHandle vm, int *size, unsigned char **png)
 	VixError err;
 
 	*size = 0, *png = NULL;
-	/* The library's own: this file's refuses the property with two addresses. */
+	/* The library's function, because the one of this file refuses the property with two addresses. */
 	err = vix.VixJob_Wait(job, VIX_PROPERTY_JOB_RESULT_SCREEN_IMAGE_DATA, size, png, VIX_PROPERTY_NONE);
 	Vix_ReleaseHandle(job);
 	return err;

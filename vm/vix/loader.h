@@ -1,4 +1,4 @@
-/* VMware's library, opened at run time, and what govix lacks of its use. */
+/* VMware's library, opened at run time, and functions that govix lacks. */
 #ifndef OSX_BUILDER_LOADER_H
 #define OSX_BUILDER_LOADER_H
 
@@ -7,35 +7,31 @@
 #include "vix.h"
 
 /*
- * Opens VMware's library at path and takes every function that govix calls
- * from it. Returns 0, or -1 with the reason in why. Once it has succeeded it
- * must not be called again: the library stays open for as long as the process
- * lives. No VIX function may be called before.
+ * Opens VMware's library at path and resolves every function that govix calls. Returns 0, or -1 and the reason. It must
+ * not be called again after a success: the library stays open until the process exits. No VIX function may be called
+ * before.
  */
-int osxb_load(const char *path, char *why, size_t size);
+int osxb_load(const char *path, char *reason, size_t size);
 
-/* Remembers the handlers of the signals that Go needs. Called before osxb_load. */
-void osxb_keep_signals(void);
+/* Saves the handlers of the signals that Go needs. It is called before osxb_load. */
+void osxb_save_signals(void);
 
-/* Puts them back, and makes those of other signals fit for Go's threads. */
-void osxb_mend_signals(void);
+/* Restores the saved handlers, and makes the other handlers run on the signal stack. */
+void osxb_repair_signals(void);
 
-/* Opens the machine whose .vmx file is at path. The caller releases *vm. */
+/* Opens the machine whose .vmx is at path. The caller releases *vm. */
 VixError osxb_open_vm(VixHandle host, const char *path, VixHandle *vm);
 
 /*
- * Makes a linked clone at destination of the snapshot of that name of the
- * machine vm, taking that snapshot first if there is none.
+ * Makes a linked clone at destination from the snapshot of vm with that name. If there is no such snapshot, it takes the
+ * snapshot first.
  */
 VixError osxb_clone(VixHandle vm, const char *snapshot, const char *destination);
 
-/* Deletes the machine and its disks. The caller still releases vm. */
+/* Deletes the machine and its disks. The caller must still release vm. */
 VixError osxb_delete(VixHandle vm);
 
-/*
- * Captures the screen of the machine as a PNG of *size bytes at *png, which
- * the caller gives to Vix_FreeBuffer.
- */
+/* Captures the machine's screen as a PNG of *size bytes at *png. The caller frees it with Vix_FreeBuffer. */
 VixError osxb_screenshot(VixHandle vm, int *size, unsigned char **png);
 
 #endif

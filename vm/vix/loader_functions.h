@@ -1,8 +1,8 @@
 /*
- * The functions of VMware's library that govix calls, but for the four that
- * take a variable number of arguments, which loader.c lists itself:
+ * The functions of VMware's library that govix calls, except the four with a variable number of arguments, which are in
+ * loader.c:
  *
- *	VIX_FUNCTION(what it returns, name, parameters, arguments)
+ *	VIX_FUNCTION(result type, name, parameters, arguments)
  */
 
 VIX_FUNCTION(const char *, Vix_GetErrorText,

@@ -16,8 +16,8 @@ import (
 	"osx-builder/vm/vix"
 )
 
-// openAndTell is what the process of opened does.
-func openAndTell(library string) {
+// printOpenResult is what the process of openResult does.
+func printOpenResult(library string) {
 	dir, err := os.MkdirTemp("", "vix")
 	if err != nil {
 		panic(err)
@@ -31,9 +31,8 @@ func openAndTell(library string) {
 	fmt.Println("opened", err, d.Close())
 }
 
-// opened returns what Open says in a process of its own: one process opens one
-// library.
-func opened(t *testing.T, library string) string {
+// openResult returns the result of Open in another process, because a process can open only one library.
+func openResult(t *testing.T, library string) string {
 	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
@@ -46,7 +45,7 @@ func opened(t *testing.T, library string) string {
 	return string(out)
 }
 
-func TestOpenSaysWhatIsMissing(t *testing.T) {
+func TestOpenErrors(t *testing.T) {
 	dir := t.TempDir()
 	source := filepath.Join(dir, "some.c")
 	must(t, os.WriteFile(source, []byte("__attribute__((visibility(\"default\"))) int Vix_GetErrorText(void) { return 0; }\n"), 0o644))
@@ -57,13 +56,13 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 	foreign := filepath.Join(dir, "foreign.so")
 	must(t, os.WriteFile(foreign, []byte("\x7fELF and nothing more"), 0o644))
 	another := filepath.Join(dir, "another.so")
-	must(t, os.WriteFile(another, ofAnotherProcessor(t), 0o644))
+	must(t, os.WriteFile(another, foreignLibrary(t), 0o644))
 
 	for name, c := range map[string]struct {
 		library string
 		want    []string
 	}{
-		"nowhere":             {"", append(vix.LibraryPlaces(runtime.GOOS), "-vix-library", "install VMware")},
+		"nowhere":             {"", append(vix.LibraryPaths(runtime.GOOS), "-vix-library", "install VMware")},
 		"no such file":        {"/no/such.so", []string{"/no/such.so", "no such file", "-vix-library"}},
 		"a relative path":     {"libvix.so", []string{"libvix.so", "not absolute"}},
 		"a missing function":  {half, []string{half, "no function Vix_ReleaseHandle"}},
@@ -73,10 +72,10 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 		"the double is there": {double, []string{"opened <nil> <nil>"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if c.library == "" && exists(vix.LibraryPlaces(runtime.GOOS)...) {
-				t.Skip("VMware is installed here")
+			if c.library == "" && exists(vix.LibraryPaths(runtime.GOOS)...) {
+				t.Skip("VMware is installed on this host")
 			}
-			got := opened(t, c.library)
+			got := openResult(t, c.library)
 			for _, want := range c.want {
 				if !strings.Contains(got, want) {
 					t.Errorf("got %q, want %q in it", got, want)
@@ -89,9 +88,8 @@ func TestOpenSaysWhatIsMissing(t *testing.T) {
 	}
 }
 
-// ofAnotherProcessor is the double with a header that says that it is for a
-// processor that no host has.
-func ofAnotherProcessor(t *testing.T) []byte {
+// foreignLibrary returns the double with the header of a processor that no host has.
+func foreignLibrary(t *testing.T) []byte {
 	t.Helper()
 	data, err := os.ReadFile(double)
 	must(t, err)
@@ -112,24 +110,24 @@ func exists(paths ...string) bool {
 	return false
 }
 
-// A process that uses one library is not silently given another.
+// A process that uses one library cannot open another.
 func TestOpenOneLibrary(t *testing.T) {
-	b := newBench(t)
-	b.open()
-	o := b.options
+	h := newHarness(t)
+	h.open()
+	o := h.options
 	o.Library = "/another.so"
-	if _, err := vix.Open(o); err == nil || !strings.Contains(err.Error(), "in use already") {
-		t.Errorf("got %v, want an error that says that a library is in use already", err)
+	if _, err := vix.Open(o); err == nil || !strings.Contains(err.Error(), "already in use") {
+		t.Errorf("got %v, want an error that says that a library is already in use", err)
 	}
 }
 
-// Where VMware's libraries are, after the facts in the installers.
-func TestLibraryPlaces(t *testing.T) {
+// The paths of VMware's libraries are those of its installers.
+func TestLibraryPaths(t *testing.T) {
 	for goos, want := range map[string]string{
 		"linux":  "/usr/lib/vmware-vix/libvixAllProducts.so",
 		"darwin": "/Applications/VMware Fusion.app/Contents/Public/libvixAllProducts.dylib",
 	} {
-		if got := vix.LibraryPlaces(goos); got[0] != want {
+		if got := vix.LibraryPaths(goos); got[0] != want {
 			t.Errorf("%s: got %q first, want %q", goos, got, want)
 		}
 	}
@@ -147,24 +145,24 @@ func TestConnect(t *testing.T) {
 		"no licence at all":      {map[string]string{"error.VixHost_Connect": "32"}, "darwin", 0, "licence"},
 		"other options given":    {map[string]string{"connect.options": "0x200"}, "darwin", 0x4000, "VIX error 32"},
 		"with vmrun's bit":       {map[string]string{"connect.options": "0x200"}, "linux", 0x200, ""},
-		"Workstation is missing": {map[string]string{"error.VixHost_Connect": "22001"}, "linux", 0, "Workstation is not installed, though its VIX library is"},
+		"Workstation is missing": {map[string]string{"error.VixHost_Connect": "22001"}, "linux", 0, "Workstation is not installed, but its VIX library is"},
 		"of another version":     {map[string]string{"error.VixHost_Connect": "22002"}, "linux", 0, "vixwrapper-config.txt"},
-		"product is missing":     {map[string]string{"error.VixHost_Connect": "22003"}, "linux", 0, "product that VIX looks for is not installed"},
+		"product is missing":     {map[string]string{"error.VixHost_Connect": "22003"}, "linux", 0, "product that VIX needs is not installed"},
 		"Player is missing":      {map[string]string{"error.VixHost_Connect": "22004"}, "linux", 0, "Player is not installed"},
-		"no product":             {map[string]string{"error.VixHost_Connect": "22005"}, "linux", 0, "no VMware product is installed"},
-		"hangs":                  {map[string]string{"hang.VixHost_Connect": ""}, "linux", 0, "did not connect to VMware within"},
+		"no product":             {map[string]string{"error.VixHost_Connect": "22005"}, "linux", 0, fmt.Sprintf("vmware-vixWrapper-%d.log", os.Getpid())},
+		"hangs":                  {map[string]string{"hang.VixHost_Connect": ""}, "linux", 0, "did not accept a connection within"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			b := newBench(t)
+			h := newHarness(t)
 			for file, content := range c.control {
-				b.set(file, content)
+				h.set(file, content)
 			}
-			t.Cleanup(b.clear)
-			b.options.HostOptions = c.options
+			t.Cleanup(h.clear)
+			h.options.HostOptions = c.options
 			if name == "hangs" {
-				b.options.Deadlines.Connect = 300e6
+				h.options.Deadlines.Connect = 300e6
 			}
-			d, err := vix.OpenOn(c.goos, b.options)
+			d, err := vix.OpenOn(c.goos, h.options)
 			if c.want == "" {
 				must(t, err)
 				must(t, d.Close())
@@ -174,8 +172,11 @@ func TestConnect(t *testing.T) {
 			if !errors.As(err, &e) || e.Code != vm.CodeHypervisorUnavailable || !strings.Contains(e.Message, c.want) || !strings.Contains(e.Message, double) {
 				t.Errorf("got %v, want %s with %q and the library's path", err, vm.CodeHypervisorUnavailable, c.want)
 			}
-			if _, err := os.Stat(b.options.Dir); err == nil {
-				t.Error("a folder for bases was made, though there is no VMware")
+			if n := strings.Count(strings.ToLower(e.Message), "no vmware product is installed"); n > 1 {
+				t.Errorf("got %q, which repeats itself", e.Message)
+			}
+			if _, err := os.Stat(h.options.Dir); err == nil {
+				t.Error("a folder for base machines was created without VMware")
 			}
 		})
 	}

@@ -14,96 +14,50 @@ import (
 	"osx-builder/vm"
 )
 
-const (
-	// refusalTime is how long a guest's refusal to shut down is waited for.
-	// VMware itself answers only once the machine is off, be that never.
-	refusalTime = 2 * time.Second
+// refusalTime is how long to wait for a guest's refusal to shut down. If the guest does not refuse, VMware answers only
+// when the machine is off, which may be never.
+const refusalTime = 2 * time.Second
 
-	// goodbyeTime is how long the process of a machine that has just been
-	// switched off may still hold its lock.
-	goodbyeTime = 3 * time.Second
-)
+var _ vm.Powerer = (*Driver)(nil)
 
-var (
-	_ vm.Powerer       = (*Driver)(nil)
-	_ vm.Screenshotter = (*Driver)(nil)
-)
-
-// Power implements vm.Powerer.
+// Power implements [vm.Powerer].
 func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if a == vm.ActionShutdown {
 		return d.shutDown(ctx, m)
 	}
-	h, err := d.take(ctx, vmxPath(m), d.Deadlines.Stop)
+	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Stop)
 	if err != nil {
 		return err
 	}
-	defer h.drop()
+	defer ref.release()
 	switch a {
 	case vm.ActionOff:
-		err = d.pullPlug(ctx, h)
+		err = ref.forceOff(ctx)
 	case vm.ActionSuspend:
-		err = d.suspend(ctx, h)
+		err = ref.suspend(ctx)
 	case vm.ActionReset:
-		return d.reset(ctx, h)
+		return ref.reset(ctx)
 	case vm.ActionResume:
-		return d.powerOn(ctx, h, m.LaunchGUI)
+		return ref.powerOn(ctx, m.LaunchGUI)
 	default:
-		return fmt.Errorf("there is no power action %q for VMware", a)
+		return fmt.Errorf("VMware has no power action %q", a)
 	}
 	if err != nil {
 		return err
 	}
-	return d.awaitUnlocked(ctx, m) // else the next start would find it in use
+	return d.locks.await(ctx, m, d.deadlines.Unlock) // otherwise the next start would find the machine locked
 }
 
-// pullPlug switches the machine off. VMware does not switch off one that is
-// suspended, so that is resumed first.
-func (d *Driver) pullPlug(ctx context.Context, h *hold) error {
-	suspended := false
-	err := h.do(ctx, "tell the machine's state", d.Deadlines.Look, func() error {
-		bits, err := h.vm.PowerState()
-		suspended = power(bits) == vm.Suspended
-		return err
-	})
-	if err == nil && suspended {
-		err = d.powerOn(ctx, h, false)
-	}
-	if err != nil {
-		return err
-	}
-	return d.powerOff(ctx, h)
-}
-
-func (d *Driver) suspend(ctx context.Context, h *hold) error {
-	return h.do(ctx, "suspend the machine", d.Deadlines.Stop, func() error {
-		bits, err := h.vm.PowerState()
-		if err != nil || power(bits) == vm.Suspended {
-			return err
-		}
-		h.tools = nil
-		return h.vm.Suspend()
-	})
-}
-
-func (d *Driver) reset(ctx context.Context, h *hold) error {
-	return h.do(ctx, "reset the machine", d.Deadlines.Stop, func() error {
-		h.tools = nil
-		return h.vm.Reset(govix.VMPOWEROP_NORMAL)
-	})
-}
-
-// shutDown asks the guest's tools. The call lasts until the machine is off and
-// cannot be cancelled, so it takes no turn of the machine, which must stay of
-// use meanwhile, but a reference of its own.
+// shutDown asks the guest's tools. The call lasts until the machine is off and cannot be cancelled, so it opens the
+// machine a second time instead of acquiring it: the machine can be used meanwhile.
 func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 	var asked atomic.Bool
-	err := d.call(ctx, "ask the guest to shut down", refusalTime, func() error {
-		v, h, err := open(d.host, vmxPath(m))
+	err := d.conn.call(ctx, "ask the guest to shut down", refusalTime, func() error {
+		v, h, err := openVMX(d.conn.host, vmxPath(m))
 		if err != nil {
 			return err
 		}
-		defer release(h)
+		defer releaseHandle(h)
 		if running, err := v.IsRunning(); !running || err != nil {
 			return err
 		}
@@ -119,20 +73,75 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 	return err
 }
 
-// unlockSoon waits until no process uses the machine in dir, for a short time,
-// and removes the locks that none uses. It reports whether it is so.
-func (d *Driver) unlockSoon(ctx context.Context, dir string) bool {
-	ctx, cancel := context.WithTimeout(ctx, goodbyeTime)
-	defer cancel()
-	for {
-		locks, err := locksIn(dir)
-		if err == nil && (len(locks) == 0 || d.unlock(dir)) {
-			return true
-		}
-		select {
-		case <-time.After(lockPoll):
-		case <-ctx.Done():
-			return false
-		}
+// powerOn starts or resumes the machine, unless it runs.
+func (r *vmRef) powerOn(ctx context.Context, gui bool) error {
+	options := govix.VMPOWEROP_NORMAL
+	if gui {
+		options = govix.VMPOWEROP_LAUNCH_GUI
 	}
+	conn := r.vms.conn
+	return r.call(ctx, "start the machine", conn.deadlines.Start, func() error {
+		if running, err := r.vm.IsRunning(); running || err != nil {
+			return err
+		}
+		r.tools = nil
+		if err := r.vm.PowerOn(options); err != nil && !isCode(err, codeRunning) {
+			return err
+		}
+		r.tools = conn.waitForTools(r.path)
+		return nil
+	})
+}
+
+// powerOff powers the machine off without asking the guest, unless it is off or suspended.
+func (r *vmRef) powerOff(ctx context.Context) error {
+	return r.call(ctx, "power the machine off", r.vms.conn.deadlines.Stop, func() error {
+		bits, err := r.vm.PowerState()
+		if err != nil {
+			return err
+		}
+		if p := powerOf(bits); p == vm.PoweredOff || p == vm.Suspended {
+			return nil
+		}
+		if err := r.vm.PowerOff(govix.VMPOWEROP_NORMAL); err != nil && !isCode(err, codeNotRunning) {
+			return err
+		}
+		return nil
+	})
+}
+
+// forceOff is [vmRef.powerOff] for suspended machines too. VMware cannot power off a suspended machine, so forceOff
+// resumes it first.
+func (r *vmRef) forceOff(ctx context.Context) error {
+	suspended := false
+	err := r.call(ctx, "read the machine's state", r.vms.conn.deadlines.Read, func() error {
+		bits, err := r.vm.PowerState()
+		suspended = powerOf(bits) == vm.Suspended
+		return err
+	})
+	if err == nil && suspended {
+		err = r.powerOn(ctx, false)
+	}
+	if err != nil {
+		return err
+	}
+	return r.powerOff(ctx)
+}
+
+func (r *vmRef) suspend(ctx context.Context) error {
+	return r.call(ctx, "suspend the machine", r.vms.conn.deadlines.Stop, func() error {
+		bits, err := r.vm.PowerState()
+		if err != nil || powerOf(bits) == vm.Suspended {
+			return err
+		}
+		r.tools = nil
+		return r.vm.Suspend()
+	})
+}
+
+func (r *vmRef) reset(ctx context.Context) error {
+	return r.call(ctx, "reset the machine", r.vms.conn.deadlines.Stop, func() error {
+		r.tools = nil
+		return r.vm.Reset(govix.VMPOWEROP_NORMAL)
+	})
 }

@@ -19,61 +19,59 @@ func hasCode(err error, code vm.Code) bool {
 	return errors.As(err, &e) && e.Code == code
 }
 
-// up returns a machine whose tools run.
-func (b *bench) up(d *vix.Driver) vm.Machine {
-	b.t.Helper()
-	m := b.running(d)
-	until(b.t, "up", func() bool {
-		st, err := d.Inspect(b.t.Context(), m)
+// withTools returns a running machine whose tools run.
+func (h *harness) withTools(d *vix.Driver) vm.Machine {
+	h.t.Helper()
+	m := h.running(d)
+	waitUntil(h.t, "the tools run", func() bool {
+		st, err := d.Inspect(h.t.Context(), m)
 		return err == nil && st.Tools == vm.ToolsRunning
 	})
 	return m
 }
 
-// A shutdown is the guest's own: it leaves its mark. A guest whose tools do
-// not run refuses; one that is deaf holds nobody up, and the machine can be
-// read and switched off meanwhile.
+// ActionShutdown asks the guest, which leaves a file. Without tools it is refused. If the guest does not react, the call
+// returns, and the machine can be read and powered off meanwhile.
 func TestShutdown(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
-	m := b.up(d)
+	h := newHarness(t)
+	d := h.open()
+	m := h.withTools(d)
 	must(t, d.Power(t.Context(), m, vm.ActionShutdown))
-	until(t, "off", func() bool {
+	waitUntil(t, "off", func() bool {
 		st, err := d.Inspect(t.Context(), m)
 		return err == nil && st.Power == vm.PoweredOff
 	})
 	if text := read(t, m.Dir+"/*.clean"); text == "" {
-		t.Error("the guest was not asked: it left no mark")
+		t.Error("the guest was not asked: it left no file")
 	}
 	must(t, d.Power(t.Context(), m, vm.ActionShutdown))
 
-	b.set("tools.ms", -1)
+	h.set("tools.ms", -1)
 	must(t, d.Start(t.Context(), m))
 	if err := d.Power(t.Context(), m, vm.ActionShutdown); !hasCode(err, vm.CodeHypervisor) {
 		t.Errorf("without tools: got %v, want VMware's refusal", err)
 	}
-	b.set("tools.ms", 0)
-	b.set("hang.VixVM_PowerOff.guest", "")
+	h.set("tools.ms", 0)
+	h.set("hang.VixVM_PowerOff.guest", "")
 	begin := time.Now()
 	must(t, d.Power(t.Context(), m, vm.ActionShutdown))
 	if took := time.Since(begin); took > 8*time.Second {
-		t.Errorf("a deaf guest held the shutdown up for %v", took)
+		t.Errorf("the shutdown of a guest that does not react took %v", took)
 	}
 	if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOn {
 		t.Errorf("while the guest is asked: got %+v, %v, want powered-on", st, err)
 	}
 	must(t, d.Power(t.Context(), m, vm.ActionOff))
-	b.clear()
+	h.clear()
 	must(t, d.Destroy(t.Context(), m))
-	b.gone(d, m)
+	h.checkGone(d, m)
 }
 
-// The screen is VMware's PNG; of a machine that is off there is none, and
-// VMware's own words are passed on where it fails.
+// A screenshot is VMware's PNG. A machine that is off has none. If VMware fails, the error contains its text.
 func TestScreenshot(t *testing.T) {
-	b := newBench(t)
-	d := b.open()
-	m := b.running(d)
+	h := newHarness(t)
+	d := h.open()
+	m := h.running(d)
 	for range 100 {
 		shot, err := d.Screenshot(t.Context(), m)
 		must(t, err)
@@ -81,11 +79,11 @@ func TestScreenshot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	b.set("error.VixVM_CaptureScreenImage", 6)
+	h.set("error.VixVM_CaptureScreenImage", 6)
 	if _, err := d.Screenshot(t.Context(), m); !hasCode(err, vm.CodeHypervisor) {
-		t.Errorf("where VMware refuses: got %v", err)
+		t.Errorf("if VMware refuses: got %v", err)
 	}
-	b.clear()
+	h.clear()
 	must(t, d.Power(t.Context(), m, vm.ActionOff))
 	if _, err := d.Screenshot(t.Context(), m); !hasCode(err, vm.CodePower) {
 		t.Errorf("of a machine that is off: got %v, want %s", err, vm.CodePower)

@@ -9,8 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reflink makes the file to, which must not exist, of the blocks of the file
-// from. Few file systems can.
+// reflink creates the file to, which must not exist, as a copy-on-write copy of the file from. Few file systems support it.
 func reflink(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {

@@ -15,44 +15,46 @@ import (
 	"osx-builder/vm"
 )
 
-// maxScreenshot bounds what is taken for a picture.
+// maxScreenshot bounds a screenshot, in bytes.
 const maxScreenshot = 64 << 20
 
-// Screenshot implements vm.Screenshotter. govix's own gives VMware the address
-// of one byte where it writes a size and an address, and frees what is not its.
+var _ vm.Screenshotter = (*Driver)(nil)
+
+// Screenshot implements [vm.Screenshotter]. It does not use govix's function, which passes VMware the address of one byte
+// for a size and an address, and frees memory that is not its own.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
-	h, err := d.take(ctx, vmxPath(m), d.Deadlines.Look)
+	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Read)
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	defer h.drop()
-	shots := make(chan []byte, 1)
-	err = h.do(ctx, "read the machine's screen", d.Deadlines.Look, func() error {
-		if running, err := h.vm.IsRunning(); err != nil {
+	defer ref.release()
+	screenshots := make(chan []byte, 1)
+	err = ref.call(ctx, "read the machine's screen", d.deadlines.Read, func() error {
+		if running, err := ref.vm.IsRunning(); err != nil {
 			return err
 		} else if !running {
-			return &vm.Error{Code: vm.CodePower, Message: "machine " + m.ID + " does not run, so its screen shows nothing"}
+			return &vm.Error{Code: vm.CodePower, Message: "machine " + m.ID + " does not run, so it has no screen"}
 		}
-		shot, err := capture(h.handle)
-		shots <- shot
+		png, err := captureScreen(ref.handle)
+		screenshots <- png
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	return <-shots, nil
+	return <-screenshots, nil
 }
 
-// capture returns the machine's screen as VMware's PNG.
-func capture(h handle) ([]byte, error) {
+// captureScreen returns the machine's screen as a PNG.
+func captureScreen(h handle) ([]byte, error) {
 	var size C.int
 	var data *C.uchar
-	if err := failed("CaptureScreenImage", C.osxb_screenshot(h, &size, &data)); err != nil {
+	if err := vixError("CaptureScreenImage", C.osxb_screenshot(h, &size, &data)); err != nil {
 		return nil, err
 	}
 	defer C.Vix_FreeBuffer(unsafe.Pointer(data))
 	if data == nil || size <= 0 || size > maxScreenshot {
-		return nil, errors.New("VMware's picture of the screen is empty or too large")
+		return nil, errors.New("VMware's screenshot is empty or too large")
 	}
 	return C.GoBytes(unsafe.Pointer(data), size), nil
 }

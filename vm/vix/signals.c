@@ -1,44 +1,44 @@
 //go:build vix && cgo && !windows
 
 /*
- * VMware's library installs handlers of signals. Go's runtime needs some of its
- * own, without which a fault ends the daemon and SIGTERM does not stop it, and
- * needs all others to run on the signal stack: a goroutine's is too small.
+ * VMware's library installs signal handlers. Go's runtime needs its own handlers of some signals: without them a nil
+ * dereference ends the daemon, and SIGTERM does not stop it. All other handlers must run on the signal stack, because a
+ * goroutine's stack is too small.
  */
 #include "loader.h"
 
 #include <signal.h>
 
-static const int needed[] = {
+static const int go_signals[] = {
 	SIGSEGV, SIGBUS, SIGFPE, SIGURG, SIGPROF, SIGPIPE, SIGHUP, SIGINT, SIGQUIT, SIGTERM,
 };
 
-enum { NEEDED = sizeof needed / sizeof *needed };
+enum { GO_SIGNALS = sizeof go_signals / sizeof *go_signals };
 
-static struct sigaction ours[NEEDED];
+static struct sigaction saved[GO_SIGNALS];
 
-void osxb_keep_signals(void)
+void osxb_save_signals(void)
 {
-	for (int i = 0; i < NEEDED; i++)
-		sigaction(needed[i], NULL, &ours[i]);
+	for (int i = 0; i < GO_SIGNALS; i++)
+		sigaction(go_signals[i], NULL, &saved[i]);
 }
 
-static int is_needed(int number)
+static int is_go_signal(int number)
 {
-	for (int i = 0; i < NEEDED; i++)
-		if (needed[i] == number)
+	for (int i = 0; i < GO_SIGNALS; i++)
+		if (go_signals[i] == number)
 			return 1;
 	return 0;
 }
 
-void osxb_mend_signals(void)
+void osxb_repair_signals(void)
 {
 	struct sigaction now;
 
-	for (int i = 0; i < NEEDED; i++)
-		sigaction(needed[i], &ours[i], NULL);
+	for (int i = 0; i < GO_SIGNALS; i++)
+		sigaction(go_signals[i], &saved[i], NULL);
 	for (int number = 1; number < NSIG; number++) {
-		if (is_needed(number) || sigaction(number, NULL, &now) != 0)
+		if (is_go_signal(number) || sigaction(number, NULL, &now) != 0)
 			continue;
 		if (now.sa_handler == SIG_DFL || now.sa_handler == SIG_IGN || (now.sa_flags & SA_ONSTACK))
 			continue;

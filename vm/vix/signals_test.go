@@ -15,9 +15,9 @@ import (
 	"osx-builder/vm/vix"
 )
 
-// openAndFault is what the process of TestSignals does: it opens a driver,
-// recovers from a fault, has a goroutine interrupted, and waits for SIGTERM.
-func openAndFault(library string) {
+// causeFault is what the process of TestSignals does: it opens a driver, recovers from a fault, interrupts a goroutine and
+// waits for SIGTERM.
+func causeFault(library string) {
 	terminate := make(chan os.Signal, 1)
 	signal.Notify(terminate, syscall.SIGTERM)
 	dir, err := os.MkdirTemp("", "vix")
@@ -36,7 +36,7 @@ func openAndFault(library string) {
 		m.CPUs = 1
 	}()
 	go func() {
-		for n := 0; ; n++ { // until it is interrupted, and then again
+		for n := 0; ; n++ { // until the runtime interrupts it
 			_ = n
 		}
 	}()
@@ -47,10 +47,10 @@ func openAndFault(library string) {
 	fmt.Println(<-terminate)
 }
 
-// A library that takes signals for itself does not bring the daemon down.
+// A library that installs signal handlers does not break the daemon.
 func TestSignals(t *testing.T) {
-	b := newBench(t)
-	b.set("signals", "")
+	h := newHarness(t)
+	h.set("signals", "")
 	self, err := os.Executable()
 	must(t, err)
 	cmd := exec.Command(self)

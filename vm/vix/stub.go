@@ -4,18 +4,18 @@ package vix
 
 import "osx-builder/vm"
 
-// Supported reports whether this binary can drive VMware at all.
+// Supported reports whether this binary can drive VMware.
 func Supported() bool { return false }
 
-// Driver drives VMware in binaries that are built with VIX support.
+// Driver drives VMware in binaries with VIX support.
 type Driver struct{ vm.Driver }
 
 var errNotBuilt = &vm.Error{
 	Code:    vm.CodeHypervisorUnavailable,
-	Message: "this program was built without VIX support: build it with make, on Linux or macOS with a C compiler",
+	Message: "this program was built without VIX support; build it with make on Linux or macOS with a C compiler",
 }
 
-// Open fails: this binary was built without VIX support.
+// Open returns an error, because this binary has no VIX support.
 func Open(Options) (*Driver, error) { return nil, errNotBuilt }
 
 // Close does nothing.

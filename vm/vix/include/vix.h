@@ -1,11 +1,9 @@
 /*
- * The part of VMware's VIX interface that govix and the loader use: names,
- * values and signatures, which are those of VIX 1.13 and later. It stands
- * alone, so that the daemon builds where no VMware product is installed.
+ * The part of VMware's VIX interface that govix and the loader use. Names, values and signatures are those of VIX 1.13
+ * and later. With this file the daemon builds without any VMware product.
  *
- * Functions that return a VixHandle and take a callback start a job and return
- * its handle at once. Every handle that a function returns holds a reference,
- * which Vix_ReleaseHandle drops.
+ * A function that takes a callback and returns a VixHandle starts a job and returns the job's handle immediately. Every
+ * returned handle holds a reference, which Vix_ReleaseHandle releases.
  */
 #ifndef OSX_BUILDER_VIX_H
 #define OSX_BUILDER_VIX_H
@@ -41,7 +39,7 @@ typedef int VixCreateSnapshotOptions;
 typedef int VixMsgSharedFolderOptions;
 typedef int VixCloneType;
 
-/* The code is in the low 16 bits; the others may hold anything on failure. */
+/* The code is in the low 16 bits. On failure the other bits may have any value. */
 typedef uint64_t VixError;
 
 typedef void VixEventProc(VixHandle handle, VixEventType eventType,
@@ -106,7 +104,7 @@ enum {
 	VIX_PROPERTY_VM_ENCRYPTION_PASSWORD = 7001,
 };
 
-/* Events that a callback is told of. */
+/* Events for callbacks. */
 enum {
 	VIX_EVENTTYPE_JOB_COMPLETED = 2,
 	VIX_EVENTTYPE_JOB_PROGRESS = 3,

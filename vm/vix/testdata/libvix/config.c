@@ -1,4 +1,4 @@
-/* .vmx files: a plain reader and a writer that keeps the other lines. */
+/* Reads .vmx files, and writes them without changing other lines. */
 #define _GNU_SOURCE /* strcasestr */
 #include "double.h"
 
@@ -8,7 +8,7 @@
 #include <strings.h>
 #include <unistd.h>
 
-/* Splits a line into key and value; the value is without quotes. */
+/* Splits a line into a key and a value without quotes. */
 static int split(const char *line, char *key, char *value)
 {
 	const char *equals = strchr(line, '=');
@@ -29,7 +29,7 @@ static int split(const char *line, char *key, char *value)
 	return 1;
 }
 
-/* As VMware, which refuses a file with a line that is no setting, or with a key twice. */
+/* Like VMware, it refuses a file with a line that is no setting, or with a duplicate key. */
 static int well_formed(char *data)
 {
 	char *line, *next, *keys = calloc(strlen(data) + 2, 1), k[256], v[PATH_SIZE], entry[260];
@@ -52,7 +52,7 @@ static int well_formed(char *data)
 	return good;
 }
 
-/* 0, or the VIX code with which VMware does not open the file. */
+/* Returns 0, or the VIX code with which VMware refuses to open the file. */
 int vmx_check(const char *path)
 {
 	char *data, value[PATH_SIZE];
@@ -93,15 +93,15 @@ int vmx_get(const char *path, const char *key, char *value, size_t size)
 	return found;
 }
 
-int vmx_number(const char *path, const char *key, int standard)
+int vmx_number(const char *path, const char *key, int default_value)
 {
 	char value[PATH_SIZE];
-	return vmx_get(path, key, value, sizeof value) ? atoi(value) : standard;
+	return vmx_get(path, key, value, sizeof value) ? atoi(value) : default_value;
 }
 
 /*
- * Writes the file anew: edit may change each value, or leave the line out by
- * returning 0. As VMware does, it writes an escaped equals sign as itself.
+ * Writes the file again: edit may change each value, or remove the line by returning 0. Like VMware, it writes an escaped
+ * equals sign as a plain one.
  */
 int vmx_rewrite(const char *path, const char *to, int (*edit)(const char *, char *, void *), void *data, const char *more)
 {

@@ -1,4 +1,4 @@
-/* The control folder. */
+/* Reads the control folder. */
 #include "double.h"
 
 #include <stdio.h>
@@ -42,13 +42,13 @@ int control_has(const char *name)
 	return control_text(name, text, sizeof text);
 }
 
-long control_number(const char *name, long standard)
+long control_number(const char *name, long default_value)
 {
 	char text[64];
-	return control_text(name, text, sizeof text) ? strtol(text, NULL, 0) : standard;
+	return control_text(name, text, sizeof text) ? strtol(text, NULL, 0) : default_value;
 }
 
-/* The code that a call of the function fails with now, or 0. */
+/* Returns the code with which a call of the function fails now, or 0. */
 int control_error(const char *function, const char *path)
 {
 	char name[128], text[512], part[PATH_SIZE] = "", file[PATH_SIZE];
@@ -78,7 +78,7 @@ static int hangs(const char *function, const char *path)
 	return control_text(name, part, sizeof part) && strstr(path == NULL ? "" : path, part) != NULL;
 }
 
-/* Takes as long as the control folder says, which may be for ever. */
+/* Waits as long as the control folder says, possibly for ever. */
 void control_delay(const char *function, const char *path)
 {
 	char name[128];

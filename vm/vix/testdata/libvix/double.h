@@ -1,4 +1,4 @@
-/* What the double's files know of each other. README.md says what it does. */
+/* Declarations that the files of the double share. README.md describes the double. */
 #ifndef DOUBLE_H
 #define DOUBLE_H
 
@@ -22,7 +22,7 @@ enum {
 	E_SNAPSHOT_DUPLICATE = 13017, E_DISK_OPENPARENT = 16012, E_NEED_PASSWORD = 17004,
 };
 
-/* One thing behind a handle. Its fields are guarded by big_lock. */
+/* The object of a handle. Its fields are guarded by big_lock. */
 struct object {
 	VixHandle handle;
 	enum kind kind;
@@ -31,27 +31,27 @@ struct object {
 
 	char path[PATH_SIZE];  /* VM and SNAPSHOT: the machine's .vmx */
 	int deleted;           /* VM: its files are gone */
-	int tools_known;       /* VM: a wait for tools ended well since power-on */
+	int tools_known;       /* VM: a wait for tools succeeded since power-on */
 	char name[256];        /* SNAPSHOT */
 
 	/* JOB */
 	int done;
 	VixError error;
-	VixHandle result;      /* the handle that the job made, which it has a reference to */
-	char *text;            /* the string that it made */
+	VixHandle result;      /* the handle that the job created, with a reference */
+	char *text;            /* the string that it created */
 };
 
 extern pthread_mutex_t big_lock;
 extern pthread_cond_t job_done;
 
-/* handles.c; all but junk are called with big_lock held */
+/* handles.c; all functions except make_error are called with big_lock held */
 struct object *object_new(enum kind kind);
 struct object *object_find(VixHandle handle, enum kind kind, VixError *err);
 struct object *object_vm(const char *path);
 void object_ref(struct object *o);
 void object_unref(struct object *o);
 struct object *object_next(struct object *o);
-VixError junk(int code);
+VixError make_error(int code);
 void count(const char *name, int by);
 void stats_write(void);
 
@@ -59,7 +59,7 @@ void stats_write(void);
 void control_open(void);
 const char *control_dir(void);
 int control_has(const char *name);
-long control_number(const char *name, long standard);
+long control_number(const char *name, long default_value);
 int control_text(const char *name, char *text, size_t size);
 int control_error(const char *function, const char *path);
 void control_delay(const char *function, const char *path);
@@ -93,7 +93,7 @@ void path_join(char *out, const char *dir, const char *name);
 /* config.c: .vmx files */
 int vmx_check(const char *path);
 int vmx_get(const char *path, const char *key, char *value, size_t size);
-int vmx_number(const char *path, const char *key, int standard);
+int vmx_number(const char *path, const char *key, int default_value);
 int vmx_rewrite(const char *path, const char *to, int (*edit)(const char *key, char *value, void *data), void *data, const char *more);
 
 /* state.c */
@@ -102,8 +102,8 @@ enum power state_power(const char *path, long *since);
 int state_set(const char *path, enum power power);
 int tools_running(const char *path);
 int guest_ip(const char *path, char *ip, size_t size);
-int lock_take(const char *path, int pid);
-void lock_drop(const char *path);
+int lock_acquire(const char *path, int pid);
+void lock_release(const char *path);
 int lock_held(const char *path);
 
 /* power.c */

@@ -1,4 +1,4 @@
-/* Small files. */
+/* Reads and writes small files. */
 #include "double.h"
 
 #include <stdio.h>
@@ -21,7 +21,7 @@ int file_exists(const char *path)
 	return stat(path, &st) == 0;
 }
 
-/* Reads at most 1 MiB. Returns 0, and data to be freed. */
+/* Reads at most 1 MiB. Returns 0 and data, which the caller frees. */
 int file_read(const char *path, char **data)
 {
 	enum { MOST = 1 << 20 };

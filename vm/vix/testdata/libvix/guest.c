@@ -1,7 +1,4 @@
-/*
- * What the daemon never calls. The jobs fail, and the parameters are not
- * looked at: these are declared as the library has them in vix.h.
- */
+/* Functions that the daemon never calls. Their jobs fail. The parameters are those of vix.h and are ignored. */
 #include "double.h"
 
 static int not_supported(struct work *w)
@@ -232,19 +229,19 @@ EXPORT VixError VixSnapshot_GetNumChildren(VixHandle parentSnapshotHandle, int
 		*numChildSnapshots)
 {
 	(void)parentSnapshotHandle, (void)numChildSnapshots;
-	return junk(E_NOT_SUPPORTED);
+	return make_error(E_NOT_SUPPORTED);
 }
 
 EXPORT VixError VixSnapshot_GetChild(VixHandle parentSnapshotHandle, int index,
 		VixHandle *childSnapshotHandle)
 {
 	(void)parentSnapshotHandle, (void)index, (void)childSnapshotHandle;
-	return junk(E_NOT_SUPPORTED);
+	return make_error(E_NOT_SUPPORTED);
 }
 
 EXPORT VixError VixSnapshot_GetParent(VixHandle snapshotHandle, VixHandle
 		*parentSnapshotHandle)
 {
 	(void)snapshotHandle, (void)parentSnapshotHandle;
-	return junk(E_NOT_SUPPORTED);
+	return make_error(E_NOT_SUPPORTED);
 }

@@ -1,4 +1,4 @@
-/* Handles, references and counters. A handle's number is never used again. */
+/* Handles, references and counters. The number of a handle is never reused. */
 #include "double.h"
 
 #include <fcntl.h>
@@ -17,7 +17,7 @@ static struct counter { const char *name; int n; } counters[] = {
 	{"dead_release", 0}, {"dead_call", 0}, {"jobs", 0}, {"calls", 0}, {"endless", 0}, {"bad_delete", 0},
 };
 
-VixError junk(int code)
+VixError make_error(int code)
 {
 	return code == VIX_OK ? VIX_OK : (0xDEADBEEFull << 32) | (VixError)code;
 }
@@ -83,18 +83,18 @@ struct object *object_find(VixHandle handle, enum kind kind, VixError *err)
 	if (o == NULL) {
 		if (handle != 0)
 			count("dead_call", 1);
-		*err = junk(E_INVALID_HANDLE);
+		*err = make_error(E_INVALID_HANDLE);
 		return NULL;
 	}
 	if (kind != KINDS && o->kind != kind) {
-		*err = junk(E_WRONG_HANDLE);
+		*err = make_error(E_WRONG_HANDLE);
 		return NULL;
 	}
 	*err = VIX_OK;
 	return o;
 }
 
-/* The handle of a machine that is open already, with one more reference. */
+/* Returns an open machine with another reference, or a new one. */
 struct object *object_vm(const char *path)
 {
 	struct object *o;
@@ -148,11 +148,12 @@ EXPORT void Vix_ReleaseHandle(VixHandle handle)
 
 EXPORT void Vix_FreeBuffer(void *p) { free(p); }
 
-/* Everything got from a host is void once it is disconnected. */
+/* Everything that came from a host becomes invalid when it is disconnected. */
 EXPORT void VixHost_Disconnect(VixHandle handle)
 {
 	VixError err;
 
+	control_delay("VixHost_Disconnect", NULL);
 	pthread_mutex_lock(&big_lock);
 	struct object *host = object_find(handle, HOST, &err);
 	if (host != NULL)

@@ -1,4 +1,4 @@
-/* Hosts: connecting, opening and finding machines. */
+/* Hosts: connects, opens machines and finds them. */
 #include "double.h"
 
 #include <signal.h>
@@ -14,14 +14,14 @@ static void on_signal(int number)
 	_exit(86);
 }
 
-/* As libraries do that were not written for a process of Go's. */
-static void take_signals(void)
+/* Like a library that was not written for a Go process. */
+static void install_signal_handlers(void)
 {
-	struct sigaction mine = {.sa_handler = on_signal};
+	struct sigaction action = {.sa_handler = on_signal};
 	static const int numbers[] = {SIGSEGV, SIGBUS, SIGTERM, SIGURG, SIGUSR2};
 
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-		sigaction(numbers[i], &mine, NULL);
+		sigaction(numbers[i], &action, NULL);
 }
 
 static int connect_host(struct work *w)
@@ -29,7 +29,7 @@ static int connect_host(struct work *w)
 	long needed = control_number("connect.options", 0);
 
 	if (control_has("signals"))
-		take_signals();
+		install_signal_handlers();
 	if ((w->number & needed) != needed)
 		return E_LICENSE;
 	pthread_mutex_lock(&big_lock);
@@ -56,7 +56,7 @@ static int open_vm(struct work *w)
 
 	if (code != 0)
 		return code;
-	/* The same machine has the same handle under any of its names. */
+	/* A machine has the same handle under all of its paths. */
 	if (realpath(w->path, real) == NULL)
 		return E_VM_NOT_FOUND;
 	pthread_mutex_lock(&big_lock);
@@ -79,7 +79,7 @@ EXPORT VixHandle VixHost_OpenVM(VixHandle host, const char *path, VixVMOpenOptio
 	return job_start("VixHost_OpenVM", 0, path, w);
 }
 
-/* The running ones of the open machines, told from this job's own thread. */
+/* Reports the open machines that run, from the thread of this job. */
 static int find_items(struct work *w)
 {
 	char paths[64][PATH_SIZE];

@@ -1,4 +1,4 @@
-/* Jobs: one thread each. */
+/* Jobs. Each has a thread. */
 #include "double.h"
 
 #include <stdarg.h>
@@ -20,7 +20,7 @@ static void *run(void *data)
 	if (w->callback != NULL)
 		w->callback(w->job->handle, VIX_EVENTTYPE_JOB_COMPLETED, VIX_INVALID_HANDLE, w->data);
 	pthread_mutex_lock(&big_lock);
-	w->job->error = junk(code);
+	w->job->error = make_error(code);
 	w->job->done = 1;
 	pthread_cond_broadcast(&job_done);
 	object_unref(w->job);
@@ -32,8 +32,8 @@ static void *run(void *data)
 }
 
 /*
- * Starts a job with the function's name for errors and delays. vm is the
- * machine's handle, or 0 with the path of the .vmx if there is one.
+ * Starts a job. function is the name for errors and delays. vm is the machine's handle; if it is 0, path is the .vmx or
+ * NULL.
  */
 VixHandle job_start(const char *function, VixHandle vm, const char *path, struct work w)
 {
@@ -53,7 +53,7 @@ VixHandle job_start(const char *function, VixHandle vm, const char *path, struct
 	if (vm != 0) {
 		copy->vm = object_find(vm, VM, &err);
 		if (copy->vm != NULL && copy->vm->deleted)
-			err = junk(E_VM_NOT_FOUND), copy->vm = NULL;
+			err = make_error(E_VM_NOT_FOUND), copy->vm = NULL;
 		if (copy->vm != NULL) {
 			object_ref(copy->vm);
 			memcpy(copy->path, copy->vm->path, sizeof copy->path);
@@ -77,12 +77,12 @@ VixHandle job_start(const char *function, VixHandle vm, const char *path, struct
 	return handle;
 }
 
-/* Gives the job its result, whose reference it takes over. */
+/* Sets the job's result. The job takes over the reference. */
 void job_result(struct work *w, struct object *o) { w->job->result = o->handle; }
 
 void job_text(struct work *w, const char *text) { w->job->text = strdup(text); }
 
-/* What a function without a job does first: its code, or 0. */
+/* Starts a function without a job. Returns the code with which it fails, or 0. */
 int sync_call(const char *function, const char *path)
 {
 	control_delay(function, path);
@@ -113,7 +113,7 @@ static VixError job_property(struct object *job, VixPropertyID id, void *at)
 		*(int *)at = 0;
 		return VIX_OK;
 	}
-	return junk(E_UNKNOWN_PROPERTY);
+	return make_error(E_UNKNOWN_PROPERTY);
 }
 
 EXPORT VixError VixJob_Wait(VixHandle handle, VixPropertyID first, ...)
@@ -154,5 +154,5 @@ EXPORT int VixJob_GetNumProperties(VixHandle job, int id)
 EXPORT VixError VixJob_GetNthProperties(VixHandle job, int index, int id, ...)
 {
 	(void)job, (void)index, (void)id;
-	return junk(E_BAD_INDEX);
+	return make_error(E_BAD_INDEX);
 }

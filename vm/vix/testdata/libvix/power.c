@@ -14,7 +14,7 @@ static int keep(const char *key, char *value, void *data)
 	return 1;
 }
 
-/* Every disk is there, and the parents of those that have any. */
+/* Checks that every disk exists, and the parents of those that have any. */
 static int check_disk(const char *key, char *value, void *data)
 {
 	char disk[PATH_SIZE], *text, *parent, *end;
@@ -41,7 +41,7 @@ static int check_disk(const char *key, char *value, void *data)
 	return 1;
 }
 
-/* Gives each card without an address one, as VMware does at power-on. */
+/* Like VMware at power-on, generates an address for each NIC without one. */
 static void addresses(const char *path, char *more, size_t size)
 {
 	char key[64], value[PATH_SIZE];
@@ -80,14 +80,14 @@ static int power_on(struct work *w)
 		return E_LOCKED;
 	w->number = 0;
 	addresses(w->path, more, sizeof more);
-	if (lock_take(w->path, 1) != 0)
+	if (lock_acquire(w->path, 1) != 0)
 		return E_FILE_ACCESS;
 	if (vmx_rewrite(w->path, w->path, check_disk, w, more) != 0)
 		w->number = E_FILE_ACCESS;
 	if (w->number == 0 && state_set(w->path, ON) != 0)
 		w->number = E_FILE_ACCESS;
 	if (w->number != 0) {
-		lock_drop(w->path);
+		lock_release(w->path);
 		return w->number;
 	}
 	pthread_mutex_lock(&big_lock);
@@ -105,14 +105,14 @@ EXPORT VixHandle VixVM_PowerOn(VixHandle vm, VixVMPowerOpOptions options, VixHan
 	return job_start((options & VIX_VMPOWEROP_LAUNCH_GUI) ? "VixVM_PowerOn.gui" : "VixVM_PowerOn", vm, NULL, w);
 }
 
-/* The lock goes some time after the machine is off. */
+/* Removes the lock some time after the machine is off. */
 static void *unlock_later(void *data)
 {
 	long ms = control_number("unlock.ms", 30);
 	struct timespec t = {ms / 1000, ms % 1000 * 1000000};
 
 	nanosleep(&t, NULL);
-	lock_drop(data);
+	lock_release(data);
 	free(data);
 	return NULL;
 }
@@ -130,7 +130,7 @@ static int end_power(struct work *w)
 	pthread_mutex_lock(&big_lock);
 	w->vm->tools_known = 0;
 	pthread_mutex_unlock(&big_lock);
-	lock_take(w->path, (int)getpid());
+	lock_acquire(w->path, (int)getpid());
 	pthread_attr_init(&detached);
 	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
 	if (pthread_create(&thread, &detached, unlock_later, strdup(w->path)) != 0)
@@ -139,7 +139,7 @@ static int end_power(struct work *w)
 	return 0;
 }
 
-/* The guest ends by itself: its tools must run, and write down that they were asked. */
+/* Shuts the guest down: its tools must run, and leave a file that says so. */
 static int guest_off(struct work *w)
 {
 	char file[PATH_SIZE];
@@ -166,7 +166,7 @@ EXPORT VixHandle VixVM_PowerOff(VixHandle vm, VixVMPowerOpOptions options, VixEv
 	return job_start("VixVM_PowerOff", vm, NULL, w);
 }
 
-/* A running machine's guest begins anew. */
+/* Restarts the guest of a running machine. */
 static int reset(struct work *w)
 {
 	long since;
@@ -202,7 +202,7 @@ EXPORT VixHandle VixVM_CaptureScreenImage(VixHandle vm, int type, VixHandle list
 	return job_start("VixVM_CaptureScreenImage", vm, NULL, w);
 }
 
-/* A PNG of one pixel, for Vix_FreeBuffer. */
+/* Returns a PNG of one pixel. The caller frees it with Vix_FreeBuffer. */
 unsigned char *screen_image(int *size)
 {
 	static const unsigned char png[] =

@@ -49,7 +49,7 @@ EXPORT const char *Vix_GetErrorText(VixError err, const char *locale)
 	return "Unknown error";
 }
 
-/* The bits of the power state, among them some without a meaning. */
+/* Returns the bits of the power state, some of which have no meaning. */
 static int power_bits(struct object *vm)
 {
 	long since;
@@ -66,7 +66,7 @@ static int power_bits(struct object *vm)
 	return 0x4000 | VIX_POWERSTATE_POWERED_OFF;
 }
 
-/* Before a wait for the tools VIX's answer means nothing; here it is wrong. */
+/* Before a wait for the tools, VIX's answer has no meaning. Here it is wrong. */
 static int tools_bits(struct object *vm)
 {
 	if (!vm->tools_known)
@@ -107,13 +107,13 @@ static VixError vm_property(struct object *vm, VixPropertyID id, void *at)
 		*(char **)at = strdup(vm->path);
 		return VIX_OK;
 	}
-	return junk(E_UNKNOWN_PROPERTY);
+	return make_error(E_UNKNOWN_PROPERTY);
 }
 
 static VixError property(struct object *o, VixPropertyID id, void *at)
 {
 	if (o->kind == VM)
-		return o->deleted ? junk(E_VM_NOT_FOUND) : vm_property(o, id, at);
+		return o->deleted ? make_error(E_VM_NOT_FOUND) : vm_property(o, id, at);
 	if (o->kind == SNAPSHOT && (id == VIX_PROPERTY_SNAPSHOT_DISPLAYNAME || id == VIX_PROPERTY_SNAPSHOT_DESCRIPTION)) {
 		*(char **)at = strdup(id == VIX_PROPERTY_SNAPSHOT_DISPLAYNAME ? o->name : "");
 		return VIX_OK;
@@ -122,7 +122,7 @@ static VixError property(struct object *o, VixPropertyID id, void *at)
 		*(char **)at = strdup(o->path);
 		return VIX_OK;
 	}
-	return junk(E_UNKNOWN_PROPERTY);
+	return make_error(E_UNKNOWN_PROPERTY);
 }
 
 EXPORT VixError Vix_GetProperties(VixHandle handle, VixPropertyID first, ...)
@@ -143,7 +143,7 @@ EXPORT VixError Vix_GetProperties(VixHandle handle, VixPropertyID first, ...)
 		return err;
 
 	code = sync_call("Vix_GetProperties", path);
-	err = junk(code);
+	err = make_error(code);
 	pthread_mutex_lock(&big_lock);
 	va_start(rest, first);
 	for (VixPropertyID id = first; err == VIX_OK && id != VIX_PROPERTY_NONE; id = va_arg(rest, VixPropertyID))

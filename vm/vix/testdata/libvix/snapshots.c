@@ -1,4 +1,4 @@
-/* Snapshots, clones and deletion. A list of snapshots is in X.vmsd beside X.vmx. */
+/* Snapshots, clones and deletion. The snapshots of X.vmx are listed in X.vmsd. */
 #include "double.h"
 
 #include <dirent.h>
@@ -23,7 +23,7 @@ int snapshots_count(const char *path)
 	return vmx_number(file, "snapshot.numSnapshots", 0);
 }
 
-/* How many snapshots have the name. */
+/* Returns the number of snapshots with this name. */
 int snapshot_named(const char *path, const char *name)
 {
 	char file[PATH_SIZE], key[64], value[PATH_SIZE];
@@ -45,13 +45,13 @@ static int is_disk(const char *key, const char *value)
 }
 
 struct growth {
-	const char *dir;    /* where the disks are */
-	const char *to;     /* where the children go */
-	const char *prefix; /* what their names begin with */
+	const char *dir;    /* folder of the disks */
+	const char *to;     /* folder of their children */
+	const char *prefix; /* of the children's names */
 	int number, disks, failed;
 };
 
-/* Replaces a disk by a child of it. */
+/* Replaces a disk with a child of it. */
 static int grow(const char *key, char *value, void *data)
 {
 	struct growth *g = data;
@@ -136,7 +136,7 @@ EXPORT VixHandle VixVM_CreateSnapshot(VixHandle vm, const char *name, const char
 	return job_start("VixVM_CreateSnapshot", vm, NULL, w);
 }
 
-/* The path of an open machine, or the code of what is wrong with the handle. */
+/* Sets path to that of an open machine, or returns the error of an invalid handle. */
 static VixError vm_path(VixHandle vm, char *path)
 {
 	VixError err;
@@ -156,12 +156,12 @@ EXPORT VixError VixVM_GetNamedSnapshot(VixHandle vm, const char *name, VixHandle
 	int n;
 
 	if (err == VIX_OK)
-		err = junk(sync_call("VixVM_GetNamedSnapshot", path));
+		err = make_error(sync_call("VixVM_GetNamedSnapshot", path));
 	if (err != VIX_OK)
 		return err;
 	n = snapshot_named(path, name);
 	if (n != 1)
-		return junk(n == 0 ? E_SNAPSHOT_NOTFOUND : E_SNAPSHOT_DUPLICATE);
+		return make_error(n == 0 ? E_SNAPSHOT_NOTFOUND : E_SNAPSHOT_DUPLICATE);
 	pthread_mutex_lock(&big_lock);
 	*snapshot = snapshot_object(path, name)->handle;
 	pthread_mutex_unlock(&big_lock);
@@ -174,20 +174,20 @@ EXPORT VixError VixVM_GetNumRootSnapshots(VixHandle vm, int *result)
 	VixError err = vm_path(vm, path);
 
 	if (err == VIX_OK)
-		*result = snapshots_count(path) > 0; /* each is the child of the one before */
+		*result = snapshots_count(path) > 0; /* each one is a child of the previous one */
 	return err;
 }
 
 EXPORT VixError VixVM_GetRootSnapshot(VixHandle vm, int index, VixHandle *snapshot)
 {
 	(void)vm, (void)index, (void)snapshot;
-	return junk(E_NOT_SUPPORTED);
+	return make_error(E_NOT_SUPPORTED);
 }
 
 EXPORT VixError VixVM_GetCurrentSnapshot(VixHandle vm, VixHandle *snapshot)
 {
 	(void)vm, (void)snapshot;
-	return junk(E_NOT_SUPPORTED);
+	return make_error(E_NOT_SUPPORTED);
 }
 
 static int folder_empty(const char *dir)
@@ -204,7 +204,7 @@ static int folder_empty(const char *dir)
 	return empty;
 }
 
-/* One clone at a time; the parent's lock is another's if it is there. */
+/* Makes a clone. The caller holds the parent's lock. */
 static int clone_locked(struct work *w)
 {
 	char dir[PATH_SIZE], to[PATH_SIZE];
@@ -241,11 +241,11 @@ static int clone_vm(struct work *w)
 
 	if (lock_held(w->path))
 		return E_LOCKED;
-	if (lock_take(w->path, (int)getpid()) != 0)
+	if (lock_acquire(w->path, (int)getpid()) != 0)
 		return E_FILE_ACCESS;
 	control_delay("VixVM_Clone.inside", w->path);
 	code = clone_locked(w);
-	lock_drop(w->path);
+	lock_release(w->path);
 	return code;
 }
 

@@ -1,4 +1,4 @@
-/* What a machine's power and locks are, in files beside its .vmx. */
+/* A machine's power state and locks, in files beside its .vmx. */
 #include "double.h"
 
 #include <dirent.h>
@@ -38,9 +38,9 @@ int state_set(const char *path, enum power power)
 	return file_write(file, text);
 }
 
-static int passed(const char *path, const char *name, long standard)
+static int passed(const char *path, const char *name, long default_value)
 {
-	long since, after = control_number(name, standard);
+	long since, after = control_number(name, default_value);
 	return state_power(path, &since) == ON && after >= 0 && now_ms() >= since + after;
 }
 
@@ -60,10 +60,10 @@ int guest_ip(const char *path, char *ip, size_t size)
 }
 
 /*
- * VMware's lock: the folder X.lck with a file that names the process. The
- * double runs no process for a machine; process 1 stands for it.
+ * A lock is a folder X.lck with a file that names the process. The double runs no process for a machine, so it uses
+ * process 1.
  */
-int lock_take(const char *path, int pid)
+int lock_acquire(const char *path, int pid)
 {
 	char dir[PATH_SIZE + 8], file[PATH_SIZE + 32], text[128];
 
@@ -75,7 +75,7 @@ int lock_take(const char *path, int pid)
 	return file_write(file, text);
 }
 
-void lock_drop(const char *path)
+void lock_release(const char *path)
 {
 	char file[PATH_SIZE + 32];
 
@@ -85,7 +85,7 @@ void lock_drop(const char *path)
 	rmdir(file);
 }
 
-/* As in VMware, a lock without a claim is none; a claim of the dead is one. */
+/* As in VMware, an empty folder is no lock, and the file of a process that has exited is one. */
 int lock_held(const char *path)
 {
 	char dir[PATH_SIZE + 8];

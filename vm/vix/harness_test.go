@@ -27,11 +27,11 @@ var double string
 
 func TestMain(m *testing.M) {
 	if path, ok := os.LookupEnv("OSXB_TEST_OPEN"); ok {
-		openAndTell(path)
+		printOpenResult(path)
 		return
 	}
 	if path, ok := os.LookupEnv("OSXB_TEST_SIGNALS"); ok {
-		openAndFault(path)
+		causeFault(path)
 		return
 	}
 	os.Exit(testMain(m))
@@ -51,13 +51,13 @@ func testMain(m *testing.M) int {
 	return m.Run()
 }
 
-// build makes a shared library of C sources: of the double's where none are given.
+// build builds a shared library from C sources, by default those of the double.
 func build(path string, sources ...string) ([]byte, error) {
 	return exec.Command("testdata/libvix/build.sh", append([]string{path}, sources...)...).CombinedOutput()
 }
 
-// bench is a driver over the double, an image, and the double's controls.
-type bench struct {
+// harness has what a driver needs to run with the double: an image, and the double's controls.
+type harness struct {
 	t       *testing.T
 	dir     string
 	control string
@@ -66,10 +66,10 @@ type bench struct {
 	options vix.Options
 }
 
-// deadlines are short enough for a test to see them pass.
+// deadlines are short, so that a test can exceed them.
 var deadlines = vix.Deadlines{
-	Connect: 5 * time.Second, Look: 5 * time.Second, Clone: 5 * time.Second, Start: 5 * time.Second,
-	Stop: 5 * time.Second, Locks: 5 * time.Second, Tools: time.Second,
+	Connect: 5 * time.Second, Read: 5 * time.Second, Clone: 5 * time.Second, Start: 5 * time.Second,
+	Stop: 5 * time.Second, Unlock: 5 * time.Second, Tools: time.Second,
 }
 
 const goldVMX = `.encoding = "UTF-8"
@@ -93,126 +93,126 @@ firmware = "efi"
 nvram = "gold.nvram"
 `
 
-func newBench(t *testing.T) *bench {
+func newHarness(t *testing.T) *harness {
 	t.Helper()
-	b := &bench{t: t, dir: t.TempDir()}
-	b.control = filepath.Join(b.dir, "control")
-	must(t, os.Mkdir(b.control, 0o755))
-	t.Setenv("OSXB_VIX_DOUBLE", b.control)
-	b.gold = b.image("gold", goldVMX)
-	b.options = vix.Options{
-		Gold: b.dir, Dir: filepath.Join(b.dir, "bases"), Library: double, Deadlines: deadlines,
-		Log: slog.New(slog.NewTextHandler(&b.log, nil)), Leases: map[vm.NetworkType]string{},
+	h := &harness{t: t, dir: t.TempDir()}
+	h.control = filepath.Join(h.dir, "control")
+	must(t, os.Mkdir(h.control, 0o755))
+	t.Setenv("OSXB_VIX_DOUBLE", h.control)
+	h.gold = h.image("gold", goldVMX)
+	h.options = vix.Options{
+		Gold: h.dir, Dir: filepath.Join(h.dir, "bases"), Library: double, Deadlines: deadlines,
+		Log: slog.New(slog.NewTextHandler(&h.log, nil)), Leases: map[vm.NetworkType]string{},
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("the driver's log:\n%s", b.log.String())
+			t.Logf("the driver's log:\n%s", h.log.String())
 		}
 	})
-	return b
+	return h
 }
 
-// image makes an unpacked image, read-only as the image cache leaves it.
-func (b *bench) image(name, vmx string) string {
-	b.t.Helper()
-	dir := filepath.Join(b.dir, name)
-	must(b.t, os.Mkdir(dir, 0o755))
+// image creates an unpacked image, read-only like those of the image cache.
+func (h *harness) image(name, vmx string) string {
+	h.t.Helper()
+	dir := filepath.Join(h.dir, name)
+	must(h.t, os.Mkdir(dir, 0o755))
 	for file, content := range map[string]string{
-		"gold.vmx": vmx, "gold.nvram": "settings", "vmware.log": "noise",
+		"gold.vmx": vmx, "gold.nvram": "settings", "vmware.log": "a log line",
 		"disk.vmdk": "a disk of one file" + strings.Repeat("\x00", 2<<20),
 	} {
-		must(b.t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o444))
+		must(h.t, os.WriteFile(filepath.Join(dir, file), []byte(content), 0o444))
 	}
-	must(b.t, os.Chmod(dir, 0o555))
-	b.t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
+	must(h.t, os.Chmod(dir, 0o555))
+	h.t.Cleanup(func() { _ = os.Chmod(dir, 0o755) })
 	return filepath.Join(dir, "gold.vmx")
 }
 
-// open opens a driver. It is closed with the test, and holds nothing then.
-func (b *bench) open() *vix.Driver {
-	b.t.Helper()
-	d, err := vix.Open(b.options)
-	must(b.t, err)
-	b.t.Cleanup(func() {
-		b.clear()
-		must(b.t, d.Close())
+// open opens a driver, which is closed when the test ends.
+func (h *harness) open() *vix.Driver {
+	h.t.Helper()
+	d, err := vix.Open(h.options)
+	must(h.t, err)
+	h.t.Cleanup(func() {
+		h.clear()
+		must(h.t, d.Close())
 	})
 	return d
 }
 
 // set writes a file of the double's control folder.
-func (b *bench) set(name string, content any) {
-	b.t.Helper()
-	path := filepath.Join(b.control, name)
-	must(b.t, os.WriteFile(path+".new", []byte(fmt.Sprint(content)), 0o644))
-	must(b.t, os.Rename(path+".new", path))
+func (h *harness) set(name string, content any) {
+	h.t.Helper()
+	path := filepath.Join(h.control, name)
+	must(h.t, os.WriteFile(path+".new", []byte(fmt.Sprint(content)), 0o644))
+	must(h.t, os.Rename(path+".new", path))
 }
 
 // clear removes all errors and hangs.
-func (b *bench) clear() {
-	b.t.Helper()
+func (h *harness) clear() {
+	h.t.Helper()
 	for _, kind := range []string{"error.*", "hang.*"} {
-		names, err := filepath.Glob(filepath.Join(b.control, kind))
-		must(b.t, err)
+		names, err := filepath.Glob(filepath.Join(h.control, kind))
+		must(h.t, err)
 		for _, name := range names {
-			must(b.t, os.Remove(name))
+			must(h.t, os.Remove(name))
 		}
 	}
 }
 
 // stats reads the double's counters.
-func (b *bench) stats() map[string]int {
-	b.t.Helper()
-	data, err := os.ReadFile(filepath.Join(b.control, "stats"))
-	must(b.t, err)
+func (h *harness) stats() map[string]int {
+	h.t.Helper()
+	data, err := os.ReadFile(filepath.Join(h.control, "stats"))
+	must(h.t, err)
 	stats := make(map[string]int)
 	for line := range strings.Lines(string(data)) {
 		if name, n, ok := strings.Cut(strings.TrimSpace(line), " "); ok {
 			stats[name], err = strconv.Atoi(n)
-			must(b.t, err)
+			must(h.t, err)
 		}
 	}
 	return stats
 }
 
-func (b *bench) machine() vm.Machine {
-	b.t.Helper()
+func (h *harness) machine() vm.Machine {
+	h.t.Helper()
 	id := uuid.NewString()
 	return vm.Machine{
-		ID: id, Dir: filepath.Join(b.dir, "vms", id), CPUs: 2, Memory: 256, Network: vm.NAT,
+		ID: id, Dir: filepath.Join(h.dir, "vms", id), CPUs: 2, Memory: 256, Network: vm.NAT,
 		Annotation: "osx-builder https://example.com/a.tar.gz sha256 00ff",
 	}
 }
 
-// running returns a machine that runs.
-func (b *bench) running(d *vix.Driver) vm.Machine {
-	b.t.Helper()
-	m := b.machine()
-	must(b.t, d.Clone(b.t.Context(), m, b.gold))
-	must(b.t, d.Start(b.t.Context(), m))
+// running returns a running machine.
+func (h *harness) running(d *vix.Driver) vm.Machine {
+	h.t.Helper()
+	m := h.machine()
+	must(h.t, d.Clone(h.t.Context(), m, h.gold))
+	must(h.t, d.Start(h.t.Context(), m))
 	return m
 }
 
-// gone checks that nothing of the machine is left.
-func (b *bench) gone(d *vix.Driver, m vm.Machine) {
-	b.t.Helper()
+// checkGone checks that nothing of the machine is left.
+func (h *harness) checkGone(d *vix.Driver, m vm.Machine) {
+	h.t.Helper()
 	if _, err := os.Stat(m.Dir); err == nil {
-		b.t.Errorf("the folder of %s is left", m.ID)
+		h.t.Errorf("the folder of %s is left", m.ID)
 	}
-	if st, err := d.Inspect(b.t.Context(), m); err != nil || st.Power != "" {
-		b.t.Errorf("Inspect after Destroy: got %+v, %v, want the zero Status", st, err)
+	if st, err := d.Inspect(h.t.Context(), m); err != nil || st.Power != "" {
+		h.t.Errorf("Inspect after Destroy: got %+v, %v, want the zero Status", st, err)
 	}
 }
 
-// until polls for a condition.
-func until(t *testing.T, what string, ok func() bool) {
+// waitUntil polls until the condition is true.
+func waitUntil(t *testing.T, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	defer cancel()
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("after 10 s: not %s", what)
+			t.Fatalf("after 10 s it is not true: %s", what)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

@@ -12,11 +12,6 @@ import (
 	"osx-builder/vm/vmx"
 )
 
-// globQuote makes a path match itself in filepath.Glob.
-func globQuote(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
-}
-
 func readVMX(path string) (*vmx.File, error) {
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -25,22 +20,22 @@ func readVMX(path string) (*vmx.File, error) {
 	return vmx.Parse(data)
 }
 
-// prepareBase makes the .vmx of a base: the image's without what leads to the
-// host, without lines that VMware cannot read, and powered off.
-func (d *Driver) prepareBase(b base) error {
+// writeVMX writes the .vmx of a base: that of the image without devices of the host and lines that VMware cannot read,
+// and powered off.
+func (s *baseStore) writeVMX(b base) error {
 	f, err := readVMX(b.gold)
 	if err != nil {
-		return missingImage(err)
+		return unreadableImage(err)
 	}
 	for _, line := range f.Plain() {
-		d.Log.Warn("left out of the image's .vmx", "image", b.gold, "setting", line)
+		s.log.Warn("removed a line of the image's .vmx", "image", b.gold, "setting", line)
 	}
 	for _, line := range f.Disarm() {
-		d.Log.Info("switched off in the clones", "image", b.gold, "device", line)
+		s.log.Info("disabled a device in the clones", "image", b.gold, "device", line)
 	}
 	// A suspended machine cannot be cloned.
 	f.DeleteFunc(func(key string) bool { return strings.HasPrefix(key, "checkpoint.vmstate") })
-	if err := set(f, answers); err != nil {
+	if err := setAll(f, dialogAnswers); err != nil {
 		return err
 	}
 	return vm.WriteFile(b.vmx(), f.Bytes())
@@ -49,11 +44,11 @@ func (d *Driver) prepareBase(b base) error {
 // setting is a key of a .vmx file and its value.
 type setting struct{ key, value string }
 
-// answers are what VMware would ask in a dialog, which nobody may see: yes to
-// what has a default, and that the machine was copied.
-var answers = []setting{{"msg.autoAnswer", "TRUE"}, {"uuid.action", "create"}}
+// dialogAnswers answer what VMware would ask in a dialog, which nobody may see: the default answer, and that the machine
+// was copied.
+var dialogAnswers = []setting{{"msg.autoAnswer", "TRUE"}, {"uuid.action", "create"}}
 
-func set(f *vmx.File, settings []setting) error {
+func setAll(f *vmx.File, settings []setting) error {
 	for _, s := range settings {
 		if err := f.Set(s.key, s.value); err != nil {
 			return err
@@ -62,7 +57,7 @@ func set(f *vmx.File, settings []setting) error {
 	return nil
 }
 
-// customize makes of a clone's .vmx that of the machine that was asked for.
+// customize changes the .vmx of a clone to what the machine's request asks for.
 func customize(path string, m vm.Machine) error {
 	f, err := readVMX(path)
 	if err != nil {
@@ -73,22 +68,21 @@ func customize(path string, m vm.Machine) error {
 		{"numvcpus", strconv.Itoa(m.CPUs)},
 		{"displayName", m.ID},
 		{"annotation", m.Annotation},
-	}, answers...)
+	}, dialogAnswers...)
 	// VMware refuses a machine whose processors do not fill its sockets.
 	f.Delete("cpuid.coresPerSocket")
 	network, err := networkSettings(f, m.Network)
 	if err != nil {
 		return err
 	}
-	if err := set(f, append(settings, network...)); err != nil {
+	if err := setAll(f, append(settings, network...)); err != nil {
 		return err
 	}
 	return vm.WriteFile(path, f.Bytes())
 }
 
-// networkSettings attaches every card to the network that was asked for, since
-// that of the image's maker is not this host's, and drops the cards' addresses,
-// so that VMware makes new ones. A machine without a card gets one.
+// networkSettings connects every NIC to the requested network instead of the one of the image's author, and removes the
+// MAC addresses, so that VMware generates new ones. A machine without a NIC gets one.
 func networkSettings(f *vmx.File, t vm.NetworkType) ([]setting, error) {
 	hardware, err := f.Hardware()
 	if err != nil {
@@ -99,17 +93,17 @@ func networkSettings(f *vmx.File, t vm.NetworkType) ([]setting, error) {
 	}
 	var settings []setting
 	for _, nic := range hardware.NICs {
-		card := "ethernet" + strconv.Itoa(nic.Index)
+		prefix := "ethernet" + strconv.Itoa(nic.Index)
 		for _, key := range []string{"address", "generatedAddress", "generatedAddressOffset", "vnet", "networkName", "checkMACAddress"} {
-			f.Delete(card + "." + key)
+			f.Delete(prefix + "." + key)
 		}
 		settings = append(
 			settings,
-			setting{card + ".present", "TRUE"},
-			setting{card + ".startConnected", "TRUE"},
-			setting{card + ".virtualDev", nic.Model},
-			setting{card + ".connectionType", string(t)},
-			setting{card + ".addressType", "generated"},
+			setting{prefix + ".present", "TRUE"},
+			setting{prefix + ".startConnected", "TRUE"},
+			setting{prefix + ".virtualDev", nic.Model},
+			setting{prefix + ".connectionType", string(t)},
+			setting{prefix + ".addressType", "generated"},
 		)
 	}
 	return settings, nil

@@ -13,16 +13,14 @@ import (
 	"strings"
 )
 
-// largeFile is the size in bytes from which files are shared and not copied.
-// Disks are larger; what VMware writes to in a machine that never runs, such
-// as disk descriptors and the list of snapshots, is smaller.
+// largeFile is the size in bytes from which files are shared instead of copied. Disks are larger. The files that VMware
+// writes in a machine that never runs, such as disk descriptors and the list of snapshots, are smaller.
 const largeFile = 1 << 20
 
-// shareTree makes the folder to with the files of the folder from, but for
-// logs and locks. Large files take no room where the file system can share
-// them: as a copy on write or, unless copies are asked for, as another name of
-// the same, read-only file. It reports whether there are such other names.
-func shareTree(ctx context.Context, from, to string, copies bool) (shared bool, err error) {
+// copyTree creates the folder to with the files of the folder from, except logs and locks. If the file system allows it,
+// large files need no disk space: they are reflinks or, unless copies is true, hard links of the read-only files.
+// copyTree reports whether there are hard links.
+func copyTree(ctx context.Context, from, to string, copies bool) (linked bool, err error) {
 	err = filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {
 		if err == nil {
 			err = ctx.Err()
@@ -43,17 +41,17 @@ func shareTree(ctx context.Context, from, to string, copies bool) (shared bool, 
 		case !e.Type().IsRegular() || strings.HasSuffix(rel, ".log") || strings.HasSuffix(rel, ".lck"):
 			return nil
 		}
-		linked, err := shareFile(ctx, path, target, copies)
-		shared = shared || linked
+		isLink, err := linkOrCopy(ctx, path, target, copies)
+		linked = linked || isLink
 		return err
 	})
 	if err != nil {
-		return false, fmt.Errorf("sharing the image's files: %w", err)
+		return false, fmt.Errorf("copying the image's files: %w", err)
 	}
-	return shared, nil
+	return linked, nil
 }
 
-func shareFile(ctx context.Context, from, to string, copies bool) (linked bool, err error) {
+func linkOrCopy(ctx context.Context, from, to string, copies bool) (linked bool, err error) {
 	info, err := os.Stat(from)
 	if err != nil {
 		return false, err
@@ -79,7 +77,7 @@ func copyFile(ctx context.Context, from, to string) error {
 	if err != nil {
 		return err
 	}
-	stop := context.AfterFunc(ctx, func() { _ = src.Close() }) // ends the copying
+	stop := context.AfterFunc(ctx, func() { _ = src.Close() }) // ends io.Copy
 	defer stop()
 	_, err = io.Copy(dst, src)
 	if ctx.Err() != nil {
