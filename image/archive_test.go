@@ -14,6 +14,7 @@ import (
 	"hash"
 	"io"
 	"math/rand/v2"
+	"sync"
 	"testing"
 	"time"
 
@@ -90,35 +91,52 @@ func zipOf(t testing.TB, files ...file) []byte {
 	return b.Bytes()
 }
 
-func compressed(t testing.TB, b []byte, open func(io.Writer) (io.WriteCloser, error)) []byte {
+// packs are the compressed archives that were made, by format and checksum.
+// Many tests use the same, and the race detector makes compression slow.
+var packs sync.Map
+
+func compressed(t testing.TB, format string, b []byte, open func(io.Writer) (io.WriteCloser, error)) []byte {
 	t.Helper()
+	key := format + " " + sumOf(t, b).Hex
+	if known, ok := packs.Load(key); ok {
+		return bytesOf(known.([]byte))
+	}
 	var out bytes.Buffer
 	w, err := open(&out)
 	must(t, err)
 	_, err = w.Write(b)
 	must(t, err)
 	must(t, w.Close())
+	packs.Store(key, bytesOf(out.Bytes()))
 	return out.Bytes()
 }
 
 func gzipOf(t testing.TB, b []byte) []byte {
 	t.Helper()
-	return compressed(t, b, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil })
+	return compressed(t, "gzip", b, func(w io.Writer) (io.WriteCloser, error) { return gzip.NewWriter(w), nil })
 }
 
 func bzip2Of(t testing.TB, b []byte) []byte {
 	t.Helper()
-	return compressed(t, b, func(w io.Writer) (io.WriteCloser, error) { return bzip2.NewWriter(w, nil) })
+	return compressed(t, "bzip2", b, func(w io.Writer) (io.WriteCloser, error) { return bzip2.NewWriter(w, nil) })
+}
+
+// smallBlocks is bzip2Of with blocks of 100 kB and not of 900.
+func smallBlocks(t testing.TB, b []byte) []byte {
+	t.Helper()
+	return compressed(t, "bzip2 -1", b, func(w io.Writer) (io.WriteCloser, error) {
+		return bzip2.NewWriter(w, &bzip2.WriterConfig{Level: 1})
+	})
 }
 
 func xzOf(t testing.TB, b []byte) []byte {
 	t.Helper()
-	return compressed(t, b, func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) })
+	return compressed(t, "xz", b, func(w io.Writer) (io.WriteCloser, error) { return xz.NewWriter(w) })
 }
 
 func zstdOf(t testing.TB, b []byte) []byte {
 	t.Helper()
-	return compressed(t, b, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) })
+	return compressed(t, "zstd", b, func(w io.Writer) (io.WriteCloser, error) { return zstd.NewWriter(w) })
 }
 
 // sumOf returns the checksum of b, by default SHA-256.

@@ -89,7 +89,7 @@ func TestFaults(t *testing.T) {
 				mu.Unlock()
 				tt.serve(w, r, n, good)
 			})
-			c, dir := open(t, limits(func(l *image.Limits) { l.Stall, l.Idle = 300*time.Millisecond, tt.idle }))
+			c, dir := open(t, limits(func(l *image.Limits) { l.Stall, l.Idle = tt.stall, tt.idle }))
 			before := descriptors(t)
 			g, err := c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, good)}, nil)
 			if !errors.Is(err, tt.want) || err != nil && !strings.Contains(err.Error(), tt.text) {

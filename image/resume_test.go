@@ -99,18 +99,17 @@ func TestWrongLeftovers(t *testing.T) {
 // An archive that is refused half way ends its Ensure at once, although the
 // server has stopped sending and a decompressor waits for more.
 func TestRefusedWhileTheServerStalls(t *testing.T) {
-	bad := tarOf(t, file{name: "disk", body: noise(1<<20, 1)}, file{name: "../gotcha", body: noise(1<<20, 2)}, file{name: "more", body: noise(1<<20, 3)})
+	bad := tarOf(t, file{name: "disk", body: noise(1<<20, 1)}, file{name: "../gotcha", body: noise(1<<20, 2)})[:7<<18]
 	for name, b := range map[string][]byte{"tar": bad, "tar.gz": gzipOf(t, bad), "tar.bz2": bzip2Of(t, bad), "tar.zst": zstdOf(t, bad)} {
 		t.Run(name, func(t *testing.T) {
 			url := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
-				some(w, b, len(b)/2, len(b)+64<<20)
+				some(w, b, len(b)-100, len(b)+64<<20) // without what ends a compressed stream
 				<-r.Context().Done()
 			})
-			c, dir := open(t)
-			start := time.Now()
+			c, dir := open(t, limits(func(l *image.Limits) { l.Stall, l.Idle = time.Hour, time.Hour }))
 			_, err := c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, b)}, nil)
-			if took := time.Since(start); !errors.Is(err, image.ErrUnsafe) || took > 10*time.Second {
-				t.Errorf("got %v after %v, want ErrUnsafe at once", err, took)
+			if !errors.Is(err, image.ErrUnsafe) {
+				t.Errorf("got %v, want ErrUnsafe", err)
 			}
 			wantEmpty(t, dir)
 		})

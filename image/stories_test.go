@@ -16,6 +16,7 @@ type story struct {
 	want     error
 	text     string
 	requests int
+	stall    time.Duration // Limits.Stall
 	idle     time.Duration // Limits.Idle
 }
 
@@ -44,7 +45,7 @@ func brokenTransfers(t *testing.T, half int) map[string]story {
 			plain(w, r, b)
 		}},
 		"resets always": {want: image.ErrDownload, text: "more tries", requests: 3, serve: func(w http.ResponseWriter, _ *http.Request, _ int, _ []byte) { reset(w) }},
-		"stalls once": {requests: 2, serve: func(w http.ResponseWriter, r *http.Request, n int, b []byte) {
+		"stalls once": {requests: 2, stall: time.Second, serve: func(w http.ResponseWriter, r *http.Request, n int, b []byte) {
 			if n == 1 {
 				some(w, b, half, len(b))
 				<-r.Context().Done()
@@ -52,8 +53,8 @@ func brokenTransfers(t *testing.T, half int) map[string]story {
 			}
 			plain(w, r, b)
 		}},
-		"stalls for longer than it is waited for": {want: image.ErrStalled, text: "no byte comes within 400ms", requests: anyNumber, idle: 400 * time.Millisecond, serve: func(_ http.ResponseWriter, r *http.Request, _ int, _ []byte) { <-r.Context().Done() }},
-		"stalls before the head always":           {want: image.ErrDownload, text: "sends nothing", requests: 3, serve: func(_ http.ResponseWriter, r *http.Request, _ int, _ []byte) { <-r.Context().Done() }},
+		"stalls for longer than it is waited for": {want: image.ErrStalled, text: "no byte comes within 400ms", requests: anyNumber, stall: 300 * time.Millisecond, idle: 400 * time.Millisecond, serve: func(_ http.ResponseWriter, r *http.Request, _ int, _ []byte) { <-r.Context().Done() }},
+		"stalls before the head always":           {want: image.ErrDownload, text: "sends nothing", requests: 3, stall: 300 * time.Millisecond, serve: func(_ http.ResponseWriter, r *http.Request, _ int, _ []byte) { <-r.Context().Done() }},
 		"says too long": {requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) {
 			some(w, b, len(b), len(b)+1000)
 			cutOff(w)
@@ -70,13 +71,13 @@ func brokenTransfers(t *testing.T, half int) map[string]story {
 			}
 			plain(w, r, b)
 		}},
-		"sends slowly": {requests: 1, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) {
+		"sends slowly": {requests: 1, stall: time.Second, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) {
 			w.Header().Set("Content-Length", itoa(len(b)))
 			for len(b) > 0 {
-				n := min(len(b), 4_000) // more than 50 pauses, longer than a stall together
+				n := min(len(b), 4_000) // more than 70 pauses, longer than a stall together
 				_, _ = w.Write(b[:n])
 				w.(http.Flusher).Flush()
-				time.Sleep(10 * time.Millisecond)
+				time.Sleep(15 * time.Millisecond)
 				b = b[n:]
 			}
 		}},
