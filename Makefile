@@ -121,8 +121,8 @@ programs:
 # Tests that need root run themselves again by sudo, which asks for the password
 # here, once, if it needs one.
 has-root:
-ifeq ($(OS),linux)
-	@$(if $(SUDO),sudo -nHE true 2>/dev/null || sudo -v || { echo 'the tests need root, or sudo to become root'; exit 1; })
+ifeq ($(OS) $(SUDO),linux sudo)
+	@sudo -nHE true 2>/dev/null || sudo -v || { echo 'the tests need root, or sudo to become root'; exit 1; }
 endif
 
 test: has-root test-deps build has-vix $(AXE) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU

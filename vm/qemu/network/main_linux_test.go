@@ -54,25 +54,25 @@ func TestMain(m *testing.M) {
 
 // newHost gives the test's goroutine a host of its own: whatever the goroutine
 // does happens in a network namespace, a /run and with a resolver that no
-// other test has. Goroutines that it starts are elsewhere, unless they enter
-// the host.
+// other test has. Goroutines that it starts are not on that host
+// until they enter it.
 func newHost(t *testing.T) {
 	t.Helper()
-	for _, tool := range []string{"dnsmasq", "nft", "ip", "busybox"} {
-		if _, err := exec.LookPath(tool); err != nil {
-			without(t, err.Error())
-		}
-	}
 	runtime.LockOSThread() // and never unlocked: the thread ends with the goroutine
 	if err := unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS); errors.Is(err, unix.EPERM) {
 		without(t, "this test needs root, or sudo without a password")
 	} else if err != nil {
 		t.Fatal(err)
 	}
+	for _, tool := range []string{"dnsmasq", "nft", "ip", "busybox"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			without(t, err.Error())
+		}
+	}
 	if err := e2e.InitNamespaces(); err != nil {
 		t.Fatal(err)
 	}
-	if err := furnishResolver(); err != nil {
+	if err := initResolver(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -86,9 +86,9 @@ func without(t *testing.T, why string) {
 	t.Skip(why)
 }
 
-// furnishResolver puts a resolv.conf of the test's own in the place of the
+// initResolver puts a resolv.conf of the test's own in the place of the
 // host's, wherever that is. If it is a link into /run, it leads nowhere now.
-func furnishResolver() error {
+func initResolver() error {
 	path := "/etc/resolv.conf"
 	for {
 		target, err := os.Readlink(path)
