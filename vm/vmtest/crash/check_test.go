@@ -57,12 +57,10 @@ func (c *crashTest) checkState(round int) {
 // It adds those whose creation was not answered to the accepted ones.
 func (c *crashTest) liveMachines(round int) map[string]vm.VM {
 	c.t.Helper()
-	var list struct{ VMs []vm.VM }
-	a, err := c.daemon.Do("GET", "/vms", "", nil)
+	vms, err := c.daemon.List()
 	harness.Must(c.t, err)
-	harness.Must(c.t, a.JSON(&list))
 	live := make(map[string]vm.VM)
-	for _, v := range list.VMs {
+	for _, v := range vms {
 		v, _, err := c.daemon.VM("GET", "/vms/"+v.ID+"?wait=2m", nil, http.StatusOK)
 		harness.Must(c.t, err)
 		live[v.ID] = v

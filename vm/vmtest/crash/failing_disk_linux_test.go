@@ -78,16 +78,13 @@ type faultTest struct {
 
 func newFaultTest(t *testing.T, binary, images string) *faultTest {
 	t.Helper()
-	data, err := os.MkdirTemp("", "osxb")
-	harness.Must(t, err)
 	f := &faultTest{
 		t: t, binary: binary, disk: &e2e.FaultyDisk{}, site: e2e.NewSite(images),
-		Daemon: &e2e.Daemon{Data: data}, bodies: make(map[string][]byte),
+		Daemon: &e2e.Daemon{Data: harness.DataDir(t)}, bodies: make(map[string][]byte),
 	}
 	for _, name := range []string{"first", "second"} {
-		sum, err := e2e.SHA256(filepath.Join(images, name))
+		i, err := f.site.Image(name)
 		harness.Must(t, err)
-		i := e2e.Image{URL: f.site.ImageURL(name), SHA256: sum}
 		f.bodies[name] = i.Body(map[string]any{"callback_url": f.site.CallbackURL(), "memory": "128mib"})
 	}
 	f.start(f.disk)
@@ -108,8 +105,6 @@ func (f *faultTest) close() {
 		f.t.Errorf("the daemons' logs:\n%s", f.logs)
 	}
 	f.site.Close()
-	harness.MakeWritable(f.Data)
-	harness.Must(f.t, os.RemoveAll(f.Data))
 }
 
 // run creates a machine and destroys another while the disk fails. Then it

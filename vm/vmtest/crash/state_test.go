@@ -52,10 +52,8 @@ type crashTest struct {
 
 func newCrashTest(t *testing.T, cfg config) *crashTest {
 	t.Helper()
-	data, err := os.MkdirTemp("", "osxb")
-	harness.Must(t, err)
 	c := &crashTest{
-		config: cfg, t: t, data: data, temp: t.TempDir(), rand: rand.New(rand.NewPCG(cfg.seed, 1)),
+		config: cfg, t: t, data: harness.DataDir(t), temp: t.TempDir(), rand: rand.New(rand.NewPCG(cfg.seed, 1)),
 		bodies: make(map[string][]byte), goldSums: make(map[string]string),
 		accepted: make(map[string]string), destroySent: make(map[string]bool), destroyed: make(map[string]bool),
 		qemuKilled: make(map[string]bool), unansweredKeys: make(map[string]string), machineByKey: make(map[string]string),
@@ -81,8 +79,6 @@ func newCrashTest(t *testing.T, cfg config) *crashTest {
 			}
 		}
 		web.Close()
-		harness.MakeWritable(data)
-		harness.Must(t, os.RemoveAll(data))
 	})
 	return c
 }

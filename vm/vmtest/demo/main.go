@@ -58,7 +58,7 @@ func run(binary, image string) (err error) {
 	}
 	printf("The daemon listens on %s. A web server on %s serves the image.", daemon.URL, site.URL)
 	d := demo{site, daemon}
-	if err = d.runMachine(image); err != nil {
+	if err = d.runMachine(filepath.Base(image)); err != nil {
 		err = fmt.Errorf("%w\nthe daemon's log:\n%s", err, daemon.Log())
 	}
 	if err = errors.Join(err, daemon.Stop()); err != nil {
@@ -73,11 +73,11 @@ func run(binary, image string) (err error) {
 
 // runMachine runs one machine from its creation to its deletion.
 func (d demo) runMachine(image string) error {
-	sum, err := e2e.SHA256(image)
+	i, err := d.site.Image(image)
 	if err != nil {
 		return err
 	}
-	v, err := d.create(e2e.Image{URL: d.site.ImageURL(filepath.Base(image)), SHA256: sum})
+	v, err := d.create(i)
 	if err != nil {
 		return err
 	}

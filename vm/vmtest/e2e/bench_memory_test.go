@@ -31,14 +31,13 @@ func BenchmarkMemory(b *testing.B) {
 	harness.Must(b, os.WriteFile(filepath.Join(dir, "image"), archive, 0o600))
 	site := e2e.NewSite(dir)
 	defer site.Close()
-	sum, err := e2e.SHA256(filepath.Join(dir, "image"))
+	i, err := site.Image("image")
 	harness.Must(b, err)
 	d, err := e2e.Start(e2e.Options{
 		Binary: binary, Data: filepath.Join(dir, "data"), Args: []string{"-creations", fmt.Sprint(memoryMachines)},
 	})
 	harness.Must(b, err)
 	defer func() { harness.Must(b, d.Stop()) }()
-	i := e2e.Image{URL: site.ImageURL("image"), SHA256: sum}
 	body := i.Body(map[string]any{"callback_url": site.CallbackURL()})
 	var ids []string
 	for range memoryMachines {

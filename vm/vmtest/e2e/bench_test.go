@@ -143,7 +143,7 @@ func BenchmarkColdCreate(b *testing.B) {
 	var page samples
 	for range bootCount {
 		harness.Must(b, r.Stop())
-		harness.Must(b, exec.Command("chmod", "-R", "u+w", filepath.Join(r.Data, "images")).Run())
+		harness.MakeWritable(filepath.Join(r.Data, "images"))
 		harness.Must(b, os.RemoveAll(filepath.Join(r.Data, "images")))
 		r.start()
 		start := time.Now()
@@ -182,14 +182,12 @@ type benchmark struct {
 
 func newBenchmark(b *testing.B, args ...string) *benchmark {
 	b.Helper()
-	data, err := os.MkdirTemp("", "osxb")
-	harness.Must(b, err)
+	data := harness.DataDir(b)
 	r := &benchmark{b: b, args: args, site: e2e.NewSite(harness.BuildDir(b)), Daemon: &e2e.Daemon{Data: data}}
-	sum, err := e2e.SHA256(filepath.Join(harness.BuildDir(b), harness.TinyVM))
-	if err != nil {
+	var err error
+	if r.image, err = r.site.Image(harness.TinyVM); err != nil {
 		b.Fatalf("%v; make image builds it", err)
 	}
-	r.image = e2e.Image{URL: r.site.ImageURL(harness.TinyVM), SHA256: sum}
 	r.start()
 	b.Cleanup(func() {
 		if b.Failed() {
@@ -198,8 +196,6 @@ func newBenchmark(b *testing.B, args ...string) *benchmark {
 		r.destroyAll()
 		harness.Must(b, r.Stop())
 		r.site.Close()
-		_ = exec.Command("chmod", "-R", "u+w", data).Run() // gold images are read-only
-		harness.Must(b, os.RemoveAll(data))
 	})
 	v := r.create()
 	r.waitPage(v.ID)
@@ -218,13 +214,11 @@ func newBenchmark(b *testing.B, args ...string) *benchmark {
 
 // destroyAll destroys the machines that a failed benchmark left.
 func (r *benchmark) destroyAll() {
-	a, err := r.Do("GET", "/vms", "", nil)
+	vms, err := r.List()
 	if err != nil {
 		return // the benchmark stopped the daemon
 	}
-	var list struct{ VMs []vm.VM }
-	harness.Must(r.b, a.JSON(&list))
-	for _, v := range list.VMs {
+	for _, v := range vms {
 		r.destroy(v.ID)
 	}
 }

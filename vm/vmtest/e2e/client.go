@@ -55,6 +55,20 @@ func (d *Daemon) VM(method, path string, body []byte, want int) (v vm.VM, code v
 	return v, "", a.JSON(&v)
 }
 
+// List returns all machines.
+func (d *Daemon) List() ([]vm.VM, error) {
+	a, err := d.Do("GET", "/vms", "", nil)
+	if err != nil {
+		return nil, err
+	}
+	if a.Status != http.StatusOK {
+		return nil, fmt.Errorf("GET /vms: got status %d, want 200: %s", a.Status, a.Body)
+	}
+	var list struct{ VMs []vm.VM }
+	err = a.JSON(&list)
+	return list.VMs, err
+}
+
 // GuestPage returns the "key: value" lines of a page of the guest's web server. The
 // guest has an address before it has a web server, so GuestPage tries until the
 // timeout.

@@ -23,16 +23,13 @@ import (
 // daemon does not listen on plain HTTP.
 func startDaemon(t *testing.T, args ...string) *e2e.Daemon {
 	t.Helper()
-	data, err := os.MkdirTemp("", "osxb")
-	harness.Must(t, err)
-	d, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: data, Args: args})
+	d, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: harness.DataDir(t), Args: args})
 	harness.Must(t, err)
 	t.Cleanup(func() {
 		harness.Must(t, d.Stop())
 		if t.Failed() {
 			t.Log(d.Log())
 		}
-		harness.Must(t, os.RemoveAll(data))
 	})
 	return d
 }

@@ -22,6 +22,7 @@ type Site struct {
 	// server.
 	Serve func(w http.ResponseWriter, r *http.Request, file string)
 
+	dir       string
 	server    *httptest.Server
 	mu        sync.Mutex // guards downloads
 	downloads map[string]int
@@ -35,7 +36,7 @@ type Callback struct {
 
 // NewSite starts a server for the files of dir.
 func NewSite(dir string) *Site {
-	s := &Site{Callbacks: make(chan Callback, 1000), downloads: make(map[string]int)}
+	s := &Site{dir: dir, Callbacks: make(chan Callback, 1000), downloads: make(map[string]int)}
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/{file}", func(w http.ResponseWriter, r *http.Request) {
 		file := r.PathValue("file")
@@ -67,6 +68,12 @@ func (s *Site) Close() { s.server.Close() }
 
 // ImageURL returns the URL of a file.
 func (s *Site) ImageURL(file string) string { return s.URL + "/images/" + file }
+
+// Image returns the image of a file of the folder.
+func (s *Site) Image(file string) (Image, error) {
+	sum, err := SHA256(filepath.Join(s.dir, file))
+	return Image{URL: s.ImageURL(file), SHA256: sum}, err
+}
 
 // CallbackURL returns the URL for callbacks.
 func (s *Site) CallbackURL() string { return s.URL + "/callback" }

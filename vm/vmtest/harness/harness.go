@@ -52,8 +52,7 @@ func NewProgram(t *testing.T, program string, env []string, args ...string) *Har
 // NewStopped returns a harness whose daemon is not started yet.
 func NewStopped(t *testing.T, env []string, args ...string) *Harness {
 	t.Helper()
-	data, err := os.MkdirTemp("", "osxb") // a short path, because it will hold sockets
-	Must(t, err)
+	data := DataDir(t)
 	h := &Harness{
 		T: t, Site: e2e.NewSite(BuildDir(t)), Args: append([]string{"-driver", "qemu"}, args...), Env: env,
 		Program: Binary(t), Daemon: &e2e.Daemon{Data: data}, previousLogs: new([]string),
@@ -72,8 +71,6 @@ func NewStopped(t *testing.T, env []string, args ...string) *Harness {
 			t.Errorf("%s\nthe daemon's log:\n%s", diagnostics, logs)
 		}
 		h.Site.Close()
-		MakeWritable(data)
-		Must(t, os.RemoveAll(data))
 	})
 	return h
 }
@@ -104,7 +101,7 @@ func (h *Harness) Shutdown() {
 	if err != nil {
 		return // the test stopped the daemon
 	}
-	var list struct{ VMs []vm.VM }
+	var list struct{ VMs []vm.VM } // empty if the daemon requires a token; then the test destroys its machines
 	Must(h.T, a.JSON(&list))
 	for _, v := range list.VMs {
 		h.Destroy(v.ID)

@@ -25,9 +25,10 @@ const TinyVM = "tinyvm.tar.gz"
 // Image returns a guest image that make built.
 func (h *Harness) Image(file string) e2e.Image {
 	h.T.Helper()
-	sum, err := e2e.SHA256(Need(h.T, filepath.Join(BuildDir(h.T), file)))
+	Need(h.T, filepath.Join(BuildDir(h.T), file))
+	i, err := h.Site.Image(file)
 	Must(h.T, err)
-	return e2e.Image{URL: h.Site.ImageURL(file), SHA256: sum}
+	return i
 }
 
 // Serve makes the site serve these archives by name, instead of the files of
@@ -132,6 +133,19 @@ func MemoryImages(t testing.TB) map[string][]byte {
 		images[name] = Archive(t, name+".vmx", "guestOS = \"other\"\n", "disk.vmdk", string(disk))
 	}
 	return images
+}
+
+// DataDir returns a new data folder, which is removed at the end of the test. Its path
+// is short, because it will contain sockets.
+func DataDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "osxb")
+	Must(t, err)
+	t.Cleanup(func() {
+		MakeWritable(dir)
+		Must(t, os.RemoveAll(dir))
+	})
+	return dir
 }
 
 // MakeWritable makes the folders below dir writable, so that a user other than
