@@ -139,7 +139,7 @@ func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *s
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
 			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,
-			Stall: c.ImageStall, Idle: c.ImageMaxIdle, FreeBytes: cmp.Or(c.DiskReserve, -1), // 0 means a default
+			Stall: c.ImageStall, MinRate: cmp.Or(c.ImageMinRate, -1), Idle: c.ImageMaxIdle, FreeBytes: cmp.Or(c.DiskReserve, -1), // 0 means a default
 		},
 	}
 }

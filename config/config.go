@@ -43,6 +43,7 @@ type Config struct {
 	ImageMaxPath     int           // longest path in an archive in bytes, 1 to 4,096
 	ImageMaxRatio    int           // largest ratio of unpacked bytes to bytes of the archive, 1 to 100,000
 	ImageStall       time.Duration // how long an image server may send nothing, 1 s to an hour
+	ImageMinRate     int64         // bytes a second that an image server must send over ImageStall; 0 means any number
 	ImageMaxIdle     time.Duration // how long a download may receive nothing over all its retries, 1 s to a day
 	AllowHosts       []string      // names, addresses and networks that URLs may use; empty means all
 	DenyHosts        []string      // names, addresses and networks that URLs may not use

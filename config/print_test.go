@@ -129,6 +129,8 @@ image-max-ratio = 200
 # default
 image-stall = 1m0s
 # default
+image-min-rate = 1KiB
+# default
 image-max-idle = 5m0s
 # default
 cache-size = 0

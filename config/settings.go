@@ -152,6 +152,10 @@ func (c *Config) settings(home string) []setting {
 			help: "How long an image server may send nothing before the download is retried, 1s to 1h.",
 		},
 		{
+			name: "image-min-rate", arg: "SIZE", defaultValue: "1KiB", value: sizeValue{&c.ImageMinRate, 0},
+			help: "Bytes a second that an image server must send on average over -image-stall, such as 10KiB; 0 means any number. A slower server counts as silent.",
+		},
+		{
 			name: "image-max-idle", arg: "DURATION", defaultValue: "5m", value: durationValue{&c.ImageMaxIdle, time.Second, 24 * time.Hour},
 			help: "How long a download may receive nothing, over all its retries, before the creation fails, 1s to 24h.",
 		},

@@ -32,7 +32,8 @@ type download struct {
 	meter      *meter
 	log        *slog.Logger
 
-	heard time.Time // when the last byte came; at first, when the download began
+	heard     time.Time // when the server last had sent enough; at first, when the download began
+	sizeHeard int64     // of the part at that time
 }
 
 // retryableError is an error that the next try may not meet.
@@ -59,7 +60,7 @@ func (d *download) fill() error {
 	if d.part.size > 0 && d.proven() {
 		return nil // all but the end was done before
 	}
-	d.heard = time.Now()
+	d.heard, d.sizeHeard = time.Now(), d.part.size
 	for tries := 0; !d.complete(); {
 		before := d.part.size
 		err := d.request()
@@ -106,6 +107,20 @@ func (d *download) complete() bool {
 	return d.part.origin.Total >= 0 && d.part.size == d.part.origin.Total
 }
 
+// quota is how many bytes a server must send within Limits.Stall. One that sends
+// fewer counts as silent, because it would hold a creation for ever.
+func (d *download) quota() int64 {
+	return int64(float64(d.limits.MinRate) * min(d.limits.Stall, d.limits.Idle).Seconds())
+}
+
+// stalled names what a server did that ran out of time.
+func (d *download) stalled() error {
+	if d.part.size == d.sizeHeard {
+		return errStalled
+	}
+	return fmt.Errorf("the server sends less than %s a second", humanize.IBytes(uint64(d.limits.MinRate)))
+}
+
 // backoff doubles with each try and varies by a fifth.
 func (d *download) backoff(tries int) time.Duration {
 	wait := d.limits.RetryWait << min(tries-1, 5)
@@ -150,7 +165,7 @@ func (d *download) broken(ctx context.Context, err error) error {
 	case d.ctx.Err() != nil:
 		return context.Cause(d.ctx)
 	case context.Cause(ctx) == errStalled:
-		return &retryableError{err: fmt.Errorf("%w for %v", errStalled, time.Since(d.heard).Round(time.Millisecond))}
+		return &retryableError{err: fmt.Errorf("%w for %v", d.stalled(), time.Since(d.heard).Round(time.Millisecond))}
 	case retryable(err):
 		return &retryableError{err: err}
 	default:
@@ -187,12 +202,15 @@ func (d *download) expect(res *http.Response, first, total int64) error {
 // receive copies a body to the part until it ends, breaks or stalls.
 func (d *download) receive(ctx context.Context, body io.Reader, dog *time.Timer) error {
 	buf := make([]byte, 1<<20)
+	quota := d.quota()
 	budget := spaceBudget{check: d.checkSpace}
 	for {
 		n, err := body.Read(buf)
 		if n > 0 {
-			d.heard = time.Now()
-			dog.Reset(min(d.limits.Stall, d.limits.Idle))
+			if d.part.size+int64(n)-d.sizeHeard >= quota {
+				d.heard, d.sizeHeard = time.Now(), d.part.size+int64(n)
+				dog.Reset(min(d.limits.Stall, d.limits.Idle))
+			}
 			if d.part.size+int64(n) > d.limits.DownloadBytes {
 				return over(ErrArchiveTooLarge, "archive is over the limit of %s", humanize.IBytes(uint64(d.limits.DownloadBytes)))
 			}

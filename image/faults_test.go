@@ -151,3 +151,30 @@ func waitDescriptors(t testing.TB, want int) {
 		time.Sleep(5 * time.Millisecond)
 	}
 }
+
+// A server that sends bytes one by one does not hold a download for ever: it
+// counts as silent if it sends fewer than Limits.MinRate asks for.
+func TestDrippingServer(t *testing.T) {
+	good := gzipOf(t, tarOf(t, someFiles()...))
+	url := serveFunc(t, func(w http.ResponseWriter, r *http.Request) {
+		first := 0
+		if _, err := fmt.Sscanf(r.Header.Get("Range"), "bytes=%d-", &first); err == nil {
+			w.Header().Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, len(good)-1, len(good)))
+			w.WriteHeader(http.StatusPartialContent)
+		}
+		for i := first; i < len(good); i++ {
+			_, _ = w.Write(good[i : i+1])
+			_ = http.NewResponseController(w).Flush()
+			select {
+			case <-time.After(20 * time.Millisecond):
+			case <-r.Context().Done():
+				return
+			}
+		}
+	})
+	c, _ := open(t, limits(func(l *image.Limits) { l.Stall, l.Idle = 300*time.Millisecond, 700*time.Millisecond }))
+	_, err := c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, good)}, nil)
+	if !errors.Is(err, image.ErrStalled) || !strings.Contains(err.Error(), "sends less than 1.0 KiB a second") {
+		t.Errorf("got %v, want %v that names the rate", err, image.ErrStalled)
+	}
+}

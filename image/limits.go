@@ -17,6 +17,7 @@ type Limits struct {
 	Ratio int
 
 	Stall     time.Duration // how long a server may send nothing before it is asked again; 60 s
+	MinRate   int64         // bytes a second that a server must send on average over Stall; 1 KiB. Negative means none.
 	Idle      time.Duration // how long a download may bring no byte, over all its tries and pauses; 5 min
 	Tries     int           // requests in a row that bring no byte; 6
 	RetryWait time.Duration // before the second try, doubled up to 32 times that; 1 s
@@ -39,6 +40,7 @@ func (l Limits) withDefaults() Limits {
 		PathLength:    or(l.PathLength, 1024),
 		Ratio:         or(l.Ratio, 200),
 		Stall:         or(l.Stall, time.Minute),
+		MinRate:       max(0, or(l.MinRate, 1<<10)),
 		Idle:          or(l.Idle, 5*time.Minute),
 		Tries:         or(l.Tries, 6),
 		RetryWait:     or(l.RetryWait, time.Second),
