@@ -204,14 +204,13 @@ func (a tokenDaemon) sendRaw(text string) (responses []response) {
 	}
 }
 
-// If a request's length is ambiguous or invalid, the bytes after it are not taken
-// for another request: there is one response, and the connection is closed.
-func TestAttackBySmuggling(t *testing.T) {
-	t.Parallel()
-	a := newTokenDaemon(t)
-	const hidden = "DELETE /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
-	head := "POST /vms HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + a.token + "\r\n"
-	for name, text := range map[string]string{
+// hidden is a request after the end of an ambiguous or invalid one.
+const hidden = "DELETE /hidden HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+// smugglingRequests returns ambiguous and invalid requests, each followed by hidden.
+func smugglingRequests(token string) map[string]string {
+	head := "POST /vms HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer " + token + "\r\n"
+	return map[string]string{
 		"length and chunked": head + "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n" + hidden,
 		"chunked and length": head + "Transfer-Encoding: chunked\r\nContent-Length: 48\r\n\r\n0\r\n\r\n" + hidden,
 		"two lengths":        head + "Content-Length: 0\r\nContent-Length: 44\r\n\r\n" + hidden,
@@ -258,7 +257,15 @@ func TestAttackBySmuggling(t *testing.T) {
 			"X-Request-Id: a\rX-Evil: 1\r\n\r\n" + hidden,
 		"folded idempotency key": head + "Idempotency-Key: a\r\n X-Evil: 1\r\n" +
 			"Content-Length: 2\r\nConnection: close\r\n\r\n{}" + hidden,
-	} {
+	}
+}
+
+// If a request's length is ambiguous or invalid, the bytes after it are not taken
+// for another request: there is one response, and the connection is closed.
+func TestAttackBySmuggling(t *testing.T) {
+	t.Parallel()
+	a := newTokenDaemon(t)
+	for name, text := range smugglingRequests(a.token) {
 		got := a.sendRaw(text)
 		if len(got) > 1 || (len(got) == 1 && (got[0].status < 400 || got[0].status == 500)) {
 			t.Errorf("%s: got %+v, want one response that refuses the request", name, got)

@@ -41,17 +41,38 @@ func TestSlowConnections(t *testing.T) {
 	files.Cur = min(files.Max, slowClients+500)
 	harness.Must(t, syscall.Setrlimit(syscall.RLIMIT_NOFILE, &files))
 	s := harness.New(t, "-connections", fmt.Sprint(maxConnections))
-	address := strings.TrimPrefix(s.URL, "http://")
 	opened, result := make(chan struct{}), make(chan error, 1)
 	go func() { result <- sendRequests(s.URL, opened) }()
+	slow := openSlowConnections(t, strings.TrimPrefix(s.URL, "http://"), n)
+	if got := openFiles(s); got > maxConnections+otherFiles {
+		t.Errorf("with %d slow connections the daemon has %d files open, want at most %d", n, got, maxConnections+otherFiles)
+	}
+	close(opened)
+	harness.Must(t, <-result)
+	for _, c := range slow {
+		harness.Must(t, c.Close())
+	}
+	deadline := time.Now().Add(harness.Timeout)
+	for openFiles(s) > otherFiles && time.Now().Before(deadline) {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := openFiles(s); got > otherFiles {
+		t.Errorf("after the connections are closed the daemon has %d files open, want at most %d", got, otherFiles)
+	}
+}
+
+// openSlowConnections opens n connections that send nothing, half a header or half a
+// body.
+func openSlowConnections(t *testing.T, address string, n int) []net.Conn {
+	t.Helper()
 	slow := make([]net.Conn, n)
-	defer func() {
+	t.Cleanup(func() {
 		for _, c := range slow {
 			if c != nil {
-				_ = c.Close()
+				_ = c.Close() // the test may have closed it
 			}
 		}
-	}()
+	})
 	var wg sync.WaitGroup
 	failed := make(chan error, 16)
 	for first := range 16 {
@@ -76,22 +97,10 @@ func TestSlowConnections(t *testing.T) {
 	for err := range failed {
 		t.Error(err)
 	}
-	if got := openFiles(s); got > maxConnections+otherFiles {
-		t.Errorf("with %d slow connections the daemon has %d files open, want at most %d", n, got, maxConnections+otherFiles)
+	if t.Failed() {
+		t.FailNow()
 	}
-	close(opened)
-	harness.Must(t, <-result)
-	for i := range slow {
-		_ = slow[i].Close()
-		slow[i] = nil
-	}
-	deadline := time.Now().Add(harness.Timeout)
-	for openFiles(s) > otherFiles && time.Now().Before(deadline) {
-		time.Sleep(10 * time.Millisecond)
-	}
-	if got := openFiles(s); got > otherFiles {
-		t.Errorf("after the connections are closed the daemon has %d files open, want at most %d", got, otherFiles)
-	}
+	return slow
 }
 
 // sendRequests sends requests, each on a new connection, until done is closed, and

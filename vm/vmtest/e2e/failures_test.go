@@ -17,18 +17,21 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// A machine of an invalid image fails with the code for the reason, in GET and in the
-// callback, and no gold image is left.
-func TestBadImages(t *testing.T) {
-	t.Parallel()
+// badImage is an image that cannot be used.
+type badImage struct {
+	archive []byte
+	want    vm.Code
+	message string // a part of it
+}
+
+// badImages returns the images of TestBadImages. Those without an archive are served
+// in a special way.
+func badImages(t *testing.T) map[string]badImage {
+	t.Helper()
 	vmx := harness.VMX("d.vmdk")
 	archive := func(files ...string) []byte { return harness.Archive(t, files...) }
 	disk := func(vmdk string) []byte { return archive("a.vmx", vmx, "d.vmdk", vmdk) }
-	cases := map[string]struct {
-		archive []byte
-		want    vm.Code
-		message string // a part of it
-	}{
+	return map[string]badImage{
 		"not an archive":        {[]byte("<html>login</html>"), vm.CodeImageInvalid, ""},
 		"no vmx":                {archive("readme", "hello"), vm.CodeImageInvalid, ".vmx"},
 		"two vmx":               {archive("a.vmx", vmx, "b.vmx", vmx), vm.CodeImageInvalid, "b.vmx"},
@@ -55,6 +58,13 @@ func TestBadImages(t *testing.T) {
 		"path too long":         {archive(strings.Repeat("x", 61), ""), vm.CodeImagePath, "xxx"},
 		"ratio too high":        {disk(strings.Repeat("A", 24<<20)), vm.CodeImageRatio, "100"},
 	}
+}
+
+// A machine of an invalid image fails with the code for the reason, in GET and in the
+// callback, and no gold image is left.
+func TestBadImages(t *testing.T) {
+	t.Parallel()
+	cases := badImages(t)
 	s := harness.New(t, "-creations", "64", "-image-max-bytes", "40mib", "-image-max-download", "1mib",
 		"-image-max-entries", "4", "-image-max-depth", "3", "-image-max-path", "60", "-image-max-ratio", "100",
 		"-image-max-idle", "4s")

@@ -13,21 +13,20 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// Published attacks on programs that accept untrusted images. A machine of such an
-// image fails with the right code, the message names the file at fault, and no file
-// outside of the image is read or written.
-func TestPublishedAttacks(t *testing.T) {
-	t.Parallel()
-	outside := t.TempDir()
-	secret := filepath.Join(outside, "secret")
-	const content = "nobody may read this"
-	harness.Must(t, os.WriteFile(secret, []byte(strings.Repeat(content, 8*512/len(content)+1)), 0o600))
+// attack is an image that must not be accepted.
+type attack struct {
+	archive []byte
+	want    vm.Code
+	message []string // parts of it
+}
+
+// publishedAttacks returns attacks by their identifiers. They try to read the file
+// secret, or to write to its folder.
+func publishedAttacks(t *testing.T, secret string) map[string]attack {
+	t.Helper()
 	jsonName := fmt.Sprintf(`json:{"driver":"file","filename":"%s"}`, secret)
-	attacks := map[string]struct {
-		archive []byte
-		want    vm.Code
-		message []string // parts of it
-	}{
+	outside := filepath.Dir(secret)
+	return map[string]attack{
 		// OpenStack: a flat VMDK whose extent is a file of the host.
 		"CVE-2022-47951": {
 			harness.Archive(t, "a.vmx", harness.VMX("d.vmdk"), "d.vmdk", harness.Descriptor(secret)),
@@ -64,6 +63,18 @@ func TestPublishedAttacks(t *testing.T) {
 			[]string{"templates", outside},
 		},
 	}
+}
+
+// Published attacks on programs that accept untrusted images. A machine of such an
+// image fails with the right code, the message names the file at fault, and no file
+// outside of the image is read or written.
+func TestPublishedAttacks(t *testing.T) {
+	t.Parallel()
+	outside := t.TempDir()
+	secret := filepath.Join(outside, "secret")
+	const content = "the content of a secret"
+	harness.Must(t, os.WriteFile(secret, []byte(strings.Repeat(content, 8*512/len(content)+1)), 0o600))
+	attacks := publishedAttacks(t, secret)
 	archives := map[string][]byte{}
 	for name, a := range attacks {
 		archives[strings.ReplaceAll(name, " ", "")] = a.archive

@@ -103,7 +103,7 @@ func (p *pkg) add(e event) {
 	p.tests[top].WriteString(e.Output)
 }
 
-// endTest prints the output of a top-level test that failed, and forgets that
+// endTest prints the output of a top-level test that failed, and drops that
 // of one that passed.
 func (r *report) endTest(e event, p *pkg) {
 	if e.Action == "skip" {
@@ -116,7 +116,7 @@ func (r *report) endTest(e event, p *pkg) {
 	if e.Action == "fail" {
 		r.print(e.Package, e.Test, p)
 	}
-	p.forget(e.Test)
+	p.drop(e.Test)
 }
 
 // reason is the last line that a skipped test logged.
@@ -134,7 +134,8 @@ func (p *pkg) reason(test string) string {
 	return ""
 }
 
-func (p *pkg) forget(test string) {
+// drop removes the output of a test.
+func (p *pkg) drop(test string) {
 	delete(p.tests, test)
 	p.order = slices.DeleteFunc(p.order, func(s string) bool { return s == test })
 }
