@@ -1,13 +1,14 @@
 package qemu
 
 import (
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strconv"
 	"strings"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
+	"osx-builder/vm/qemu/process"
 )
 
 // setup is everything that QEMU's command line depends on.
@@ -38,9 +39,6 @@ func arguments(s setup) []string {
 	)
 }
 
-// guestName identifies the machine's QEMU in a list of processes.
-func guestName(id string) string { return "guest=osxb-" + id }
-
 // board returns the options of the mainboard, processors and memory. VMware's
 // board is a 440BX; QEMU's pc is the closest model.
 func board(s setup) []string {
@@ -57,7 +55,7 @@ func board(s setup) []string {
 		clock = "localtime"
 	}
 	args := []string{
-		"-name", guestName(s.ID),
+		"-name", process.GuestName(s.ID),
 		"-uuid", s.ID,
 		"-nodefaults", "-no-user-config",
 		"-machine", board,
@@ -71,8 +69,8 @@ func board(s setup) []string {
 	}
 	if s.efi != "" {
 		args = append(args,
-			"-blockdev", jsonText(rawFile("efi-code", s.efi, true)),
-			"-blockdev", jsonText(rawFile("efi-vars", varsFile, false)))
+			"-blockdev", disk.RawBlockdev("efi-code", s.efi, true),
+			"-blockdev", disk.RawBlockdev("efi-vars", varsFile, false))
 	}
 	return args
 }
@@ -109,7 +107,7 @@ func confinement(s setup) []string {
 // reaches QEMU and the guest.
 func controls() []string {
 	return []string{
-		"-pidfile", pidFile,
+		"-pidfile", process.PIDFile,
 		"-chardev", "socket,id=qmp,path=" + qmpSocket + ",server=on,wait=off",
 		"-mon", "chardev=qmp,mode=control",
 		"-chardev", "file,id=serial0,path=" + serialLog + ",append=on",
@@ -122,7 +120,7 @@ func controls() []string {
 
 // disks attaches every disk to a controller of its kind. The firmware tries the
 // disks in this order.
-func disks(disks []disk) []string {
+func disks(disks []disk.Disk) []string {
 	var args []string
 	controllers := map[string]bool{}
 	for i, d := range disks {
@@ -133,7 +131,7 @@ func disks(disks []disk) []string {
 		}
 		controllers[controller] = true
 		args = append(args,
-			"-blockdev", jsonText(overlay(node, d)),
+			"-blockdev", d.Blockdev(node),
 			"-device", fmt.Sprintf("%s,drive=%s,bootindex=%d", diskDevice(d), node, i))
 	}
 	return args
@@ -141,7 +139,7 @@ func disks(disks []disk) []string {
 
 // controllerDevice returns QEMU's device of the disk's controller, or "" if the
 // board has that controller.
-func controllerDevice(d disk) string {
+func controllerDevice(d disk.Disk) string {
 	switch d.Bus {
 	case "scsi":
 		return scsiModels[d.Adapter].device
@@ -157,14 +155,14 @@ func controllerDevice(d disk) string {
 // worldWideName returns the option for a SAS disk's name: Linux's driver ignores
 // a disk without one. As on VMware, the name contains the number that IEEE gave
 // to VMware, 0x000c29.
-func worldWideName(d disk) string {
+func worldWideName(d disk.Disk) string {
 	if d.Adapter != "lsisas1068" {
 		return ""
 	}
 	return fmt.Sprintf(",wwn=%#x", 0x5000c29_000000000|d.Controller<<8|d.Unit+1)
 }
 
-func diskDevice(d disk) string {
+func diskDevice(d disk.Disk) string {
 	switch d.Bus {
 	case "scsi":
 		return fmt.Sprintf("scsi-hd,bus=scsi%d.0,scsi-id=%d%s", d.Controller, d.Unit, worldWideName(d))
@@ -174,41 +172,6 @@ func diskDevice(d disk) string {
 		return fmt.Sprintf("nvme-ns,bus=nvme%d,nsid=%d", d.Controller, d.Unit+1)
 	default:
 		return fmt.Sprintf("ide-hd,bus=ide.%d,unit=%d", d.Controller, d.Unit)
-	}
-}
-
-// overlay describes a disk down to its last layer, so that QEMU goes by no
-// format or file name that it finds in a file.
-func overlay(node string, d disk) map[string]any {
-	below := vmdkChain(d.Backing)
-	if d.Base != "" {
-		below = layer("qcow2", d.Base, nil)
-	}
-	return map[string]any{
-		"node-name": node, "driver": "qcow2", "discard": "unmap", "backing": below,
-		"file": map[string]any{"driver": "file", "filename": d.Overlay, "discard": "unmap"},
-	}
-}
-
-// vmdkChain describes VMDK files, of which the first is the uppermost.
-func vmdkChain(files []string) (below any) {
-	for _, path := range slices.Backward(files) {
-		below = layer("vmdk", path, below)
-	}
-	return below
-}
-
-func layer(format, path string, below any) map[string]any {
-	return map[string]any{
-		"driver": format, "read-only": true, "backing": below,
-		"file": map[string]any{"driver": "file", "filename": path},
-	}
-}
-
-func rawFile(node, path string, readOnly bool) map[string]any {
-	return map[string]any{
-		"node-name": node, "driver": "raw", "read-only": readOnly,
-		"file": map[string]any{"driver": "file", "filename": path},
 	}
 }
 
@@ -232,13 +195,4 @@ func screen(s setup) []string {
 		args = append(args, "-device", "piix3-usb-uhci", "-device", "usb-tablet")
 	}
 	return args
-}
-
-// jsonText writes an option as JSON, in which no comma in a file name needs care.
-func jsonText(value map[string]any) string {
-	text, err := json.Marshal(value)
-	if err != nil {
-		panic(fmt.Sprintf("writing %v as JSON: %v", value, err)) // strings, booleans and maps always are
-	}
-	return string(text)
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
 )
 
 // What depends on the host and not on the image.
@@ -38,7 +39,7 @@ func TestArgumentsOfHost(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			s := setup{
 				Machine:     vm.Machine{ID: "4d8e9e0b-4ac8-4b34-8f6a-54a1a0f5a5ee", CPUs: 2, Memory: 512},
-				cloneConfig: cloneConfig{hardware: hardware{NIC: "vmxnet3", Disks: []disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}}}},
+				cloneConfig: cloneConfig{hardware: hardware{NIC: "vmxnet3", Disks: []disk.Disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}}}},
 				accel:       "tcg", display: "none",
 			}
 			test.change(&s)

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
 	"osx-builder/vm/qemu/network"
 )
 
@@ -38,7 +39,7 @@ func (d *Driver) attach(ctx context.Context, m vm.Machine) (netdev string, err e
 		return "", err
 	}
 	if err := writeJSON(filepath.Join(m.Dir, attachmentFile), a); err != nil {
-		return "", diskFull(err)
+		return "", disk.FullError(err)
 	}
 	return a.netdev(), nil
 }

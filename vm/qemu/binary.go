@@ -14,11 +14,11 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
 )
 
 const (
 	defaultBinary = "qemu-system-x86_64"
-	imageTool     = "qemu-img"
 
 	// oldest is the first QEMU that has all that is asked of it here.
 	minMajor = 6
@@ -52,8 +52,8 @@ func (b *binaries) find(ctx context.Context) (binary, error) {
 	if err != nil {
 		return binary{}, notInstalled(b.name, err)
 	}
-	if _, err := exec.LookPath(imageTool); err != nil {
-		return binary{}, notInstalled(imageTool, err)
+	if _, err := exec.LookPath(disk.Tool); err != nil {
+		return binary{}, notInstalled(disk.Tool, err)
 	}
 	file, err := os.Stat(path)
 	if err != nil {

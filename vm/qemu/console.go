@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/process"
 )
 
 const (
@@ -58,7 +59,7 @@ func (d *Driver) trimLogs() {
 		d.log.Warn("logs not cut back", "err", err)
 	}
 	for _, m := range machines {
-		for _, name := range []string{serialLog, qemuLog} {
+		for _, name := range []string{serialLog, process.LogFile} {
 			path := filepath.Join(d.machinesDir, m.Name(), name)
 			err := trim(path)
 			if err != nil && !missing(err) && !errors.Is(err, unix.ENOTDIR) {
@@ -84,7 +85,7 @@ func trim(path string) error {
 	if before <= 0 {
 		return nil
 	}
-	err = punch(f, before)
+	err = punchHole(f, before)
 	if errors.Is(err, errors.ErrUnsupported) {
 		return f.Truncate(0)
 	}

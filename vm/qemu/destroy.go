@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/process"
 )
 
 // Destroy kills the machine's QEMU, detaches the machine from its network and
@@ -29,13 +30,13 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if err := halt(ctx, m.Dir); err != nil {
+	if err := process.Kill(ctx, m.Dir); err != nil {
 		return err
 	}
-	if err := haltOrphans(ctx, m.ID); err != nil {
+	if err := process.KillOrphans(ctx, m.ID); err != nil {
 		return err
 	}
-	awaitSupervisor(ctx, m.Dir)
+	process.AwaitSupervisor(ctx, m.Dir)
 	// The presence of this file means a complete clone, so it goes first.
 	if err := os.Remove(filepath.Join(m.Dir, machineFile)); err != nil && !missing(err) && !errors.Is(err, fs.ErrPermission) {
 		return err
@@ -67,12 +68,12 @@ func removeAll(dir string) error {
 // Then it repairs the networks of the known machines.
 func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 	var errs []error
-	for _, id := range orphans(d.machinesDir) {
+	for _, id := range process.Orphans(d.machinesDir) {
 		if known(id) {
 			continue
 		}
 		d.log.Info("killing the QEMU of an unknown machine", "vm", id)
-		errs = append(errs, halt(ctx, filepath.Join(d.machinesDir, id)), haltOrphans(ctx, id))
+		errs = append(errs, process.Kill(ctx, filepath.Join(d.machinesDir, id)), process.KillOrphans(ctx, id))
 	}
 	if err := d.networks.Sweep(ctx, known); err != nil {
 		errs = append(errs, fmt.Errorf("detaching unknown machines from their networks: %w", err))

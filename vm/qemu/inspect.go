@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"path/filepath"
 	"slices"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/qemu/qmp"
 )
 
@@ -20,9 +22,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := ctx.Err(); err != nil {
 		return vm.Status{}, context.Cause(ctx)
 	}
-	pid, err := holder(m.Dir)
+	pid, err := process.Holder(m.Dir)
 	if err != nil {
-		return vm.Status{}, unreadable(m, pidFile, err)
+		return vm.Status{}, unreadable(m, process.PIDFile, err)
 	}
 	clone, err := readConfig(m.Dir)
 	if missing(err) && pid == 0 {
@@ -58,14 +60,42 @@ func (d *Driver) classify(ctx context.Context, m vm.Machine, pid int, st vm.Stat
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled): // nobody waits any more
 		return vm.Status{}, fmt.Errorf("asking QEMU: %w", context.Cause(ctx))
-	case !holds(m.Dir, pid): // it ended meanwhile
+	case !process.Holds(m.Dir, pid): // it ended meanwhile
 		return d.fillEnding(ctx, m, st), nil
-	case d.isStarting(m.Dir):
+	case d.starting.has(m.Dir):
 		st.Power = vm.PoweringOn
 		return st, nil
 	default:
 		return vm.Status{}, notAnswering(m, pid, err)
 	}
+}
+
+// fillEnding fills in how a machine without a process ended. It waits for a shell
+// that has not written this down yet.
+func (d *Driver) fillEnding(ctx context.Context, m vm.Machine, st vm.Status) vm.Status {
+	ctx, cancel := context.WithTimeout(ctx, queryTimeout(ctx))
+	defer cancel()
+	pid := 0
+	written := process.Wait(ctx, "the end of QEMU", func() bool {
+		pid, _ = process.Holder(m.Dir)
+		return pid != 0 || d.starting.has(m.Dir) || !process.IsSupervised(m.Dir)
+	})
+	if pid != 0 || d.starting.has(m.Dir) {
+		st.Power = vm.PoweringOn
+		return st
+	}
+	e := lastEnding(m.Dir)
+	if written != nil {
+		e = process.Ending{Reason: "QEMU ended, and how is not known", Died: true}
+	}
+	st.StoppedBecause, st.Died = e.Reason, e.Died
+	return st
+}
+
+// lastEnding returns how the last QEMU of the machine in dir ended.
+func lastEnding(dir string) process.Ending {
+	_, err := os.Lstat(filepath.Join(dir, switchedOffFile))
+	return process.LastEnding(dir, err == nil)
 }
 
 func notAnswering(m vm.Machine, pid int, err error) error {

@@ -19,7 +19,6 @@ const (
 	agentSocket    = "qga"          // of the guest's agent
 	varsFile       = "efivars.fd"
 	serialLog      = "serial.log"
-	qemuLog        = "qemu.log"
 )
 
 // machine is what Start and Inspect need to know of a clone.

@@ -8,12 +8,17 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
+	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/qemu/qmp"
 )
 
 const (
 	// suspendedFile says that it was a client who stopped the machine.
 	suspendedFile = "suspended"
+
+	// switchedOffFile exists if a client switched the machine off.
+	switchedOffFile = "switched-off"
 
 	// quitTimeout is how long QEMU may take to hear that it is to end, to write
 	// its disks' last blocks, and to end. One that takes longer is killed.
@@ -32,9 +37,9 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	pid, err := holder(m.Dir)
+	pid, err := process.Holder(m.Dir)
 	if err != nil {
-		return unreadable(m, pidFile, err)
+		return unreadable(m, process.PIDFile, err)
 	}
 	if pid == 0 {
 		return d.powerWithoutProcess(m, a)
@@ -53,7 +58,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	default:
 		return fmt.Errorf("there is no power action %q for QEMU", a)
 	}
-	if err != nil && !holds(m.Dir, pid) && (a == vm.ActionOff || a == vm.ActionShutdown) {
+	if err != nil && !process.Holds(m.Dir, pid) && (a == vm.ActionOff || a == vm.ActionShutdown) {
 		return nil // it ended by itself meanwhile
 	}
 	return err
@@ -77,7 +82,7 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 		d.noteSwitchedOff(m)
 		return q.Ask("quit", nil)
 	})
-	if wait(waiting, "QEMU's end", func() bool { return !holds(m.Dir, pid) }) == nil {
+	if process.Wait(waiting, "QEMU's end", func() bool { return !process.Holds(m.Dir, pid) }) == nil {
 		return nil
 	}
 	if err := ctx.Err(); err != nil {
@@ -85,7 +90,7 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 	}
 	d.log.Warn("QEMU does not end by itself; killing it", "vm", m.ID, "err", asked)
 	d.noteSwitchedOff(m)
-	return halt(ctx, m.Dir)
+	return process.Kill(ctx, m.Dir)
 }
 
 // shutDown asks the guest's agent, which tells whether it will, or else presses
@@ -121,7 +126,7 @@ func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
 // in between runs on, and Inspect says so.
 func (d *Driver) suspend(ctx context.Context, m vm.Machine) error {
 	if err := writeJSON(filepath.Join(m.Dir, suspendedFile), struct{}{}); err != nil {
-		return diskFull(err)
+		return disk.FullError(err)
 	}
 	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("stop", nil) })
 }
@@ -154,4 +159,18 @@ func forgetSuspension(dir string) error {
 func wasSuspended(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, suspendedFile))
 	return err == nil
+}
+
+// noteSwitchedOff writes down that a client switched the machine off.
+func (d *Driver) noteSwitchedOff(m vm.Machine) {
+	if err := writeJSON(filepath.Join(m.Dir, switchedOffFile), struct{}{}); err != nil {
+		d.log.Warn("cannot write down that a client switched the machine off", "vm", m.ID, "err", err)
+	}
+}
+
+func forgetSwitchedOff(dir string) error {
+	if err := os.Remove(filepath.Join(dir, switchedOffFile)); err != nil && !missing(err) {
+		return err
+	}
+	return nil
 }

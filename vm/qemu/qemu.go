@@ -28,11 +28,17 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
 	"osx-builder/vm/qemu/network"
 	"osx-builder/vm/qemu/qmp"
 )
+
+// PreparedFolder is the name of a folder beside that of gold images, which holds
+// what the driver makes of them.
+const PreparedFolder = disk.PreparedFolder
 
 // Options configures a [Driver].
 type Options struct {
@@ -58,15 +64,14 @@ type Driver struct {
 	backends    networkBackends
 	stopTasks   func() // stops the background tasks and waits for them
 
-	prepared *preparedDisks
+	prepared *disk.Prepared
 
 	monitors qmp.Client
 	queries  stateQueries // uses monitors
 	agents   qmp.Agents
 	ready    sync.Map // process id whose guest answered a probe, by Machine.Dir
 
-	mu       sync.Mutex
-	starting map[string]int // running calls of Start, by Machine.Dir; guarded by mu
+	starting startCalls
 }
 
 var (
@@ -107,7 +112,7 @@ func Open(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	prepared, err := openPreparedDisks(o.Gold, o.DiskReserve, log)
+	prepared, err := disk.OpenPrepared(o.Gold, o.DiskReserve, log)
 	if err != nil {
 		return nil, err
 	}
@@ -118,11 +123,11 @@ func Open(o Options) (*Driver, error) {
 		networks:    networks,
 		backends:    backends,
 		prepared:    prepared,
-		starting:    map[string]int{},
 	}
 	d.queries.monitors = &d.monitors
 	d.logNetworks()
-	tasks := []func(context.Context){d.trimLogsPeriodically, d.logDeaths}
+	deaths := deathLog{dir: d.machinesDir, starting: &d.starting, log: log, logged: map[string]time.Time{}}
+	tasks := []func(context.Context){d.trimLogsPeriodically, deaths.run}
 	if backends.hasBridge() {
 		tasks = append(tasks, d.repairNetworks)
 	}

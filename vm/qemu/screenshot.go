@@ -12,6 +12,8 @@ import (
 	"os"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
+	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/qemu/qmp"
 )
 
@@ -26,16 +28,16 @@ const maxScreen = 8192
 // QEMU may have become a user that can write nowhere, so it is given a file
 // that is open, which has lost its name already.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
-	pid, err := holder(m.Dir)
+	pid, err := process.Holder(m.Dir)
 	if err != nil {
-		return nil, unreadable(m, pidFile, err)
+		return nil, unreadable(m, process.PIDFile, err)
 	}
 	if pid == 0 {
 		return nil, &vm.Error{Code: vm.CodePower, Message: fmt.Sprintf("machine %s is off, so its screen shows nothing", m.ID)}
 	}
 	in, out, err := namelessFile(m.Dir)
 	if err != nil {
-		return nil, diskFull(err)
+		return nil, disk.FullError(err)
 	}
 	defer in.Close()
 	defer out.Close()

@@ -1,55 +1,35 @@
 package qemu
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"syscall"
+	"sync"
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/disk"
+	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/qemu/qmp"
 )
 
 const (
-	// startTimeout is how long a QEMU may take until it answers. It takes 0.1
-	// seconds on an idle host, so this is for those that are overwhelmed.
+	// startTimeout bounds how long a QEMU takes to answer. It takes 0.1 seconds
+	// on an idle host; the rest is for busy hosts.
 	startTimeout = 30 * time.Second
 
-	// startTries is how often ports are chosen anew when another program was
-	// quicker to take one.
+	// startTries bounds how often Start chooses ports, because another program
+	// can take a port first.
 	startTries = 3
-
-	// complaint bounds how much of what QEMU says goes into an error.
-	maxStderr = 1 << 10
 )
-
-// launcher is the script that starts QEMU as nobody's child, so that it is not
-// the daemon's to reap and outlives it. (QEMU's own -daemonize needs system
-// calls that its sandbox is to forbid.) A shell waits for QEMU and writes its
-// exit status to descriptor 4. Descriptor 3 tells the daemon when both have
-// ended. %s is QEMU's command line. The shell gets the script by its standard
-// input, so that no command line but QEMU's own is that of a machine.
-const launcher = `{
-%s </dev/null >/dev/null 2>` + qemuLog + ` 4>&- &
-trap '' HUP INT TERM
-wait $!
-echo $? >&4
-} >/dev/null 2>&1 &
-`
 
 // Start runs the machine's QEMU and returns once its monitor answers.
 func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
-	defer d.markStarting(m.Dir)()
+	defer d.starting.add(m.Dir)()
 	clone, err := readConfig(m.Dir)
 	if err != nil {
 		return unreadable(m, machineFile, err)
@@ -59,46 +39,26 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 	}
 	for try := 1; ; try++ {
 		err := d.launch(ctx, m, clone)
-		var failed *commandError
+		var failed *disk.CommandError
 		if err == nil || !errors.As(err, &failed) || ctx.Err() != nil {
 			return err
 		}
-		// A QEMU that an interrupted Start left behind can be quicker.
+		// The QEMU of an interrupted Start may have taken the lock first.
 		if runs, err := d.adopt(ctx, m); runs || err != nil {
 			return err
 		}
-		if try == startTries || !portTaken(failed.stderr) {
+		if try == startTries || !portTaken(failed.Stderr) {
 			return startError(failed)
 		}
 	}
 }
 
-// markStarting notes a Start under way and returns what takes the note back.
-func (d *Driver) markStarting(dir string) (done func()) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.starting[dir]++
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		if d.starting[dir]--; d.starting[dir] == 0 {
-			delete(d.starting, dir)
-		}
-	}
-}
-
-func (d *Driver) isStarting(dir string) bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.starting[dir] > 0
-}
-
-// adopt waits for the answer of a QEMU that an earlier call started. It says
-// whether there is one that runs. One whose guest has switched the machine off
-// may take a while to end, and is not taken for a machine that runs.
+// adopt waits for the answer of a QEMU that an earlier call started, and reports
+// whether there is one that runs. If the guest has switched the machine off, its
+// QEMU may take a while to end. Such a machine does not run, and adopt ends it.
 func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error) {
-	awaitLock(ctx, m.Dir)
-	pid, err := holder(m.Dir)
+	process.AwaitLock(ctx, m.Dir, startTimeout)
+	pid, err := process.Holder(m.Dir)
 	if err != nil || pid == 0 {
 		return false, err
 	}
@@ -106,9 +66,9 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 	defer cancel()
 	var live liveState
 	answered := false
-	err = wait(waiting, "the monitor of QEMU", func() bool {
+	err = process.Wait(waiting, "the monitor of QEMU", func() bool {
 		answered = d.withMonitor(waiting, m.Dir, live.ask) == nil
-		return answered || !holds(m.Dir, pid)
+		return answered || !process.Holds(m.Dir, pid)
 	})
 	switch {
 	case err != nil && ctx.Err() == nil:
@@ -119,13 +79,8 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 	return answered, err
 }
 
-// answers says whether the machine's QEMU is up to its monitor.
-func (d *Driver) answers(ctx context.Context, dir string) bool {
-	return d.withMonitor(ctx, dir, func(q *qmp.Monitor) error { return q.Ask("query-status", nil) }) == nil
-}
-
-// launch starts QEMU once. A *commandError says that it ended, and what it
-// said.
+// launch starts QEMU once. If QEMU ended and said why, the error is a
+// *disk.CommandError.
 func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) error {
 	qemu, s, err := d.prepare(ctx, m, clone)
 	if err != nil {
@@ -140,49 +95,14 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) er
 		return err
 	}
 	defer ended.Close()
-	err = spawn(m.Dir, append([]string{qemu.path}, arguments(s)...), w)
+	err = process.Spawn(m.Dir, append([]string{qemu.path}, arguments(s)...), w)
 	if err == nil {
 		err = d.awaitStart(ctx, m, ended)
 	}
 	if err != nil {
-		return errors.Join(diskFull(err), endFailedStart(m, ended))
+		return errors.Join(disk.FullError(err), endFailedStart(m, ended))
 	}
 	return nil
-}
-
-// spawn runs argv in dir as a process of its own session. Until it has ended
-// and its exit status is written down, w is kept open. The shell takes
-// milliseconds; to cut it short would leave open whether there is a process.
-func spawn(dir string, argv []string, w *os.File) error {
-	defer w.Close()
-	exit, err := newExitFile(dir)
-	if err != nil {
-		return diskFull(err)
-	}
-	defer exit.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), probeTimeout)
-	defer cancel()
-	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-s")
-	cmd.Stdin = strings.NewReader(fmt.Sprintf(launcher, shellWords(argv)))
-	cmd.Dir = dir
-	cmd.Stderr = &stderr
-	cmd.ExtraFiles = []*os.File{w, exit}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.WaitDelay = time.Second
-	if err := withoutAmbient(cmd.Run); err != nil {
-		return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
-	}
-	return nil
-}
-
-// shellWords quotes a command line for a shell.
-func shellWords(argv []string) string {
-	var words []string
-	for _, a := range argv {
-		words = append(words, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
-	}
-	return strings.Join(words, " ")
 }
 
 // awaitStart returns once the monitor answers.
@@ -190,47 +110,31 @@ func (d *Driver) awaitStart(ctx context.Context, m vm.Machine, ended *os.File) e
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("QEMU does not answer after %v: %w", startTimeout, context.DeadlineExceeded))
 	defer cancel()
 	for {
-		if over, err := hasEnded(ended); err != nil {
+		if over, err := process.HasEnded(ended); err != nil {
 			return err
 		} else if over {
 			return startEnded(lastEnding(m.Dir))
 		}
-		if d.answers(ctx, m.Dir) {
+		if d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("query-status", nil) }) == nil {
 			return nil
 		}
 		if ctx.Err() != nil {
-			d.noteSwitchedOff(m) // whoever gives it up ends it
+			d.noteSwitchedOff(m) // launch kills it
 			return fmt.Errorf("starting QEMU: %w", context.Cause(ctx))
 		}
 	}
 }
 
-// hasEnded waits for pollPause whether the process ends.
-func hasEnded(ended *os.File) (bool, error) {
-	if err := ended.SetReadDeadline(time.Now().Add(pollPause)); err != nil {
-		return false, err
-	}
-	_, err := ended.Read(make([]byte, 1))
-	switch {
-	case errors.Is(err, io.EOF):
-		return true, nil
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return false, nil
-	default:
-		return false, err
-	}
-}
-
-// abandon ends a QEMU that did not come up, be it so early that it does not
-// hold its lock yet.
+// endFailedStart kills a QEMU that did not start. It finds one that does not hold
+// its lock yet by its command line.
 func endFailedStart(m vm.Machine, ended *os.File) error {
-	ctx, cancel := context.WithTimeout(context.Background(), deathTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), process.KillTimeout)
 	defer cancel()
 	for {
-		if over, err := hasEnded(ended); over || err != nil {
+		if over, err := process.HasEnded(ended); over || err != nil {
 			return err
 		}
-		if err := errors.Join(halt(ctx, m.Dir), haltOrphans(ctx, m.ID)); err != nil {
+		if err := errors.Join(process.Kill(ctx, m.Dir), process.KillOrphans(ctx, m.ID)); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {
@@ -239,40 +143,55 @@ func endFailedStart(m vm.Machine, ended *os.File) error {
 	}
 }
 
-// lastWords is the end of what QEMU wrote to its standard error.
-func stderrTail(dir string) string {
-	f, err := os.Open(filepath.Join(dir, qemuLog))
-	if err != nil {
-		return err.Error()
-	}
-	defer f.Close()
-	_, _ = f.Seek(-maxStderr, io.SeekEnd) // of a shorter text, the whole
-	text, err := io.ReadAll(io.LimitReader(f, maxStderr))
-	if err != nil {
-		return err.Error()
-	}
-	return strings.ToValidUTF8(strings.TrimSpace(string(text)), "")
-}
-
-// startEnded is the error for a QEMU that ended before its monitor was asked:
-// none if its guest was done by then, a *commandError if QEMU could not start
-// and said why, and otherwise one that wraps vm.ErrDied.
-func startEnded(e ending) error {
+// startEnded returns the error for a QEMU that ended before its monitor answered:
+// nil if its guest has already shut down, a *disk.CommandError if QEMU said why it
+// cannot start, and otherwise an error that wraps [vm.ErrDied].
+func startEnded(e process.Ending) error {
 	switch {
-	case !e.died:
+	case !e.Died:
 		return nil
-	case e.explained:
-		return &commandError{what: "starting QEMU", stderr: e.stderr, err: errors.New("it ended")}
+	case e.Explained:
+		return &disk.CommandError{What: "starting QEMU", Stderr: e.Stderr, Err: errors.New("it ended")}
 	}
 	return &vm.Error{Code: vm.CodeHypervisor, Message: "the machine did not start: " + e.String(), Err: vm.ErrDied}
 }
 
-// startError tells the client why QEMU could not start.
-func startError(failed *commandError) error {
-	err := diskFull(failed)
+// startError returns the client's error for a QEMU that could not start.
+func startError(failed *disk.CommandError) error {
+	err := disk.FullError(failed)
 	var full *vm.Error
 	if errors.As(err, &full) {
 		return err
 	}
-	return &vm.Error{Code: vm.CodeHypervisor, Message: "QEMU does not start: " + failed.stderr, Err: failed}
+	return &vm.Error{Code: vm.CodeHypervisor, Message: "QEMU does not start: " + failed.Stderr, Err: failed}
+}
+
+// startCalls are the running calls of Start.
+type startCalls struct {
+	mu    sync.Mutex
+	count map[string]int // by Machine.Dir; guarded by mu
+}
+
+// add counts a call for the machine in dir until the returned function is called.
+func (s *startCalls) add(dir string) (done func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.count == nil {
+		s.count = map[string]int{}
+	}
+	s.count[dir]++
+	return func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.count[dir]--; s.count[dir] == 0 {
+			delete(s.count, dir)
+		}
+	}
+}
+
+// has reports whether a call for the machine in dir is running.
+func (s *startCalls) has(dir string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.count[dir] > 0
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/qemu/qmp"
 )
 
@@ -90,12 +91,12 @@ func (s *stateQueries) join(ctx context.Context, key queryKey) *stateQuery {
 // greeted before it asks.
 func (s *stateQueries) run(ctx context.Context, key queryKey, greeted func()) (state liveState, err error) {
 	var answer error
-	err = wait(ctx, "an answer of QEMU", func() bool {
+	err = process.Wait(ctx, "an answer of QEMU", func() bool {
 		answer = s.monitors.WithMonitor(ctx, filepath.Join(key.dir, qmpSocket), func(m *qmp.Monitor) error {
 			greeted()
 			return state.ask(m)
 		})
-		return answer == nil || !holds(key.dir, key.pid)
+		return answer == nil || !process.Holds(key.dir, key.pid)
 	})
 	if err != nil {
 		return liveState{}, fmt.Errorf("%w: %w", err, answer)

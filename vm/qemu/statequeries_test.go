@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/qemu/qmp"
 	"osx-builder/vm/qemu/qmp/qmptest"
 )
@@ -59,7 +60,7 @@ func (s *slowQEMU) readers(t *testing.T, q *stateQueries, n int, want vm.Power) 
 // readersOf waits until the open query has n readers.
 func readersOf(t *testing.T, q *stateQueries, n int) {
 	t.Helper()
-	wait(t.Context(), "the readers", func() bool {
+	_ = process.Wait(t.Context(), "the readers", func() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		for _, open := range q.open {

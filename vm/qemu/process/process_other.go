@@ -1,6 +1,6 @@
 //go:build unix && !linux
 
-package qemu
+package process
 
 import (
 	"context"
@@ -21,12 +21,12 @@ func kill(pid int, alive func() bool) error {
 	return nil
 }
 
-// orphans finds none, for the same reason as haltOrphans.
-func orphans(string) []string { return nil }
+// Orphans finds none, for the same reason as KillOrphans.
+func Orphans(string) []string { return nil }
 
-// haltOrphans does nothing: only Linux has the command lines of processes in a
+// KillOrphans does nothing: only Linux has the command lines of processes in a
 // file system.
-func haltOrphans(context.Context, string) error { return nil }
+func KillOrphans(context.Context, string) error { return nil }
 
-// withoutAmbient calls f: only Linux has ambient capabilities.
-func withoutAmbient(f func() error) error { return f() }
+// WithoutAmbient calls f: only Linux has ambient capabilities.
+func WithoutAmbient(f func() error) error { return f() }

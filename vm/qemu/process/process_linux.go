@@ -1,4 +1,4 @@
-package qemu
+package process
 
 import (
 	"bytes"
@@ -36,10 +36,10 @@ func kill(pid int, alive func() bool) error {
 	return nil
 }
 
-// haltOrphans kills every QEMU that was started for the machine id and that no
+// KillOrphans kills every QEMU that was started for the machine id and that no
 // pid file leads to, because somebody removed the file or its folder.
-func haltOrphans(ctx context.Context, id string) error {
-	ctx, cancel := context.WithTimeout(ctx, deathTimeout)
+func KillOrphans(ctx context.Context, id string) error {
+	ctx, cancel := context.WithTimeout(ctx, KillTimeout)
 	defer cancel()
 	dirs, err := filepath.Glob("/proc/[0-9]*")
 	if err != nil {
@@ -57,16 +57,16 @@ func haltOrphans(ctx context.Context, id string) error {
 		if err := kill(pid, isOrphan); err != nil {
 			return fmt.Errorf("ending the orphaned QEMU, process %d: %w", pid, err)
 		}
-		if err := wait(ctx, fmt.Sprintf("the end of the orphaned QEMU, process %d", pid), func() bool { return !isOrphan() }); err != nil {
+		if err := Wait(ctx, fmt.Sprintf("the end of the orphaned QEMU, process %d", pid), func() bool { return !isOrphan() }); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// orphans returns the ids of the machines whose QEMU works in a folder of dir,
+// Orphans returns the ids of the machines whose QEMU works in a folder of dir,
 // even if that folder was removed.
-func orphans(dir string) (ids []string) {
+func Orphans(dir string) (ids []string) {
 	if resolved, err := filepath.EvalSymlinks(dir); err == nil {
 		dir = resolved
 	}
@@ -92,14 +92,14 @@ func runsMachine(dir, id string) bool {
 		return false
 	}
 	args := bytes.Split(line, []byte{0})
-	name := slices.IndexFunc(args, func(a []byte) bool { return string(a) == guestName(id) })
-	return name > 0 && string(args[name-1]) == "-name" && bytes.Contains(line, []byte("\x00-pidfile\x00"+pidFile+"\x00"))
+	name := slices.IndexFunc(args, func(a []byte) bool { return string(a) == GuestName(id) })
+	return name > 0 && string(args[name-1]) == "-name" && bytes.Contains(line, []byte("\x00-pidfile\x00"+PIDFile+"\x00"))
 }
 
-// withoutAmbient calls f so that the processes which f starts do not inherit the
+// WithoutAmbient calls f so that the processes which f starts do not inherit the
 // capabilities that a daemon without root has for its networks. Only the thread
 // that calls f loses them, and that thread ends with its goroutine.
-func withoutAmbient(f func() error) error {
+func WithoutAmbient(f func() error) error {
 	done := make(chan error)
 	go func() {
 		runtime.LockOSThread()

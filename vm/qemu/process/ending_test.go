@@ -1,4 +1,4 @@
-package qemu
+package process
 
 import (
 	"os"
@@ -28,7 +28,7 @@ func TestEndingOf(t *testing.T) {
 		"everything killed":      {"", "", false, "QEMU was killed together with what watched it, or the host restarted", true, false},
 	} {
 		got := endingOf(test.status, test.words, test.off)
-		if got.reason != test.want || got.died != test.died || got.explained != test.says {
+		if got.Reason != test.want || got.Died != test.died || got.Explained != test.says {
 			t.Errorf("%s: got %+v, want %q, died %t, explained %t", name, got, test.want, test.died, test.says)
 		}
 	}
@@ -45,8 +45,8 @@ func TestExitFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !isSupervised(dir) || lastEnding(dir) != (ending{}) {
-		t.Errorf("got %+v while it is locked, want nothing", lastEnding(dir))
+	if !IsSupervised(dir) || LastEnding(dir, false) != (Ending{}) {
+		t.Errorf("got %+v while it is locked, want nothing", LastEnding(dir, false))
 	}
 	second, err := newExitFile(dir)
 	if err != nil {
@@ -56,14 +56,14 @@ func TestExitFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	first.Close()
-	if !isSupervised(dir) {
+	if !IsSupervised(dir) {
 		t.Error("the second file is not locked once the first is closed")
 	}
 	if _, err := second.WriteString("0\n"); err != nil {
 		t.Fatal(err)
 	}
 	second.Close()
-	if got := lastEnding(dir).reason; got != "the guest shut down" {
+	if got := LastEnding(dir, false).Reason; got != "the guest shut down" {
 		t.Errorf("got %q, want what was written last", got)
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 {
@@ -91,7 +91,7 @@ func TestStatusFitsIntoItsFile(t *testing.T) {
 	if _, err := f.WriteString("255\n"); err != nil {
 		t.Fatal(err)
 	}
-	if info, err := os.Stat(filepath.Join(dir, exitFile)); err != nil || info.Size() != int64(len(blankStatus)) {
+	if info, err := os.Stat(filepath.Join(dir, ExitFile)); err != nil || info.Size() != int64(len(blankStatus)) {
 		t.Errorf("got a file of %d bytes (%v), want still %d", info.Size(), err, len(blankStatus))
 	}
 }

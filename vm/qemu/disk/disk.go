@@ -1,0 +1,90 @@
+// Package disk gives machines their disks: a qcow2 overlay over an image's VMDK
+// files, or over a qcow2 file that was prepared from them.
+package disk
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmx"
+)
+
+const (
+	// overlayTimeout bounds the creation of an empty overlay, which takes
+	// milliseconds on a disk that is not overloaded.
+	overlayTimeout = time.Minute
+
+	// maxLayers bounds the length of a chain of VMDK files. VMware's own limit
+	// is 32.
+	maxLayers = 32
+)
+
+// Disk is one hard disk and its place in the machine.
+type Disk struct {
+	Bus        string `json:"bus"` // "scsi", "sata", "ide" or "nvme"
+	Controller int    `json:"controller"`
+	Unit       int    `json:"unit"`
+	Adapter    string `json:"adapter"` // the SCSI controller's model, or ""
+
+	Overlay string   `json:"overlay"`        // qcow2 file in Machine.Dir
+	Backing []string `json:"backing"`        // absolute paths of the VMDK files below it, the uppermost first
+	Base    string   `json:"base,omitempty"` // absolute path of the qcow2 file prepared from those, which replaces them
+	Size    int64    `json:"size"`           // bytes
+
+	slow bool // a layer is sparse or compressed
+}
+
+// Slot returns the disk's place in the .vmx, for instance "scsi0:1".
+func (d *Disk) Slot() string { return fmt.Sprintf("%s%d:%d", d.Bus, d.Controller, d.Unit) }
+
+// ReadLayers finds the disk's VMDK files in the image folder root: the one that
+// the .vmx names, its parent, and so on. It sets Backing and Size.
+func (d *Disk) ReadLayers(root *os.Root, name string) error {
+	for name = path.Clean(name); ; {
+		if len(d.Backing) == maxLayers {
+			return InvalidImage("disk %s has more than %d layers of VMDK files", d.Slot(), maxLayers)
+		}
+		layer, err := vmx.ReadVMDK(root, name)
+		if err != nil {
+			return ImageError(err)
+		}
+		d.Backing = append(d.Backing, filepath.Join(root.Name(), filepath.FromSlash(name)))
+		d.Size = max(d.Size, layer.Capacity)
+		d.slow = d.slow || slices.ContainsFunc(layer.Extents, func(e vmx.Extent) bool { return e.Type == "SPARSE" })
+		if layer.Parent == "" {
+			return nil
+		}
+		name = path.Join(path.Dir(name), layer.Parent)
+	}
+}
+
+// CreateOverlay creates the disk's empty overlay in dir and syncs it. With -u
+// qemu-img opens no file but the new one, so it cannot misread the image's files.
+func (d *Disk) CreateOverlay(ctx context.Context, dir string) error {
+	ctx, cancel := context.WithTimeout(ctx, overlayTimeout)
+	defer cancel()
+	format, below := "vmdk", d.Backing[0]
+	if d.Base != "" {
+		format, below = "qcow2", d.Base
+	}
+	cmd := exec.CommandContext(ctx, Tool, "create", "-q", "-u", "-f", "qcow2",
+		"-F", format, "-b", below, d.Overlay, strconv.FormatInt(d.Size, 10))
+	cmd.Dir = dir
+	cmd.WaitDelay = time.Second
+	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return &CommandError{What: "creating the overlay of disk " + d.Slot(), Stderr: strings.TrimSpace(string(out)), Err: err}
+	}
+	return vm.SyncPath(filepath.Join(dir, d.Overlay))
+}

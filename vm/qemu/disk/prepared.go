@@ -1,0 +1,240 @@
+package disk
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/dustin/go-humanize"
+	"golang.org/x/sys/unix"
+
+	"osx-builder/vm"
+	"osx-builder/vm/qemu/keyedmutex"
+)
+
+const (
+	// PreparedFolder is the name of a folder beside the folder of gold images.
+	// For each image it has a folder of the image's name, with a qcow2 file for
+	// each prepared disk.
+	PreparedFolder = "prepared"
+
+	// tempPrefix begins the name of a file that is not complete yet.
+	tempPrefix = ".new-"
+
+	// convertSeconds and convertSecondsPerGiB bound the processor time of a
+	// qemu-img. They are ten times what it needs.
+	convertSeconds       = 60
+	convertSecondsPerGiB = 35
+
+	// convertSlack is how much larger than measured a converted disk may be.
+	convertSlack = 64 << 20
+)
+
+// Prepared converts the slow disks of gold images to qcow2 files. A guest reads
+// qcow2 7 to 20 times faster than a streamOptimized VMDK, of which each read
+// inflates 64 KiB, and up to 3 times faster than a sparse one, of which QEMU
+// serves one read at a time. The conversion takes as long as it takes a guest to
+// read a few hundred MiB of the VMDK. So it pays off with the first machine, and
+// is done before that machine starts.
+//
+// The image cache removes an image's prepared disks together with the image. If
+// an image was removed otherwise, its folder is swept by [OpenPrepared] and by
+// [Prepared.Prepare].
+type Prepared struct {
+	gold    string // absolute path of the folder with the gold images; "" prepares none
+	reserve int64  // bytes of the disk to leave to the host
+	log     *slog.Logger
+
+	locks    keyedmutex.Mutex // by image
+	failures sync.Map         // *conversionFailure by the file that could not be created
+}
+
+// conversionFailure records that qemu-img could not convert a disk, so that the
+// daemon does not try again. It does not apply once the image is fetched again.
+type conversionFailure struct {
+	vmdk os.FileInfo // the disk's file as it was
+	err  error
+}
+
+// OpenPrepared removes incomplete files, and prepared disks whose image is gone.
+// gold is the absolute path of the folder with the gold images, or "" to prepare
+// nothing. reserve is how many bytes of the disk to leave to the host.
+func OpenPrepared(gold string, reserve int64, log *slog.Logger) (*Prepared, error) {
+	s := &Prepared{gold: gold, reserve: reserve, log: log}
+	left, err := filepath.Glob(filepath.Join(s.folder("*"), tempPrefix+"*"))
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(path))
+	}
+	if err = errors.Join(err, s.sweep(context.Background())); err != nil {
+		return nil, fmt.Errorf("sweeping prepared disks: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Prepared) folder(image string) string {
+	return filepath.Join(filepath.Dir(s.gold), PreparedFolder, image)
+}
+
+// Prepare sets Base of each slow disk of the image whose .vmx is at gold. If
+// several callers need the same file, one of them creates it. If a file cannot be
+// created, for instance because the disk is nearly full, Base stays empty and the
+// machine reads the VMDK. Only an ended context is an error.
+func (s *Prepared) Prepare(ctx context.Context, gold string, disks []Disk) error {
+	rel, err := filepath.Rel(s.gold, gold)
+	if s.gold == "" || err != nil || !filepath.IsLocal(rel) {
+		return nil
+	}
+	image, _, _ := strings.Cut(rel, string(filepath.Separator))
+	if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
+		s.log.Warn("cannot remove prepared disks of images that are gone", "err", err)
+	}
+	unlock, err := s.locks.Lock(ctx, image)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	for i := range disks {
+		d := &disks[i]
+		if !d.slow {
+			continue
+		}
+		base := filepath.Join(s.folder(image), baseName(s.gold, d.Backing[0]))
+		err := s.ensure(ctx, base, d)
+		switch {
+		case err == nil:
+			d.Base = base
+		case ctx.Err() != nil:
+			return context.Cause(ctx)
+		default:
+			s.log.Warn("disk not prepared; machines read the image's own file, which is slower", "image", image, "disk", d.Slot(), "err", err)
+		}
+	}
+	return nil
+}
+
+// baseName returns the name of a prepared disk's file, which depends on the
+// disk's path in its image.
+func baseName(gold, vmdk string) string {
+	sum := sha256.Sum256([]byte(strings.TrimPrefix(vmdk, gold)))
+	return hex.EncodeToString(sum[:16]) + ".qcow2"
+}
+
+// ensure creates one file unless it exists.
+func (s *Prepared) ensure(ctx context.Context, base string, d *Disk) error {
+	if _, err := os.Stat(base); err == nil {
+		return nil
+	}
+	vmdk, err := os.Stat(d.Backing[0])
+	if err != nil {
+		return err
+	}
+	if v, known := s.failures.Load(base); known {
+		if f := v.(*conversionFailure); os.SameFile(f.vmdk, vmdk) && f.vmdk.ModTime().Equal(vmdk.ModTime()) {
+			return f.err
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(base), 0o755); err != nil { // #nosec G301 -- a hypervisor of another user reads it
+		return err
+	}
+	started := time.Now()
+	size, err := s.convert(ctx, base, d)
+	var broken *CommandError
+	if errors.As(err, &broken) && ctx.Err() == nil && FullError(err) == err {
+		s.failures.Store(base, &conversionFailure{vmdk: vmdk, err: err})
+	}
+	if err == nil {
+		s.log.Info("disk prepared", "image", filepath.Base(filepath.Dir(base)), "disk", d.Slot(), "size", humanize.IBytes(uint64(size)), "after", time.Since(started).Round(time.Millisecond))
+	}
+	return err
+}
+
+// convert writes a temporary file and renames it to base once it is complete. It
+// returns the file's size.
+func (s *Prepared) convert(ctx context.Context, base string, d *Disk) (size int64, err error) {
+	source := "json:" + jsonText(vmdkChain(d.Backing))
+	bound := convertSeconds + convertSecondsPerGiB*(d.Size>>30)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Duration(bound)*time.Second)
+	defer cancel()
+	out, err := limited(ctx, bound, convertSlack, "measure", "--output=json", "-O", "qcow2", source)
+	if err != nil {
+		return 0, &CommandError{What: "measuring disk " + d.Slot(), Stderr: out, Err: err}
+	}
+	var measured struct{ Required int64 }
+	if err := json.Unmarshal([]byte(out), &measured); err != nil {
+		return 0, fmt.Errorf("measuring disk %s: %w", d.Slot(), err)
+	}
+	if err := s.checkSpace(filepath.Dir(base), measured.Required); err != nil {
+		return 0, err
+	}
+	f, err := os.CreateTemp(filepath.Dir(base), tempPrefix)
+	if err != nil {
+		return 0, err
+	}
+	defer os.Remove(f.Name()) // fails once it was renamed
+	defer f.Close()
+	if out, err = limited(ctx, bound, measured.Required+convertSlack, "convert", "-O", "qcow2", source, f.Name()); err != nil {
+		return 0, &CommandError{What: "preparing disk " + d.Slot(), Stderr: out, Err: err}
+	}
+	if err := errors.Join(f.Chmod(0o444), f.Sync()); err != nil {
+		return 0, err
+	}
+	if err := os.Rename(f.Name(), base); err != nil {
+		return 0, err
+	}
+	return measured.Required, vm.SyncPath(filepath.Dir(base))
+}
+
+// checkSpace returns an error if need bytes do not fit beside the host's reserve.
+func (s *Prepared) checkSpace(dir string, need int64) error {
+	var st unix.Statfs_t
+	if err := unix.Statfs(dir, &st); err != nil {
+		return fmt.Errorf("reading the free disk space: %w", err)
+	}
+	free := int64(st.Bavail) * int64(st.Bsize) // #nosec G115
+	if free-s.reserve < need {
+		return fmt.Errorf("the disk has %s free, of which %s are reserved for the host; the prepared disk needs %s",
+			humanize.IBytes(uint64(free)), humanize.IBytes(uint64(s.reserve)), humanize.IBytes(uint64(need)))
+	}
+	return nil
+}
+
+// sweep removes prepared disks of images that are gone. It takes each image's
+// lock, so it does not disturb a conversion.
+func (s *Prepared) sweep(ctx context.Context) error {
+	if s.gold == "" {
+		return nil
+	}
+	entries, err := os.ReadDir(s.folder(""))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		err = errors.Join(err, s.sweepImage(ctx, e.Name()))
+	}
+	return err
+}
+
+func (s *Prepared) sweepImage(ctx context.Context, image string) error {
+	if _, err := os.Lstat(filepath.Join(s.gold, image)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	unlock, err := s.locks.Lock(ctx, image)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	if _, err := os.Lstat(filepath.Join(s.gold, image)); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.RemoveAll(s.folder(image))
+}
