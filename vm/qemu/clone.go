@@ -80,7 +80,7 @@ func (d *Driver) readImage(m vm.Machine, gold string) (cloneConfig, error) {
 			return cloneConfig{}, err
 		}
 	}
-	for _, what := range wanted.Leftovers {
+	for _, what := range wanted.HostAccess {
 		d.log.Info("switched off a device that reaches out of the machine", "vm", m.ID, "device", what)
 	}
 	return clone, nil

@@ -27,10 +27,10 @@ func (s *baseStore) writeVMX(b base) error {
 	if err != nil {
 		return unreadableImage(err)
 	}
-	for _, line := range f.Plain() {
+	for _, line := range f.Normalize() {
 		s.log.Warn("removed a line of the image's .vmx", "image", b.gold, "setting", line)
 	}
-	for _, line := range f.Disarm() {
+	for _, line := range f.DisableHostAccess() {
 		s.log.Info("disabled a device in the clones", "image", b.gold, "device", line)
 	}
 	// A suspended machine cannot be cloned.

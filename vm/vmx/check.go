@@ -8,34 +8,32 @@ import (
 	"strings"
 )
 
-// Bounds on what Check follows.
+// The limits of Check.
 const (
-	maxChain     = 32     // disks in a chain of parents; VMware allows 32 snapshots
-	maxImageWork = 20_000 // extents in one image
+	maxChain        = 32     // disks in a chain of parents; VMware allows 32 snapshots
+	maxImageExtents = 20_000 // extents in one image
 )
 
-// Check says whether a hypervisor may open the unpacked image in root whose
-// .vmx is at name, a path with slashes. It returns nil if every hard disk,
-// every file that a disk's descriptor names, every parent of a disk, and the
-// nvram file if there is one, is a regular file inside root and of the kind
-// that it is said to be, and no reader could take the files to name others. The
-// list of snapshots beside the .vmx must name no file elsewhere either.
+// Check returns nil if a hypervisor may open the unpacked image in root whose .vmx is at name, a path with slashes. Every
+// hard disk, every file in a disk's descriptor, every parent of a disk, and the nvram file if there is one, must be a
+// regular file inside root and of the stated type, and no reader may find other names in the files. The snapshot list
+// beside the .vmx must not name files elsewhere either.
 //
-// It does not judge what Disarm switches off. It writes nothing, and reads
-// little of each file. An error about the image is a *CheckError.
+// Check ignores what [File.DisableHostAccess] disables. It writes nothing and reads only a small part of each file. An
+// error about the image is a [*CheckError].
 func Check(root *os.Root, name string) error {
 	f, err := readConfig(root, name)
 	if err != nil {
 		return err
 	}
 	c := &checker{root: root, vmx: name, chainOf: map[string]int{}}
-	if err := c.blame(name, "", "", c.machine(f)); err != nil {
+	if err := c.locate(name, "", "", c.checkMachine(f)); err != nil {
 		return err
 	}
-	return c.snapshots(strings.TrimSuffix(name, path.Ext(name)) + ".vmsd")
+	return c.checkSnapshots(strings.TrimSuffix(name, path.Ext(name)) + ".vmsd")
 }
 
-// readConfig reads a .vmx file inside root, or one of the same form.
+// readConfig reads a file inside root that has the format of a .vmx.
 func readConfig(root *os.Root, name string) (*File, error) {
 	file, err := openRegular(root, name)
 	if err != nil {
@@ -56,12 +54,12 @@ func readConfig(root *os.Root, name string) (*File, error) {
 type checker struct {
 	root    *os.Root
 	vmx     string         // path of the .vmx
-	chainOf map[string]int // which disk's chain a descriptor was checked in, from 1
-	extents int
+	chainOf map[string]int // by descriptor: the disk, from 1, in whose chain it was checked
+	extents int            // checked so far
 }
 
-// blame fills in where a refusal comes from, as far as err does not say.
-func (c *checker) blame(file, key, value string, err error) error {
+// locate adds the file and the key to a CheckError that lacks them.
+func (c *checker) locate(file, key, value string, err error) error {
 	if refusal, ok := errors.AsType[*CheckError](err); ok {
 		if refusal.Key == "" && key != "" {
 			refusal.File, refusal.Key, refusal.Value = file, key, value
@@ -73,12 +71,12 @@ func (c *checker) blame(file, key, value string, err error) error {
 	return err
 }
 
-// machine checks all that the .vmx names.
-func (c *checker) machine(f *File) error {
+// checkMachine checks everything that the .vmx names.
+func (c *checker) checkMachine(f *File) error {
 	if _, ok := f.Get("encryption.data"); ok {
-		return &CheckError{Key: "encryption.data", Value: "...", Reason: "the machine is encrypted; remove its encryption and pack it anew"}
+		return &CheckError{Key: "encryption.data", Value: "...", Reason: "the machine is encrypted; remove its encryption and pack the image again"}
 	}
-	if err := f.ambiguous(); err != nil {
+	if err := f.checkDuplicates(); err != nil {
 		return err
 	}
 	h, err := f.Hardware()
@@ -90,39 +88,38 @@ func (c *checker) machine(f *File) error {
 	}
 	if h.NVRAM != "" {
 		_, err := c.resolve(c.vmx, "nvram", h.NVRAM)
-		// VMware makes the file anew where it is missing.
+		// VMware creates the file if it is missing.
 		if refusal, ok := errors.AsType[*CheckError](err); err != nil && (!ok || refusal.Hostile) {
 			return err
 		}
 	}
 	for i, d := range h.Disks {
-		if err := c.disk(f, d, i+1); err != nil {
+		if err := c.checkDisk(f, d, i+1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// ambiguous refuses keys of disks and nvram that the file sets twice and not
-// alike: readers differ on which one counts.
-func (f *File) ambiguous() error {
+// checkDuplicates refuses keys of disks and nvram that the file sets to two values, because readers use different ones.
+func (f *File) checkDuplicates() error {
 	for i, l := range f.lines {
 		last := f.last[l.key]
 		if l.key == "" || i == last || l.value == f.lines[last].value {
 			continue
 		}
 		if l.key == "nvram" || slotKey.MatchString(l.key) {
-			return &CheckError{Key: l.key, Value: l.value, Reason: fmt.Sprintf("the key is set again further down, to %q; leave one", shorten(f.lines[last].value))}
+			return &CheckError{Key: l.key, Value: l.value, Reason: fmt.Sprintf("the key is set again below, to %q; remove one of the lines", shorten(f.lines[last].value))}
 		}
 	}
 	return nil
 }
 
-// disk checks the n-th hard disk and what it is made of.
-func (c *checker) disk(f *File, d Disk, n int) error {
+// checkDisk checks the n-th hard disk and its files.
+func (c *checker) checkDisk(f *File, d Disk, n int) error {
 	prefix := strings.TrimSuffix(d.Key, ".fileName")
-	if kind := f.word(prefix + ".deviceType"); strings.Contains(kind, "raw") {
-		return &CheckError{Key: prefix + ".deviceType", Value: kind, Hostile: true, Reason: "raw disks of the host are not opened; the disk has to be a VMDK of the image"}
+	if kind := f.lowerValue(prefix + ".deviceType"); strings.Contains(kind, "raw") {
+		return &CheckError{Key: prefix + ".deviceType", Value: kind, Hostile: true, Reason: "raw disks of the host are not allowed; the disk must be a VMDK in the image"}
 	}
 	if redo, _ := f.Get(prefix + ".redo"); redo != "" {
 		if reason := unsafeName(redo); reason != "" {
@@ -143,10 +140,10 @@ func (c *checker) disk(f *File, d Disk, n int) error {
 		c.chainOf[name] = n
 		v, err := ReadVMDK(c.root, name)
 		if err == nil {
-			err = c.descriptor(name, v)
+			err = c.checkDescriptor(name, v)
 		}
 		if err != nil {
-			return c.blame(by, key, value, err)
+			return c.locate(by, key, value, err)
 		}
 		if v.Parent == "" {
 			return nil
@@ -159,15 +156,14 @@ func (c *checker) disk(f *File, d Disk, n int) error {
 	return &CheckError{File: by, Key: key, Value: value, Reason: fmt.Sprintf("the disk has more than %d parents; consolidate its snapshots", maxChain-1)}
 }
 
-// resolve returns the path inside root of the regular file that the file at by
-// names.
+// resolve returns the path inside root of a regular file. The file at by names it as value.
 func (c *checker) resolve(by, key, value string) (string, error) {
 	if value == "" {
-		return "", &CheckError{File: by, Key: key, Value: value, Reason: "no file is named; a hard disk needs one inside the image"}
+		return "", &CheckError{File: by, Key: key, Value: value, Reason: "the name is empty; a hard disk needs a file inside the image"}
 	}
 	if reason := unsafeName(value); reason != "" {
 		return "", &CheckError{File: by, Key: key, Value: value, Hostile: true, Reason: reason}
 	}
 	name := path.Join(path.Dir(by), value)
-	return name, c.blame(by, key, value, mustBeRegular(c.root, name))
+	return name, c.locate(by, key, value, checkRegular(c.root, name))
 }

@@ -14,12 +14,12 @@ import (
 	"osx-builder/vm/vmx"
 )
 
-// machine is a .vmx with one SCSI disk, and further lines.
+// machine returns a .vmx with one SCSI disk and more lines.
 func machine(disk string, lines ...string) string {
 	return "scsi0.present = \"TRUE\"\nscsi0:0.present = \"TRUE\"\nscsi0:0.fileName = \"" + disk + "\"\n" + strings.Join(lines, "\n") + "\n"
 }
 
-// flat is an image whose one disk is a text descriptor with these lines.
+// flat returns an image with one disk, a text descriptor with these lines.
 func flat(lines ...string) map[string]string {
 	return map[string]string{
 		"m.vmx":       machine("d.vmdk"),
@@ -28,7 +28,7 @@ func flat(lines ...string) map[string]string {
 	}
 }
 
-// embedded is an image whose one disk is a sparse file with this descriptor.
+// embedded returns an image with one disk, a sparse file with this descriptor.
 func embedded(descriptor string) map[string]string {
 	return map[string]string{"m.vmx": machine("d.vmdk"), "d.vmdk": sparse(descriptor)}
 }
@@ -39,33 +39,33 @@ const (
 	shadow     = "/etc/shadow"
 )
 
-// with returns the image with files added or replaced.
+// with returns the image with added or replaced files.
 func with(image, files map[string]string) map[string]string {
 	image = maps.Clone(image)
 	maps.Copy(image, files)
 	return image
 }
 
-func TestCheckPassesHonestImages(t *testing.T) {
+func TestCheckAcceptsImages(t *testing.T) {
 	child := strings.Replace(text("monolithicSparse", `parentFileNameHint="d.vmdk"`, `RW 2048 SPARSE "c.vmdk"`), "parentCID=ffffffff", "parentCID=fffffffe", 1)
 	tests := map[string]map[string]string{
-		"flat disk":             flat("# Extent description", goodExtent, "", `ddb.adapterType = "lsilogic"`),
-		"flat disk of ESX":      with(flat(), map[string]string{"d.vmdk": text("vmfs", `RW 8 VMFS "d-flat.vmdk"`)}),
-		"sparse disk":           embedded(text("monolithicSparse", `RW 2048 SPARSE "d.vmdk"`)),
-		"sparse disk, renamed":  embedded(text("streamOptimized", `RDONLY 2048 SPARSE "generated-stream.vmdk"`)),
-		"disk in a folder":      {"a/m.vmx": machine("./disks/d.vmdk"), "a/disks/d.vmdk": text("monolithicFlat", `RW 8 FLAT "x/f" 0`), "a/disks/x/f": strings.Repeat("x", 4096)},
-		"parent":                with(embedded(text("monolithicSparse")), map[string]string{"m.vmx": machine("c.vmdk"), "c.vmdk": sparse(child)}),
-		"two of one parent":     with(embedded(text("monolithicSparse")), map[string]string{"m.vmx": machine("c.vmdk", `scsi0:1.present = "TRUE"`, `scsi0:1.fileName = "b.vmdk"`), "b.vmdk": sparse(child), "c.vmdk": sparse(child)}),
-		"ESX snapshot":          with(flat(), map[string]string{"d.vmdk": text("vmfsSparse", `RW 8 VMFSSPARSE "e.vmdk"`), "e.vmdk": "COWD" + strings.Repeat("\x00", 2048)}),
-		"new ESX snapshot":      with(flat(), map[string]string{"d.vmdk": text("seSparse", `RW 8 SESPARSE "e.vmdk"`), "e.vmdk": "\xbe\xba\xfe\xca" + strings.Repeat("\x00", 2048)}),
-		"nvram not there":       with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `nvram = "m.nvram"`)}),
-		"nvram there":           with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `nvram = "m.nvram"`), "m.nvram": "x"}),
-		"snapshots":             with(flat(goodExtent), map[string]string{"m.vmsd": "snapshot.numSnapshots = \"1\"\nsnapshot0.filename = \"m-1.vmsn\"\nsnapshot0.disk0.fileName = \"d.vmdk\""}),
-		"leftovers":             with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `ide1:0.present = "TRUE"`, `ide1:0.deviceType = "cdrom-raw"`, `ide1:0.fileName = "/dev/cdrom"`, `serial0.present = "TRUE"`, `serial0.fileName = "/dev/ttyS0"`)}),
-		"device not present":    with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `scsi0:1.present = "FALSE"`, `scsi0:1.fileName = "/dev/sda"`)}),
-		"key set twice alike":   with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `scsi0:0.filename = "d.vmdk"`)}),
-		"change tracking":       flat(goodExtent, `changeTrackPath="d-ctk.vmdk"`),
-		"guest's data is qcow2": with(flat(goodExtent), map[string]string{"d-flat.vmdk": qcow2 + strings.Repeat("\x00", 4096)}),
+		"flat disk":                         flat("# Extent description", goodExtent, "", `ddb.adapterType = "lsilogic"`),
+		"flat disk of ESX":                  with(flat(), map[string]string{"d.vmdk": text("vmfs", `RW 8 VMFS "d-flat.vmdk"`)}),
+		"sparse disk":                       embedded(text("monolithicSparse", `RW 2048 SPARSE "d.vmdk"`)),
+		"sparse disk, renamed":              embedded(text("streamOptimized", `RDONLY 2048 SPARSE "generated-stream.vmdk"`)),
+		"disk in a folder":                  {"a/m.vmx": machine("./disks/d.vmdk"), "a/disks/d.vmdk": text("monolithicFlat", `RW 8 FLAT "x/f" 0`), "a/disks/x/f": strings.Repeat("x", 4096)},
+		"parent":                            with(embedded(text("monolithicSparse")), map[string]string{"m.vmx": machine("c.vmdk"), "c.vmdk": sparse(child)}),
+		"two of one parent":                 with(embedded(text("monolithicSparse")), map[string]string{"m.vmx": machine("c.vmdk", `scsi0:1.present = "TRUE"`, `scsi0:1.fileName = "b.vmdk"`), "b.vmdk": sparse(child), "c.vmdk": sparse(child)}),
+		"ESX snapshot":                      with(flat(), map[string]string{"d.vmdk": text("vmfsSparse", `RW 8 VMFSSPARSE "e.vmdk"`), "e.vmdk": "COWD" + strings.Repeat("\x00", 2048)}),
+		"new ESX snapshot":                  with(flat(), map[string]string{"d.vmdk": text("seSparse", `RW 8 SESPARSE "e.vmdk"`), "e.vmdk": "\xbe\xba\xfe\xca" + strings.Repeat("\x00", 2048)}),
+		"nvram not there":                   with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `nvram = "m.nvram"`)}),
+		"nvram there":                       with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `nvram = "m.nvram"`), "m.nvram": "x"}),
+		"snapshots":                         with(flat(goodExtent), map[string]string{"m.vmsd": "snapshot.numSnapshots = \"1\"\nsnapshot0.filename = \"m-1.vmsn\"\nsnapshot0.disk0.fileName = \"d.vmdk\""}),
+		"devices of the host":               with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `ide1:0.present = "TRUE"`, `ide1:0.deviceType = "cdrom-raw"`, `ide1:0.fileName = "/dev/cdrom"`, `serial0.present = "TRUE"`, `serial0.fileName = "/dev/ttyS0"`)}),
+		"device not present":                with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `scsi0:1.present = "FALSE"`, `scsi0:1.fileName = "/dev/sda"`)}),
+		"key set twice alike":               with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `scsi0:0.filename = "d.vmdk"`)}),
+		"change tracking":                   flat(goodExtent, `changeTrackPath="d-ctk.vmdk"`),
+		"the guest's data looks like qcow2": with(flat(goodExtent), map[string]string{"d-flat.vmdk": qcow2 + strings.Repeat("\x00", 4096)}),
 	}
 	for name, files := range tests {
 		t.Run(name, func(t *testing.T) {
@@ -92,10 +92,10 @@ func TestCheckPassesHonestImages(t *testing.T) {
 	}
 }
 
-// refused is an image that must not pass.
+// refused is an image that Check must refuse.
 type refused struct {
 	files map[string]string
-	names []string // what the message must say, so that its reader finds the place
+	names []string // parts of the message that identify the cause
 }
 
 func TestCheckRefusesHostileImages(t *testing.T) {
@@ -170,7 +170,7 @@ func TestCheckRefusesHostileImages(t *testing.T) {
 	}
 }
 
-func TestCheckRefusesBrokenImages(t *testing.T) {
+func TestCheckRefusesDamagedImages(t *testing.T) {
 	many := map[string]string{"m.vmx": machine("d00.vmdk")}
 	for i := range 40 {
 		many[fmt.Sprintf("d%02d.vmdk", i)] = sparse(text("monolithicSparse", fmt.Sprintf(`parentFileNameHint="d%02d.vmdk"`, i+1)))
@@ -210,7 +210,7 @@ func TestCheckRefusesBrokenImages(t *testing.T) {
 	}
 }
 
-// extents is an image of some disks with many extents each.
+// extents returns an image of disks with many extents.
 func extents(disks, each int) refused {
 	files := flat()
 	var lines []string
@@ -223,16 +223,15 @@ func extents(disks, each int) refused {
 	return refused{files, []string{"d2.vmdk", "20000 extents"}}
 }
 
-// emptySparse is a sparse file of no capacity: QEMU opens what its descriptor
-// lists instead.
+// emptySparse returns a sparse file without capacity. QEMU would open the files in its descriptor instead.
 func emptySparse(line string) string {
 	b := []byte(sparse(text("monolithicFlat", line)))
 	binary.LittleEndian.PutUint64(b[12:], 0)
 	return string(b)
 }
 
-// movedDescriptor is a sparse file whose header points at a good descriptor at
-// its end, while QEMU looks for the parent right behind the header.
+// movedDescriptor returns a sparse file whose header points at a valid descriptor at its end, while QEMU searches the parent
+// directly after the header.
 func movedDescriptor() string {
 	b := []byte(sparse(`parentFileNameHint="/etc/shadow"`))
 	binary.LittleEndian.PutUint64(b[28:], uint64(len(b)/512))
@@ -259,8 +258,7 @@ func wantRefusal(t *testing.T, root *os.Root, hostile bool, names []string) {
 	}
 }
 
-// What the unpacker should never let through is refused here as well, and a
-// pipe does not make Check wait.
+// Files that unpacking should refuse are refused here too, and Check does not wait for a pipe.
 func TestCheckRefusesSpecialFiles(t *testing.T) {
 	kinds := map[string]func(at string) error{
 		"link":         func(at string) error { return os.Symlink("d-flat.vmdk", at) },

@@ -14,7 +14,7 @@ type descriptor struct {
 	parent     string
 	parentCID  string
 	extents    []Extent
-	named      []setting // further keys by which VMware opens files
+	fileKeys   []setting // other keys that name files which VMware opens
 }
 
 type setting struct{ key, value string }
@@ -24,12 +24,11 @@ var (
 	settingLine = regexp.MustCompile(`^([A-Za-z0-9_.:-]+)[ \t]*=[ \t]*(.*)$`)
 )
 
-// noParent is the parentCID of a disk that has no parent.
+// noParent is the parentCID of a disk without a parent.
 const noParent = "ffffffff"
 
-// parseDescriptor reads a descriptor up to its first NUL byte. Every line must
-// be a comment, an extent or a setting: what one reader skips, another may take
-// for an extent.
+// parseDescriptor reads a descriptor up to its first NUL byte. Every line must be a comment, an extent or a setting: what
+// one reader ignores, another may read as an extent.
 func parseDescriptor(text []byte) (descriptor, error) {
 	text, _, _ = bytes.Cut(text, []byte{0})
 	if formatOf(text) != formatText {
@@ -40,7 +39,7 @@ func parseDescriptor(text []byte) (descriptor, error) {
 	for raw := range strings.SplitSeq(string(text), "\n") {
 		l := strings.Trim(raw, " \t\r")
 		if strings.IndexFunc(l, func(r rune) bool { return r != '\t' && isControl(r) }) >= 0 {
-			return descriptor{}, &CheckError{Hostile: true, Key: "line", Value: l, Reason: "the descriptor has control characters in it"}
+			return descriptor{}, &CheckError{Hostile: true, Key: "line", Value: l, Reason: "the descriptor contains control characters"}
 		}
 		if l == "" || l[0] == '#' {
 			continue
@@ -62,7 +61,7 @@ func parseDescriptor(text []byte) (descriptor, error) {
 func (d *descriptor) addExtent(l string) error {
 	m := extentLine.FindStringSubmatch(l)
 	if m == nil {
-		return &CheckError{Key: "extent", Value: l, Reason: `the line is not of the form: RW 4096 FLAT "file.vmdk" 0`}
+		return &CheckError{Key: "extent", Value: l, Reason: `the line must have the form: RW 4096 FLAT "file.vmdk" 0`}
 	}
 	if len(d.extents) == maxExtents {
 		return &CheckError{Reason: fmt.Sprintf("the descriptor has more than %d extents", maxExtents)}
@@ -85,7 +84,7 @@ func (d *descriptor) addExtent(l string) error {
 func (d *descriptor) addSetting(l string, seen map[string]bool) error {
 	m := settingLine.FindStringSubmatch(l)
 	if m == nil {
-		return &CheckError{Key: "line", Value: l, Reason: "the descriptor's line is neither a comment nor an extent nor a setting"}
+		return &CheckError{Key: "line", Value: l, Reason: "the line of the descriptor is no comment, extent or setting"}
 	}
 	key, value := lower(m[1]), m[2]
 	if n := len(value); n >= 2 && value[0] == '"' && value[n-1] == '"' {
@@ -99,13 +98,13 @@ func (d *descriptor) addSetting(l string, seen map[string]bool) error {
 	case "parentcid":
 		d.parentCID = lower(value)
 	case "changetrackpath", "ddb.nativeparenthint", "ddb.objectparenturi", "ddb.sidecars":
-		d.named = append(d.named, setting{m[1], value})
+		d.fileKeys = append(d.fileKeys, setting{m[1], value})
 		return nil
 	default:
 		return nil
 	}
 	if seen[key] || strings.Contains(value, `"`) {
-		return &CheckError{Key: m[1], Value: value, Reason: "the descriptor says this twice or with stray quotes; say it once, between quotes"}
+		return &CheckError{Key: m[1], Value: value, Reason: "the descriptor has this key twice or with stray quotes; set it once, in quotes"}
 	}
 	seen[key] = true
 	return nil

@@ -9,19 +9,17 @@ import (
 
 var validKey = regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`)
 
-// Set makes key say value. The last line that sets key is rewritten where it
-// stands and others of the same key go; a new key is added at the end.
+// Set sets key to value. It rewrites the last line with the key and removes the others; a new key is added at the end.
 //
-// Whatever value holds, no other key is set by it: quotes, control characters,
-// '|' and '=' are escaped. A key of other characters than A-Z a-z 0-9 _ . : -
-// is an error, as are a value with a NUL byte in it and one that makes the file
-// longer than Parse takes. After an error the file is as it was.
+// A value cannot set other keys: quotes, control characters, '|' and '=' are escaped. It is an error if key has other
+// characters than A-Z a-z 0-9 _ . : -, if value contains a NUL byte, or if the file would exceed the limits of [Parse].
+// After an error the file is unchanged.
 func (f *File) Set(key, value string) error {
 	if !validKey.MatchString(key) {
-		return fmt.Errorf("setting the .vmx key %q: a key is made of letters, digits and _ . : -", shorten(key))
+		return fmt.Errorf("setting the .vmx key %q: a key may contain only letters, digits and _ . : -", shorten(key))
 	}
 	if strings.IndexByte(value, 0) >= 0 {
-		return fmt.Errorf("setting the .vmx key %s: the value %q has a NUL byte in it", key, shorten(value))
+		return fmt.Errorf("setting the .vmx key %s: the value %q contains a NUL byte", key, shorten(value))
 	}
 	text := key + ` = "` + escape(value) + `"`
 	if f.size()+len(text)+4 > maxFile || len(f.lines) >= maxLines {
@@ -44,7 +42,7 @@ func (f *File) Set(key, value string) error {
 	return nil
 }
 
-// add appends a line that sets a new key.
+// add appends a line with a new key.
 func (f *File) add(text string) {
 	if n := len(f.lines); n > 0 && f.lines[n-1].terminator() == "" {
 		f.lines[n-1].raw += f.eol
@@ -54,14 +52,13 @@ func (f *File) add(text string) {
 	f.last[l.key] = len(f.lines) - 1
 }
 
-// Delete removes every line that sets key.
+// Delete removes every line with key.
 func (f *File) Delete(key string) {
 	id := lower(key)
 	f.DeleteFunc(func(k string) bool { return k == id })
 }
 
-// DeleteFunc removes every line whose key del returns true for. It is given
-// keys in lower case.
+// DeleteFunc removes every line for whose key del returns true. The keys are in lower case.
 func (f *File) DeleteFunc(del func(key string) bool) {
 	f.lines = slices.DeleteFunc(f.lines, func(l line) bool { return l.key != "" && del(l.key) })
 	f.index()

@@ -5,17 +5,15 @@ import (
 	"strings"
 )
 
-// CheckError says why an image must not or cannot be opened. Its text is
-// complete for the client who sent the image.
+// CheckError says why an image must not or cannot be opened. Its text is meant for the client that sent the image.
 type CheckError struct {
-	File   string // path inside the image of the file at fault, or ""
-	Key    string // the key or field at fault, or "" if it is the file as a whole
-	Value  string // what Key says
-	Reason string // what is wrong, and what would be right
+	File   string // path of the wrong file inside the image, or ""
+	Key    string // the wrong key or field, or "" for the whole file
+	Value  string // the value of Key
+	Reason string // what is wrong, and how to correct it
 
-	// Hostile is set where opening the image could reach beyond its own
-	// files, or where hypervisors would disagree on which files it names. An
-	// image that is merely broken is not hostile.
+	// Hostile is true if opening the image could access other files than its own, or if hypervisors would find different
+	// files in it. A damaged image is not hostile.
 	Hostile bool
 }
 
@@ -31,19 +29,19 @@ func (e *CheckError) Error() string {
 	return b.String()
 }
 
-// Unsafe tells a hostile image from a broken one.
+// Unsafe reports whether the image is hostile.
 func (e *CheckError) Unsafe() bool { return e.Hostile }
 
-// shorten keeps a value from a stranger's file to a length fit for a message.
+// shorten shortens a value from an image for a message.
 func shorten(s string) string {
-	const most = 200
-	if len(s) <= most {
+	const limit = 200
+	if len(s) <= limit {
 		return s
 	}
-	return strings.ToValidUTF8(s[:most], "") + "..."
+	return strings.ToValidUTF8(s[:limit], "") + "..."
 }
 
-// printable is s as it is if it is plain text, and quoted if not.
+// printable returns s, in quotes if it is not plain text.
 func printable(s string) string {
 	s = shorten(s)
 	if q := fmt.Sprintf("%q", s); q != `"`+s+`"` {

@@ -5,11 +5,10 @@ import (
 	"strings"
 )
 
-// extentFormats says what the file of an extent must be, told by its content.
-// The content of a flat extent is the guest's and may be anything.
+// extentFormats are the formats that the file of an extent may have. A flat extent contains the guest's data, which may
+// look like any format.
 //
-// QEMU knows no others: it passes over ZERO extents and all that are not
-// RW, and everything behind them moves up.
+// QEMU supports no other types: it ignores ZERO extents and those that are not RW, so that all following data moves.
 var extentFormats = map[string][]format{
 	"FLAT":       nil,
 	"VMFS":       nil,
@@ -18,11 +17,11 @@ var extentFormats = map[string][]format{
 	"SESPARSE":   {formatSESparse},
 }
 
-// allowed refuses an extent by its type and name alone.
-func allowed(name string, e Extent) error {
+// checkExtentName checks the type and the file name of an extent.
+func checkExtentName(name string, e Extent) error {
 	kind := lower(e.Type)
 	if strings.Contains(kind, "raw") || strings.Contains(kind, "rdm") || strings.Contains(kind, "device") {
-		return &CheckError{File: name, Key: "extent type", Value: e.Type, Hostile: true, Reason: "disks of the host are not opened; convert the disk to monolithicSparse or streamOptimized"}
+		return &CheckError{File: name, Key: "extent type", Value: e.Type, Hostile: true, Reason: "disks of the host are not allowed; convert the disk to monolithicSparse or streamOptimized"}
 	}
 	if reason := unsafeName(e.File); reason != "" {
 		return &CheckError{File: name, Key: "extent", Value: e.File, Hostile: true, Reason: reason}
@@ -30,18 +29,17 @@ func allowed(name string, e Extent) error {
 	return nil
 }
 
-// extent checks an extent of the text descriptor at name, and the file that
-// holds it.
-func (c *checker) extent(name string, e Extent) error {
-	if err := allowed(name, e); err != nil {
+// checkExtent checks an extent of the text descriptor at name, and its file.
+func (c *checker) checkExtent(name string, e Extent) error {
+	if err := checkExtentName(name, e); err != nil {
 		return err
 	}
 	formats, known := extentFormats[e.Type]
 	if !known {
-		return &CheckError{File: name, Key: "extent type", Value: e.Type, Reason: "extents of this type cannot be opened everywhere; convert the disk to monolithicSparse or streamOptimized"}
+		return &CheckError{File: name, Key: "extent type", Value: e.Type, Reason: "some hypervisors cannot open extents of this type; convert the disk to monolithicSparse or streamOptimized"}
 	}
 	if e.Access != "RW" {
-		return &CheckError{File: name, Key: "extent access", Value: e.Access, Reason: "an extent that is not RW cannot be opened everywhere; convert the disk to monolithicSparse or streamOptimized"}
+		return &CheckError{File: name, Key: "extent access", Value: e.Access, Reason: "some hypervisors cannot open an extent that is not RW; convert the disk to monolithicSparse or streamOptimized"}
 	}
 	at, err := c.resolve(name, "extent", e.File)
 	if err != nil {
@@ -58,7 +56,7 @@ func (c *checker) extent(name string, e Extent) error {
 	}
 	if formats == nil {
 		if need := (e.Offset + e.Sectors) * sectorSize; info.Size() < need {
-			return &CheckError{File: name, Key: "extent", Value: e.File, Reason: fmt.Sprintf("the file has %d bytes and the extent reaches to %d; the image is incomplete", info.Size(), need)}
+			return &CheckError{File: name, Key: "extent", Value: e.File, Reason: fmt.Sprintf("the file has %d bytes, but the extent ends at byte %d; the image is incomplete", info.Size(), need)}
 		}
 		return nil
 	}
@@ -74,7 +72,7 @@ func (c *checker) extent(name string, e Extent) error {
 		if kind == formatSparse {
 			_, err = readSparseHeader(file, head, info.Size())
 		}
-		return c.blame(name, "extent", e.File, c.blame(at, "", "", err))
+		return c.locate(name, "extent", e.File, c.locate(at, "", "", err))
 	}
-	return &CheckError{File: name, Key: "extent", Value: e.File, Hostile: kind.foreign(), Reason: fmt.Sprintf("the file is no %s extent; it is %s", e.Type, kind)}
+	return &CheckError{File: name, Key: "extent", Value: e.File, Hostile: kind.isForeign(), Reason: fmt.Sprintf("the file is no %s extent; it is %s", e.Type, kind)}
 }

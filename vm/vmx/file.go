@@ -6,7 +6,7 @@ import (
 	"strings"
 )
 
-// Bounds on a .vmx file. Real ones have some kilobytes and a few hundred lines.
+// The limits of a .vmx file. Real ones have some kilobytes and a few hundred lines.
 const (
 	maxFile  = 1 << 20 // bytes
 	maxLines = 1 << 16
@@ -14,26 +14,22 @@ const (
 
 const utf8BOM = "\xef\xbb\xbf"
 
-// File is a .vmx file as its lines. Its methods must not be called at once,
-// but for those that only read.
+// File is a .vmx file as a list of lines. Only methods that do not change it may be called concurrently.
 type File struct {
 	bom   string
 	lines []line
-	last  map[string]int // where a key's last line is
-	eol   string         // the terminator for new lines
+	last  map[string]int // by key: the index of its last line
+	eol   string         // the terminator of new lines
 }
 
-// Parse reads a .vmx file. It takes what VMware takes: lines that end in
-// "\n", "\r\n" or "\r", the last one perhaps in nothing; a byte order mark;
-// comments and empty lines; keys in any case; values quoted or bare, with |XX
-// escapes. A line of no known shape is kept and sets nothing. Text in another
-// encoding than UTF-8 is kept as its bytes.
+// Parse reads a .vmx file. It accepts what VMware accepts: lines that end in "\n", "\r\n" or "\r", or nothing at the end of
+// the file; a byte order mark; comments and empty lines; keys in any case; values with and without quotes, with |XX
+// escapes. A line of any other form is kept and sets nothing. Text in another encoding than UTF-8 is kept unchanged.
 //
-// A file of more than 1 MiB or 65536 lines, or with a NUL byte in it, is an
-// error.
+// A file with more than 1 MiB or 65536 lines, or with a NUL byte, is an error.
 func Parse(data []byte) (*File, error) {
 	if len(data) > maxFile {
-		return nil, fmt.Errorf("the .vmx file has %d bytes, and at most %d are read", len(data), maxFile)
+		return nil, fmt.Errorf("the .vmx file has %d bytes; the limit is %d", len(data), maxFile)
 	}
 	if i := bytes.IndexByte(data, 0); i >= 0 {
 		return nil, fmt.Errorf("the .vmx file has a NUL byte at offset %d; it is not a text file", i)
@@ -57,8 +53,7 @@ func Parse(data []byte) (*File, error) {
 	return f, nil
 }
 
-// index finds the lines anew after some came or went. It keeps reading linear
-// in the size of a file, whatever a file is made of.
+// index updates f.last after lines were added or removed. With it, reading takes time linear in the size of the file.
 func (f *File) index() {
 	f.last = make(map[string]int, len(f.lines))
 	for i, l := range f.lines {
@@ -68,8 +63,7 @@ func (f *File) index() {
 	}
 }
 
-// Bytes returns the file's contents. Lines that no method changed are as Parse
-// found them.
+// Bytes returns the file's contents. Lines that no method changed are as Parse read them.
 func (f *File) Bytes() []byte {
 	b := make([]byte, 0, f.size())
 	b = append(b, f.bom...)
@@ -87,9 +81,8 @@ func (f *File) size() int {
 	return n
 }
 
-// Get returns the value of key, unescaped. The case of key's letters does not
-// matter. Of a key that is set more than once the last value counts; VMware
-// itself refuses such a file, and Set mends it.
+// Get returns the unescaped value of key, in any case. If the key is set more than once, the last value counts. VMware
+// refuses such a file, which [File.Set] corrects.
 func (f *File) Get(key string) (value string, ok bool) {
 	i, ok := f.last[lower(key)]
 	if !ok {
@@ -98,15 +91,14 @@ func (f *File) Get(key string) (value string, ok bool) {
 	return f.lines[i].value, true
 }
 
-// Bool reports whether key is set to one of the words by which VMware means
-// yes: TRUE, yes, on, t, y or 1, in any case.
+// Bool reports whether key has one of VMware's words for true: TRUE, yes, on, t, y or 1, in any case.
 func (f *File) Bool(key string) bool {
 	value, _ := f.Get(key)
-	yes, ok := parseBool(value)
-	return ok && yes
+	b, ok := parseBool(value)
+	return ok && b
 }
 
-func parseBool(value string) (yes, ok bool) {
+func parseBool(value string) (b, ok bool) {
 	switch lower(strings.Trim(value, " \t")) {
 	case "true", "yes", "on", "t", "y", "1":
 		return true, true
@@ -116,8 +108,7 @@ func parseBool(value string) (yes, ok bool) {
 	return false, false
 }
 
-// Keys returns the keys that the file sets, in lower case, in the order of
-// their first lines, each once.
+// Keys returns the keys in lower case and without duplicates, in the order of their first lines.
 func (f *File) Keys() []string {
 	seen := make(map[string]bool, len(f.lines))
 	var keys []string

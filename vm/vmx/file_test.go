@@ -30,7 +30,7 @@ func parseFile(t *testing.T, name string) *vmx.File {
 	return parse(t, string(data))
 }
 
-func TestGetReadsLinesAsVMwareDoes(t *testing.T) {
+func TestGet(t *testing.T) {
 	tests := map[string]struct {
 		text string
 		want string
@@ -80,7 +80,7 @@ func TestGetReadsLinesAsVMwareDoes(t *testing.T) {
 	}
 }
 
-func TestParseRefusesWhatIsNoText(t *testing.T) {
+func TestParseErrors(t *testing.T) {
 	for name, data := range map[string][]byte{
 		"NUL byte":       []byte("k = \"v\"\x00\n"),
 		"too long":       bytes.Repeat([]byte("a"), 1<<20+1),
@@ -95,7 +95,7 @@ func TestParseRefusesWhatIsNoText(t *testing.T) {
 	}
 }
 
-func TestBoolKnowsVMwaresWords(t *testing.T) {
+func TestBool(t *testing.T) {
 	f := parse(t, "a = TRUE\nb = \"yes\"\nc = 1\nd = \"True\"\ne = \"FALSE\"\nf = \"no\"\ng = \"\"\nh = \"maybe\"\n")
 	for key, want := range map[string]bool{
 		"a": true, "b": true, "c": true, "D": true,
@@ -107,8 +107,8 @@ func TestBoolKnowsVMwaresWords(t *testing.T) {
 	}
 }
 
-// An edit touches the lines of its key and no other byte of a real file.
-func TestEditsLeaveOtherLinesAlone(t *testing.T) {
+// An edit of a real file changes the lines of its key and no other byte.
+func TestEditsKeepOtherLines(t *testing.T) {
 	f := parseFile(t, "workstation.vmx")
 	before := string(f.Bytes())
 	if err := f.Set("MEMSIZE", "4096"); err != nil {
@@ -129,7 +129,7 @@ func TestEditsLeaveOtherLinesAlone(t *testing.T) {
 	}
 }
 
-func TestSetEndsALineThatHadNoEnd(t *testing.T) {
+func TestSetTerminatesLastLine(t *testing.T) {
 	f := parse(t, `a = "1"`)
 	if err := f.Set("b", "2"); err != nil {
 		t.Fatal(err)
@@ -139,7 +139,7 @@ func TestSetEndsALineThatHadNoEnd(t *testing.T) {
 	}
 }
 
-func TestSetLeavesOneLineOfAKey(t *testing.T) {
+func TestSetRemovesDuplicates(t *testing.T) {
 	f := parse(t, "k = \"1\"\nj = \"x\"\nK = \"2\"\nk = \"3\"\nl = \"y\"\n")
 	if err := f.Set("k", "4"); err != nil {
 		t.Fatal(err)
@@ -152,9 +152,8 @@ func TestSetLeavesOneLineOfAKey(t *testing.T) {
 	}
 }
 
-// govmx writes values as they are, so that a display name could set the
-// firmware.
-func TestSetInjectsNothing(t *testing.T) {
+// A value cannot set other keys. With govmx, which does not escape values, a display name could set the firmware.
+func TestSetEscapes(t *testing.T) {
 	for _, value := range []string{
 		"x\"\nfirmware = \"bios", "x\r\nfirmware = \"bios\"", "x\rfirmware = bios\r", `x" # `, "|22|0Afirmware = 1",
 		"|", "||", "|7", "\t tabs \t", "\x7f\x01", "a=b", "caf\xe9", "\u2028firmware = 1",
@@ -173,7 +172,7 @@ func TestSetInjectsNothing(t *testing.T) {
 	}
 }
 
-func TestSetRefuses(t *testing.T) {
+func TestSetErrors(t *testing.T) {
 	for name, kv := range map[string][2]string{
 		"empty key":         {"", "v"},
 		"blank in the key":  {"a b", "v"},

@@ -16,7 +16,7 @@ import (
 
 var settable = regexp.MustCompile(`^[A-Za-z0-9_.:-]+$`)
 
-// values returns what the file says, by key.
+// values returns the file's values by key.
 func values(f *vmx.File) map[string]string {
 	all := map[string]string{}
 	for _, key := range f.Keys() {
@@ -25,9 +25,8 @@ func values(f *vmx.File) map[string]string {
 	return all
 }
 
-// Whatever a file holds, it comes back byte for byte, and setting one key
-// changes what that key says and nothing else. Afterwards both of govix's
-// parsers can be given the file.
+// Bytes returns any file byte for byte, and Set changes one key and nothing else. After Normalize both parsers of govix can
+// read the file.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"fusion.vmx", "workstation.vmx", "packer.vmx"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
@@ -65,16 +64,15 @@ func FuzzParse(f *testing.F) {
 		}
 		sameValues(t, want, values(again))
 
-		dropped := again.Plain()
+		removed := again.Normalize()
 		readableByGovix(t, again.Bytes())
-		if len(again.Plain()) > 0 {
-			t.Fatalf("a second Plain of %q, which dropped %q, drops more", again.Bytes(), dropped)
+		if len(again.Normalize()) > 0 {
+			t.Fatalf("a second Normalize of %q, which removed %q, removes more", again.Bytes(), removed)
 		}
 	})
 }
 
-// without is a file without a key's lines and without its last line's end,
-// which it gets when a line is added.
+// without returns a file without the lines of a key and without the terminator of the last line, which a new line adds.
 func without(t *testing.T, data []byte, key string) []byte {
 	t.Helper()
 	f, err := vmx.Parse(data)
@@ -99,8 +97,7 @@ func sameValues(t *testing.T, want, got map[string]string) {
 	}
 }
 
-// Whatever a file describes, Disarm leaves the machine as it was but for its
-// leftovers, of which there are none after it.
+// DisableHostAccess disables all access to the host, and changes nothing else of the machine.
 func FuzzHardware(f *testing.F) {
 	for _, name := range []string{"fusion.vmx", "workstation.vmx", "packer.vmx"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))
@@ -121,21 +118,21 @@ func FuzzHardware(f *testing.F) {
 			}
 			return
 		}
-		if lines := file.Disarm(); !slices.Equal(lines, before.Leftovers) {
-			t.Fatalf("Disarm: got %q, want %q", lines, before.Leftovers)
+		if lines := file.DisableHostAccess(); !slices.Equal(lines, before.HostAccess) {
+			t.Fatalf("DisableHostAccess: got %q, want %q", lines, before.HostAccess)
 		}
 		again, err := vmx.Parse(file.Bytes())
 		if err != nil {
 			t.Fatalf("reading %q again: %v", file.Bytes(), err)
 		}
 		after, err := again.Hardware()
-		if err != nil || len(after.Leftovers) > 0 || !slices.Equal(after.Disks, before.Disks) || !slices.Equal(after.NICs, before.NICs) {
+		if err != nil || len(after.HostAccess) > 0 || !slices.Equal(after.Disks, before.Disks) || !slices.Equal(after.NICs, before.NICs) {
 			t.Fatalf("the machine became %+v, %v, was %+v", after, err, before)
 		}
 	})
 }
 
-// Whatever a disk file holds, what is made of it is within bounds.
+// The description of any disk file is within the limits.
 func FuzzReadVMDK(f *testing.F) {
 	f.Add([]byte(text("monolithicFlat", goodExtent)))
 	f.Add([]byte(sparse(text("streamOptimized", `RDONLY 2048 SPARSE "x.vmdk"`))))
@@ -168,8 +165,8 @@ func FuzzReadVMDK(f *testing.F) {
 	})
 }
 
-// An image that passes names no file but its own, however its two text files
-// look, and Check leaves the folder as it was.
+// An image that Check accepts names only its own files, whatever its two text files contain. Check does not change the
+// folder.
 func FuzzCheck(f *testing.F) {
 	f.Add([]byte(machine("d.vmdk")), []byte(text("monolithicFlat", goodExtent)))
 	f.Add([]byte(machine("d.vmdk", "nvram = m.nvram")), []byte(sparse(text("streamOptimized", `parentFileNameHint="e.vmdk"`))))
@@ -207,23 +204,23 @@ func FuzzCheck(f *testing.F) {
 			t.Fatalf("passed: %+v, %v", h, err)
 		}
 		for _, d := range h.Disks {
-			own(t, files, d.File)
+			checkOwnFile(t, files, d.File)
 			v, err := vmx.ReadVMDK(root, filepath.ToSlash(filepath.Clean(d.File)))
 			if err != nil {
 				t.Fatal(err)
 			}
 			for _, e := range v.Extents {
-				own(t, files, e.File)
+				checkOwnFile(t, files, e.File)
 			}
 			if v.Parent != "" {
-				own(t, files, v.Parent)
+				checkOwnFile(t, files, v.Parent)
 			}
 		}
 	})
 }
 
-// own fails the test if a name that passed is not that of one of the files.
-func own(t *testing.T, files map[string][]byte, name string) {
+// checkOwnFile fails the test if an accepted name is not that of one of the files.
+func checkOwnFile(t *testing.T, files map[string][]byte, name string) {
 	t.Helper()
 	if _, ok := files[filepath.Clean(name)]; !ok || strings.Contains(name, "..") {
 		t.Fatalf("passed with the file %q", name)

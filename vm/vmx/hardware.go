@@ -9,34 +9,33 @@ import (
 	"strings"
 )
 
-// maxDisks is the number of hard disks that VMware allows a machine.
+// maxDisks is the largest number of hard disks that VMware supports.
 const maxDisks = 60
 
-// Hardware is the machine that a .vmx file describes: the devices that are
-// present, and no others. File names and other text are the file's own, which
-// nobody has checked.
+// Hardware is the machine that a .vmx file describes. It contains only devices that are present. File names and other
+// text are not checked.
 type Hardware struct {
 	GuestOS     string // VMware's identifier, such as "debian11-64"
 	DisplayName string
 	Firmware    string // "bios" or "efi"
 	SecureBoot  bool
-	CPUs        int // virtual processors; 1 if the file does not say
-	Memory      int // MiB; 0 if the file does not say
+	CPUs        int // virtual processors; 1 by default
+	Memory      int // MiB; 0 if unknown
 	Controllers []Controller
 	Disks       []Disk // hard disks, in the order in which the firmware tries them
 	NICs        []NIC
-	NVRAM       string // file that keeps the firmware's settings, or ""
+	NVRAM       string // file of the firmware's settings, or ""
 
-	// Leftovers has a line for each device or setting that reaches out of the
-	// machine to the host that it was made on, as Disarm returns them.
-	Leftovers []string
+	// HostAccess has a line for each device or setting with which the machine accesses the host, like the result of
+	// [File.DisableHostAccess].
+	HostAccess []string
 }
 
-// Controller is a disk controller that is present, or that a disk hangs on.
+// Controller is a disk controller that is present or has a disk.
 type Controller struct {
 	Bus     string // "scsi", "sata", "ide" or "nvme"
 	Index   int
-	Adapter string // of a SCSI controller, as in Disk
+	Adapter string // the model of a SCSI controller, as in Disk
 }
 
 // Disk is a virtual hard disk.
@@ -45,10 +44,8 @@ type Disk struct {
 	Controller int
 	Unit       int
 
-	// Adapter is the model of the SCSI controller, in lower case: "pvscsi",
-	// "lsisas1068", "lsilogic", "buslogic" or what else the file says. Where
-	// it says nothing VMware takes lsilogic for 64-bit guests, else buslogic.
-	// It is empty on other buses.
+	// Adapter is the model of the SCSI controller in lower case, such as "pvscsi", "lsisas1068", "lsilogic" or "buslogic".
+	// VMware's default is lsilogic for 64-bit guests and buslogic for others. It is empty on other buses.
 	Adapter string
 
 	File string // relative to the .vmx file's folder, unescaped
@@ -60,17 +57,15 @@ type Disk struct {
 type NIC struct {
 	Index int // N of ethernetN
 
-	// Model is in lower case: "e1000", "e1000e", "vmxnet3", "vlance" or what
-	// else the file says. Where it says nothing VMware takes e1000 for 64-bit
-	// guests, else vlance.
+	// Model is in lower case, such as "e1000", "e1000e", "vmxnet3" or "vlance". VMware's default is e1000 for 64-bit guests
+	// and vlance for others.
 	Model string
 
 	MAC        string // six lower-case hex pairs with colons, or ""
 	Connection string // "bridged" (VMware's default), "nat", "hostonly" or "custom", in lower case
 }
 
-// Hardware returns the machine that the file describes. An error is a
-// *CheckError that says which key cannot be part of any machine.
+// Hardware returns the machine that the file describes. An error is a [*CheckError] with a key that no machine can have.
 func (f *File) Hardware() (Hardware, error) {
 	h := Hardware{
 		GuestOS:     f.text("guestOS"),
@@ -80,7 +75,7 @@ func (f *File) Hardware() (Hardware, error) {
 		CPUs:        max(1, f.number("numvcpus")),
 		Memory:      f.number("memsize"),
 	}
-	if f.word("firmware") == "efi" {
+	if f.lowerValue("firmware") == "efi" {
 		h.Firmware = "efi"
 	}
 	h.NVRAM, _ = f.Get("nvram")
@@ -88,16 +83,16 @@ func (f *File) Hardware() (Hardware, error) {
 	if err != nil {
 		return Hardware{}, err
 	}
-	wide := strings.HasSuffix(lower(h.GuestOS), "-64")
-	h.Disks = f.disks(slots, wide)
+	is64Bit := strings.HasSuffix(lower(h.GuestOS), "-64")
+	h.Disks = f.disks(slots, is64Bit)
 	if len(h.Disks) > maxDisks {
 		d := h.Disks[maxDisks]
 		return Hardware{}, &CheckError{Key: d.Key, Value: d.File, Reason: fmt.Sprintf("the machine has more than %d hard disks", maxDisks)}
 	}
-	h.Controllers = f.controllers(h.Disks, wide)
-	h.NICs = f.nics(wide)
-	for _, l := range f.leftovers() {
-		h.Leftovers = append(h.Leftovers, l.what)
+	h.Controllers = f.controllers(h.Disks, is64Bit)
+	h.NICs = f.nics(is64Bit)
+	for _, a := range f.hostAccesses() {
+		h.HostAccess = append(h.HostAccess, a.description)
 	}
 	return h, nil
 }
@@ -107,34 +102,34 @@ func (f *File) text(key string) string {
 	return strings.ToValidUTF8(value, "\uFFFD")
 }
 
-func (f *File) word(key string) string {
+// lowerValue returns the value of key in lower case and without spaces around it.
+func (f *File) lowerValue(key string) string {
 	value, _ := f.Get(key)
 	return lower(strings.Trim(value, " \t"))
 }
 
-// number is a count that the file gives in digits, or 0.
+// number returns the value of key if it is a number, and 0 otherwise.
 func (f *File) number(key string) int {
-	n, err := strconv.ParseUint(f.word(key), 10, 31)
+	n, err := strconv.ParseUint(f.lowerValue(key), 10, 31)
 	if err != nil {
 		return 0
 	}
 	return int(n)
 }
 
-// disks returns the hard disks in boot order: those that bios.hddOrder names,
-// then IDE, SCSI, SATA and NVMe, each by slot.
-func (f *File) disks(slots []slot, wide bool) []Disk {
+// disks returns the hard disks in boot order: first those in bios.hddOrder, then IDE, SCSI, SATA and NVMe disks by slot.
+func (f *File) disks(slots []slot, is64Bit bool) []Disk {
 	var disks []Disk
 	for _, s := range slots {
 		if !isDisk(f.deviceType(s)) {
 			continue
 		}
-		d := Disk{Bus: s.bus, Controller: s.controller, Unit: s.unit, Key: s.prefix + ".fileName", Mode: f.word(s.prefix + ".mode")}
+		d := Disk{Bus: s.bus, Controller: s.controller, Unit: s.unit, Key: s.prefix + ".fileName", Mode: f.lowerValue(s.prefix + ".mode")}
 		d.File, _ = f.Get(d.Key)
-		d.Adapter = f.adapter(s.bus, s.controller, wide)
+		d.Adapter = f.adapter(s.bus, s.controller, is64Bit)
 		disks = append(disks, d)
 	}
-	order := strings.FieldsFunc(f.word("bios.hddOrder"), func(r rune) bool { return r == ',' || r == ' ' })
+	order := strings.FieldsFunc(f.lowerValue("bios.hddOrder"), func(r rune) bool { return r == ',' || r == ' ' })
 	rank := func(d Disk) int {
 		if i := slices.Index(order, strings.TrimSuffix(d.Key, ".fileName")); i >= 0 {
 			return i
@@ -147,23 +142,23 @@ func (f *File) disks(slots []slot, wide bool) []Disk {
 	return disks
 }
 
-func (f *File) adapter(bus string, controller int, wide bool) string {
+func (f *File) adapter(bus string, controller int, is64Bit bool) string {
 	if bus != "scsi" {
 		return ""
 	}
-	if adapter := f.word(fmt.Sprintf("scsi%d.virtualDev", controller)); adapter != "" {
+	if adapter := f.lowerValue(fmt.Sprintf("scsi%d.virtualDev", controller)); adapter != "" {
 		return adapter
 	}
-	if wide {
+	if is64Bit {
 		return "lsilogic"
 	}
 	return "buslogic"
 }
 
-func (f *File) controllers(disks []Disk, wide bool) []Controller {
+func (f *File) controllers(disks []Disk, is64Bit bool) []Controller {
 	var all []Controller
 	add := func(bus string, index int) {
-		c := Controller{Bus: bus, Index: index, Adapter: f.adapter(bus, index, wide)}
+		c := Controller{Bus: bus, Index: index, Adapter: f.adapter(bus, index, is64Bit)}
 		if index < buses[bus].controllers && !slices.Contains(all, c) {
 			all = append(all, c)
 		}
@@ -180,9 +175,8 @@ func (f *File) controllers(disks []Disk, wide bool) []Controller {
 	return all
 }
 
-// nics returns the network cards in the order of their numbers. VMware knows
-// ethernet0 to ethernet9.
-func (f *File) nics(wide bool) []NIC {
+// nics returns the NICs in the order of their numbers. VMware supports ethernet0 to ethernet9.
+func (f *File) nics(is64Bit bool) []NIC {
 	var nics []NIC
 	for _, key := range f.Keys() {
 		m := nicKey.FindStringSubmatch(key)
@@ -191,20 +185,20 @@ func (f *File) nics(wide bool) []NIC {
 		}
 		index, _ := strconv.Atoi(m[1])
 		prefix := "ethernet" + m[1]
-		n := NIC{Index: index, Model: f.word(prefix + ".virtualDev"), Connection: f.word(prefix + ".connectionType")}
+		n := NIC{Index: index, Model: f.lowerValue(prefix + ".virtualDev"), Connection: f.lowerValue(prefix + ".connectionType")}
 		if n.Connection == "" {
 			n.Connection = "bridged"
 		}
-		if n.Model == "" && wide {
+		if n.Model == "" && is64Bit {
 			n.Model = "e1000"
 		} else if n.Model == "" {
 			n.Model = "vlance"
 		}
 		from := ".generatedAddress"
-		if f.word(prefix+".addressType") == "static" {
+		if f.lowerValue(prefix+".addressType") == "static" {
 			from = ".address"
 		}
-		if mac, err := net.ParseMAC(f.word(prefix + from)); err == nil && len(mac) == 6 {
+		if mac, err := net.ParseMAC(f.lowerValue(prefix + from)); err == nil && len(mac) == 6 {
 			n.MAC = mac.String()
 		}
 		nics = append(nics, n)

@@ -19,7 +19,7 @@ func TestHardware(t *testing.T) {
 			Disks:       []vmx.Disk{{Bus: "nvme", File: "Virtual Disk.vmdk", Key: "nvme0:0.fileName"}},
 			NICs:        []vmx.NIC{{Model: "vmxnet3", MAC: "00:0c:29:aa:bb:cc", Connection: "nat"}},
 			NVRAM:       "macOS.nvram",
-			Leftovers: []string{
+			HostAccess: []string{
 				`sata0:1: drive of type cdrom-image ("/Applications/Install.iso")`,
 				`usb_xhci:7: USB device of type video`,
 				`usb.vbluetooth.startconnected: Bluetooth of the host`,
@@ -35,7 +35,7 @@ func TestHardware(t *testing.T) {
 				{Model: "e1000", MAC: "00:50:56:01:02:03", Connection: "bridged"},
 				{Index: 1, Model: "e1000", Connection: "bridged"},
 			},
-			Leftovers: []string{
+			HostAccess: []string{
 				`ide1:0: drive of type cdrom-raw ("auto detect")`,
 				`floppy0: floppy drive ("A:")`,
 				`serial0: serial port`,
@@ -81,13 +81,13 @@ func TestDeviceTypes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if got := len(h.Disks) == 1; got != disk || len(h.Disks)+len(h.Leftovers) != 1 {
-			t.Errorf("deviceType %q: got disks %v, leftovers %q, want a disk: %v", kind, h.Disks, h.Leftovers, disk)
+		if got := len(h.Disks) == 1; got != disk || len(h.Disks)+len(h.HostAccess) != 1 {
+			t.Errorf("deviceType %q: got disks %v, host access %q, want a disk: %v", kind, h.Disks, h.HostAccess, disk)
 		}
 	}
 }
 
-func TestHardwareRefusesSlotsThatNoMachineHas(t *testing.T) {
+func TestHardwareRefusesInvalidSlots(t *testing.T) {
 	many := &strings.Builder{}
 	for i := range 61 {
 		fmt.Fprintf(many, "nvme%d:%d.present = TRUE\n", i/60, i%60)
@@ -106,7 +106,7 @@ func TestHardwareRefusesSlotsThatNoMachineHas(t *testing.T) {
 	}
 }
 
-func TestDisarm(t *testing.T) {
+func TestDisableHostAccess(t *testing.T) {
 	for _, name := range []string{"fusion.vmx", "workstation.vmx", "packer.vmx"} {
 		t.Run(name, func(t *testing.T) {
 			f := parseFile(t, name)
@@ -114,31 +114,31 @@ func TestDisarm(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if diff := cmp.Diff(before.Leftovers, f.Disarm()); diff != "" {
-				t.Errorf("Disarm (-leftovers +got):\n%s", diff)
+			if diff := cmp.Diff(before.HostAccess, f.DisableHostAccess()); diff != "" {
+				t.Errorf("DisableHostAccess (-HostAccess +got):\n%s", diff)
 			}
 			after, err := parse(t, string(f.Bytes())).Hardware()
 			if err != nil {
 				t.Fatal(err)
 			}
-			if len(after.Leftovers) > 0 {
-				t.Errorf("left over: %q", after.Leftovers)
+			if len(after.HostAccess) > 0 {
+				t.Errorf("still accessible: %q", after.HostAccess)
 			}
-			before.Leftovers, after.Leftovers = nil, nil
+			before.HostAccess, after.HostAccess = nil, nil
 			if diff := cmp.Diff(before, after); diff != "" {
 				t.Errorf("the rest of the machine changed (-before +after):\n%s", diff)
 			}
 			if value, _ := f.Get("floppy0.present"); value != "FALSE" {
 				t.Errorf("floppy0.present: got %q, want FALSE", value)
 			}
-			if again := f.Disarm(); len(again) > 0 {
-				t.Errorf("a second Disarm: %q", again)
+			if again := f.DisableHostAccess(); len(again) > 0 {
+				t.Errorf("a second DisableHostAccess: %q", again)
 			}
 		})
 	}
 }
 
-func TestDisarmSwitchesOff(t *testing.T) {
+func TestDisableHostAccessOfEachDevice(t *testing.T) {
 	f := parse(t, strings.Join([]string{
 		`floppy0.present = "FALSE"`,
 		`SATA0:1.present = "TRUE"`, `sata0:1.deviceType = "cdrom-image"`, `sata0:1.startConnected = "TRUE"`,
@@ -148,8 +148,8 @@ func TestDisarmSwitchesOff(t *testing.T) {
 		`bios440.filename = "/etc/shadow"`,
 		`guestinfo.ssh.path = "/home"`,
 	}, "\n")+"\n")
-	if got := f.Disarm(); len(got) != 5 {
-		t.Errorf("Disarm: got %q, want 5 lines", got)
+	if got := f.DisableHostAccess(); len(got) != 5 {
+		t.Errorf("DisableHostAccess: got %q, want 5 lines", got)
 	}
 	want := strings.Join([]string{
 		`floppy0.present = "FALSE"`,

@@ -4,19 +4,18 @@ import "strings"
 
 // line is one line of a .vmx file.
 type line struct {
-	raw   string // as in the file, with its terminator
+	raw   string // the line in the file, with its terminator
 	key   string // in lower case, or "" if the line sets nothing
 	value string // unescaped
 }
 
-// parseLine reads a line by VMware's grammar:
+// parseLine reads a line according to VMware's grammar:
 //
 //	name = value # comment
 //	name = "value" # comment
 //
-// A name has no blank, '#' or '='; a bare value has no blank or '#'; a quoted
-// one has no quote. Blanks are spaces and tabs. A line of any other shape sets
-// nothing, and VMware refuses the file if it is not a comment or empty.
+// A name contains no blank, '#' or '='. A value without quotes contains no blank or '#', and one in quotes no quote. Blanks
+// are spaces and tabs. A line of any other form sets nothing. If it is not empty or a comment, VMware refuses the file.
 func parseLine(raw string) line {
 	l := line{raw: raw}
 	text := strings.TrimLeft(strings.TrimRight(raw, "\r\n"), " \t")
@@ -49,27 +48,25 @@ func parseLine(raw string) line {
 	return l
 }
 
-// name is the key as the file spells it.
+// name returns the key in the case of the file.
 func (l line) name() string {
 	name, _, _ := strings.Cut(l.raw, "=")
 	return strings.Trim(name, " \t")
 }
 
-// isComment tells a line that VMware skips from one that it cannot read.
+// isComment reports whether VMware ignores the line. It refuses a file with other lines that set nothing.
 func (l line) isComment() bool {
 	text := strings.Trim(l.raw, " \t\r\n")
 	return text == "" || text[0] == '#'
 }
 
-// terminator is the end of the line: "\n", "\r\n", "\r", or "" at the end of
-// the file.
+// terminator returns the end of the line: "\n", "\r\n", "\r", or "" at the end of the file.
 func (l line) terminator() string {
 	return l.raw[len(strings.TrimRight(l.raw, "\r\n")):]
 }
 
-// cutLine splits s after its first line. VMware ends a line at any of "\n",
-// "\r\n" and a lone "\r"; seeing fewer ends than it does would let a file hide
-// a key from us.
+// cutLine splits s after its first line. To VMware a line ends in "\n", "\r\n" or a single "\r". If this package used fewer
+// terminators, a file could hide a key from it.
 func cutLine(s string) (first, rest string) {
 	i := strings.IndexAny(s, "\r\n")
 	if i < 0 {
@@ -81,8 +78,7 @@ func cutLine(s string) (first, rest string) {
 	return s[:i+1], s[i+1:]
 }
 
-// lower folds the case of ASCII letters, as VMware does, and leaves all other
-// bytes alone.
+// lower converts ASCII letters to lower case, like VMware, and no other bytes.
 func lower(s string) string {
 	b := []byte(s)
 	for i, c := range b {
@@ -95,11 +91,9 @@ func lower(s string) string {
 
 const hexDigits = "0123456789ABCDEF"
 
-// escape writes a value so that it fits between quotes on one line: '|' and
-// two hexadecimal digits stand for a byte. VMware escapes control characters
-// but the tab, DEL, the quote and '|'. The equals sign is escaped as well:
-// VMware reads it back all the same, and govmx refuses a file in which a line
-// has two.
+// escape returns the value in a form that can be put in quotes on one line: '|' and two hexadecimal digits stand for a byte.
+// VMware escapes control characters except the tab, DEL, the quote and '|'. escape also escapes the equals sign: VMware
+// can read that, and govmx refuses a file with two equals signs in a line.
 func escape(value string) string {
 	var b strings.Builder
 	for i := range len(value) {
@@ -115,8 +109,7 @@ func escape(value string) string {
 	return b.String()
 }
 
-// unescape undoes escape. A '|' that two hexadecimal digits do not follow
-// stands for itself.
+// unescape is the inverse of escape. A '|' without two hexadecimal digits after it stands for itself.
 func unescape(value string) string {
 	if !strings.Contains(value, "|") {
 		return value
@@ -136,7 +129,7 @@ func unescape(value string) string {
 	return string(b)
 }
 
-// unhex is the value of a hexadecimal digit, or -1.
+// unhex returns the value of a hexadecimal digit, or -1.
 func unhex(c byte) int {
 	if 'a' <= c && c <= 'f' {
 		c -= 'a' - 'A'

@@ -15,10 +15,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Check and QEMU read descriptors each in its own way, so descriptors are put
-// together from pieces that either may take for something: of a disk that
-// passes, QEMU opens no file but the image's own.
-func TestQEMUOpensOnlyWhatCheckAllowed(t *testing.T) {
+// Check and QEMU read descriptors differently. This test combines lines that either may read as something else: of a disk
+// that Check accepts, QEMU opens only the image's own files.
+func TestQEMUOpensOnlyCheckedFiles(t *testing.T) {
 	dir := t.TempDir()
 	makeDisk(t, dir, "monolithicSparse", "base.vmdk")
 	if err := os.WriteFile(filepath.Join(dir, "d-flat.vmdk"), make([]byte, 4096), 0o600); err != nil {
@@ -71,8 +70,7 @@ func TestQEMUOpensOnlyWhatCheckAllowed(t *testing.T) {
 	}
 }
 
-// qemuOpens returns the names of the files that QEMU finds in d.vmdk, or none
-// if it cannot open it.
+// qemuOpens returns the names of the files that QEMU finds in d.vmdk, or none if QEMU cannot open it.
 func qemuOpens(t *rapid.T, dir string) []string {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()

@@ -6,7 +6,7 @@ import (
 	"os"
 )
 
-// format is the kind of a disk file, told by its first bytes.
+// format is the format of a disk file according to its first bytes.
 type format int
 
 const (
@@ -24,8 +24,8 @@ const (
 	formatParallels
 )
 
-// foreign reports whether the format is that of another program's images.
-func (k format) foreign() bool { return k >= formatQCOW }
+// isForeign reports whether the format is that of another program.
+func (k format) isForeign() bool { return k >= formatQCOW }
 
 func (k format) String() string {
 	switch k {
@@ -54,8 +54,7 @@ func (k format) String() string {
 	}
 }
 
-// magics are the first bytes by which formats are known. A text descriptor
-// begins with this comment whoever wrote it.
+// magics identify the formats. All programs begin a text descriptor with this comment.
 var magics = []struct {
 	offset int
 	magic  string
@@ -84,48 +83,47 @@ func formatOf(head []byte) format {
 	return formatRaw
 }
 
-// sparseHeader is what we need of the header of a hosted sparse extent.
+// sparseHeader holds the needed fields of the header of a hosted sparse extent.
 type sparseHeader struct {
 	capacity       int64 // sectors
-	descriptor     int64 // sector at which it begins, or 0 if there is none
+	descriptor     int64 // its first sector, or 0 if there is none
 	descriptorSize int64 // sectors
 }
 
-// atEnd in place of the grain directory's offset says that the header's valid
-// copy is in a footer, the last sector but one of the file.
-const atEnd = ^uint64(0)
+// inFooter is an offset of the grain directory that means that the valid copy of the header is in a footer, the last but
+// one sector of the file.
+const inFooter = ^uint64(0)
 
-// readSparseHeader reads the header that begins with KDMV. Numbers are
-// little-endian: version at 4, capacity at 12, the descriptor's offset and size
-// at 28 and 36, the grain directory's offset at 56; all offsets in sectors.
+// readSparseHeader reads the header that begins with KDMV. Numbers are little-endian: the version at 4, the capacity at 12,
+// the descriptor's offset and size at 28 and 36, the grain directory's offset at 56. Offsets are in sectors.
 func readSparseHeader(file *os.File, head []byte, size int64) (sparseHeader, error) {
 	if len(head) < sectorSize {
-		return sparseHeader{}, &CheckError{Reason: "the file is cut short within its header"}
+		return sparseHeader{}, &CheckError{Reason: "the file is truncated in its header"}
 	}
 	number := func(b []byte, offset int) uint64 { return binary.LittleEndian.Uint64(b[offset:]) }
 	offset, length := number(head, 28), number(head, 36)
 	if number(head, 12) == 0 {
-		// QEMU takes such a file for a text descriptor and opens its extents.
-		return sparseHeader{}, &CheckError{Hostile: true, Key: "capacity", Value: "0", Reason: "a sparse file that says it holds nothing makes hypervisors open other files"}
+		// QEMU reads such a file as a text descriptor and opens its extents.
+		return sparseHeader{}, &CheckError{Hostile: true, Key: "capacity", Value: "0", Reason: "hypervisors open other files if the capacity of a sparse file is 0"}
 	}
-	if number(head, 56) == atEnd {
+	if number(head, 56) == inFooter {
 		footer, err := readAt(file, max(0, size-2*sectorSize), sectorSize)
 		if err != nil {
 			return sparseHeader{}, err
 		}
 		if len(footer) < sectorSize || formatOf(footer) != formatSparse {
-			return sparseHeader{}, &CheckError{Reason: "the file has no footer where its header says one is; it is cut short"}
+			return sparseHeader{}, &CheckError{Reason: "the file lacks the footer that its header announces; it is truncated"}
 		}
 		head = footer
 	}
 	capacity, version := number(head, 12), binary.LittleEndian.Uint32(head[4:])
 	switch {
 	case version < 1 || version > 3:
-		return sparseHeader{}, &CheckError{Reason: "the file's version is not 1, 2 or 3; it cannot be read"}
+		return sparseHeader{}, &CheckError{Reason: "the version of the file is not 1, 2 or 3"}
 	case capacity == 0 || capacity > uint64(maxSectors):
 		return sparseHeader{}, &CheckError{Reason: "the disk's capacity is 0 or more than 64 TiB"}
 	case offset > uint64(maxSectors) || length > maxDescriptor/sectorSize:
-		return sparseHeader{}, &CheckError{Reason: "the descriptor's place or size is beyond all limits (1 MiB)"}
+		return sparseHeader{}, &CheckError{Reason: "the descriptor's offset or size exceeds the limits (1 MiB)"}
 	}
 	return sparseHeader{capacity: int64(capacity), descriptor: int64(offset), descriptorSize: int64(length)}, nil
 }

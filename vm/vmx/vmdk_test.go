@@ -17,7 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// folder makes a folder of the files given, and opens it.
+// folder creates a folder with these files, and opens it.
 func folder(t *testing.T, files map[string]string) *os.Root {
 	t.Helper()
 	dir := t.TempDir()
@@ -43,14 +43,14 @@ func openRoot(t *testing.T, dir string) *os.Root {
 	return root
 }
 
-// qemuImg runs qemu-img in dir and returns what it says.
+// qemuImg runs qemu-img in dir and returns its output.
 func qemuImg(t *testing.T, dir string, args ...string) []byte {
 	t.Helper()
 	if _, err := exec.LookPath("qemu-img"); err != nil {
 		if os.Getenv("CI") != "" {
 			t.Fatal(err)
 		}
-		t.Skip("qemu-img, which makes the disks of this test, is not installed")
+		t.Skip("qemu-img, which this test needs to create disks, is not installed")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -65,7 +65,7 @@ func qemuImg(t *testing.T, dir string, args ...string) []byte {
 	return out
 }
 
-// makeDisk makes a VMDK of 5 GiB that takes next to no room.
+// makeDisk creates an empty VMDK of 5 GiB.
 func makeDisk(t *testing.T, dir, subformat, name string) {
 	t.Helper()
 	if subformat != "streamOptimized" {
@@ -78,7 +78,7 @@ func makeDisk(t *testing.T, dir, subformat, name string) {
 
 var subformats = []string{"monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"}
 
-// What ReadVMDK says of a disk is what QEMU says of it.
+// ReadVMDK and QEMU describe disks in the same way.
 func TestReadVMDKAgreesWithQEMU(t *testing.T) {
 	type qemuExtent struct {
 		Filename string `json:"filename"`
@@ -118,7 +118,7 @@ func TestReadVMDKAgreesWithQEMU(t *testing.T) {
 	}
 }
 
-func TestReadVMDKFindsTheParent(t *testing.T) {
+func TestReadVMDKParent(t *testing.T) {
 	dir := t.TempDir()
 	makeDisk(t, dir, "monolithicSparse", "base.vmdk")
 	for _, subformat := range []string{"monolithicSparse", "twoGbMaxExtentSparse"} {
@@ -131,14 +131,13 @@ func TestReadVMDKFindsTheParent(t *testing.T) {
 	}
 }
 
-// text is a descriptor of the given kind and further lines.
+// text returns a descriptor of this type with more lines.
 func text(createType string, lines ...string) string {
 	return "# Disk DescriptorFile\nversion=1\nCID=fffffffe\nparentCID=ffffffff\ncreateType=\"" + createType + "\"\n" +
 		strings.Join(lines, "\n") + "\n"
 }
 
-// sparse is the head of a sparse extent of 2048 sectors, and a descriptor in it
-// if there is one.
+// sparse returns the start of a sparse extent of 2048 sectors, with a descriptor if it is not empty.
 func sparse(descriptor string) string {
 	b := make([]byte, 512, 512+10240)
 	copy(b, "KDMV")
@@ -153,7 +152,7 @@ func sparse(descriptor string) string {
 	return string(b) + strings.Repeat("\x00", 512+10240-len(b))
 }
 
-func TestReadVMDKReadsEachKindOfExtent(t *testing.T) {
+func TestReadVMDKExtents(t *testing.T) {
 	root := folder(t, map[string]string{"d.vmdk": text("vmfs",
 		"# Extent description", "",
 		`RW 10 FLAT "a b.vmdk" 7`, "RDONLY\t20\tSPARSE\t\"c.vmdk\"", "NOACCESS 30 ZERO", ` RW 40 VMFS "x-flat.vmdk"`+"\r",
@@ -173,7 +172,7 @@ func TestReadVMDKReadsEachKindOfExtent(t *testing.T) {
 	}
 }
 
-func TestReadVMDKRefuses(t *testing.T) {
+func TestReadVMDKErrors(t *testing.T) {
 	flat := `RW 2048 FLAT "f.vmdk" 0`
 	edit := func(s string, offset int, value uint64) string {
 		b := []byte(s)

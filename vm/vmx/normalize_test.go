@@ -10,15 +10,14 @@ import (
 	govmx "github.com/hooklift/govmx"
 )
 
-// TestMain quiets govmx, which writes to the standard logger.
+// TestMain discards the log of govmx, which uses the standard logger.
 func TestMain(m *testing.M) {
 	log.SetOutput(io.Discard)
 	os.Exit(m.Run())
 }
 
-// readableByGovix fails the test if either of govix's parsers gives the file up
-// or loses a line of it: the one in govmx, and the one in govix's network.go,
-// which keeps lines of exactly one equals sign.
+// readableByGovix fails the test if one of govix's parsers refuses the file or ignores a line. They are govmx and the parser
+// in govix's network.go, which reads only lines with exactly one equals sign.
 func readableByGovix(t *testing.T, data []byte) {
 	t.Helper()
 	if err := govmx.Unmarshal(data, new(govmx.VirtualMachine)); err != nil {
@@ -32,7 +31,7 @@ func readableByGovix(t *testing.T, data []byte) {
 	}
 }
 
-func TestPlainIsReadableByGovix(t *testing.T) {
+func TestNormalizeForGovix(t *testing.T) {
 	for _, name := range []string{"fusion.vmx", "workstation.vmx", "packer.vmx"} {
 		f := parseFile(t, name)
 		want := map[string]string{}
@@ -46,8 +45,8 @@ func TestPlainIsReadableByGovix(t *testing.T) {
 		if name == "packer.vmx" {
 			want["msg.autoanswer"], want["scsi0:1.present"] = "TRUE", "TRUE"
 		}
-		if dropped := f.Plain(); len(dropped) > 0 {
-			t.Errorf("%s: dropped %q", name, dropped)
+		if removed := f.Normalize(); len(removed) > 0 {
+			t.Errorf("%s: removed %q", name, removed)
 		}
 		readableByGovix(t, f.Bytes())
 		for key, value := range want {
@@ -58,11 +57,11 @@ func TestPlainIsReadableByGovix(t *testing.T) {
 	}
 }
 
-func TestPlain(t *testing.T) {
+func TestNormalize(t *testing.T) {
 	long := strings.Repeat("x", 70_000)
 	tests := map[string]struct {
 		text, want string
-		dropped    int
+		removed    int
 	}{
 		"plain lines stay":             {"a = \"1\"\r\n# c\n\nb=2", "a = \"1\"\r\n# c\n\nb=2", 0},
 		"second equals sign":           {"a = \"x==\"\n", "a = \"x|3D|3D\"\n", 0},
@@ -84,12 +83,12 @@ func TestPlain(t *testing.T) {
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
 			f := parse(t, tt.text)
-			dropped := f.Plain()
+			removed := f.Normalize()
 			if got := string(f.Bytes()); got != tt.want {
 				t.Errorf("got %q, want %q", got, tt.want)
 			}
-			if len(dropped) != tt.dropped {
-				t.Errorf("dropped %q, want %d lines", dropped, tt.dropped)
+			if len(removed) != tt.removed {
+				t.Errorf("removed %q, want %d lines", removed, tt.removed)
 			}
 			readableByGovix(t, f.Bytes())
 		})

@@ -6,10 +6,9 @@ import (
 	"strings"
 )
 
-// snapshots checks the list of snapshots at name, which may be missing. It is
-// of the same form as a .vmx. VMware opens the disks that it names, and deletes
-// them together with the machine.
-func (c *checker) snapshots(name string) error {
+// checkSnapshots checks the snapshot list at name, if it exists. It has the format of a .vmx. VMware opens the disks that it
+// names, and deletes them with the machine.
+func (c *checker) checkSnapshots(name string) error {
 	if _, err := c.root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

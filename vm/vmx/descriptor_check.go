@@ -1,0 +1,84 @@
+package vmx
+
+import (
+	"bytes"
+	"fmt"
+	"strings"
+)
+
+// createTypes are the types of disks in plain files that both VMware and QEMU open. The value says whether the descriptor
+// is in the same file as the data.
+var createTypes = map[string]bool{
+	"monolithicSparse":     true,
+	"streamOptimized":      true,
+	"monolithicFlat":       false,
+	"twoGbMaxExtentSparse": false,
+	"twoGbMaxExtentFlat":   false,
+	"vmfs":                 false,
+	"vmfsSparse":           false,
+	"seSparse":             false,
+}
+
+// checkDescriptor checks the type of a disk file and everything that it names except its parent.
+func (c *checker) checkDescriptor(name string, v VMDK) error {
+	embedded, known := createTypes[v.CreateType]
+	switch {
+	case isHostDevice(v.CreateType):
+		return &CheckError{File: name, Key: "createType", Value: v.CreateType, Hostile: true, Reason: "disks of the host are not allowed; convert the disk to monolithicSparse or streamOptimized"}
+	case !known || embedded != v.Embedded:
+		return &CheckError{File: name, Key: "createType", Value: v.CreateType, Reason: "some hypervisors cannot open disks of this type; convert the disk to monolithicSparse or streamOptimized"}
+	case v.Parent == "" && v.desc.parentCID != noParent:
+		return &CheckError{File: name, Key: "parentCID", Value: v.desc.parentCID, Reason: "the disk has a parent but does not name it; consolidate its snapshots"}
+	case len(v.Extents) == 0:
+		return &CheckError{File: name, Key: "extent", Reason: "the descriptor names no file with the disk's data"}
+	}
+	if err := checkParent(name, v); err != nil {
+		return err
+	}
+	for _, s := range v.desc.fileKeys {
+		if reason := unsafeName(s.value); reason != "" {
+			return &CheckError{File: name, Key: s.key, Value: s.value, Hostile: true, Reason: reason}
+		}
+	}
+	for _, e := range v.listed {
+		if err := checkExtentName(name, e); err != nil {
+			return err
+		}
+	}
+	if v.Embedded {
+		return nil
+	}
+	if c.extents += len(v.Extents); c.extents > maxImageExtents {
+		return &CheckError{File: name, Reason: fmt.Sprintf("the image's disks have more than %d extents", maxImageExtents)}
+	}
+	for _, e := range v.Extents {
+		if err := c.checkExtent(name, e); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// isHostDevice reports whether disks of this type are devices of the host.
+func isHostDevice(createType string) bool {
+	kind := lower(createType)
+	return strings.HasSuffix(kind, "device") || kind == "custom" || strings.Contains(kind, "raw") || strings.Contains(kind, "rdm")
+}
+
+// checkParent refuses a disk in which QEMU would find another parent than VMware. QEMU searches the first occurrence of the
+// key, even in a comment, skips two bytes for the equals sign and the quote, and reads up to the next quote.
+func checkParent(name string, v VMDK) error {
+	const hint = "parentFileNameHint"
+	_, after, found := bytes.Cut(v.qemuText, []byte(hint))
+	if !found {
+		return nil
+	}
+	value, _, closed := bytes.Cut(after[min(2, len(after)):], []byte(`"`))
+	if closed && string(value) == v.Parent {
+		return nil
+	}
+	return &CheckError{
+		File: name, Key: hint, Value: string(value[:min(len(value), maxName)]), Hostile: true,
+		Reason: fmt.Sprintf("hypervisors would read different parents of the disk, such as %q; name it once, as %s=\"FILE\"", shorten(v.Parent), hint),
+	}
+}
