@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// maxText bounds what an error quotes, in bytes: part of it may come from the receiver, and it is stored in a record and
-// shown to clients.
+// maxText bounds what an error quotes, in bytes: part of it may come from the receiver, and it is stored in a record
+// and shown to clients.
 const maxText = 300
 
 // Result is the outcome of one attempt.
@@ -43,8 +43,8 @@ func interrupted(u *url.URL, cause error) Result {
 	return Result{Err: fmt.Errorf("posting to %s: %w", publicURL(u), cause)}
 }
 
-// answered is the Result of an attempt that got an answer. Only 2xx is a success. A redirect is not followed, because it
-// could send the document anywhere.
+// answered is the Result of an attempt that got an answer. Only 2xx is a success. A redirect is not followed, because
+// it could send the document anywhere.
 func answered(u *url.URL, resp *http.Response, now time.Time) Result {
 	code := resp.StatusCode
 	if code >= 200 && code <= 299 {
@@ -77,8 +77,8 @@ func retryAfter(s string, now time.Time) time.Duration {
 	return min(max(at.Sub(now), 0), Lifetime)
 }
 
-// publicURL returns the part of u that anybody may see. Unlike image.PublicURL, it is bounded; neither package may import
-// the other.
+// publicURL returns the part of u that anybody may see. Unlike image.PublicURL, it is bounded; neither package may
+// import the other.
 func publicURL(u *url.URL) string {
 	public := url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}
 	return shorten(public.String())

@@ -8,8 +8,8 @@ import (
 // Lifetime is how long a document is sent again before it is given up.
 const Lifetime = 24 * time.Hour
 
-// maxAttempts bounds the attempts if the clock does not: on a host whose clock was set back, Lifetime can take years. If
-// the clock is right, there are about a dozen attempts.
+// maxAttempts bounds the attempts if the clock does not: on a host whose clock was set back, Lifetime can take years.
+// If the clock is right, there are about a dozen attempts.
 const maxAttempts = 20
 
 // backoff returns how long to wait after the given number of attempts. The receiver is often a CI job that runs for
@@ -27,8 +27,8 @@ func backoff(attempts int) time.Duration {
 // The first attempt is due now. The delays then grow from a second to ten hours, each up to a fifth shorter or longer,
 // so that many documents do not arrive at once. If the receiver asked for a longer delay, Next returns that.
 //
-// The last attempt is at most [Lifetime] after started, the time at which the document was first due. After it, or after
-// a delivery or a 410, again is false. The first attempt is always made, however late.
+// The last attempt is at most [Lifetime] after started, the time at which the document was first due. After it, or
+// after a delivery or a 410, again is false. The first attempt is always made, however late.
 //
 // The returned time is at most Lifetime after now, whatever the clock was at started. A caller that keeps it across a
 // restart should not wait longer than that either, because the clock may have been set back meanwhile.

@@ -21,8 +21,8 @@ type Secrets struct {
 	current atomic.Pointer[[][]byte]
 }
 
-// OpenSecrets reads the secrets. read calls parse for each of them, in the form that [ParseSecret] reads. If read is nil
-// there are none.
+// OpenSecrets reads the secrets. read calls parse for each of them, in the form that [ParseSecret] reads. If read is
+// nil there are none.
 func OpenSecrets(read func(parse func(line string) error) error) (*Secrets, error) {
 	s := &Secrets{read: read}
 	s.current.Store(new([][]byte))

@@ -17,17 +17,17 @@ import (
 	"time"
 )
 
-// Timeout is how long one attempt may take, from the connection to the end of the answer. The time that an attempt waits
-// before it starts does not count.
+// Timeout is how long one attempt may take, from the connection to the end of the answer. The time that an attempt
+// waits before it starts does not count.
 const Timeout = 10 * time.Second
 
 const (
-	// maxInFlight is the default of Options.MaxInFlight. An attempt needs a connection and a document of some kilobytes,
-	// so all of them together take a small part of the process's file descriptors and memory.
+	// maxInFlight is the default of Options.MaxInFlight. An attempt needs a connection and a document of some
+	// kilobytes, so all of them together take a small part of the process's file descriptors and memory.
 	maxInFlight = 64
 
-	// maxInFlightPerHost is small so that one slow receiver cannot use up maxInFlight. The only receiver of a build farm
-	// still gets several callbacks at a time.
+	// maxInFlightPerHost is small so that one slow receiver cannot use up maxInFlight. The only receiver of a build
+	// farm still gets several callbacks at a time.
 	maxInFlightPerHost = 4
 
 	// maxAnswer is how many bytes of an answer are read so that its connection can be used again. The body is ignored.
@@ -43,8 +43,8 @@ type Message struct {
 
 // Options configures a [Sender]. The zero Options is ready to use.
 type Options struct {
-	// Secrets returns the keys that sign an attempt, with one signature for each key. Requests are not signed if Secrets
-	// is nil or returns none. It is called at every attempt, possibly concurrently.
+	// Secrets returns the keys that sign an attempt, with one signature for each key. Requests are not signed if
+	// Secrets is nil or returns none. It is called at every attempt, possibly concurrently.
 	Secrets func() [][]byte
 
 	// DialControl, if set, is called with each address before it is dialled, and refuses it by returning an error. With

@@ -1,4 +1,5 @@
-// Package config reads and checks the daemon's settings once, from its flags, its environment and its configuration file.
+// Package config reads and checks the daemon's settings once, from its flags, its environment and its configuration
+// file.
 package config
 
 import (
@@ -74,8 +75,8 @@ func (e *HelpError) Error() string { return e.Text }
 // that over the default. args are the program's arguments without its name. An empty variable counts as unset.
 //
 // Load reads only the file that -config names, and the working directory for relative paths. Its error lists every
-// invalid value, one per line: the setting, the source of the value, and what is allowed. If the arguments ask for help,
-// the error is a [*HelpError].
+// invalid value, one per line: the setting, the source of the value, and what is allowed. If the arguments ask for
+// help, the error is a [*HelpError].
 func Load(args []string, getenv func(string) string) (Config, error) {
 	c := Config{from: make(map[string]string)}
 	table := c.settings(getenv("HOME"))

@@ -40,8 +40,8 @@ func PrintInfo(w io.Writer, c Config, err error, version string) (asked bool, _ 
 	return true, err
 }
 
-// Print writes every setting and the source of its value, in the form of a configuration file. Settings that such a file
-// cannot contain are comments.
+// Print writes every setting and the source of its value, in the form of a configuration file. Settings that such a
+// file cannot contain are comments.
 func (c Config) Print(w io.Writer) error {
 	for _, s := range c.settings("") {
 		line := fmt.Sprintf("%s = %s", s.name, s.value)

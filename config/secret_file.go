@@ -12,8 +12,8 @@ import (
 // maxSecretFile bounds a file of secrets, in bytes: hundreds of them.
 const maxSecretFile = 64 << 10
 
-// SecretFile returns a function that reads the file at path, which has one secret per line, and calls parse for each. It
-// skips blank lines, lines that begin with #, and the spaces around a secret. An error names the line and contains
+// SecretFile returns a function that reads the file at path, which has one secret per line, and calls parse for each.
+// It skips blank lines, lines that begin with #, and the spaces around a secret. An error names the line and contains
 // nothing of it, as long as that is true of the errors of parse. It is an error if there is no secret.
 //
 // The function logs a warning if other users can read or write the file. SecretFile returns nil if path is empty.

@@ -6,8 +6,8 @@ import (
 	"time"
 )
 
-// A setting is one row of the table that everything else in this package uses. To add a setting, add a field to [Config]
-// and a row here.
+// A setting is one row of the table that everything else in this package uses. To add a setting, add a field to
+// [Config] and a row here.
 type setting struct {
 	name         string // of the flag and of the entry in the file
 	arg          string // the placeholder of the value in -help; "" for a boolean

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Unit returns the unit with which a service manager runs the daemon. program is the path of its binary; kind is systemd
-// or launchd.
+// Unit returns the unit with which a service manager runs the daemon. program is the path of its binary; kind is
+// systemd or launchd.
 func Unit(kind, program string) (string, error) {
 	switch kind {
 	case "systemd":
@@ -24,9 +24,9 @@ func Unit(kind, program string) (string, error) {
 	}
 }
 
-// systemdUnit keeps machines running while the daemon restarts (KillMode), or if one of them is killed because memory is
-// short (OOMPolicy). It leaves open what machines need: QEMU's emulation runs code that it writes, machines have users
-// and network devices of their own, and the daemon switches IPv4 forwarding on.
+// systemdUnit keeps machines running while the daemon restarts (KillMode), or if one of them is killed because memory
+// is short (OOMPolicy). It leaves open what machines need: QEMU's emulation runs code that it writes, machines have
+// users and network devices of their own, and the daemon switches IPv4 forwarding on.
 const systemdUnit = `# osx-builder -print-unit systemd > /etc/systemd/system/osx-builder.service
 # systemctl daemon-reload && systemctl enable --now osx-builder
 #

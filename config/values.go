@@ -21,8 +21,8 @@ const (
 	maxLifetime = 365 * 24 * time.Hour
 )
 
-// The types below, and those in address.go, hosts.go, network.go and path.go, are the types of the settings' values. Each
-// is a [flag.Value]: Set parses and checks a value and stores it in target, or returns an error that says what is
+// The types below, and those in address.go, hosts.go, network.go and path.go, are the types of the settings' values.
+// Each is a [flag.Value]: Set parses and checks a value and stores it in target, or returns an error that says what is
 // allowed. String returns the stored value in a form that Set accepts.
 
 // boolValue is true or false.

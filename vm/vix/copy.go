@@ -17,8 +17,8 @@ import (
 // writes in a machine that never runs, such as disk descriptors and the list of snapshots, are smaller.
 const largeFile = 1 << 20
 
-// copyTree creates the folder to with the files of the folder from, except logs and locks. If the file system allows it,
-// large files need no disk space: they are reflinks or, unless copies is true, hard links of the read-only files.
+// copyTree creates the folder to with the files of the folder from, except logs and locks. If the file system allows
+// it, large files need no disk space: they are reflinks or, unless copies is true, hard links of the read-only files.
 // copyTree reports whether there are hard links.
 func copyTree(ctx context.Context, from, to string, copies bool) (linked bool, err error) {
 	err = filepath.WalkDir(from, func(path string, e fs.DirEntry, err error) error {

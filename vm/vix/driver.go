@@ -59,8 +59,9 @@ func openOn(goos string, o Options) (*Driver, error) {
 	return d, nil
 }
 
-// Close ends the connection to VMware. Machines keep running. Close waits for running calls, but not longer than reading
-// a machine's state may take. If a call does not end in time, the connection stays open until the process exits.
+// Close ends the connection to VMware. Machines keep running. Close waits for running calls, but not longer than
+// reading a machine's state may take. If a call does not end in time, the connection stays open until the process
+// exits.
 func (d *Driver) Close() error {
 	if !d.vms.close() {
 		return nil // closed before
@@ -71,7 +72,8 @@ func (d *Driver) Close() error {
 	return nil
 }
 
-// Limits implements [vm.Driver]. VMware gives a machine at most as many processors as the host has, but two on any host.
+// Limits implements [vm.Driver]. VMware gives a machine at most as many processors as the host has, but two on any
+// host.
 func (d *Driver) Limits() vm.Limits {
 	return vm.Limits{CPUs: max(2, runtime.NumCPU()), Memory: hostMemory()}
 }

@@ -75,8 +75,8 @@ func isCode(err error, codes ...int) bool {
 	return slices.Contains(codes, codeOf(err))
 }
 
-// explain returns the error that a client may see for an error of VIX. step is what failed, in the form "clone the image";
-// vms are the machines that it needed. explain returns other errors unchanged.
+// explain returns the error that a client may see for an error of VIX. step is what failed, in the form "clone the
+// image"; vms are the machines that it needed. explain returns other errors unchanged.
 func explain(step string, err error, vms []*vmRef) error {
 	e, ok := errors.AsType[*govix.Error](err)
 	if !ok {

@@ -31,8 +31,8 @@ func want(code int, inspecting bool) vm.Code {
 	return vm.CodeHypervisor
 }
 
-// Every function that the driver calls fails with every code, during a machine's whole life. Errors contain the code, and
-// the machine can be destroyed afterwards.
+// Every function that the driver calls fails with every code, during a machine's whole life. Errors contain the code,
+// and the machine can be destroyed afterwards.
 func TestErrors(t *testing.T) {
 	h := newHarness(t)
 	h.set("unlock.ms", 0)
@@ -196,8 +196,8 @@ func TestHangingCalls(t *testing.T) {
 	must(t, d.Destroy(t.Context(), other))
 }
 
-// hang runs a machine's life while a function hangs, so every step that returns has met its deadline. It reports whether
-// a step failed.
+// hang runs a machine's life while a function hangs, so every step that returns has met its deadline. It reports
+// whether a step failed.
 func (h *harness) hang(t *testing.T, d *vix.Driver, function string, other vm.Machine) (failed bool) {
 	m := h.machine()
 	part := m.ID

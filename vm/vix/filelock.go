@@ -39,8 +39,8 @@ type fileLocks struct{ log *slog.Logger }
 
 // fileLock is a folder X.lck with which VMware's processes lock the file X.
 //
-// It contains a file for each process that holds or waits for the lock. The file has fields separated by spaces, of which
-// the second identifies the process: its ID, a dash and more (open-vm-tools, lib/file/fileLockPrimitive.c and
+// It contains a file for each process that holds or waits for the lock. The file has fields separated by spaces, of
+// which the second identifies the process: its ID, a dash and more (open-vm-tools, lib/file/fileLockPrimitive.c and
 // fileLockPosix.c).
 type fileLock struct {
 	name   string // of the folder
@@ -175,8 +175,8 @@ func (f fileLocks) await(ctx context.Context, m vm.Machine, timeout time.Duratio
 	}
 }
 
-// awaitExit waits a short time until no process uses the machine in dir, and removes stale locks. It reports whether the
-// machine is unlocked.
+// awaitExit waits a short time until no process uses the machine in dir, and removes stale locks. It reports whether
+// the machine is unlocked.
 func (f fileLocks) awaitExit(ctx context.Context, dir string) bool {
 	ctx, cancel := context.WithTimeout(ctx, exitTimeout)
 	defer cancel()

@@ -85,8 +85,8 @@ func TestHeldLock(t *testing.T) {
 	}
 }
 
-// A window that shows the machine locks its .vmx. VMware may close it to delete the machine, but not a process that locks
-// a disk.
+// A window that shows the machine locks its .vmx. VMware may close it to delete the machine, but not a process that
+// locks a disk.
 func TestWindowLock(t *testing.T) {
 	h := newHarness(t)
 	h.options.Deadlines.Unlock = 200 * time.Millisecond
@@ -147,8 +147,8 @@ func TestDamagedMachine(t *testing.T) {
 	must(t, d.Destroy(t.Context(), m)) // d still has it open
 }
 
-// A machine's handle can become invalid, for example if another program deletes the machine. One call fails, and the next
-// opens the machine again.
+// A machine's handle can become invalid, for example if another program deletes the machine. One call fails, and the
+// next opens the machine again.
 func TestInvalidHandle(t *testing.T) {
 	h := newHarness(t)
 	d, other := h.open(), h.open()

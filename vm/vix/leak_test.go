@@ -99,8 +99,8 @@ func collectGarbage(t *testing.T) (stop func()) {
 	return func() { close(done); wg.Wait() }
 }
 
-// govix leaks, so the driver calls VIX itself to clone and to open: each clone of govix adds a snapshot to the machine that
-// is cloned, and each OpenVM leaks a job.
+// govix leaks, so the driver calls VIX itself to clone and to open: each clone of govix adds a snapshot to the machine
+// that is cloned, and each OpenVM leaks a job.
 func TestGovixLeaks(t *testing.T) {
 	const clones = 5
 	h := newHarness(t)

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// Lease returns the address that the NIC with this MAC address has at the time now according to a lease file of VMware's
-// DHCP server, or "".
+// Lease returns the address that the NIC with this MAC address has at the time now according to a lease file of
+// VMware's DHCP server, or "".
 //
 // The file has the format of the ISC server, with times in UTC. It is a journal: the last entry for an address counts,
 // and of the entries for a NIC the last one that has not ended.

@@ -53,8 +53,8 @@ var library struct {
 	path string // of the open library, or ""
 }
 
-// load opens VMware's library at path, or where VMware's installers put it, and returns its path. An error lists all paths
-// that were tried.
+// load opens VMware's library at path, or where VMware's installers put it, and returns its path. An error lists all
+// paths that were tried.
 func load(path, goos string) (string, error) {
 	paths := []string{path}
 	if path == "" {
@@ -163,8 +163,8 @@ func cloneVMX(host *govix.Host, path, snapshot, destination string) error {
 	return vixError("Clone", C.osxb_clone(h, cSnapshot, cDestination))
 }
 
-// deleteVM deletes the machine and its disks. It does not use govix's Delete, which removes the machine's lock first even
-// if a process holds it, and releases the handle too early.
+// deleteVM deletes the machine and its disks. It does not use govix's Delete, which removes the machine's lock first
+// even if a process holds it, and releases the handle too early.
 func deleteVM(h handle) error { return vixError("Delete", C.osxb_delete(h)) }
 
 // vixError returns VIX's answer as govix's error.

@@ -30,8 +30,8 @@ func (h *harness) withTools(d *vix.Driver) vm.Machine {
 	return m
 }
 
-// ActionShutdown asks the guest, which leaves a file. Without tools it is refused. If the guest does not react, the call
-// returns, and the machine can be read and powered off meanwhile.
+// ActionShutdown asks the guest, which leaves a file. Without tools it is refused. If the guest does not react, the
+// call returns, and the machine can be read and powered off meanwhile.
 func TestShutdown(t *testing.T) {
 	h := newHarness(t)
 	d := h.open()

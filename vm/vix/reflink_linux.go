@@ -9,7 +9,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// reflink creates the file to, which must not exist, as a copy-on-write copy of the file from. Few file systems support it.
+// reflink creates the file to, which must not exist, as a copy-on-write copy of the file from. Few file systems support
+// it.
 func reflink(from, to string) error {
 	src, err := os.Open(from)
 	if err != nil {

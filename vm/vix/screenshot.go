@@ -20,8 +20,8 @@ const maxScreenshot = 64 << 20
 
 var _ vm.Screenshotter = (*Driver)(nil)
 
-// Screenshot implements [vm.Screenshotter]. It does not use govix's function, which passes VMware the address of one byte
-// for a size and an address, and frees memory that is not its own.
+// Screenshot implements [vm.Screenshotter]. It does not use govix's function, which passes VMware the address of one
+// byte for a size and an address, and frees memory that is not its own.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Read)
 	if err != nil {

@@ -15,8 +15,8 @@ import (
 	"osx-builder/vm/vix"
 )
 
-// causeFault is what the process of TestSignals does: it opens a driver, recovers from a fault, interrupts a goroutine and
-// waits for SIGTERM.
+// causeFault is what the process of TestSignals does: it opens a driver, recovers from a fault, interrupts a goroutine
+// and waits for SIGTERM.
 func causeFault(library string) {
 	terminate := make(chan os.Signal, 1)
 	signal.Notify(terminate, syscall.SIGTERM)

@@ -44,8 +44,8 @@ func (s *baseStore) writeVMX(b base) error {
 // setting is a key of a .vmx file and its value.
 type setting struct{ key, value string }
 
-// dialogAnswers answer what VMware would ask in a dialog, which nobody may see: the default answer, and that the machine
-// was copied.
+// dialogAnswers answer what VMware would ask in a dialog, which nobody may see: the default answer, and that the
+// machine was copied.
 var dialogAnswers = []setting{{"msg.autoAnswer", "TRUE"}, {"uuid.action", "create"}}
 
 func setAll(f *vmx.File, settings []setting) error {

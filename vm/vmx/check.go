@@ -14,10 +14,10 @@ const (
 	maxImageExtents = 20_000 // extents in one image
 )
 
-// Check returns nil if a hypervisor may open the unpacked image in root whose .vmx is at name, a path with slashes. Every
-// hard disk, every file in a disk's descriptor, every parent of a disk, and the nvram file if there is one, must be a
-// regular file inside root and of the stated type, and no reader may find other names in the files. The snapshot list
-// beside the .vmx must not name files elsewhere either.
+// Check returns nil if a hypervisor may open the unpacked image in root whose .vmx is at name, a path with slashes.
+// Every hard disk, every file in a disk's descriptor, every parent of a disk, and the nvram file if there is one, must
+// be a regular file inside root and of the stated type, and no reader may find other names in the files. The snapshot
+// list beside the .vmx must not name files elsewhere either.
 //
 // Check ignores what [File.DisableHostAccess] disables. It writes nothing and reads only a small part of each file. An
 // error about the image is a [*CheckError].

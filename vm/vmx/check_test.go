@@ -230,8 +230,8 @@ func emptySparse(line string) string {
 	return string(b)
 }
 
-// movedDescriptor returns a sparse file whose header points at a valid descriptor at its end, while QEMU searches the parent
-// directly after the header.
+// movedDescriptor returns a sparse file whose header points at a valid descriptor at its end, while QEMU searches the
+// parent directly after the header.
 func movedDescriptor() string {
 	b := []byte(sparse(`parentFileNameHint="/etc/shadow"`))
 	binary.LittleEndian.PutUint64(b[28:], uint64(len(b)/512))

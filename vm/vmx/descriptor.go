@@ -27,8 +27,8 @@ var (
 // noParent is the parentCID of a disk without a parent.
 const noParent = "ffffffff"
 
-// parseDescriptor reads a descriptor up to its first NUL byte. Every line must be a comment, an extent or a setting: what
-// one reader ignores, another may read as an extent.
+// parseDescriptor reads a descriptor up to its first NUL byte. Every line must be a comment, an extent or a setting:
+// what one reader ignores, another may read as an extent.
 func parseDescriptor(text []byte) (descriptor, error) {
 	text, _, _ = bytes.Cut(text, []byte{0})
 	if formatOf(text) != formatText {

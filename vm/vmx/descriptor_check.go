@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// createTypes are the types of disks in plain files that both VMware and QEMU open. The value says whether the descriptor
-// is in the same file as the data.
+// createTypes are the types of disks in plain files that both VMware and QEMU open. The value says whether the
+// descriptor is in the same file as the data.
 var createTypes = map[string]bool{
 	"monolithicSparse":     true,
 	"streamOptimized":      true,
@@ -65,8 +65,8 @@ func isHostDevice(createType string) bool {
 	return strings.HasSuffix(kind, "device") || kind == "custom" || strings.Contains(kind, "raw") || strings.Contains(kind, "rdm")
 }
 
-// checkParent refuses a disk in which QEMU would find another parent than VMware. QEMU searches the first occurrence of the
-// key, even in a comment, skips two bytes for the equals sign and the quote, and reads up to the next quote.
+// checkParent refuses a disk in which QEMU would find another parent than VMware. QEMU searches the first occurrence of
+// the key, even in a comment, skips two bytes for the equals sign and the quote, and reads up to the next quote.
 func checkParent(name string, v VMDK) error {
 	const hint = "parentFileNameHint"
 	_, after, found := bytes.Cut(v.qemuText, []byte(hint))

@@ -1,9 +1,9 @@
 // Package vmx reads and edits VMware's machine files: the .vmx, which describes a machine, and the VMDK files, which
 // contain its disks.
 //
-// [File] is a .vmx as a list of lines. Lines that are not edited stay the same, byte for byte. [Hardware] is the machine
-// that a .vmx describes. [ReadVMDK] reads the description of a disk. [Check] decides whether a hypervisor may open an
-// unpacked image.
+// [File] is a .vmx as a list of lines. Lines that are not edited stay the same, byte for byte. [Hardware] is the
+// machine that a .vmx describes. [ReadVMDK] reads the description of a disk. [Check] decides whether a hypervisor may
+// open an unpacked image.
 //
 // The package trusts no input: sizes are bounded, and no file outside the given folder is opened. VMware and QEMU read
 // some files differently; the strictest reading decides.

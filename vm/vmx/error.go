@@ -12,8 +12,8 @@ type CheckError struct {
 	Value  string // the value of Key
 	Reason string // what is wrong, and how to correct it
 
-	// Hostile is true if opening the image could access other files than its own, or if hypervisors would find different
-	// files in it. A damaged image is not hostile.
+	// Hostile is true if opening the image could access other files than its own, or if hypervisors would find
+	// different files in it. A damaged image is not hostile.
 	Hostile bool
 }
 

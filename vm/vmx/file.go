@@ -22,9 +22,10 @@ type File struct {
 	eol   string         // the terminator of new lines
 }
 
-// Parse reads a .vmx file. It accepts what VMware accepts: lines that end in "\n", "\r\n" or "\r", or nothing at the end of
-// the file; a byte order mark; comments and empty lines; keys in any case; values with and without quotes, with |XX
-// escapes. A line of any other form is kept and sets nothing. Text in another encoding than UTF-8 is kept unchanged.
+// Parse reads a .vmx file. It accepts what VMware accepts: lines that end in "\n", "\r\n" or "\r", or nothing at the
+// end of the file; a byte order mark; comments and empty lines; keys in any case; values with and without quotes, with
+// |XX escapes. A line of any other form is kept and sets nothing. Text in another encoding than UTF-8 is kept
+// unchanged.
 //
 // A file with more than 1 MiB or 65536 lines, or with a NUL byte, is an error.
 func Parse(data []byte) (*File, error) {

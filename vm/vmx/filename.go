@@ -2,14 +2,15 @@ package vmx
 
 import "strings"
 
-// maxName is the longest file name in bytes. QEMU truncates the names of extents to 511 bytes and those of parents to 1023.
+// maxName is the longest file name in bytes. QEMU truncates the names of extents to 511 bytes and those of parents to
+// 1023.
 const maxName = 500
 
-// unsafeName returns the reason why name may be outside the folder of the file that contains it. It returns "" if name is
-// a relative path with slashes inside that folder.
+// unsafeName returns the reason why name may be outside the folder of the file that contains it. It returns "" if name
+// is a relative path with slashes inside that folder.
 //
-// No colon is allowed: QEMU reads what precedes one as a protocol (json:, nbd:, file:, ...), and Windows as a drive or a
-// file with a stream.
+// No colon is allowed: QEMU reads what precedes one as a protocol (json:, nbd:, file:, ...), and Windows as a drive or
+// a file with a stream.
 func unsafeName(name string) string {
 	switch {
 	case strings.HasPrefix(name, "/"):

@@ -25,8 +25,8 @@ func values(f *vmx.File) map[string]string {
 	return all
 }
 
-// Bytes returns any file byte for byte, and Set changes one key and nothing else. After Normalize both parsers of govix can
-// read the file.
+// Bytes returns any file byte for byte, and Set changes one key and nothing else. After Normalize both parsers of govix
+// can read the file.
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"fusion.vmx", "workstation.vmx", "packer.vmx"} {
 		data, err := os.ReadFile(filepath.Join("testdata", name))

@@ -44,8 +44,8 @@ type Disk struct {
 	Controller int
 	Unit       int
 
-	// Adapter is the model of the SCSI controller in lower case, such as "pvscsi", "lsisas1068", "lsilogic" or "buslogic".
-	// VMware's default is lsilogic for 64-bit guests and buslogic for others. It is empty on other buses.
+	// Adapter is the model of the SCSI controller in lower case, such as "pvscsi", "lsisas1068", "lsilogic" or
+	// "buslogic". VMware's default is lsilogic for 64-bit guests and buslogic for others. It is empty on other buses.
 	Adapter string
 
 	File string // relative to the .vmx file's folder, unescaped
@@ -57,15 +57,16 @@ type Disk struct {
 type NIC struct {
 	Index int // N of ethernetN
 
-	// Model is in lower case, such as "e1000", "e1000e", "vmxnet3" or "vlance". VMware's default is e1000 for 64-bit guests
-	// and vlance for others.
+	// Model is in lower case, such as "e1000", "e1000e", "vmxnet3" or "vlance". VMware's default is e1000 for 64-bit
+	// guests and vlance for others.
 	Model string
 
 	MAC        string // six lower-case hex pairs with colons, or ""
 	Connection string // "bridged" (VMware's default), "nat", "hostonly" or "custom", in lower case
 }
 
-// Hardware returns the machine that the file describes. An error is a [*CheckError] with a key that no machine can have.
+// Hardware returns the machine that the file describes. An error is a [*CheckError] with a key that no machine can
+// have.
 func (f *File) Hardware() (Hardware, error) {
 	h := Hardware{
 		GuestOS:     f.text("guestOS"),
@@ -117,7 +118,8 @@ func (f *File) number(key string) int {
 	return int(n)
 }
 
-// disks returns the hard disks in boot order: first those in bios.hddOrder, then IDE, SCSI, SATA and NVMe disks by slot.
+// disks returns the hard disks in boot order: first those in bios.hddOrder, then IDE, SCSI, SATA and NVMe disks by
+// slot.
 func (f *File) disks(slots []slot, is64Bit bool) []Disk {
 	var disks []Disk
 	for _, s := range slots {

@@ -26,7 +26,8 @@ var hostDevices = []struct {
 	{regexp.MustCompile(`^pcipassthru[0-9]+\.present$`), "PCI device of the host"},
 }
 
-// hostSwitches are settings that, if they are true, give the machine access to the host or the host access to the machine.
+// hostSwitches are settings that, if they are true, give the machine access to the host or the host access to the
+// machine.
 var hostSwitches = map[string]string{
 	"remotedisplay.vnc.enabled":       "VNC server on a port of the host",
 	"debugstub.listen.guest32":        "port of a debugger on the host",
@@ -111,8 +112,8 @@ func (f *File) device(prefix, description string) hostAccess {
 // DisableHostAccess disables everything with which the machine accesses the host that runs it, or the host the machine:
 // CD and floppy drives, serial and parallel ports, sound, shared folders, USB and PCI devices of the host, Bluetooth,
 // printers, VNC and debugger ports, and settings that name files or folders outside the machine's folder. Many images
-// contain such devices of the host on which they were made. DisableHostAccess returns a line for each, and none if it is
-// called again.
+// contain such devices of the host on which they were made. DisableHostAccess returns a line for each, and none if it
+// is called again.
 //
 // It does not change hard disks, the nvram file and NICs. [Check] checks the first two.
 func (f *File) DisableHostAccess() []string {

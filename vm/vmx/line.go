@@ -14,8 +14,9 @@ type line struct {
 //	name = value # comment
 //	name = "value" # comment
 //
-// A name contains no blank, '#' or '='. A value without quotes contains no blank or '#', and one in quotes no quote. Blanks
-// are spaces and tabs. A line of any other form sets nothing. If it is not empty or a comment, VMware refuses the file.
+// A name contains no blank, '#' or '='. A value without quotes contains no blank or '#', and one in quotes no quote.
+// Blanks are spaces and tabs. A line of any other form sets nothing. If it is not empty or a comment, VMware refuses
+// the file.
 func parseLine(raw string) line {
 	l := line{raw: raw}
 	text := strings.TrimLeft(strings.TrimRight(raw, "\r\n"), " \t")
@@ -65,8 +66,8 @@ func (l line) terminator() string {
 	return l.raw[len(strings.TrimRight(l.raw, "\r\n")):]
 }
 
-// cutLine splits s after its first line. To VMware a line ends in "\n", "\r\n" or a single "\r". If this package used fewer
-// terminators, a file could hide a key from it.
+// cutLine splits s after its first line. To VMware a line ends in "\n", "\r\n" or a single "\r". If this package used
+// fewer terminators, a file could hide a key from it.
 func cutLine(s string) (first, rest string) {
 	i := strings.IndexAny(s, "\r\n")
 	if i < 0 {
@@ -91,9 +92,9 @@ func lower(s string) string {
 
 const hexDigits = "0123456789ABCDEF"
 
-// escape returns the value in a form that can be put in quotes on one line: '|' and two hexadecimal digits stand for a byte.
-// VMware escapes control characters except the tab, DEL, the quote and '|'. escape also escapes the equals sign: VMware
-// can read that, and govmx refuses a file with two equals signs in a line.
+// escape returns the value in a form that can be put in quotes on one line: '|' and two hexadecimal digits stand for a
+// byte. VMware escapes control characters except the tab, DEL, the quote and '|'. escape also escapes the equals sign:
+// VMware can read that, and govmx refuses a file with two equals signs in a line.
 func escape(value string) string {
 	var b strings.Builder
 	for i := range len(value) {

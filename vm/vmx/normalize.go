@@ -32,10 +32,10 @@ var (
 // Normalize rewrites the file so that VMware and both parsers of govix can read it. It returns a description of each
 // setting that it removes.
 //
-// Where possible, settings keep their meaning: an equals sign in a value is escaped, which VMware can read, and words such
-// as yes become TRUE. Normalize removes lines of an unknown form (VMware refuses a file with one), all but the last line
-// of a key (likewise), keys that govmx reads as other keys, settings longer than 60,000 bytes, and invalid numbers and
-// booleans.
+// Where possible, settings keep their meaning: an equals sign in a value is escaped, which VMware can read, and words
+// such as yes become TRUE. Normalize removes lines of an unknown form (VMware refuses a file with one), all but the
+// last line of a key (likewise), keys that govmx reads as other keys, settings longer than 60,000 bytes, and invalid
+// numbers and booleans.
 func (f *File) Normalize() (removed []string) {
 	lines := f.lines[:0]
 	for i, l := range f.lines {
@@ -68,8 +68,8 @@ func (f *File) Normalize() (removed []string) {
 	return removed
 }
 
-// normalComment removes the blanks before a comment, because govmx reads only comments at the start of a line. It returns an
-// empty line for a comment that is too long, or that follows the byte order mark.
+// normalComment removes the blanks before a comment, because govmx reads only comments at the start of a line. It
+// returns an empty line for a comment that is too long, or that follows the byte order mark.
 func normalComment(l line, eol string, afterBOM bool) line {
 	if !l.isComment() {
 		return l
@@ -86,7 +86,8 @@ func normalComment(l line, eol string, afterBOM bool) line {
 
 // normalSetting returns a setting that all readers can read, or the reason why there is none.
 func normalSetting(l line, eol string) (line, string) {
-	// govmx reads control characters as blanks and converts non-ASCII letters to lower case, so it would read another key.
+	// govmx reads control characters as blanks and converts non-ASCII letters to lower case, so it would read another
+	// key.
 	if strings.ToLower(strings.TrimSpace(l.key)) != l.key {
 		return l, "the key contains characters that no key has"
 	}

@@ -16,8 +16,8 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// readableByGovix fails the test if one of govix's parsers refuses the file or ignores a line. They are govmx and the parser
-// in govix's network.go, which reads only lines with exactly one equals sign.
+// readableByGovix fails the test if one of govix's parsers refuses the file or ignores a line. They are govmx and the
+// parser in govix's network.go, which reads only lines with exactly one equals sign.
 func readableByGovix(t *testing.T, data []byte) {
 	t.Helper()
 	if err := govmx.Unmarshal(data, new(govmx.VirtualMachine)); err != nil {

@@ -15,8 +15,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// Check and QEMU read descriptors differently. This test combines lines that either may read as something else: of a disk
-// that Check accepts, QEMU opens only the image's own files.
+// Check and QEMU read descriptors differently. This test combines lines that either may read as something else: of a
+// disk that Check accepts, QEMU opens only the image's own files.
 func TestQEMUOpensOnlyCheckedFiles(t *testing.T) {
 	dir := t.TempDir()
 	makeDisk(t, dir, "monolithicSparse", "base.vmdk")

@@ -12,8 +12,9 @@ var (
 	nicKey        = regexp.MustCompile(`^ethernet([0-9]{1,3})\.present$`)
 )
 
-// buses are the types of controllers, with their rank in the boot order, their largest number, and the largest number of
-// units of each. SCSI has 64 units with pvscsi in new machines, otherwise 16. NVMe has 64 in new machines, otherwise 15.
+// buses are the types of controllers, with their rank in the boot order, their largest number, and the largest number
+// of units of each. SCSI has 64 units with pvscsi in new machines, otherwise 16. NVMe has 64 in new machines, otherwise
+// 15.
 var buses = map[string]struct{ rank, controllers, units int }{
 	"ide":  {0, 2, 2},
 	"scsi": {1, 4, 65}, // unit 7 is the controller itself
@@ -59,6 +60,6 @@ func (f *File) deviceType(s slot) string {
 	return value
 }
 
-// isDisk reports whether a device type is that of a hard disk: disk, scsi-hardDisk, ata-hardDisk, plainDisk, or rawDisk,
-// which [Check] refuses.
+// isDisk reports whether a device type is that of a hard disk: disk, scsi-hardDisk, ata-hardDisk, plainDisk, or
+// rawDisk, which [Check] refuses.
 func isDisk(deviceType string) bool { return strings.Contains(deviceType, "disk") }

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// checkSnapshots checks the snapshot list at name, if it exists. It has the format of a .vmx. VMware opens the disks that it
-// names, and deletes them with the machine.
+// checkSnapshots checks the snapshot list at name, if it exists. It has the format of a .vmx. VMware opens the disks
+// that it names, and deletes them with the machine.
 func (c *checker) checkSnapshots(name string) error {
 	if _, err := c.root.Lstat(name); errors.Is(err, fs.ErrNotExist) {
 		return nil

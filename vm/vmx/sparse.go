@@ -90,12 +90,12 @@ type sparseHeader struct {
 	descriptorSize int64 // sectors
 }
 
-// inFooter is an offset of the grain directory that means that the valid copy of the header is in a footer, the last but
-// one sector of the file.
+// inFooter is an offset of the grain directory that means that the valid copy of the header is in a footer, the last
+// but one sector of the file.
 const inFooter = ^uint64(0)
 
-// readSparseHeader reads the header that begins with KDMV. Numbers are little-endian: the version at 4, the capacity at 12,
-// the descriptor's offset and size at 28 and 36, the grain directory's offset at 56. Offsets are in sectors.
+// readSparseHeader reads the header that begins with KDMV. Numbers are little-endian: the version at 4, the capacity at
+// 12, the descriptor's offset and size at 28 and 36, the grain directory's offset at 56. Offsets are in sectors.
 func readSparseHeader(file *os.File, head []byte, size int64) (sparseHeader, error) {
 	if len(head) < sectorSize {
 		return sparseHeader{}, &CheckError{Reason: "the file is truncated in its header"}

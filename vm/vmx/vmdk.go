@@ -48,9 +48,9 @@ type Extent struct {
 	Offset  int64  // of a FLAT extent in its file, in sectors
 }
 
-// ReadVMDK reads the descriptor of the disk at name inside root, from a text file or the header of a sparse file. It opens
-// no other file, reads at most 1 MiB, and refuses more than 10,000 extents or 64 TiB. An error about the contents is a
-// [*CheckError]. It is hostile if the file is not a VMDK.
+// ReadVMDK reads the descriptor of the disk at name inside root, from a text file or the header of a sparse file. It
+// opens no other file, reads at most 1 MiB, and refuses more than 10,000 extents or 64 TiB. An error about the contents
+// is a [*CheckError]. It is hostile if the file is not a VMDK.
 func ReadVMDK(root *os.Root, name string) (VMDK, error) {
 	file, err := openRegular(root, name)
 	if err != nil {
