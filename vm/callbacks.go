@@ -24,15 +24,21 @@ type callbacks struct {
 }
 
 // fill makes the waiting messages due. Their body is the machine's document as
-// GET would return it now, and stays the same over all attempts.
-func (c *callbacks) fill(ctx context.Context, r *record) {
+// GET would return it now, and stays the same over all attempts. If ctx ends
+// before the machine is read, fill returns false and the message keeps waiting:
+// its body must not say that the machine cannot be read.
+func (c *callbacks) fill(ctx context.Context, r *record) bool {
 	for _, msg := range r.Messages {
 		if msg.State != CallbackWaiting {
 			continue
 		}
-		now := time.Now().UTC()
+		waiting, now := *msg, time.Now().UTC()
 		msg.State, msg.DueSince, msg.NextAt = CallbackPending, now, now
-		v, _ := c.reader.describe(ctx, r, nil) // v.Error says why a state cannot be read
+		v, err := c.reader.describe(ctx, r, nil)
+		if err != nil && ctx.Err() != nil { // any other error is in v
+			*msg = waiting
+			return false
+		}
 		body, err := json.Marshal(v)
 		if err != nil {
 			r.logger(c.log).Error("callback has no body", "err", err)
@@ -41,6 +47,7 @@ func (c *callbacks) fill(ctx context.Context, r *record) {
 		}
 		msg.Body = body
 	}
+	return true
 }
 
 // deliver sends the due messages until each is delivered or given up, or ctx

@@ -37,13 +37,17 @@ func (c *creation) run(ctx context.Context) {
 		return
 	}
 	if err != nil {
-		r.Phase, r.Error = Failed, clientError(err)
-		c.log.Error("creation failed", "code", r.Error.Code, "err", err)
+		c.log.Error("creation failed", "code", clientError(err).Code, "err", err)
 		c.cleanUp(ctx)
+	}
+	if !c.setResult(ctx, err) {
+		c.interrupted(ctx)
+		return
+	}
+	if err != nil {
 		m.capacity.setMemory(r.ID, 0)
 		m.opts.Hooks.CreationEnded(r.Error.Code)
 	} else {
-		r.Phase, r.Error = Ready, nil
 		c.log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
 		c.job.endPhase()
 		m.opts.Hooks.CreationEnded("")
@@ -166,16 +170,30 @@ func (c *creation) cleanUp(ctx context.Context) {
 	}
 }
 
-// writeResult writes down how the creation ended, together with the callback
-// that is due now. It tries until it succeeds; false means that ctx ended.
+// setResult puts into the record how the creation ended, together with the
+// callback that is due now. If ctx ends first, it returns false and leaves the
+// record as it was.
+func (c *creation) setResult(ctx context.Context, err error) bool {
+	r := c.record
+	before := *r
+	r.Phase, r.Error = Ready, nil
+	if err != nil {
+		r.Phase, r.Error = Failed, clientError(err)
+	}
+	r.UpdatedAt, r.Attempts = time.Now().UTC(), 0
+	c.vms.store.refresh(r)
+	if !c.vms.callbacks.fill(ctx, r) {
+		*r = before
+		return false
+	}
+	return true
+}
+
+// writeResult writes the record with the result. It tries until it succeeds;
+// false means that ctx ended.
 func (c *creation) writeResult(ctx context.Context) bool {
-	m, r := c.vms, c.record
-	r.UpdatedAt = time.Now().UTC()
-	r.Attempts = 0
-	m.store.refresh(r)
-	m.callbacks.fill(ctx, r)
 	for wait := pollEvery; ; wait = min(2*wait, time.Minute) {
-		err := m.store.keep(r)
+		err := c.vms.store.keep(c.record)
 		if err == nil {
 			return true
 		}

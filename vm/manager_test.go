@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -140,6 +141,41 @@ func TestRestartInEachPhase(t *testing.T) {
 			h.open()
 			if n := h.received(); n != 1 {
 				t.Errorf("got %d callbacks, want 1", n)
+			}
+		})
+	}
+}
+
+// A stop while the callback of a machine that is ready is written does not make
+// the callback say that the machine cannot be read.
+func TestStopWhileCallbackIsWritten(t *testing.T) {
+	for phase, failing := range map[vm.Phase]vmtest.Step{vm.Ready: "", vm.Failed: vmtest.Start} {
+		t.Run(string(phase), func(t *testing.T) {
+			h := newHarness(t)
+			reached := make(chan struct{})
+			var built, blocked atomic.Bool
+			h.driver.Hook = func(ctx context.Context, s vmtest.Step, m vm.Machine) error {
+				switch {
+				case s == failing && !blocked.Load():
+					built.Store(true)
+					return errors.New("broken")
+				case s == failing:
+					return errors.New("broken again")
+				case s == vmtest.Inspect && !built.Swap(true): // the guest is up
+				case s == vmtest.Inspect && !blocked.Swap(true):
+					close(reached)
+					<-ctx.Done()
+					return ctx.Err()
+				}
+				return nil
+			}
+			id := h.open().create(h.request()).ID
+			<-reached
+			h.close()
+			h.open()
+			v := h.callback()
+			if v.ID != id || v.Phase != phase || (v.Error != nil && v.Error.Code == vm.CodeOpen) {
+				t.Errorf("callback: got %s, %+v, want %s without %s", v.Phase, v.Error, phase, vm.CodeOpen)
 			}
 		})
 	}
