@@ -43,7 +43,7 @@ func (m *Manager) Available(k Kind) error {
 	case k != NAT && k != HostOnly && k != Bridged:
 		return fmt.Errorf("network %q is not one of nat, hostonly and bridged", k)
 	case k == Bridged && m.bridge == "":
-		return errors.New("no bridge of this host is named for bridged networks; start the daemon with -bridge NAME")
+		return errors.New("no bridge is configured; start the daemon with -bridge NAME")
 	}
 	if lacks := lacking(); len(lacks) > 0 {
 		return fmt.Errorf("the daemon lacks %s; run it as root or give it what it lacks (with systemd: AmbientCapabilities=)", strings.Join(lacks, " and "))
