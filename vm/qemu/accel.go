@@ -10,12 +10,12 @@ import (
 	"strings"
 )
 
-// acceleration is how QEMU runs the guest's code, and why so.
+// acceleration is how QEMU runs the guest's code, and the reason.
 type acceleration struct{ name, why string }
 
-// probeAcceleration finds what this host offers now. Hardware is used only
-// where there is proof of it: a /dev/kvm that opens but hangs every guest is
-// seen on hosts whose processor shows no virtualization.
+// probeAcceleration finds what this host has now. It chooses hardware acceleration
+// only if the processor shows that it has it: on hosts without, there may be a
+// /dev/kvm that opens but hangs every guest.
 func probeAcceleration() acceleration {
 	if runtime.GOARCH != "amd64" {
 		return acceleration{"tcg", "an x86 guest on a processor of another kind is emulated"}
@@ -47,8 +47,8 @@ func probeKVM(device, cpuinfo string) acceleration {
 	return acceleration{"kvm", fmt.Sprintf("%s opens and the processor has %s", device, flag)}
 }
 
-// virtualization returns the flag in cpuinfo by which a processor shows that
-// it can run guests, vmx or svm, or "".
+// virtualization returns the flag in cpuinfo of a processor that can run guests,
+// vmx or svm, or "".
 func virtualization(cpuinfo io.Reader) string {
 	lines := bufio.NewScanner(cpuinfo)
 	for lines.Scan() {

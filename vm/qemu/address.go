@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,11 +11,11 @@ import (
 	"osx-builder/vm/qemu/qmp"
 )
 
-// maxAddresses bounds how many addresses a guest can have its reader see.
+// maxAddresses bounds how many addresses of a guest the API shows.
 const maxAddresses = 64
 
-// allAddresses lists the addresses of all interfaces but those that are valid
-// on one link or within the guest alone.
+// allAddresses lists the addresses of all interfaces, without loopback and
+// link-local ones.
 func allAddresses(interfaces []qmp.Interface) (all []netip.Addr) {
 	for _, i := range interfaces {
 		for _, a := range globalAddresses(i) {
@@ -26,8 +27,8 @@ func allAddresses(interfaces []qmp.Interface) (all []netip.Addr) {
 	return all
 }
 
-// cardAddresses lists those of the interfaces with the given MAC, IPv4 first
-// as in VMware.
+// cardAddresses lists the addresses of the interfaces with the given MAC address,
+// IPv4 first as on VMware.
 func cardAddresses(interfaces []qmp.Interface, mac string) []netip.Addr {
 	var four, six []netip.Addr
 	for _, i := range interfaces {
@@ -55,15 +56,16 @@ func globalAddresses(i qmp.Interface) (all []netip.Addr) {
 }
 
 // chooseAddress returns the address at which the host reaches a guest on a
-// network of type t, or the zero Addr. told is what the guest's agent says of
-// its card, lease what its DHCP server or the host's neighbour table says;
-// either may be missing. Where they differ the guest is believed, unless it
-// names an address that cannot be its own: host are the host's addresses.
-func chooseAddress(t vm.NetworkType, told []netip.Addr, lease netip.Addr, host []netip.Prefix) netip.Addr {
-	if slices.Contains(told, lease) {
+// network of type t, or the zero Addr. reported are the addresses that the
+// guest's agent reports for its card; lease comes from the DHCP server or from
+// the host's neighbour table. Either may be missing. If they differ,
+// chooseAddress prefers a reported one, unless it cannot be the guest's. host are
+// the host's addresses.
+func chooseAddress(t vm.NetworkType, reported []netip.Addr, lease netip.Addr, host []netip.Prefix) netip.Addr {
+	if slices.Contains(reported, lease) {
 		return lease
 	}
-	for _, a := range told {
+	for _, a := range reported {
 		if plausible(t, a, lease, host) {
 			return a
 		}
@@ -71,9 +73,9 @@ func chooseAddress(t vm.NetworkType, told []netip.Addr, lease netip.Addr, host [
 	return lease
 }
 
-// plausible says whether a guest can have the address a. A LAN's addresses are
-// unknown; on our own networks, where there is no IPv6, it must be of the
-// subnet that the host shares with the guest.
+// plausible reports whether a guest can have the address a. On a LAN every
+// address is possible except the host's. On managed networks, which have no IPv6,
+// the address must belong to the subnet that the host shares with the guest.
 func plausible(t vm.NetworkType, a, lease netip.Addr, host []netip.Prefix) bool {
 	if slices.ContainsFunc(host, func(p netip.Prefix) bool { return p.Addr() == a }) {
 		return false
@@ -84,6 +86,42 @@ func plausible(t vm.NetworkType, a, lease netip.Addr, host []netip.Prefix) bool 
 	return slices.ContainsFunc(host, func(p netip.Prefix) bool {
 		return p.Contains(a) && (!lease.IsValid() || p.Contains(lease)) && a.Is4()
 	})
+}
+
+// address returns where the host reaches a guest on a bridge. reported are the
+// addresses that the guest's agent reports for its card.
+func (n *networks) address(m vm.Machine, reported []netip.Addr) (netip.Addr, error) {
+	lease, err := n.manager.Address(macAddress(m.ID))
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("looking up the machine's lease: %w", err)
+	}
+	if len(reported) == 0 || slices.Contains(reported, lease) {
+		return lease, nil
+	}
+	reported, err = n.withoutTaken(m, reported)
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("looking up the owners of the addresses that the guest reports: %w", err)
+	}
+	host, err := hostAddresses()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("listing the host's addresses: %w", err)
+	}
+	return chooseAddress(m.Network, reported, lease, host), nil
+}
+
+// withoutTaken returns the addresses that no other machine has. Otherwise a guest
+// could make clients connect to another machine.
+func (n *networks) withoutTaken(m vm.Machine, reported []netip.Addr) (own []netip.Addr, err error) {
+	for _, a := range reported {
+		taken, err := n.manager.Taken(a, macAddress(m.ID))
+		if err != nil {
+			return nil, err
+		}
+		if !taken {
+			own = append(own, a)
+		}
+	}
+	return own, nil
 }
 
 // hostAddresses returns the host's own addresses with their subnets.
@@ -101,7 +139,7 @@ func hostAddresses() ([]netip.Prefix, error) {
 	return prefixes, nil
 }
 
-// texts writes addresses as the API does.
+// texts formats addresses as the API shows them.
 func texts(addresses []netip.Addr) []string {
 	var all []string
 	for _, a := range addresses {

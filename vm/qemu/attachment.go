@@ -29,8 +29,8 @@ type attachment struct {
 
 // attach makes the machine's attachment, writes it down for Inspect and returns
 // QEMU's option for it.
-func (d *Driver) attach(ctx context.Context, m vm.Machine) (netdev string, err error) {
-	backend, err := d.backends.forType(m.Network)
+func (n *networks) attach(ctx context.Context, m vm.Machine) (netdev string, err error) {
+	backend, err := n.backends.forType(m.Network)
 	if err != nil {
 		return "", err
 	}
@@ -129,7 +129,7 @@ func (b bridgeBackend) attach(ctx context.Context, m vm.Machine, _ attachment) (
 // hosts, nor servers on the host's loopback address, to which QEMU otherwise
 // leads at 10.0.2.2.
 type userBackend struct {
-	ports []int  // of every guest, to be forwarded beside sshPort
+	ports []int  // of every guest, to be forwarded besides sshPort
 	why   string // the reason that machines are not on a bridge
 }
 

@@ -20,10 +20,10 @@ import (
 const (
 	defaultBinary = "qemu-system-x86_64"
 
-	// oldest is the first QEMU that has all that is asked of it here.
+	// minMajor is the first version of QEMU that has everything the driver uses.
 	minMajor = 6
 
-	// probeTimeout bounds a question that QEMU answers in 20 ms.
+	// probeTimeout bounds a call of QEMU that takes about 20 ms.
 	probeTimeout = 10 * time.Second
 )
 
@@ -36,8 +36,7 @@ type binary struct {
 	sandbox bool // it was built with seccomp
 }
 
-// binaries finds QEMU. What a file answers is remembered until the file is
-// another.
+// binaries finds QEMU. It probes each file once, until the file changes.
 type binaries struct {
 	name string
 
@@ -46,7 +45,7 @@ type binaries struct {
 	file  os.FileInfo // of known; guarded by mu
 }
 
-// find returns the QEMU that is installed now. The error is an *vm.Error.
+// find returns the QEMU that is installed now. The error is a *vm.Error.
 func (b *binaries) find(ctx context.Context) (binary, error) {
 	path, err := exec.LookPath(b.name)
 	if err != nil {
@@ -79,8 +78,8 @@ func (b *binaries) recall(path string, file os.FileInfo) (binary, bool) {
 	return b.known, same
 }
 
-// probeBinary asks a QEMU for its version. It reads its options in order, so
-// one built without seccomp fails at -sandbox before it gets to -version.
+// probeBinary runs a QEMU to find its version. QEMU reads its options in order, so
+// one built without seccomp fails at -sandbox before it reads -version.
 func probeBinary(ctx context.Context, path string) (binary, error) {
 	found := binary{path: path, sandbox: true}
 	out, err := output(ctx, path, "-sandbox", "on", "-version")

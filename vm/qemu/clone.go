@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -11,9 +12,10 @@ import (
 	"osx-builder/vm/vmx"
 )
 
-// Clone makes an empty qcow2 overlay over each of the image's disks. Nothing
-// is copied, so it takes milliseconds whatever the image's size. The image
-// must have passed vmx.Check.
+// Clone creates an empty qcow2 overlay over each of the image's disks. It copies
+// nothing, so it takes milliseconds however large the image is, except that it
+// may convert a disk of the image first; see [disk.Prepared]. The image must have
+// passed [vmx.Check].
 func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if _, err := readConfig(m.Dir); err == nil {
 		return nil
@@ -21,7 +23,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := d.erase(ctx, m); err != nil {
 		return err
 	}
-	clone, err := d.readImage(m, gold)
+	clone, err := readImage(m, gold, d.log)
 	if err != nil {
 		return err
 	}
@@ -52,8 +54,8 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	return disk.FullError(writeJSON(filepath.Join(m.Dir, machineFile), clone))
 }
 
-// readImage finds out what hardware the image at gold wants.
-func (d *Driver) readImage(m vm.Machine, gold string) (cloneConfig, error) {
+// readImage reads which hardware the image at gold needs.
+func readImage(m vm.Machine, gold string, log *slog.Logger) (cloneConfig, error) {
 	root, err := os.OpenRoot(filepath.Dir(gold))
 	if err != nil {
 		return cloneConfig{}, fmt.Errorf("opening the image: %w", err)
@@ -81,7 +83,7 @@ func (d *Driver) readImage(m vm.Machine, gold string) (cloneConfig, error) {
 		}
 	}
 	for _, what := range wanted.HostAccess {
-		d.log.Info("switched off a device that reaches out of the machine", "vm", m.ID, "device", what)
+		log.Info("switched off a device that reaches out of the machine", "vm", m.ID, "device", what)
 	}
 	return clone, nil
 }

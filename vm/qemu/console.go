@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -15,12 +16,12 @@ import (
 )
 
 const (
-	// trimEvery is how often the machines' logs are cut back. Between two
-	// times a log grows by what its guest writes.
+	// trimEvery is how often the machines' logs are trimmed. In between a log
+	// grows by what its guest writes.
 	trimEvery = 10 * time.Second
 
-	// holeBlock is what holes are made in: a multiple of every file system's
-	// blocks, of which parts cannot be given back.
+	// holeBlock is the unit of holes, a multiple of every file system's block
+	// size. File systems free whole blocks only.
 	holeBlock = 1 << 16
 )
 
@@ -33,18 +34,22 @@ func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, er
 	return f, nil
 }
 
-// keepLogs cuts the machines' logs back, at once and again and again until ctx
-// ends.
+// logTrimmer trims the machines' serial logs and QEMU's own logs.
 //
-// QEMU has its logs open and cannot be made to open others, so they stay the
-// files that they are, and their beginnings become holes: that takes nothing
-// from a reader or a writer, and loses nothing that is written meanwhile.
-// While the daemon is away nobody does it.
-func (d *Driver) trimLogsPeriodically(ctx context.Context) {
+// QEMU keeps its logs open and cannot open others, so the files stay and their
+// beginnings become holes. This disturbs no reader or writer, and loses nothing
+// that is written at the same time. While no daemon runs, logs are not trimmed.
+type logTrimmer struct {
+	dir string // folder that holds each Machine.Dir
+	log *slog.Logger
+}
+
+// run trims the logs, at once and then every trimEvery, until ctx ends.
+func (l *logTrimmer) run(ctx context.Context) {
 	tick := time.NewTicker(trimEvery)
 	defer tick.Stop()
 	for {
-		d.trimLogs()
+		l.trim()
 		select {
 		case <-ctx.Done():
 			return
@@ -53,25 +58,25 @@ func (d *Driver) trimLogsPeriodically(ctx context.Context) {
 	}
 }
 
-func (d *Driver) trimLogs() {
-	machines, err := os.ReadDir(d.machinesDir)
+func (l *logTrimmer) trim() {
+	machines, err := os.ReadDir(l.dir)
 	if err != nil && !missing(err) {
-		d.log.Warn("logs not cut back", "err", err)
+		l.log.Warn("cannot trim logs", "err", err)
 	}
 	for _, m := range machines {
 		for _, name := range []string{serialLog, process.LogFile} {
-			path := filepath.Join(d.machinesDir, m.Name(), name)
-			err := trim(path)
+			path := filepath.Join(l.dir, m.Name(), name)
+			err := trimFile(path)
 			if err != nil && !missing(err) && !errors.Is(err, unix.ENOTDIR) {
-				d.log.Warn("log not cut back", "path", path, "err", err)
+				l.log.Warn("cannot trim a log", "path", path, "err", err)
 			}
 		}
 	}
 }
 
-// trim gives the disk back what the log has before its last vm.ConsoleKept
-// bytes. Where the disk knows no holes, the whole log.
-func trim(path string) error {
+// trimFile frees the log's blocks before its last [vm.ConsoleKept] bytes. On a
+// file system without holes it empties the log.
+func trimFile(path string) error {
 	f, err := os.OpenFile(path, os.O_WRONLY, 0)
 	if err != nil {
 		return err

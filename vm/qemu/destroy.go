@@ -19,7 +19,7 @@ func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	if err := d.erase(ctx, m); err != nil {
 		return err
 	}
-	if err := d.networks.Detach(ctx, m.ID); err != nil {
+	if err := d.networks.manager.Detach(ctx, m.ID); err != nil {
 		return fmt.Errorf("detaching the machine from its network: %w", err)
 	}
 	return nil
@@ -41,7 +41,7 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	if err := os.Remove(filepath.Join(m.Dir, machineFile)); err != nil && !missing(err) && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	d.ready.Delete(m.Dir)
+	d.readiness.forget(m.Dir)
 	return removeAll(m.Dir)
 }
 
@@ -75,10 +75,10 @@ func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 		d.log.Info("killing the QEMU of an unknown machine", "vm", id)
 		errs = append(errs, process.Kill(ctx, filepath.Join(d.machinesDir, id)), process.KillOrphans(ctx, id))
 	}
-	if err := d.networks.Sweep(ctx, known); err != nil {
+	if err := d.networks.manager.Sweep(ctx, known); err != nil {
 		errs = append(errs, fmt.Errorf("detaching unknown machines from their networks: %w", err))
 	}
-	if err := d.networks.Repair(ctx); err != nil {
+	if err := d.networks.manager.Repair(ctx); err != nil {
 		errs = append(errs, fmt.Errorf("repairing the networks of known machines: %w", err))
 	}
 	return errors.Join(errs...)

@@ -10,14 +10,14 @@ import (
 	"osx-builder/vm"
 )
 
-// firmware is an EFI for guests: its code, which all share, and the first
-// content of the variables, of which each machine has its own copy.
+// firmware is EFI firmware for guests: its code, which all machines share, and
+// the initial variables, of which each machine has its own copy.
 type firmware struct{ code, vars string }
 
-// firmwares lists where packages put their EFI, those with room for 4 MiB
-// first: Debian and Ubuntu, Fedora, Arch, openSUSE, and QEMU's own, which
-// Homebrew keeps beside the binary. Secure Boot is in none of these, as it is
-// off in a VMware machine that does not ask for it.
+// firmwares lists where packages install EFI firmware, the 4 MiB files first:
+// Debian and Ubuntu, Fedora, Arch, openSUSE, and QEMU itself, whose files Homebrew
+// keeps beside the binary. None has Secure Boot, which is off by default on
+// VMware.
 func firmwares(binary string) []firmware {
 	share := filepath.Join(filepath.Dir(binary), "..", "share", "qemu")
 	return []firmware{
@@ -30,7 +30,7 @@ func firmwares(binary string) []firmware {
 	}
 }
 
-// findFirmware returns the first EFI that is wholly there.
+// findFirmware returns the first firmware of which both files exist.
 func findFirmware(binary string) (firmware, error) {
 	for _, f := range firmwares(binary) {
 		if regular(f.code) && regular(f.vars) {
@@ -52,7 +52,7 @@ func regular(path string) bool {
 	return err == nil && info.Mode().IsRegular()
 }
 
-// copyFile makes a copy of a file of a few megabytes, or none where one is.
+// copyFile copies a file of a few megabytes. It replaces an existing copy.
 func copyFile(from, to string) error {
 	data, err := os.ReadFile(from)
 	if err != nil {

@@ -7,7 +7,7 @@ import (
 	"osx-builder/vm/vmx"
 )
 
-// hardware is the machine that an image expects, in the words of its .vmx.
+// hardware is the machine that an image expects, in the terms of its .vmx file.
 type hardware struct {
 	GuestOS  string      `json:"guest_os"`
 	Firmware string      `json:"firmware"` // "bios" or "efi"
@@ -15,9 +15,9 @@ type hardware struct {
 	NIC      string      `json:"nic"` // model of the first NIC, or "" if there is none
 }
 
-// scsiModels are QEMU's controllers for those of VMware, with the unit numbers
-// that each can take. VMware's LSI Logic is a 53C1030, which QEMU has not; the
-// 53C895A is its nearest kin that BIOS and common guests can drive.
+// scsiModels maps VMware's controllers to QEMU's, with the number of units of
+// each. VMware's LSI Logic is a 53C1030, which QEMU does not have. The 53C895A is
+// the closest model for which the BIOS and common guests have drivers.
 var scsiModels = map[string]struct {
 	device string
 	units  int
@@ -27,7 +27,7 @@ var scsiModels = map[string]struct {
 	"lsilogic":   {"lsi53c895a", 7},
 }
 
-// nicModels are QEMU's devices for VMware's network adapters.
+// nicModels maps VMware's network adapters to QEMU's devices.
 var nicModels = map[string]string{
 	"e1000":   "e1000",
 	"e1000e":  "e1000e",
@@ -35,8 +35,8 @@ var nicModels = map[string]string{
 	"vlance":  "pcnet",
 }
 
-// mapHardware turns a .vmx file's hardware into what QEMU can give a guest. An
-// error is an *vm.Error that names the device at fault.
+// mapHardware converts a .vmx file's hardware to QEMU's. The error is a *vm.Error
+// that names the device at fault.
 func mapHardware(from vmx.Hardware) (hardware, error) {
 	h := hardware{GuestOS: from.GuestOS, Firmware: from.Firmware}
 	for i, d := range from.Disks {
@@ -54,20 +54,20 @@ func mapHardware(from vmx.Hardware) (hardware, error) {
 	if len(from.NICs) > 0 {
 		h.NIC = from.NICs[0].Model
 		if nicModels[h.NIC] == "" {
-			return hardware{}, disk.InvalidImage("network adapter %q has no counterpart in QEMU; e1000, e1000e, vmxnet3 and vlance have", h.NIC)
+			return hardware{}, disk.InvalidImage("network adapter %q has no counterpart in QEMU; use e1000, e1000e, vmxnet3 or vlance", h.NIC)
 		}
 	}
 	return h, nil
 }
 
-// checkDisk says whether QEMU has a place for the disk.
+// checkDisk returns an error if QEMU has no place for the disk.
 func checkDisk(d disk.Disk) error {
 	units := 0
 	switch d.Bus {
 	case "scsi":
 		model, known := scsiModels[d.Adapter]
 		if !known {
-			return disk.InvalidImage("disk %s is on a %q controller, which has no counterpart in QEMU; pvscsi, lsisas1068 and lsilogic have", d.Slot(), d.Adapter)
+			return disk.InvalidImage("disk %s is on a %q controller, which has no counterpart in QEMU; use pvscsi, lsisas1068 or lsilogic", d.Slot(), d.Adapter)
 		}
 		units = model.units
 	case "sata":
@@ -80,10 +80,10 @@ func checkDisk(d disk.Disk) error {
 	case "nvme":
 		units = 64
 	default:
-		return disk.InvalidImage("disk %s is on a bus that has no counterpart in QEMU; scsi, sata, ide and nvme have", d.Slot())
+		return disk.InvalidImage("disk %s is on a bus that has no counterpart in QEMU; use scsi, sata, ide or nvme", d.Slot())
 	}
 	if d.Unit >= units {
-		return disk.InvalidImage("disk %s does not fit: QEMU's controller has places 0 to %d", d.Slot(), units-1)
+		return disk.InvalidImage("disk %s does not fit: QEMU's controller has units 0 to %d", d.Slot(), units-1)
 	}
 	return nil
 }

@@ -4,10 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/process"
@@ -15,9 +13,9 @@ import (
 )
 
 // Inspect asks the machine's QEMU, which takes milliseconds but may take most of
-// ctx's time. Then it asks the guest's agent, if the agent has opened its port,
-// and on the user network whether the guest is up: qmp.AgentTimeout and readinessTimeout
-// at most.
+// ctx's time. Then it asks the guest's agent if the agent has opened its port, and
+// on the user network it probes whether the guest is up. These take at most
+// [qmp.AgentTimeout] and readinessTimeout.
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := ctx.Err(); err != nil {
 		return vm.Status{}, context.Cause(ctx)
@@ -54,13 +52,13 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	return st, nil
 }
 
-// classify returns the state of a machine whose QEMU did not answer, or why it
-// is not known.
+// classify returns the state of a machine whose QEMU did not answer, or an error
+// that says why the state is not known.
 func (d *Driver) classify(ctx context.Context, m vm.Machine, pid int, st vm.Status, err error) (vm.Status, error) {
 	switch {
-	case errors.Is(ctx.Err(), context.Canceled): // nobody waits any more
+	case errors.Is(ctx.Err(), context.Canceled): // the caller has gone
 		return vm.Status{}, fmt.Errorf("asking QEMU: %w", context.Cause(ctx))
-	case !process.Holds(m.Dir, pid): // it ended meanwhile
+	case !process.Holds(m.Dir, pid): // it has just ended
 		return d.fillEnding(ctx, m, st), nil
 	case d.starting.has(m.Dir):
 		st.Power = vm.PoweringOn
@@ -107,7 +105,7 @@ func notAnswering(m vm.Machine, pid int, err error) error {
 	}
 }
 
-// liveState is what QEMU tells of a running machine.
+// liveState is what QEMU reports about a running machine.
 type liveState struct {
 	power     vm.Power
 	cpus      int
@@ -156,12 +154,12 @@ func powerOf(state string) vm.Power {
 		return vm.Suspended
 	case "io-error", "internal-error", "guest-panicked":
 		return vm.Blocked
-	default: // paused, debug, watchdog, and while a snapshot is made
+	default: // paused, debug, watchdog, save-vm
 		return vm.Paused
 	}
 }
 
-// reach fills in what concerns the guest itself: its agent, its addresses.
+// fillGuest fills in the state of the guest: its agent and its addresses.
 func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live liveState, st *vm.Status) error {
 	st.Tools = vm.ToolsUnknown
 	var interfaces []qmp.Interface
@@ -178,10 +176,10 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 	l := readAttachment(m.Dir)
 	if l.Tap == "" {
 		st.IP, st.Forwards = "127.0.0.1", l.Forwards
-		st.Up = st.Up || d.isReady(ctx, m.Dir, pid, l)
+		st.Up = st.Up || d.readiness.isReady(ctx, m.Dir, pid, l)
 		return nil
 	}
-	ip, err := d.address(m, cardAddresses(interfaces, st.MAC))
+	ip, err := d.networks.address(m, cardAddresses(interfaces, st.MAC))
 	if err != nil || !ip.IsValid() {
 		return err
 	}
@@ -190,42 +188,6 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 		st.Addresses = []string{st.IP}
 	}
 	return nil
-}
-
-// address finds where the host reaches a guest on a bridge. told is what its
-// agent says.
-func (d *Driver) address(m vm.Machine, told []netip.Addr) (netip.Addr, error) {
-	lease, err := d.networks.Address(macAddress(m.ID))
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("looking up the machine's lease: %w", err)
-	}
-	if len(told) == 0 || slices.Contains(told, lease) {
-		return lease, nil
-	}
-	told, err = d.withoutTaken(m, told)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("looking up whose addresses the guest tells: %w", err)
-	}
-	host, err := hostAddresses()
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("listing the host's addresses: %w", err)
-	}
-	return chooseAddress(m.Network, told, lease, host), nil
-}
-
-// own returns those of told that are no other machine's: a guest that names
-// one of these would have its reader speak to the other.
-func (d *Driver) withoutTaken(m vm.Machine, told []netip.Addr) (own []netip.Addr, err error) {
-	for _, a := range told {
-		taken, err := d.networks.Taken(a, macAddress(m.ID))
-		if err != nil {
-			return nil, err
-		}
-		if !taken {
-			own = append(own, a)
-		}
-	}
-	return own, nil
 }
 
 // withMonitor calls f with the monitor of the machine in dir.

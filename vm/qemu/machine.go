@@ -11,24 +11,24 @@ import (
 	"osx-builder/vm"
 )
 
-// Files in Machine.Dir, beside those that QEMU makes itself.
+// Files in Machine.Dir, besides those of package process.
 const (
-	machineFile    = "machine.json" // present once the clone is whole
-	attachmentFile = "link.json"    // what the NIC was last plugged into
+	machineFile    = "machine.json" // exists once the clone is complete
+	attachmentFile = "link.json"    // what the NIC was last attached to
 	qmpSocket      = "qmp"          // of QEMU's monitor
 	agentSocket    = "qga"          // of the guest's agent
 	varsFile       = "efivars.fd"
 	serialLog      = "serial.log"
 )
 
-// machine is what Start and Inspect need to know of a clone.
+// cloneConfig is what Start and Inspect need to know about a clone.
 type cloneConfig struct {
 	Annotation string `json:"annotation"`
 	hardware
 }
 
-// readMachine reads the clone in dir. An error that is fs.ErrNotExist means
-// that there is no whole clone.
+// readConfig reads the configuration of the clone in dir. If there is no complete
+// clone, the error is [fs.ErrNotExist].
 func readConfig(dir string) (cloneConfig, error) {
 	var m cloneConfig
 	err := readJSON(filepath.Join(dir, machineFile), &m)
@@ -55,17 +55,17 @@ func writeJSON(path string, value any) error {
 	return vm.WriteFile(path, append(data, '\n'))
 }
 
-// unreadable is the error for a machine that exists but whose file cannot be
-// read.
+// unreadable returns the error for a machine that exists but has a file that
+// cannot be read.
 func unreadable(m vm.Machine, file string, err error) error {
 	return &vm.Error{
 		Code:    vm.CodeOpen,
-		Message: fmt.Sprintf("the machine's file %s cannot be read; destroy the machine and create it anew", filepath.Join(m.Dir, file)),
+		Message: fmt.Sprintf("the machine's file %s cannot be read; destroy the machine and create it again", filepath.Join(m.Dir, file)),
 		Err:     err,
 	}
 }
 
-// missing says whether err means that there is no such file or folder.
+// missing reports whether err means that there is no such file or folder.
 func missing(err error) bool { return errors.Is(err, fs.ErrNotExist) }
 
 // OwnsMachine reports whether the folder dir holds a machine of this driver.

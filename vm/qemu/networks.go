@@ -19,16 +19,23 @@ import (
 // The daemon is not notified of any of these.
 const repairEvery = 10 * time.Second
 
+// networks attaches machines to networks and finds their addresses there.
+type networks struct {
+	manager  *network.Manager
+	backends networkBackends
+	log      *slog.Logger
+}
+
 // networkBackends has the backend of each network type.
 type networkBackends map[vm.NetworkType]networkBackend
 
 // chooseBackends gives each network type a bridge if o allows it and the host
 // has what a bridge needs, and otherwise QEMU's user network. Bridged machines
 // need a bridge, which may be created later.
-func chooseBackends(o Options, networks *network.Manager) (networkBackends, error) {
+func chooseBackends(o Options, manager *network.Manager) (networkBackends, error) {
 	user := &userBackend{ports: o.Forward}
-	managed := bridgeBackend{networks}
-	why := networks.Available(network.NAT)
+	managed := bridgeBackend{manager}
+	why := manager.Available(network.NAT)
 	switch {
 	case o.Network == "user":
 		user.why = "the daemon runs with -network user"
@@ -69,25 +76,25 @@ func unavailable(t vm.NetworkType, why string) error {
 
 // openNetworks returns the manager of the bridges of the data folder o.Dir.
 func openNetworks(o Options, log *slog.Logger) (*network.Manager, error) {
-	networks, err := network.Open(network.Config{
+	manager, err := network.Open(network.Config{
 		Dir: filepath.Join(o.Dir, "net"), Name: o.Dir,
 		Subnet: o.NATSubnet, Isolate: o.Isolate, Bridge: o.Bridge, Log: log,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("opening the networks: %w", err)
 	}
-	return networks, nil
+	return manager, nil
 }
 
 // CleanNetworks removes every network device, rule and process that drivers
 // with this o.Dir made on the host, even under running machines. It may be
 // repeated. No driver with this o.Dir may be open.
 func CleanNetworks(ctx context.Context, o Options) error {
-	networks, err := openNetworks(o, o.Log)
+	manager, err := openNetworks(o, o.Log)
 	if err != nil {
 		return err
 	}
-	if err := networks.Clean(ctx); err != nil {
+	if err := manager.Clean(ctx); err != nil {
 		return fmt.Errorf("removing the networks: %w", err)
 	}
 	return nil
@@ -95,16 +102,16 @@ func CleanNetworks(ctx context.Context, o Options) error {
 
 // Network reports whether machines can be attached to networks of type t.
 func (d *Driver) Network(t vm.NetworkType) error {
-	_, err := d.backends.forType(t)
+	_, err := d.networks.backends.forType(t)
 	return err
 }
 
-// logNetworks logs which networks are available, why the others are not, and
+// logAvailable logs which networks are available, why the others are not, and
 // which settings of the host's firewall may block them.
-func (d *Driver) logNetworks() {
+func (n *networks) logAvailable() {
 	var facts []any
 	for _, t := range []vm.NetworkType{vm.NAT, vm.HostOnly, vm.Bridged} {
-		backend, err := d.backends.forType(t)
+		backend, err := n.backends.forType(t)
 		fact := ""
 		var no *vm.Error
 		switch {
@@ -117,28 +124,28 @@ func (d *Driver) logNetworks() {
 		}
 		facts = append(facts, string(t), fact)
 	}
-	d.log.Info("networks", facts...)
-	warnings, err := d.firewallWarnings()
+	n.log.Info("networks", facts...)
+	warnings, err := n.firewallWarnings()
 	if err != nil {
-		d.log.Warn("cannot read the host's firewall", "err", err)
+		n.log.Warn("cannot read the host's firewall", "err", err)
 	}
 	for _, w := range warnings {
-		d.log.Warn("the host's firewall may block machines", "what", w)
+		n.log.Warn("the host's firewall may block machines", "what", w)
 	}
 }
 
 // firewallWarnings lists settings of the host's firewall that may block
 // machines on bridges.
-func (d *Driver) firewallWarnings() ([]string, error) {
-	if !d.backends.hasBridge() {
+func (n *networks) firewallWarnings() ([]string, error) {
+	if !n.backends.hasBridge() {
 		return nil, nil
 	}
-	return d.networks.Warnings()
+	return n.manager.Warnings()
 }
 
-// repairNetworks repairs the networks every repairEvery until ctx ends. It logs
+// repairPeriodically repairs the networks every repairEvery until ctx ends. It logs
 // a failure once, not each time that it occurs.
-func (d *Driver) repairNetworks(ctx context.Context) {
+func (n *networks) repairPeriodically(ctx context.Context) {
 	tick := time.NewTicker(repairEvery)
 	defer tick.Stop()
 	last := ""
@@ -148,7 +155,7 @@ func (d *Driver) repairNetworks(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		err := d.networks.Repair(ctx)
+		err := n.manager.Repair(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -156,7 +163,7 @@ func (d *Driver) repairNetworks(ctx context.Context) {
 			last = ""
 		case err.Error() != last:
 			last = err.Error()
-			d.log.Error("cannot repair the networks", "err", err)
+			n.log.Error("cannot repair the networks", "err", err)
 		}
 	}
 }

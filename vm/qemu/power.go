@@ -14,25 +14,24 @@ import (
 )
 
 const (
-	// suspendedFile says that it was a client who stopped the machine.
+	// suspendedFile exists if a client stopped the machine.
 	suspendedFile = "suspended"
 
 	// switchedOffFile exists if a client switched the machine off.
 	switchedOffFile = "switched-off"
 
-	// quitTimeout is how long QEMU may take to hear that it is to end, to write
-	// its disks' last blocks, and to end. One that takes longer is killed.
+	// quitTimeout bounds how long QEMU takes to accept the command to end, to
+	// write its disks' last blocks, and to end. Then it is killed.
 	quitTimeout = 10 * time.Second
 )
 
-// Power does what the machine's buttons do.
+// Power changes the machine's power state.
 //
-// A suspended machine is one whose processors are stopped: it keeps its memory
-// on the host, and goes on within milliseconds. QEMU could write its memory
-// down and end, but not with every device that images have (it refuses NVMe),
-// nor where its sandbox forbids the helper that would write. So a suspended
-// machine outlives the daemon, like one that runs, but not the host's restart,
-// after which it is off.
+// Suspending a machine stops its processors. It keeps its memory on the host and
+// continues within milliseconds. QEMU cannot save every machine's memory to a
+// file: it refuses NVMe, and its sandbox forbids the process that would write. So
+// a suspended machine, like a running one, outlives the daemon but not a restart
+// of the host, after which it is off.
 func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
@@ -42,7 +41,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 		return unreadable(m, process.PIDFile, err)
 	}
 	if pid == 0 {
-		return d.powerWithoutProcess(m, a)
+		return powerWithoutProcess(m, a)
 	}
 	switch a {
 	case vm.ActionOff:
@@ -56,28 +55,29 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	case vm.ActionResume:
 		err = d.resume(ctx, m)
 	default:
-		return fmt.Errorf("there is no power action %q for QEMU", a)
+		return fmt.Errorf("QEMU has no power action %q", a)
 	}
 	if err != nil && !process.Holds(m.Dir, pid) && (a == vm.ActionOff || a == vm.ActionShutdown) {
-		return nil // it ended by itself meanwhile
+		return nil // it ended by itself
 	}
 	return err
 }
 
-// powerWithout is what becomes of an action on a machine without a process.
-func (d *Driver) powerWithoutProcess(m vm.Machine, a vm.Action) error {
+// powerWithoutProcess returns the result of an action on a machine that is off.
+func powerWithoutProcess(m vm.Machine, a vm.Action) error {
 	if a == vm.ActionOff || a == vm.ActionShutdown {
 		return nil
 	}
 	return &vm.Error{Code: vm.CodePower, Message: fmt.Sprintf("machine %s is off, which does not allow %s", m.ID, a)}
 }
 
-// quit lets QEMU end by itself, so that its disks are whole, and kills it where
-// it does not.
+// quit tells QEMU to end, so that it writes its disks' last blocks, and kills it
+// if it does not.
 func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 	waiting, cancel := context.WithTimeout(ctx, quitTimeout)
 	defer cancel()
-	// An error says nothing: QEMU hangs up as it ends, and otherwise it is killed.
+	// An error does not matter: QEMU closes the connection when it ends, and if it
+	// does not end, it is killed.
 	asked := d.withMonitor(waiting, m.Dir, func(q *qmp.Monitor) error {
 		d.noteSwitchedOff(m)
 		return q.Ask("quit", nil)
@@ -93,8 +93,8 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 	return process.Kill(ctx, m.Dir)
 }
 
-// shutDown asks the guest's agent, which tells whether it will, or else presses
-// the power button.
+// shutDown asks the guest's agent to shut down. If there is no agent or it
+// refuses, shutDown presses the power button.
 func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 	live := liveState{}
 	if err := d.withMonitor(ctx, m.Dir, live.ask); err != nil {
@@ -110,10 +110,10 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("system_powerdown", nil) })
 }
 
-// reset resets the machine, and lets it run where a fault had stopped it. The
-// sign of life that its guest gave before counts no more.
+// reset resets the machine, and lets it run if a fault had stopped it. The guest
+// must become ready again.
 func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
-	defer d.ready.Delete(m.Dir)
+	defer d.readiness.forget(m.Dir)
 	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error {
 		if err := q.Ask("system_reset", nil); err != nil {
 			return err
@@ -122,8 +122,9 @@ func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
 	})
 }
 
-// suspend writes down first who stopped the machine: one that is interrupted
-// in between runs on, and Inspect says so.
+// suspend first writes down that a client stopped the machine. If it is
+// interrupted before it stops the machine, the machine keeps running, and Inspect
+// shows that.
 func (d *Driver) suspend(ctx context.Context, m vm.Machine) error {
 	if err := writeJSON(filepath.Join(m.Dir, suspendedFile), struct{}{}); err != nil {
 		return disk.FullError(err)
@@ -137,7 +138,7 @@ func (d *Driver) resume(ctx context.Context, m vm.Machine) error {
 		if err := q.Ask("query-status", &status); err != nil {
 			return err
 		}
-		if status.Status == "suspended" { // its guest put it to sleep
+		if status.Status == "suspended" { // the guest went to sleep
 			return q.Ask("system_wakeup", nil)
 		}
 		return q.Ask("cont", nil)
@@ -155,7 +156,7 @@ func forgetSuspension(dir string) error {
 	return nil
 }
 
-// wasSuspended tells whether a client stopped the machine.
+// wasSuspended reports whether a client stopped the machine.
 func wasSuspended(dir string) bool {
 	_, err := os.Lstat(filepath.Join(dir, suspendedFile))
 	return err == nil

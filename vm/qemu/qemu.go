@@ -27,12 +27,10 @@ import (
 	"log/slog"
 	"path/filepath"
 	"strings"
-	"sync"
 	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
-	"osx-builder/vm/qemu/network"
 	"osx-builder/vm/qemu/qmp"
 )
 
@@ -60,16 +58,15 @@ type Driver struct {
 	log         *slog.Logger
 	machinesDir string // folder that holds each Machine.Dir
 	binaries    binaries
-	networks    *network.Manager
-	backends    networkBackends
+	networks    networks
 	stopTasks   func() // stops the background tasks and waits for them
 
 	prepared *disk.Prepared
 
-	monitors qmp.Client
-	queries  stateQueries // uses monitors
-	agents   qmp.Agents
-	ready    sync.Map // process id whose guest answered a probe, by Machine.Dir
+	monitors  qmp.Client
+	queries   stateQueries // uses monitors
+	agents    qmp.Agents
+	readiness readinessProbe // uses queries
 
 	starting startCalls
 }
@@ -104,11 +101,11 @@ func Open(o Options) (*Driver, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	networks, err := openNetworks(o, log)
+	manager, err := openNetworks(o, log)
 	if err != nil {
 		return nil, err
 	}
-	backends, err := chooseBackends(o, networks)
+	backends, err := chooseBackends(o, manager)
 	if err != nil {
 		return nil, err
 	}
@@ -120,16 +117,17 @@ func Open(o Options) (*Driver, error) {
 		log:         log,
 		machinesDir: o.MachinesDir,
 		binaries:    binaries{name: cmp.Or(o.QEMU, defaultBinary)},
-		networks:    networks,
-		backends:    backends,
+		networks:    networks{manager, backends, log},
 		prepared:    prepared,
 	}
 	d.queries.monitors = &d.monitors
-	d.logNetworks()
+	d.readiness.queries = &d.queries
+	d.networks.logAvailable()
+	trimmer := logTrimmer{d.machinesDir, log}
 	deaths := deathLog{dir: d.machinesDir, starting: &d.starting, log: log, logged: map[string]time.Time{}}
-	tasks := []func(context.Context){d.trimLogsPeriodically, deaths.run}
+	tasks := []func(context.Context){trimmer.run, deaths.run}
 	if backends.hasBridge() {
-		tasks = append(tasks, d.repairNetworks)
+		tasks = append(tasks, d.networks.repairPeriodically)
 	}
 	d.stopTasks = startTasks(tasks...)
 	return d, nil
@@ -139,7 +137,7 @@ func Open(o Options) (*Driver, error) {
 // Machines keep running.
 func (d *Driver) Close() error {
 	d.stopTasks()
-	return d.networks.Close()
+	return d.networks.manager.Close()
 }
 
 // Limits returns the processors that QEMU's pc can have and the host's memory.
@@ -169,12 +167,12 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	}
 	accel := probeAcceleration()
 	facts["acceleration"] = accel.name + ": " + accel.why
-	nat := d.backends[vm.NAT]
+	nat := d.networks.backends[vm.NAT]
 	facts["network"] = nat.name()
 	if user, is := nat.(*userBackend); is {
 		facts["network"] += ": " + user.why
 	}
-	switch warnings, err := d.firewallWarnings(); {
+	switch warnings, err := d.networks.firewallWarnings(); {
 	case err != nil:
 		facts["firewall"] = err.Error()
 	case len(warnings) > 0:

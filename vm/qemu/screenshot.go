@@ -17,16 +17,16 @@ import (
 	"osx-builder/vm/qemu/qmp"
 )
 
-// maxScreen bounds the screen's sides, in pixels, whatever a QEMU that its
-// guest took over says.
+// maxScreen bounds the screen's width and height, in pixels, in case a guest took
+// over its QEMU.
 const maxScreen = 8192
 
-// Screenshot asks QEMU for its screen as a PPM, which every version can write,
-// and makes a PNG of it. (QEMU's own PNG needs 7.1 and a library, and would be
-// passed on as it is from a process that guests can break into.)
+// Screenshot asks QEMU for its screen as a PPM, which every version can write, and
+// converts it to a PNG. (QEMU's own PNG needs version 7.1 and a library. It would
+// also pass data unchecked from a process that guests can break into.)
 //
-// QEMU may have become a user that can write nowhere, so it is given a file
-// that is open, which has lost its name already.
+// QEMU may run as a user that cannot write anywhere, so it gets an open file,
+// which no longer has a name.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	pid, err := process.Holder(m.Dir)
 	if err != nil {
@@ -53,14 +53,14 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	return b.Bytes(), err
 }
 
-// namelessFile makes a file that has no name, open for writing and for reading.
+// namelessFile creates a file without a name, open for writing and for reading.
 func namelessFile(dir string) (in, out *os.File, err error) {
 	if in, err = os.CreateTemp(dir, "screen-*"); err != nil {
 		return nil, nil, err
 	}
 	name := in.Name()
 	_ = in.Close()
-	if in, err = os.OpenFile(name, os.O_WRONLY, 0); err == nil { // QEMU insists that it is for writing only
+	if in, err = os.OpenFile(name, os.O_WRONLY, 0); err == nil { // QEMU accepts only a write-only file
 		if out, err = os.Open(name); err != nil {
 			_ = in.Close()
 		}
@@ -68,7 +68,7 @@ func namelessFile(dir string) (in, out *os.File, err error) {
 	return in, out, errors.Join(err, os.Remove(name))
 }
 
-// dumpScreen lets QEMU write its screen to f.
+// dumpScreen makes QEMU write its screen to f.
 func dumpScreen(q *qmp.Monitor, f *os.File) error {
 	var set struct {
 		ID int `json:"fdset-id"`
@@ -83,8 +83,8 @@ func dumpScreen(q *qmp.Monitor, f *os.File) error {
 	)
 }
 
-// readPPM reads a picture in the one form in which QEMU writes it: P6, 8 bits
-// for each of red, green and blue.
+// readPPM reads a picture in the only format that QEMU writes: P6 with 8 bits for
+// each of red, green and blue.
 func readPPM(r io.Reader) (image.Image, error) {
 	b := bufio.NewReader(r)
 	var width, height, most int

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"crypto/sha256"
+	"log/slog"
 	"os"
 	"runtime"
 	"slices"
@@ -36,7 +37,7 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		Machine:     m,
 		cloneConfig: clone,
 		accel:       probeAcceleration().name,
-		display:     d.display(ctx, m, qemu),
+		display:     display(ctx, m, qemu, d.log),
 		sandbox:     qemu.sandbox,
 		runWith:     qemu.major > 9 || qemu.major == 9 && qemu.minor >= 1,
 	}
@@ -51,7 +52,7 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		s.efi = f.code
 	}
 	if clone.NIC != "" {
-		if s.netdev, err = d.attach(ctx, m); err != nil {
+		if s.netdev, err = d.networks.attach(ctx, m); err != nil {
 			return qemu, setup{}, err
 		}
 	}
@@ -68,7 +69,7 @@ func userOf(id string) int {
 }
 
 // display returns the kind of window that shows the machine's screen, or "none".
-func (d *Driver) display(ctx context.Context, m vm.Machine, qemu binary) string {
+func display(ctx context.Context, m vm.Machine, qemu binary, log *slog.Logger) string {
 	const none = "none"
 	if !m.LaunchGUI {
 		return none
@@ -77,12 +78,12 @@ func (d *Driver) display(ctx context.Context, m vm.Machine, qemu binary) string 
 	if runtime.GOOS == "darwin" {
 		kinds = []string{"cocoa"}
 	} else if os.Getenv("DISPLAY") == "" && os.Getenv("WAYLAND_DISPLAY") == "" {
-		d.log.Warn("the machine starts without a window: the daemon has neither DISPLAY nor WAYLAND_DISPLAY", "vm", m.ID)
+		log.Warn("the machine starts without a window: the daemon has neither DISPLAY nor WAYLAND_DISPLAY", "vm", m.ID)
 		return none
 	}
 	out, err := output(ctx, qemu.path, "-display", "help")
 	if err != nil {
-		d.log.Warn("the machine starts without a window", "vm", m.ID, "err", err)
+		log.Warn("the machine starts without a window", "vm", m.ID, "err", err)
 		return none
 	}
 	known := strings.Fields(out)
@@ -91,6 +92,6 @@ func (d *Driver) display(ctx context.Context, m vm.Machine, qemu binary) string 
 			return kind
 		}
 	}
-	d.log.Warn("the machine starts without a window: this QEMU was built without one; on Debian install qemu-system-gui", "vm", m.ID, "wanted", kinds)
+	log.Warn("the machine starts without a window: this QEMU was built without one; on Debian install qemu-system-gui", "vm", m.ID, "wanted", kinds)
 	return none
 }

@@ -35,9 +35,9 @@ func GuestName(id string) string { return "guest=osxb-" + id }
 
 // Holder returns the process that runs the machine in dir, or 0.
 //
-// QEMU holds a POSIX write lock on its pid file for as long as it lives, and
-// the kernel names the lock's owner. Unlike the number in the file this can be
-// neither stale nor another process's.
+// QEMU holds a POSIX write lock on its pid file while it runs, and the kernel
+// reports the lock's owner. Unlike the number in the file, the owner is never
+// stale and never another process.
 func Holder(dir string) (int, error) {
 	f, err := os.Open(filepath.Join(dir, PIDFile))
 	if errors.Is(err, fs.ErrNotExist) {
@@ -49,7 +49,7 @@ func Holder(dir string) (int, error) {
 	defer f.Close()
 	lock := unix.Flock_t{Type: unix.F_WRLCK}
 	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
-		return 0, fmt.Errorf("asking who locks %s: %w", f.Name(), err)
+		return 0, fmt.Errorf("reading the owner of the lock of %s: %w", f.Name(), err)
 	}
 	if lock.Type == unix.F_UNLCK {
 		return 0, nil
@@ -57,8 +57,8 @@ func Holder(dir string) (int, error) {
 	return int(lock.Pid), nil
 }
 
-// Kill ends the process that runs the machine in dir at once and returns when
-// it is gone. It is a no-op where there is none.
+// Kill kills the process that runs the machine in dir and returns when it is gone.
+// It is a no-op if there is none.
 func Kill(ctx context.Context, dir string) error {
 	pid, err := Holder(dir)
 	if err != nil || pid == 0 {
@@ -73,14 +73,14 @@ func Kill(ctx context.Context, dir string) error {
 	return Wait(ctx, fmt.Sprintf("the end of QEMU, process %d", pid), func() bool { return !alive() })
 }
 
-// Holds says whether the process pid still runs the machine in dir.
+// Holds reports whether the process pid still runs the machine in dir.
 func Holds(dir string, pid int) bool {
 	now, err := Holder(dir)
 	return err == nil && now == pid
 }
 
-// Wait returns nil once done says so, and an error that names what it waited
-// for when ctx ends before.
+// Wait returns nil once done returns true. If ctx ends first, the error names what
+// it waited for.
 func Wait(ctx context.Context, what string, done func() bool) error {
 	tick := time.NewTicker(pollInterval)
 	defer tick.Stop()
