@@ -134,7 +134,7 @@ func openDriver(ctx context.Context, c config.Config, data *vm.DataFolder, log *
 // imageOptions configures the image cache.
 func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *slog.Logger) image.Options {
 	return image.Options{
-		Check: vmx.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
+		Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
 		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Log: log,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,

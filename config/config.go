@@ -43,6 +43,7 @@ type Config struct {
 	ImageMaxDepth    int           // largest number of elements of a path in an archive, 1 to 255
 	ImageMaxPath     int           // longest path in an archive in bytes, 1 to 4,096
 	ImageMaxRatio    int           // largest ratio of unpacked bytes to bytes of the archive, 1 to 100,000
+	ImageMaxDisk     int64         // largest virtual disk of an image in bytes, at least 1 MiB
 	ImageStall       time.Duration // how long an image server may send nothing, 1 s to an hour
 	ImageMinRate     int64         // bytes a second that an image server must send over ImageStall; 0 means any number
 	ImageMaxIdle     time.Duration // how long a download may receive nothing over all its retries, 1 s to a day

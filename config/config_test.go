@@ -53,6 +53,7 @@ func defaults() config.Config {
 		ImageMaxDownload: 64 << 30,
 		ImageMaxEntries:  10_000,
 		ImageMaxRatio:    200,
+		ImageMaxDisk:     2 << 40,
 		ImageStall:       time.Minute,
 		ImageMinRate:     1 << 10,
 		ImageMaxDepth:    16,
@@ -77,14 +78,14 @@ func TestLoadPrecedence(t *testing.T) {
 		{
 			name: "every flag",
 			args: "-listen [::1]:0 -data /srv/vms -driver qemu -network user -forward 80,443 -creations 3 -image-max-bytes 1.5GiB -log-format json -log-level debug -insecure -print-config " +
-				"-image-max-download 1MiB -image-max-entries 1 -image-max-ratio 2 -image-stall 1h -image-min-rate 0 -cache-size 9GiB -disk-reserve 0 -allow-hosts .corp.example,fd00::/8 -deny-hosts a -deny-hosts b " +
+				"-image-max-download 1MiB -image-max-entries 1 -image-max-ratio 2 -image-max-disk 1GiB -image-stall 1h -image-min-rate 0 -cache-size 9GiB -disk-reserve 0 -allow-hosts .corp.example,fd00::/8 -deny-hosts a -deny-hosts b " +
 				"-vix-library /x.so -vix-host-options 0x200 -vms 5 -memory-reserve 0 -max-lifetime 12h -connections 7 -callback-secret-file /s -log-file /l " +
 				"-image-max-depth 1 -image-max-path 4096 -image-max-idle 24h",
 			change: func(c *config.Config) {
 				*c = config.Config{
 					Listen: "[::1]:0", Data: "/srv/vms", Driver: "qemu", Network: "user", Forward: []int{80, 443}, Creations: 3,
 					ImageMaxBytes: 3 << 29, LogFormat: "json", LogLevel: slog.LevelDebug, Insecure: true, PrintConfig: true,
-					ImageMaxDownload: 1 << 20, ImageMaxEntries: 1, ImageMaxRatio: 2, ImageStall: time.Hour, CacheSize: 9 << 30,
+					ImageMaxDownload: 1 << 20, ImageMaxEntries: 1, ImageMaxRatio: 2, ImageMaxDisk: 1 << 30, ImageStall: time.Hour, CacheSize: 9 << 30,
 					ImageMaxDepth: 1, ImageMaxPath: 4096, ImageMaxIdle: 24 * time.Hour,
 					AllowHosts: []string{".corp.example", "fd00::/8"}, DenyHosts: []string{"a", "b"},
 					VMs: 5, MaxLifetime: 12 * time.Hour, Connections: 7, SecretFile: "/s", LogFile: "/l",
@@ -99,7 +100,7 @@ func TestLoadPrecedence(t *testing.T) {
 				"OSX_BUILDER_NETWORK": "bridge", "OSX_BUILDER_FORWARD": " 8080 , 1 ,", "OSX_BUILDER_CREATIONS": "1000",
 				"OSX_BUILDER_IMAGE_MAX_BYTES": "1048576", "OSX_BUILDER_LOG_FORMAT": "json", "OSX_BUILDER_LOG_LEVEL": "error",
 				"OSX_BUILDER_INSECURE": "1", "OSX_BUILDER_PRINT_CONFIG": "true", "OSX_BUILDER_VERSION": "1.2.3", "OSX_BUILDER_PRINT_UNIT": "x",
-				"OSX_BUILDER_IMAGE_MAX_DOWNLOAD": "1GiB", "OSX_BUILDER_IMAGE_MAX_ENTRIES": "1000000", "OSX_BUILDER_IMAGE_MAX_RATIO": "100000", "OSX_BUILDER_IMAGE_STALL": "1s", "OSX_BUILDER_IMAGE_MIN_RATE": "2KiB",
+				"OSX_BUILDER_IMAGE_MAX_DOWNLOAD": "1GiB", "OSX_BUILDER_IMAGE_MAX_ENTRIES": "1000000", "OSX_BUILDER_IMAGE_MAX_RATIO": "100000", "OSX_BUILDER_IMAGE_MAX_DISK": "1048576", "OSX_BUILDER_IMAGE_STALL": "1s", "OSX_BUILDER_IMAGE_MIN_RATE": "2KiB",
 				"OSX_BUILDER_CACHE_SIZE": "1", "OSX_BUILDER_DISK_RESERVE": "2", "OSX_BUILDER_ALLOW_HOSTS": " *.a.example , ::1,", "OSX_BUILDER_DENY_HOSTS": "10.0.0.1",
 				"OSX_BUILDER_VMS": "100000", "OSX_BUILDER_MEMORY_RESERVE": "2GiB", "OSX_BUILDER_MAX_LIFETIME": "1m30s", "OSX_BUILDER_CONNECTIONS": "1",
 				"OSX_BUILDER_CALLBACK_SECRET_FILE": "~/s", "OSX_BUILDER_LOG_FILE": "~/l",
@@ -110,7 +111,7 @@ func TestLoadPrecedence(t *testing.T) {
 				*c = config.Config{
 					Listen: "0.0.0.0:80", Data: "/home/ci/vms", Driver: "vix", Network: "bridge", Forward: []int{8080, 1}, Creations: 1000,
 					ImageMaxBytes: 1 << 20, LogFormat: "json", LogLevel: slog.LevelError, Insecure: true,
-					ImageMaxDownload: 1 << 30, ImageMaxEntries: 1_000_000, ImageMaxRatio: 100_000, ImageStall: time.Second, ImageMinRate: 2 << 10, CacheSize: 1, DiskReserve: 2,
+					ImageMaxDownload: 1 << 30, ImageMaxEntries: 1_000_000, ImageMaxRatio: 100_000, ImageMaxDisk: 1 << 20, ImageStall: time.Second, ImageMinRate: 2 << 10, CacheSize: 1, DiskReserve: 2,
 					ImageMaxDepth: 255, ImageMaxPath: 1, ImageMaxIdle: time.Second,
 					AllowHosts: []string{"*.a.example", "::1"}, DenyHosts: []string{"10.0.0.1"},
 					VMs: 100000, MemoryReserve: 2 << 30, MaxLifetime: 90 * time.Second, Connections: 1, SecretFile: "/home/ci/s", LogFile: "/home/ci/l",
@@ -123,14 +124,14 @@ func TestLoadPrecedence(t *testing.T) {
 			args: "-config FILE",
 			file: "# ours\r\nlisten=:9\n\n  data = /srv/a = b # c\ndriver = qemu\nnetwork = user\nforward = 80\nforward = 443\ncreations = 2\n" +
 				"image-max-bytes = 2 tib\nlog-format = json\nlog-level = warn\ninsecure = true\n" +
-				"image-max-download = 2mib\nimage-max-entries = 3\nimage-max-ratio = 4\nimage-stall = 5s\nimage-min-rate = 3\ncache-size = 6\ndisk-reserve = 7\nallow-hosts = x\nallow-hosts = y\ndeny-hosts =\n" +
+				"image-max-download = 2mib\nimage-max-entries = 3\nimage-max-ratio = 4\nimage-max-disk = 3gib\nimage-stall = 5s\nimage-min-rate = 3\ncache-size = 6\ndisk-reserve = 7\nallow-hosts = x\nallow-hosts = y\ndeny-hosts =\n" +
 				"vms = 9\nmemory-reserve = 1kib\nmax-lifetime =\nconnections = 2\ncallback-secret-file =\nlog-file = /l\nvix-library = /y.so\nvix-host-options = 16\n" +
 				"image-max-depth = 2\nimage-max-path = 3\nimage-max-idle = 1h30m",
 			change: func(c *config.Config) {
 				*c = config.Config{
 					Listen: ":9", Data: "/srv/a = b # c", Driver: "qemu", Network: "user", Forward: []int{80, 443}, Creations: 2,
 					ImageMaxBytes: 2 << 40, LogFormat: "json", LogLevel: slog.LevelWarn, Insecure: true,
-					ImageMaxDownload: 2 << 20, ImageMaxEntries: 3, ImageMaxRatio: 4, ImageStall: 5 * time.Second, ImageMinRate: 3, CacheSize: 6, DiskReserve: 7,
+					ImageMaxDownload: 2 << 20, ImageMaxEntries: 3, ImageMaxRatio: 4, ImageMaxDisk: 3 << 30, ImageStall: 5 * time.Second, ImageMinRate: 3, CacheSize: 6, DiskReserve: 7,
 					ImageMaxDepth: 2, ImageMaxPath: 3, ImageMaxIdle: 90 * time.Minute,
 					AllowHosts: []string{"x", "y"},
 					VMs:        9, MemoryReserve: 1 << 10, Connections: 2, LogFile: "/l",

@@ -127,6 +127,8 @@ image-max-path = 1024
 # default
 image-max-ratio = 200
 # default
+image-max-disk = 2TiB
+# default
 image-stall = 1m0s
 # default
 image-min-rate = 1KiB

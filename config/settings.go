@@ -148,6 +148,10 @@ func (c *Config) settings(home string) []setting {
 			help: "Largest ratio of unpacked bytes to bytes of the image archive, 1 to 100000. Runs of zeroes do not count.",
 		},
 		{
+			name: "image-max-disk", arg: "SIZE", defaultValue: "2TiB", value: sizeValue{&c.ImageMaxDisk, minImage},
+			help: "Largest virtual disk of an image, such as 500GiB, or in bytes; at least 1MiB.",
+		},
+		{
 			name: "image-stall", arg: "DURATION", defaultValue: "60s", value: durationValue{&c.ImageStall, time.Second, time.Hour},
 			help: "How long an image server may send nothing before the download is retried, 1s to 1h.",
 		},

@@ -21,12 +21,23 @@ const (
 //
 // Check ignores what [File.DisableHostAccess] disables. It writes nothing and reads only a small part of each file. An
 // error about the image is a [*CheckError].
-func Check(root *os.Root, name string) error {
+func Check(root *os.Root, name string) error { return Checker{}.Check(root, name) }
+
+// Checker checks images with a limit of its own.
+type Checker struct {
+	MaxDisk int64 // largest virtual disk in bytes, the setting -image-max-disk; 0 means 64 TiB
+}
+
+// Check is [Check] with the limit. Of sparse disks it reads the grain tables.
+func (l Checker) Check(root *os.Root, name string) error {
 	f, err := readConfig(root, name)
 	if err != nil {
 		return err
 	}
-	c := &checker{root: root, vmx: name, chainOf: map[string]int{}}
+	c := &checker{
+		root: root, vmx: name, maxDisk: l.MaxDisk,
+		chainOf: map[string]int{}, diskAt: map[string]string{}, usedBy: map[string]string{}, chainLoad: map[string]int64{},
+	}
 	if err := c.locate(name, "", "", c.checkMachine(f)); err != nil {
 		return err
 	}
@@ -56,6 +67,13 @@ type checker struct {
 	vmx     string         // path of the .vmx
 	chainOf map[string]int // by descriptor: the disk, from 1, in whose chain it was checked
 	extents int            // checked so far
+
+	maxDisk   int64             // bytes, or 0
+	diskAt    map[string]string // by descriptor: the key of the disk that it is
+	usedBy    map[string]string // by file: the descriptor that it is, or whose extent it is
+	loaded    int64             // bytes that QEMU loads for the disks checked so far
+	chainLoad map[string]int64  // by descriptor: of those, the bytes for it and its parents
+	counter   grainCounter
 }
 
 // locate adds the file and the key to a CheckError that lacks them.
@@ -131,13 +149,26 @@ func (c *checker) checkDisk(f *File, d Disk, n int) error {
 		return err
 	}
 	by, key, value := c.vmx, d.Key, d.File
+	if c.chainOf[name] > 0 {
+		return &CheckError{File: by, Key: key, Value: value, Reason: "the file is also part of another disk of the machine; each disk needs files of its own"}
+	}
+	c.diskAt[name] = d.Key
+	before := map[string]int64{}
+	defer func() {
+		for name, loaded := range before {
+			c.chainLoad[name] = c.loaded - loaded
+		}
+	}()
 	for range maxChain {
 		if seen := c.chainOf[name]; seen == n {
 			return &CheckError{File: by, Key: key, Value: value, Reason: "the disk is its own parent"}
+		} else if seen > 0 && c.diskAt[name] != "" {
+			return &CheckError{File: by, Key: key, Value: value, Reason: "the parent is also the disk " + c.diskAt[name] + " of the machine; each disk needs files of its own"}
 		} else if seen > 0 {
-			return nil
+			return c.locate(by, key, value, c.load(c.chainLoad[name]))
 		}
 		c.chainOf[name] = n
+		before[name] = c.loaded
 		v, err := ReadVMDK(c.root, name)
 		if err == nil {
 			err = c.checkDescriptor(name, v)

@@ -56,8 +56,8 @@ func TestCheckAcceptsImages(t *testing.T) {
 		"disk in a folder":                  {"a/m.vmx": machine("./disks/d.vmdk"), "a/disks/d.vmdk": text("monolithicFlat", `RW 8 FLAT "x/f" 0`), "a/disks/x/f": strings.Repeat("x", 4096)},
 		"parent":                            with(embedded(text("monolithicSparse")), map[string]string{"m.vmx": machine("c.vmdk"), "c.vmdk": sparse(child)}),
 		"two of one parent":                 with(embedded(text("monolithicSparse")), map[string]string{"m.vmx": machine("c.vmdk", `scsi0:1.present = "TRUE"`, `scsi0:1.fileName = "b.vmdk"`), "b.vmdk": sparse(child), "c.vmdk": sparse(child)}),
-		"ESX snapshot":                      with(flat(), map[string]string{"d.vmdk": text("vmfsSparse", `RW 8 VMFSSPARSE "e.vmdk"`), "e.vmdk": "COWD" + strings.Repeat("\x00", 2048)}),
-		"new ESX snapshot":                  with(flat(), map[string]string{"d.vmdk": text("seSparse", `RW 8 SESPARSE "e.vmdk"`), "e.vmdk": "\xbe\xba\xfe\xca" + strings.Repeat("\x00", 2048)}),
+		"ESX snapshot":                      with(flat(), map[string]string{"d.vmdk": text("vmfsSparse", `RW 8 VMFSSPARSE "e.vmdk"`), "e.vmdk": cowd(8, 1, 1)}),
+		"new ESX snapshot":                  with(flat(), map[string]string{"d.vmdk": text("seSparse", `RW 8 SESPARSE "e.vmdk"`), "e.vmdk": seSparse(8, 1)}),
 		"nvram not there":                   with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `nvram = "m.nvram"`)}),
 		"nvram there":                       with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `nvram = "m.nvram"`), "m.nvram": "x"}),
 		"snapshots":                         with(flat(goodExtent), map[string]string{"m.vmsd": "snapshot.numSnapshots = \"1\"\nsnapshot0.filename = \"m-1.vmsn\"\nsnapshot0.disk0.fileName = \"d.vmdk\""}),
@@ -217,7 +217,15 @@ func extents(disks, each int) refused {
 	for i := range disks {
 		name := fmt.Sprintf("d%d.vmdk", i)
 		lines = append(lines, fmt.Sprintf("sata0:%d.present = TRUE\nsata0:%d.fileName = %s", i, i, name))
-		files[name] = text("monolithicFlat", strings.Repeat(goodExtent+"\n", each))
+		var extents []string
+		for j := range each {
+			extent := fmt.Sprintf("d%d-%d", i, j)
+			extents = append(extents, fmt.Sprintf("RW 1 FLAT %q 0", extent))
+			if (i+1)*each <= 20_000 { // Check refuses the next disk before it looks for its files
+				files[extent] = strings.Repeat("x", 512)
+			}
+		}
+		files[name] = text("monolithicFlat", extents...)
 	}
 	files["m.vmx"] = strings.Join(lines, "\n")
 	return refused{files, []string{"d2.vmdk", "20000 extents"}}

@@ -45,14 +45,20 @@ func (c *checker) checkDescriptor(name string, v VMDK) error {
 			return err
 		}
 	}
+	if err := c.locate(name, "", "", c.checkSize(v)); err != nil {
+		return err
+	}
+	if err := c.locate(name, "", "", c.use(name, name)); err != nil {
+		return err
+	}
 	if v.Embedded {
-		return nil
+		return c.locate(name, "", "", c.checkEmbedded(name, v))
 	}
 	if c.extents += len(v.Extents); c.extents > maxImageExtents {
 		return &CheckError{File: name, Reason: fmt.Sprintf("the image's disks have more than %d extents", maxImageExtents)}
 	}
-	for _, e := range v.Extents {
-		if err := c.checkExtent(name, e); err != nil {
+	for i, e := range v.Extents {
+		if err := c.checkExtent(name, e, i == len(v.Extents)-1); err != nil {
 			return err
 		}
 	}

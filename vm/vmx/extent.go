@@ -29,8 +29,8 @@ func checkExtentName(name string, e Extent) error {
 	return nil
 }
 
-// checkExtent checks an extent of the text descriptor at name, and its file.
-func (c *checker) checkExtent(name string, e Extent) error {
+// checkExtent checks an extent of the text descriptor at name, and its file. last is true for the last extent.
+func (c *checker) checkExtent(name string, e Extent, last bool) error {
 	if err := checkExtentName(name, e); err != nil {
 		return err
 	}
@@ -43,6 +43,9 @@ func (c *checker) checkExtent(name string, e Extent) error {
 	}
 	at, err := c.resolve(name, "extent", e.File)
 	if err != nil {
+		return err
+	}
+	if err := c.locate(name, "extent", e.File, c.use(at, name)); err != nil {
 		return err
 	}
 	file, err := openRegular(c.root, at)
@@ -69,9 +72,7 @@ func (c *checker) checkExtent(name string, e Extent) error {
 		if kind != want {
 			continue
 		}
-		if kind == formatSparse {
-			_, err = readSparseHeader(file, head, info.Size())
-		}
+		err = c.checkTables(file, kind, head, e.Sectors, last)
 		return c.locate(name, "extent", e.File, c.locate(at, "", "", err))
 	}
 	return &CheckError{File: name, Key: "extent", Value: e.File, Hostile: kind.isForeign(), Reason: fmt.Sprintf("the file is no %s extent; it is %s", e.Type, kind)}

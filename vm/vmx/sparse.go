@@ -3,6 +3,7 @@ package vmx
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"os"
 )
 
@@ -88,6 +89,7 @@ type sparseHeader struct {
 	capacity       int64 // sectors
 	descriptor     int64 // its first sector, or 0 if there is none
 	descriptorSize int64 // sectors
+	grains         grains
 }
 
 // inFooter is an offset of the grain directory that means that the valid copy of the header is in a footer, the last
@@ -107,6 +109,10 @@ func readSparseHeader(file *os.File, head []byte, size int64) (sparseHeader, err
 		return sparseHeader{}, &CheckError{Hostile: true, Key: "capacity", Value: "0", Reason: "hypervisors open other files if the capacity of a sparse file is 0"}
 	}
 	if number(head, 56) == inFooter {
+		// QEMU and VMware search the footer of a file that does not end with a sector in different places.
+		if size%sectorSize != 0 {
+			return sparseHeader{}, &CheckError{Reason: fmt.Sprintf("the file has %d bytes, which is no multiple of 512; it is truncated", size)}
+		}
 		footer, err := readAt(file, max(0, size-2*sectorSize), sectorSize)
 		if err != nil {
 			return sparseHeader{}, err
@@ -125,5 +131,9 @@ func readSparseHeader(file *os.File, head []byte, size int64) (sparseHeader, err
 	case offset > uint64(maxSectors) || length > maxDescriptor/sectorSize:
 		return sparseHeader{}, &CheckError{Reason: "the descriptor's offset or size exceeds the limits (1 MiB)"}
 	}
-	return sparseHeader{capacity: int64(capacity), descriptor: int64(offset), descriptorSize: int64(length)}, nil
+	g, err := readGrains(head, int64(capacity), size)
+	if err != nil {
+		return sparseHeader{}, err
+	}
+	return sparseHeader{capacity: int64(capacity), descriptor: int64(offset), descriptorSize: int64(length), grains: g}, nil
 }

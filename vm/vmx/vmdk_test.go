@@ -139,17 +139,19 @@ func text(createType string, lines ...string) string {
 
 // sparse returns the start of a sparse extent of 2048 sectors, with a descriptor if it is not empty.
 func sparse(descriptor string) string {
-	b := make([]byte, 512, 512+10240)
+	b := make([]byte, 512, 512+10240+512)
 	copy(b, "KDMV")
 	binary.LittleEndian.PutUint32(b[4:], 1)
 	binary.LittleEndian.PutUint64(b[12:], 2048)
 	binary.LittleEndian.PutUint64(b[20:], 128)
+	binary.LittleEndian.PutUint32(b[44:], 512)
+	binary.LittleEndian.PutUint64(b[56:], 21) // the directory, whose one entry is 0
 	if descriptor != "" {
 		binary.LittleEndian.PutUint64(b[28:], 1)
 		binary.LittleEndian.PutUint64(b[36:], 20)
 		b = append(b, descriptor...)
 	}
-	return string(b) + strings.Repeat("\x00", 512+10240-len(b))
+	return string(b) + strings.Repeat("\x00", 512+10240+512-len(b))
 }
 
 func TestReadVMDKExtents(t *testing.T) {
