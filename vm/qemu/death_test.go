@@ -187,9 +187,13 @@ func (d *mortal) Start(ctx context.Context, m vm.Machine) error {
 	before := processIn(m)
 	var killer sync.WaitGroup
 	killer.Go(func() {
-		until(d.t, patience, "a process to kill", func() bool { return processIn(m) != before })
+		pid := 0 // the pid file is gone again once its QEMU has ended
+		until(d.t, patience, "a process to kill", func() bool {
+			pid = processIn(m)
+			return pid != 0 && pid != before
+		})
 		time.Sleep(mine.after)
-		mine.kill(d.t, processIn(m))
+		mine.kill(d.t, pid)
 	})
 	err := d.Driver.Start(ctx, m)
 	killer.Wait()
@@ -210,6 +214,10 @@ func (d *mortal) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 }
 
 func (d *death) kill(t *testing.T, pid int) {
+	if pid == 0 { // which would be every process of the test's own group
+		t.Error("there is no process to kill")
+		return
+	}
 	if d.all {
 		group, err := syscall.Getpgid(pid)
 		if err != nil {

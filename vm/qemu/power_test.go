@@ -44,6 +44,9 @@ func (r *rig) fetch(st vm.Status, path string) string {
 
 func signal(t *testing.T, pid int, s syscall.Signal) {
 	t.Helper()
+	if pid == 0 || pid == -1 { // the own process group, or every process
+		t.Fatalf("%d is no process", pid)
+	}
 	if err := syscall.Kill(pid, s); err != nil {
 		t.Fatal(err)
 	}
