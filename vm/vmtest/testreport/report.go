@@ -88,7 +88,7 @@ func (r *report) add(e event) {
 // add keeps what a package prints.
 func (p *pkg) add(e event) {
 	if e.Test == "" {
-		if strings.HasPrefix(e.Output, "ok  \t") || strings.HasPrefix(e.Output, "FAIL\t") || strings.HasPrefix(e.Output, "?   \t") {
+		if isVerdict(e.Output) {
 			p.verdict = e.Output
 		} else {
 			p.output.WriteString(e.Output)
@@ -101,6 +101,11 @@ func (p *pkg) add(e event) {
 		p.order = append(p.order, top)
 	}
 	p.tests[top].WriteString(e.Output)
+}
+
+// isVerdict reports whether a line is the one that go test prints for a package.
+func isVerdict(line string) bool {
+	return strings.HasPrefix(line, "ok  \t") || strings.HasPrefix(line, "FAIL\t") || strings.HasPrefix(line, "?   \t")
 }
 
 // endTest prints the output of a top-level test that failed, and drops that
@@ -147,12 +152,14 @@ func (r *report) endPackage(e event, p *pkg) {
 	if e.Action == "fail" {
 		for _, test := range slices.Clone(p.order) {
 			r.print(e.Package, test, p)
-			r.tests = append(r.tests, result{name: e.Package + " " + test + " (did not end)", action: "fail", elapsed: e.Elapsed})
+			name := e.Package + " " + test + " (did not end)"
+			r.tests = append(r.tests, result{name: name, action: "fail", elapsed: e.Elapsed})
 		}
 		fmt.Fprint(r.w, p.output.String())
 	}
 	if p.verdict == "" {
-		p.verdict = fmt.Sprintf("%s\t%s\t%.3fs\n", map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "?   "}[e.Action], e.Package, e.Elapsed)
+		verdicts := map[string]string{"pass": "ok  ", "fail": "FAIL", "skip": "?   "}
+		p.verdict = fmt.Sprintf("%s\t%s\t%.3fs\n", verdicts[e.Action], e.Package, e.Elapsed)
 	}
 	fmt.Fprint(r.w, p.verdict)
 	r.ended = append(r.ended, result{name: e.Package, action: e.Action, verdict: p.verdict, elapsed: e.Elapsed})
@@ -173,7 +180,8 @@ func (r *report) print(pkg, test string, p *pkg) {
 
 // failed reports whether a package or a test failed, or a package did not end.
 func (r *report) failed() bool {
-	return len(r.packages) > 0 || slices.ContainsFunc(slices.Concat(r.ended, r.tests), func(t result) bool { return t.action == "fail" })
+	return len(r.packages) > 0 ||
+		slices.ContainsFunc(slices.Concat(r.ended, r.tests), func(t result) bool { return t.action == "fail" })
 }
 
 // summarize prints the slowest tests, those that were skipped or failed, and
