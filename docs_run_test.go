@@ -22,7 +22,7 @@ import (
 // exampleID is the machine of the documents' examples.
 const exampleID = "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489"
 
-// TestCommandsInDocuments types what the documents tell a user to type, into one shell
+// TestCommandsInDocuments types what the documents doneWriter a user to type, into one shell
 // and in order: first README.md, from nothing to machines, last OPERATIONS.md,
 // which removes everything. Only what names other places is replaced: images,
 // callbacks, ports, the machine's id. Each block of JSON that follows has the
@@ -246,17 +246,17 @@ func (r *reader) start(env []string) {
 	r.shell.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := r.shell.StdinPipe()
 	harness.Must(r.t, err)
-	told, tell, err := os.Pipe()
+	doneReader, doneWriter, err := os.Pipe()
 	harness.Must(r.t, err)
-	r.shell.ExtraFiles = []*os.File{tell} // 3
+	r.shell.ExtraFiles = []*os.File{doneWriter} // 3
 	stderr, err := os.Create(r.stderr)
 	harness.Must(r.t, err)
 	r.shell.Stdout, r.shell.Stderr = stderr, stderr
 	harness.Must(r.t, r.shell.Start())
-	_, _ = tell.Close(), stderr.Close()
+	_, _ = doneWriter.Close(), stderr.Close()
 	r.typed = func(text string) { _, _ = in.Write([]byte(text)) } // a shell that has ended tells by that
 	go func() {
-		for s := bufio.NewScanner(told); s.Scan(); {
+		for s := bufio.NewScanner(doneReader); s.Scan(); {
 			r.done <- s.Text()
 		}
 	}()
@@ -265,7 +265,7 @@ func (r *reader) start(env []string) {
 		close(r.ended)
 	}()
 	r.typed("set -euo pipefail\n")
-	r.t.Cleanup(func() { r.close(told) })
+	r.t.Cleanup(func() { r.close(doneReader) })
 }
 
 // run types a block and returns what it printed on standard output.
@@ -295,7 +295,7 @@ func (r *reader) write(file, text string) {
 }
 
 // close ends what a failed test leaves: the shell, the daemon, machines.
-func (r *reader) close(told *os.File) {
+func (r *reader) close(doneReader *os.File) {
 	_ = syscall.Kill(-r.shell.Process.Pid, syscall.SIGKILL) // most often it is gone
 	for _, trace := range e2e.Leftovers(filepath.Join(r.home, ".osx-builder")) {
 		var pid int
@@ -303,7 +303,7 @@ func (r *reader) close(told *os.File) {
 			_ = syscall.Kill(pid, syscall.SIGKILL)
 		}
 	}
-	_ = told.Close()
+	_ = doneReader.Close()
 	r.site.Close()
 	harness.Must(r.t, os.RemoveAll(r.home))
 }

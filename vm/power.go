@@ -66,7 +66,7 @@ func (m *Manager) Power(ctx context.Context, id string, a Action) (VM, error) {
 		return VM{}, notSupported(m.opts.Hypervisor, "power actions")
 	}
 	for {
-		o, isNew, err := m.power.start(id, func(ctx context.Context) error { return m.power.act(ctx, d, id, a) })
+		o, isNew, err := m.power.start(id, func(ctx context.Context) error { return m.power.apply(ctx, d, id, a) })
 		if err != nil {
 			return VM{}, err
 		}
@@ -180,9 +180,9 @@ func (p *powerOperations) stop(id string) {
 	}
 }
 
-// act does the action if the machine's state allows it. It reads the record
+// apply does the action if the machine's state allows it. It reads the record
 // itself: a destruction may have ended since the request came, or have failed.
-func (p *powerOperations) act(ctx context.Context, d Powerer, id string, a Action) error {
+func (p *powerOperations) apply(ctx context.Context, d Powerer, id string, a Action) error {
 	r, err := p.store.get(id)
 	if err != nil {
 		return err

@@ -22,14 +22,14 @@ import (
 )
 
 // box is a guest as its network sees it: a namespace with a card that is wired
-// to the tap, as QEMU wires it.
+// to the tap, as QEMU copies it.
 type box struct {
 	space
 	id  string
 	mac net.HardwareAddr
 }
 
-// plug wires a new box to the tap.
+// plug copies a new box to the tap.
 func plug(t *testing.T, tap, id string, mac net.HardwareAddr) *box {
 	t.Helper()
 	b := &box{space: newSpace(t), id: id, mac: mac}
@@ -41,14 +41,14 @@ func plug(t *testing.T, tap, id string, mac net.HardwareAddr) *box {
 	if err := b.Do(func() (err error) { far, err = openTap("eth0"); return err }); err != nil {
 		t.Fatal(err)
 	}
-	var wires sync.WaitGroup
-	wire := func(to, from *os.File) { wires.Go(func() { copyFrames(to, from) }) }
-	wire(near, far)
-	wire(far, near)
+	var copies sync.WaitGroup
+	copyFrom := func(to, from *os.File) { copies.Go(func() { copyFrames(to, from) }) }
+	copyFrom(near, far)
+	copyFrom(far, near)
 	t.Cleanup(func() {
 		near.Close()
 		far.Close()
-		wires.Wait()
+		copies.Wait()
 	})
 	b.run(t, "ip", "link", "set", "eth0", "address", mac.String())
 	b.run(t, "ip", "link", "set", "eth0", "up")
@@ -209,7 +209,7 @@ func id(n int) string { return fmt.Sprintf("3c1f6b1e-0000-4000-8000-%012d", n) }
 
 func mac(n int) net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0, 0, byte(n)} }
 
-// attach attaches the nth machine and wires it up.
+// attach attaches the nth machine and copies it up.
 func (l *lab) attach(t *testing.T, k network.Kind, n int) *box {
 	t.Helper()
 	tap, err := l.Attach(t.Context(), k, id(n), mac(n))

@@ -49,7 +49,7 @@ func (fw *firewall) replace(st *state) error {
 	if st.turnedOn() {
 		conn.AddChain(&nftables.Chain{Name: restoreChain, Table: route})
 	}
-	if err := fw.guard(conn, fw.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
+	if err := fw.frameRules(conn, fw.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
 		return err
 	}
 	return conn.Flush()

@@ -33,7 +33,7 @@ const (
 // handful, and each makes dnsmasq write to its log and to its lease file.
 const dhcpPerSecond = 5
 
-// guard adds to t the rules for frames from a guest's tap. Every frame has the
+// frameRules adds to t the rules for frames from a guest's tap. Every frame has the
 // guest's own MAC address as its source, in ARP and in messages to a DHCP server
 // too: a server believes the hardware address in the message, and would end the
 // lease of the guest that it names. On managed networks only IPv4 and ARP pass,
@@ -41,8 +41,8 @@ const dhcpPerSecond = 5
 //
 // A fragment that is too short to show the fields that a rule compares matches
 // no rule that accepts.
-func (fw *firewall) guard(conn *nftables.Conn, t *nftables.Table, st *state) error {
-	cards, guests, lan, err := guardSets(conn, t, st)
+func (fw *firewall) frameRules(conn *nftables.Conn, t *nftables.Table, st *state) error {
+	cards, guests, lan, err := frameSets(conn, t, st)
 	if err != nil {
 		return err
 	}
@@ -101,11 +101,11 @@ func (fw *firewall) guard(conn *nftables.Conn, t *nftables.Table, st *state) err
 	return nil
 }
 
-// guardSets adds the sets that the rules look into: each tap with its card's
+// frameSets adds the sets that the rules look into: each tap with its card's
 // MAC, those with the card's IPv4 address too, and the taps on a LAN. Their
 // numbers are given here, as the library would count them in a variable that
 // all connections share unguarded.
-func guardSets(conn *nftables.Conn, t *nftables.Table, st *state) (cards, guests, lan *nftables.Set, err error) {
+func frameSets(conn *nftables.Conn, t *nftables.Table, st *state) (cards, guests, lan *nftables.Set, err error) {
 	var cardKeys, guestKeys, lanKeys []nftables.SetElement
 	for _, g := range st.Guests {
 		mac, err := g.hardwareAddr()
