@@ -22,7 +22,7 @@ import (
 // exampleID is the machine of the documents' examples.
 const exampleID = "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489"
 
-// TestCommandsInDocuments types what the documents doneWriter a user to type, into one shell
+// TestCommandsInDocuments types what the documents ask a user to type, into one shell
 // and in order: first README.md, from nothing to machines, last OPERATIONS.md,
 // which removes everything. Only what names other places is replaced: images,
 // callbacks, ports, the machine's id. Each block of JSON that follows has the
