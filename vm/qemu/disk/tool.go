@@ -63,12 +63,17 @@ func (e *CommandError) Unwrap() error { return e.Err }
 // is full, and otherwise err.
 func FullError(err error) error {
 	var command *CommandError
-	full := errors.As(err, &command) &&
-		(strings.Contains(command.Stderr, syscall.ENOSPC.Error()) || strings.Contains(command.Stderr, syscall.EDQUOT.Error()))
-	if full || vm.IsDiskFull(err) {
+	if errors.As(err, &command) && saysFull(command.Stderr) || vm.IsDiskFull(err) {
 		return &vm.Error{Code: vm.CodeDiskFull, Message: "the disk that holds the machines is full; delete machines or images, or make room", Err: err}
 	}
 	return err
+}
+
+// saysFull reports whether a program's message says that the disk is full. The C
+// library begins its texts for errors with a capital letter, Go does not.
+func saysFull(stderr string) bool {
+	stderr = strings.ToLower(stderr)
+	return strings.Contains(stderr, syscall.ENOSPC.Error()) || strings.Contains(stderr, syscall.EDQUOT.Error())
 }
 
 // ImageError returns the client's error for an image that vmx cannot read or
