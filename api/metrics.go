@@ -23,6 +23,7 @@ type Metrics struct {
 	phaseDurations   *prometheus.HistogramVec
 	restarts         prometheus.Counter
 	callbacks        *prometheus.CounterVec
+	callbacksDropped prometheus.Counter
 	downloads        *prometheus.CounterVec
 	downloadBytes    prometheus.Counter
 	requests         *prometheus.CounterVec
@@ -49,6 +50,7 @@ func NewMetrics(version string) *Metrics {
 		phaseDurations:   histogram("phase_seconds", "Time that creations spent in each phase that they completed.", phaseBuckets, "phase"),
 		restarts:         prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_machine_restarts_total", Help: "Machines started once more because they died before their guest gave a sign of life."}),
 		callbacks:        counters("callback_attempts_total", "Attempts to send a callback by outcome: delivered, pending (will be retried) or given-up.", "outcome"),
+		callbacksDropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_callbacks_dropped_total", Help: "Callbacks of destroyed machines that were given up because too many waited to be sent."}),
 		downloads:        counters("image_downloads_total", "Downloads of images by outcome: whole, or failed.", "outcome"),
 		downloadBytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_image_download_bytes_total", Help: "Bytes received by image downloads."}),
 		requests:         counters("http_requests_total", "Requests by route, method and status.", "route", "method", "status"),
@@ -60,7 +62,7 @@ func NewMetrics(version string) *Metrics {
 	})
 	build.Set(1)
 	m.registry.MustRegister(
-		m.creations, m.phaseDurations, m.restarts, m.callbacks, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
+		m.creations, m.phaseDurations, m.restarts, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -73,8 +75,9 @@ func (m *Metrics) Hooks() vm.Hooks {
 		PhaseEnded: func(p vm.Phase, took time.Duration) {
 			m.phaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
 		},
-		Restarted:     m.restarts.Inc,
-		CallbackTried: func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
+		Restarted:       m.restarts.Inc,
+		CallbackTried:   func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
+		CallbackDropped: m.callbacksDropped.Inc,
 	}
 }
 

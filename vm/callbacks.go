@@ -60,18 +60,6 @@ func (c *callbacks) deliver(ctx context.Context, r *record) {
 	}
 }
 
-// deliverLast delivers the messages of a tombstone and removes it. If the daemon
-// stops first, the tombstone stays for the next start.
-func (c *callbacks) deliverLast(ctx context.Context, r *record) {
-	c.deliver(ctx, r)
-	if r.due() {
-		return
-	}
-	if err := c.store.remove(r.ID); err != nil {
-		r.logger(c.log).Error("tombstone not removed", "err", err)
-	}
-}
-
 // try sends a message once and writes the result down. It returns false if ctx
 // ended first.
 func (c *callbacks) try(ctx context.Context, r *record, msg *message) bool {

@@ -14,7 +14,7 @@ import (
 )
 
 // Destroy destroys a machine and returns once nothing of it is left. If a
-// callback is due, its record is left as a tombstone that no reader sees. A
+// callback is due, its record is left as a tombstone, which no reader opens. A
 // creation that runs is cancelled first. The destruction continues when ctx
 // ends, and after a restart of the daemon. Of several calls at once each returns
 // nil or an error of CodeNotFound.
@@ -98,8 +98,8 @@ func (d *destruction) run(ctx context.Context) {
 	d.log.Info("destroyed")
 	m.events.remove(d.id)
 	d.job.setDestroyed(nil)
-	if r.due() {
-		m.callbacks.deliverLast(ctx, r)
+	if r.Gone {
+		m.tombstones.add(r)
 	}
 }
 
@@ -185,8 +185,7 @@ func (d *destruction) removeRecord() error {
 	r := d.record
 	var err error
 	if r.due() {
-		r.Gone = true
-		err = d.vms.store.keep(r)
+		err = d.vms.store.makeTombstone(r)
 	} else {
 		err = d.vms.store.remove(d.id)
 	}

@@ -47,7 +47,8 @@ type harness struct {
 	mu     sync.Mutex
 	posted int
 	taken  chan vm.VM
-	refuse atomic.Int32 // callbacks to answer with 503 first
+	refuse atomic.Int32        // callbacks to answer with 503 first
+	answer func(*http.Request) // called first for each callback
 }
 
 func newHarness(t *testing.T) *harness {
@@ -70,6 +71,11 @@ func newHarness(t *testing.T) *harness {
 }
 
 func (h *harness) receive(w http.ResponseWriter, r *http.Request) {
+	if h.answer != nil {
+		_, _ = io.Copy(io.Discard, r.Body) // the server notices the end of a connection once it has read the body
+		h.answer(r)
+		return
+	}
 	if h.refuse.Add(-1) >= 0 {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return

@@ -24,6 +24,10 @@ type Hooks struct {
 	// CallbackTried gets the result of one attempt to send a callback:
 	// delivered, given-up, or pending if there will be another attempt.
 	CallbackTried func(CallbackState)
+
+	// CallbackDropped is called for each callback of a destroyed machine that is
+	// given up because too many wait to be sent.
+	CallbackDropped func()
 }
 
 // withDefaults returns hooks that can all be called.
@@ -39,6 +43,9 @@ func (h Hooks) withDefaults() Hooks {
 	}
 	if h.CallbackTried == nil {
 		h.CallbackTried = func(CallbackState) {}
+	}
+	if h.CallbackDropped == nil {
+		h.CallbackDropped = func() {}
 	}
 	return h
 }

@@ -26,6 +26,7 @@ type Options struct {
 
 	Creations     int           // unfinished creations at once; 0 means 16
 	VMs           int           // machines in all; 0 means any number
+	Tombstones    int           // destroyed machines with callbacks to send; 0 means 1,000
 	MemoryReserve int           // MiB of the host's memory that machines do not get
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
@@ -41,17 +42,18 @@ type Manager struct {
 	store *store
 	tasks *tasks
 
-	jobs      *jobs
-	power     *powerOperations
-	keys      *idempotencyKeys
-	capacity  *capacity
-	timers    *expiryTimers
-	events    *eventLog
-	reader    *reader
-	counter   *stateCounter
-	callbacks *callbacks
-	probe     *hostProbe
-	followers chan struct{} // has a value for each follower of a console
+	jobs       *jobs
+	power      *powerOperations
+	keys       *idempotencyKeys
+	capacity   *capacity
+	timers     *expiryTimers
+	events     *eventLog
+	reader     *reader
+	counter    *stateCounter
+	callbacks  *callbacks
+	tombstones *tombstones
+	probe      *hostProbe
+	followers  chan struct{} // has a value for each follower of a console
 }
 
 // Open takes over the machines that an earlier Manager left in o.Dir: it gives
@@ -96,6 +98,9 @@ func newManager(o Options) *Manager {
 	m.events.watch = (&powerWatch{store: m.store, inspections: inspections, events: m.events}).run
 	m.counter = &stateCounter{store: m.store, tasks: m.tasks, reader: m.reader}
 	m.callbacks = &callbacks{sender: o.Callbacks, store: m.store, reader: m.reader, hooks: o.Hooks, log: o.Log}
+	m.tombstones = &tombstones{
+		tasks: m.tasks, store: m.store, callbacks: m.callbacks, hooks: o.Hooks, log: o.Log, most: cmp.Or(o.Tombstones, maxTombstones),
+	}
 	m.probe = &hostProbe{tasks: m.tasks, driver: o.Driver, hypervisor: o.Hypervisor}
 	m.followers = make(chan struct{}, followersAtOnce)
 	return m
@@ -105,6 +110,7 @@ func newManager(o Options) *Manager {
 // keep running, and the next Open continues where the jobs stopped.
 func (m *Manager) Close() {
 	m.timers.close()
+	m.tombstones.close()
 	m.tasks.close(errStopping)
 }
 

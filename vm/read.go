@@ -61,7 +61,7 @@ type Filter struct {
 // List reads all machines, oldest first. A machine that cannot be read, or not
 // within listTimeout, is among them with its Error set.
 func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
-	ids, _, err := m.store.ids()
+	ids, err := m.store.ids()
 	if err != nil {
 		return nil, err
 	}

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"time"
 
@@ -88,6 +89,17 @@ func (r *record) next() *message {
 		}
 	}
 	return first
+}
+
+// pending returns the messages that are due.
+func (r *record) pending() iter.Seq[*message] {
+	return func(yield func(*message) bool) {
+		for _, msg := range r.Messages {
+			if msg.State == CallbackPending && !yield(msg) {
+				return
+			}
+		}
+	}
 }
 
 // due reports whether a message is due.

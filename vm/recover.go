@@ -14,11 +14,19 @@ import (
 // recover gives every record that is not finished a job again, and removes what
 // has no record.
 func (m *Manager) recover() error {
-	ids, litter, err := m.store.ids()
+	r := recovery{vms: m}
+	tombstones := r.tombstones() // first: it removes the records of machines that are destroyed
+	ids, err := m.store.ids()
 	if err != nil {
 		return fmt.Errorf("reading the records: %w", err)
 	}
-	r := recovery{vms: m}
+	litter, others, err := m.store.litter()
+	if err != nil {
+		return fmt.Errorf("reading the machines' folder: %w", err)
+	}
+	if len(others) > 0 {
+		m.opts.Log.Info("files that this daemon did not make are left alone", "dir", m.opts.Dir, "names", others)
+	}
 	for _, name := range litter {
 		if err := r.sweep(name); err != nil {
 			m.opts.Log.Error("litter not removed", "path", filepath.Join(m.opts.Dir, name), "err", err)
@@ -34,8 +42,14 @@ func (m *Manager) recover() error {
 			r.keepUnreadable(id, err)
 			continue
 		}
+		if rec.Gone { // written by an earlier version
+			r.bury(rec)
+			tombstones = append(tombstones, rec)
+			continue
+		}
 		r.resume(rec)
 	}
+	r.sendLast(tombstones)
 	return nil
 }
 
@@ -82,7 +96,7 @@ func (r recovery) holdImage(id string) {
 func (r recovery) keepUnreadable(id string, err error) {
 	r.vms.capacity.setMemory(id, 0)
 	if errors.Is(err, errCorrupt) {
-		if moveErr := r.vms.store.setAside(id); moveErr != nil && !errors.Is(moveErr, fs.ErrNotExist) {
+		if moveErr := setAside(r.vms.store.path(id)); moveErr != nil && !errors.Is(moveErr, fs.ErrNotExist) {
 			err = errors.Join(err, moveErr)
 		}
 	}
@@ -92,19 +106,9 @@ func (r recovery) keepUnreadable(id string, err error) {
 // resume starts the job that the record asks for.
 func (r recovery) resume(rec *record) {
 	m := r.vms
-	if rec.clampTimes(time.Now().UTC()) {
-		m.opts.Log.Warn("the clock was set back; the machine's times are counted from now", "vm", rec.ID)
-		r.write(rec)
-	}
-	if !rec.Gone {
-		r.register(rec)
-	}
+	r.clampTimes(rec)
+	r.register(rec)
 	switch {
-	case rec.Gone:
-		m.jobs.start(rec.ID, true, func(ctx context.Context, j *job) {
-			j.setDestroyed(nil)
-			m.callbacks.deliverLast(ctx, rec)
-		})
 	case rec.Phase == Destroying:
 		r.resumeDestruction(rec)
 	case !rec.settled():
@@ -117,6 +121,14 @@ func (r recovery) resume(rec *record) {
 			j.settle()
 			m.callbacks.deliver(ctx, rec)
 		})
+	}
+}
+
+// clampTimes corrects times of a record that are too far ahead.
+func (r recovery) clampTimes(rec *record) {
+	if rec.clampTimes(time.Now().UTC()) {
+		r.vms.opts.Log.Warn("the clock was set back; the machine's times are counted from now", "vm", rec.ID)
+		r.write(rec)
 	}
 }
 

@@ -65,7 +65,7 @@ func (m *Manager) StateCounts(ctx context.Context) (map[State]int, error) {
 
 // start returns the count that runs, or a new one.
 func (s *stateCounter) start() (*stateCount, error) {
-	ids, _, err := s.store.ids()
+	ids, err := s.store.ids()
 	if err != nil {
 		return nil, err
 	}

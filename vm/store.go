@@ -12,11 +12,17 @@ import (
 	"sync"
 )
 
-// corruptSuffix is added to the name of a record that is set aside.
-const corruptSuffix = ".corrupt"
+const (
+	recordSuffix    = ".json"
+	tombstoneSuffix = ".tombstone.json"
 
-// store keeps the records in dir/<id>.json, and those that cannot be read in
-// dir/<id>.json.corrupt.
+	// corruptSuffix is added to the name of a record that is set aside.
+	corruptSuffix = ".corrupt"
+)
+
+// store keeps the records in dir/<id>.json, those that cannot be read in
+// dir/<id>.json.corrupt, and tombstones in dir/<id>.tombstone.json, where nobody
+// who reads machines opens them.
 //
 // Only a machine's job changes its record, except for the expiry, which a client
 // may change at the same time. The record's lock is held while it is changed, so
@@ -32,7 +38,9 @@ func (s *store) lock(id string) (unlock func()) {
 	return l.Unlock
 }
 
-func (s *store) path(id string) string { return filepath.Join(s.dir, id+".json") }
+func (s *store) path(id string) string { return filepath.Join(s.dir, id+recordSuffix) }
+
+func (s *store) tombstonePath(id string) string { return filepath.Join(s.dir, id+tombstoneSuffix) }
 
 // read returns an error that wraps fs.ErrNotExist if there is no record, and an
 // *Error of CodeOpen if it cannot be read.
@@ -59,8 +67,39 @@ func (s *store) read(id string) (*record, error) {
 	return r, nil
 }
 
-// get reads the record of a machine that exists: a tombstone's does not, and is
-// an error of CodeNotFound.
+// readTombstone reads the tombstone of a destroyed machine. Its errors wrap
+// fs.ErrNotExist, errCorrupt or errNewer.
+func (s *store) readTombstone(id string) (*record, error) {
+	b, err := os.ReadFile(s.tombstonePath(id))
+	if err != nil {
+		return nil, err
+	}
+	r, err := decode(b, id)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", s.tombstonePath(id), err)
+	}
+	r.Gone = true
+	return r, nil
+}
+
+// makeTombstone replaces the record of a destroyed machine by its tombstone. The
+// tombstone comes first: a crash in between leaves both, and the next start
+// removes the record. After an error the machine still has its record.
+func (s *store) makeTombstone(r *record) error {
+	gone := *r
+	gone.Gone = true
+	if err := s.write(&gone); err != nil {
+		return err
+	}
+	if err := s.removeRecord(r.ID); err != nil {
+		return err
+	}
+	r.Gone = true
+	return nil
+}
+
+// get reads the record of a machine that exists. One that an earlier version
+// marked as a tombstone does not, and is an error of CodeNotFound.
 func (s *store) get(id string) (*record, error) {
 	if !ValidID(id) {
 		return nil, notFound(id)
@@ -82,11 +121,11 @@ func (s *store) machine(r *record) Machine {
 }
 
 // setAside renames a corrupt record, which is kept for an operator to look at.
-func (s *store) setAside(id string) error {
-	if err := os.Rename(s.path(id), s.path(id)+corruptSuffix); err != nil {
+func setAside(path string) error {
+	if err := os.Rename(path, path+corruptSuffix); err != nil {
 		return err
 	}
-	return SyncPath(s.dir)
+	return SyncPath(filepath.Dir(path))
 }
 
 // keep writes a record for the machine's job.
@@ -116,19 +155,32 @@ func (s *store) change(id string, edit func(*record) error) (*record, error) {
 	return r, s.write(r)
 }
 
-// write replaces the record. See [WriteFile] for what a crash may leave.
+// write replaces the record or the tombstone. See [WriteFile] for what a crash
+// may leave.
 func (s *store) write(r *record) error {
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err
 	}
+	if r.Gone {
+		return WriteFile(s.tombstonePath(r.ID), b)
+	}
 	return WriteFile(s.path(r.ID), b)
 }
 
-// remove removes the record. It is a no-op if there is none.
+// remove removes the record and the tombstone. It is a no-op if there is none.
 func (s *store) remove(id string) error {
+	return s.removeFiles(id, s.path(id)+corruptSuffix, s.path(id), s.tombstonePath(id))
+}
+
+// removeRecord removes the record, but not the tombstone.
+func (s *store) removeRecord(id string) error {
+	return s.removeFiles(id, s.path(id)+corruptSuffix, s.path(id))
+}
+
+func (s *store) removeFiles(id string, paths ...string) error {
 	defer s.lock(id)()
-	for _, path := range []string{s.path(id) + corruptSuffix, s.path(id)} {
+	for _, path := range paths {
 		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing the record of %s: %w", id, err)
 		}
@@ -136,26 +188,30 @@ func (s *store) remove(id string) error {
 	return SyncPath(s.dir)
 }
 
-// ids returns the machines that have a record, even one set aside, and the names
-// of folders and files that belong to no record: a crash left them.
-func (s *store) ids() (ids, litter []string, err error) {
+// ids returns the machines that have a record, even one set aside.
+func (s *store) ids() ([]string, error) {
+	return s.named(func(name string) string { return strings.TrimSuffix(name, corruptSuffix) }, recordSuffix)
+}
+
+// tombstoneIDs returns the destroyed machines that have a tombstone.
+func (s *store) tombstoneIDs() ([]string, error) {
+	return s.named(func(name string) string { return name }, tombstoneSuffix)
+}
+
+// named returns the ids that together with the suffix are the name of a file,
+// each once. It opens no file.
+func (s *store) named(trim func(name string) string, suffix string) (ids []string, err error) {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	records := make(map[string]bool)
+	seen := make(map[string]bool)
 	for _, e := range entries {
-		id, ok := strings.CutSuffix(strings.TrimSuffix(e.Name(), corruptSuffix), ".json")
-		if ok && ValidID(id) && !e.IsDir() && !records[id] {
-			records[id] = true
+		id, ok := strings.CutSuffix(trim(e.Name()), suffix)
+		if ok && ValidID(id) && !e.IsDir() && !seen[id] {
+			seen[id] = true
 			ids = append(ids, id)
 		}
 	}
-	for _, e := range entries {
-		id := strings.TrimSuffix(strings.TrimSuffix(e.Name(), corruptSuffix), ".json")
-		if !records[id] {
-			litter = append(litter, e.Name())
-		}
-	}
-	return ids, litter, nil
+	return ids, nil
 }

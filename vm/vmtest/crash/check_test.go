@@ -150,7 +150,7 @@ func (c *crashTest) checkHost(round int, live map[string]vm.VM) {
 		if e.Name()[0] == '.' {
 			continue // a record that is being written; destroyAll checks that none is left
 		}
-		id := strings.TrimSuffix(e.Name(), ".json")
+		id := strings.TrimSuffix(strings.TrimSuffix(e.Name(), ".json"), ".tombstone")
 		v, ok := live[id]
 		tombstone := c.destroyed[id] && id != e.Name() // its callback may still be due
 		if (!ok && !tombstone) || (e.IsDir() && v.Phase != vm.Ready) {
