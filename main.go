@@ -81,7 +81,7 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 		return err
 	}
 	defer front.Close()
-	data, err := vm.OpenDataFolder(c.Data, front.URL())
+	data, err := vm.OpenDataFolder(c.Data, front.URL(), log.Logger)
 	if err != nil {
 		return err
 	}

@@ -3,8 +3,10 @@ package vm
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/gofrs/flock"
@@ -16,9 +18,13 @@ type DataFolder struct {
 	lock *flock.Flock
 }
 
-// OpenDataFolder creates the folder if it is absent, and locks it for this process. holder says who uses it, for the
-// error message of the next process that tries.
-func OpenDataFolder(path, holder string) (*DataFolder, error) {
+// dataNames are the names that a data folder can contain without being used for anything else. lost+found is in each
+// folder at which a disk is mounted.
+var dataNames = []string{"images", "lock", "lost+found", "net", "vms"}
+
+// OpenDataFolder creates the folder if it is absent, locks it for this process, and closes it to other users. holder
+// says who uses it, for the error message of the next process that tries.
+func OpenDataFolder(path, holder string, log *slog.Logger) (*DataFolder, error) {
 	if err := os.MkdirAll(path, 0o700); err != nil {
 		return nil, fmt.Errorf("creating the data folder: %w; choose another with -data", err)
 	}
@@ -36,7 +42,40 @@ func OpenDataFolder(path, holder string) (*DataFolder, error) {
 	if err := os.WriteFile(name, fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), holder), 0o600); err != nil {
 		return nil, errors.Join(fmt.Errorf("writing %s: %w", name, err), lock.Close())
 	}
+	if err := makePrivate(path, log); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
 	return &DataFolder{path: path, lock: lock}, nil
+}
+
+// makePrivate gives an existing folder the mode 0700. A folder that contains other things than a daemon's, such as /srv,
+// keeps its mode: others may need it.
+func makePrivate(path string, log *slog.Logger) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	mode := info.Mode().Perm()
+	if mode&0o077 == 0 {
+		return nil
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		if !slices.Contains(dataNames, e.Name()) {
+			log.Warn("the data folder is open to other users; it keeps its mode because it contains other files: choose another folder with -data, or chmod 700",
+				"data", path, "mode", fmt.Sprintf("%#o", mode), "file", e.Name())
+			return nil
+		}
+	}
+	if err := os.Chmod(path, 0o700); err != nil {
+		log.Warn("the data folder stays open to other users", "data", path, "mode", fmt.Sprintf("%#o", mode), "err", err)
+		return nil
+	}
+	log.Info("the data folder was open to other users; its mode is 0700 now", "data", path, "was", fmt.Sprintf("%#o", mode))
+	return nil
 }
 
 // Path is the absolute path of the folder.

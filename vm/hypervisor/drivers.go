@@ -52,7 +52,7 @@ func BuiltIn() string {
 // CleanNetworks removes the networks of the data folder at path, which no daemon may use meanwhile: one that runs would
 // create again what its machines need.
 func CleanNetworks(ctx context.Context, path string, log *slog.Logger) error {
-	data, err := vm.OpenDataFolder(path, "-clean-network")
+	data, err := vm.OpenDataFolder(path, "-clean-network", log)
 	if err != nil {
 		return err
 	}

@@ -116,7 +116,7 @@ func TestChoose(t *testing.T) {
 // openData opens a data folder with a machine of each of these drivers.
 func openData(t *testing.T, machines []string) *vm.DataFolder {
 	t.Helper()
-	data, err := vm.OpenDataFolder(t.TempDir(), "a test")
+	data, err := vm.OpenDataFolder(t.TempDir(), "a test", slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
