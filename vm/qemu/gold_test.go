@@ -123,6 +123,24 @@ func TestPreparedOnce(t *testing.T) {
 	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(later), "OK") })
 }
 
+// A disk without data is not converted, however large it claims to be.
+func TestEmptyDiskNotPrepared(t *testing.T) {
+	r := newCache(t)
+	vmx := r.gold("sha256-aa")
+	disk := filepath.Join(filepath.Dir(vmx), "disk.vmdk")
+	r.run("qemu-img", "create", "-q", "-f", "vmdk", disk, "100G")
+	for range 2 {
+		m := r.machine()
+		r.clone(m, vmx)
+		if got := backing(t, m); got != disk {
+			t.Errorf("the machine reads %s, want %s", got, disk)
+		}
+	}
+	if files := r.prepared(); len(files) > 0 {
+		t.Errorf("got %v, want no prepared disk", files)
+	}
+}
+
 // What was made from an image goes with it, and with nothing else.
 func TestPreparedGoesWithItsImage(t *testing.T) {
 	r := newCache(t)

@@ -67,6 +67,27 @@ func (d *Disk) ReadLayers(root *os.Root, name string) error {
 	}
 }
 
+// allocated returns how many bytes of data the disk's VMDK files contain.
+func (d *Disk) allocated() (sum int64, err error) {
+	for _, file := range d.Backing {
+		n, err := allocatedIn(file)
+		if err != nil {
+			return 0, err
+		}
+		sum += n
+	}
+	return sum, nil
+}
+
+func allocatedIn(file string) (int64, error) {
+	root, err := os.OpenRoot(filepath.Dir(file))
+	if err != nil {
+		return 0, err
+	}
+	defer root.Close()
+	return vmx.Allocated(root, filepath.Base(file))
+}
+
 // CreateOverlay creates the disk's empty overlay in dir and syncs it. With -u
 // qemu-img opens no file but the new one, so it cannot misread the image's files.
 func (d *Disk) CreateOverlay(ctx context.Context, dir string) error {

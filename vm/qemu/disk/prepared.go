@@ -20,6 +20,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/keyedmutex"
+	"osx-builder/vm/vmx"
 )
 
 const (
@@ -31,10 +32,14 @@ const (
 	// tempPrefix begins the name of a file that is not complete yet.
 	tempPrefix = ".new-"
 
-	// convertSeconds and convertSecondsPerGiB bound the processor time of a
-	// qemu-img. They are ten times what it needs.
+	// convertSeconds, convertSecondsPerGiB and convertGiBPerSecond bound the
+	// processor time of a qemu-img: convertSecondsPerGiB for data that it
+	// converts, convertGiBPerSecond for the grains that it only visits, of which
+	// an image of a few bytes can claim many TiB. They are ten times what
+	// qemu-img needs.
 	convertSeconds       = 60
 	convertSecondsPerGiB = 35
+	convertGiBPerSecond  = 16
 
 	// convertSlack is how much larger than measured a converted disk may be.
 	convertSlack = 64 << 20
@@ -65,6 +70,9 @@ type conversionFailure struct {
 	vmdk os.FileInfo // the disk's file as it was
 	err  error
 }
+
+// errEmptyDisk means that a disk has no data, so that no copy of it is faster.
+var errEmptyDisk = errors.New("the disk is empty")
 
 // OpenPrepared removes incomplete files, and prepared disks whose image is gone.
 // gold is the absolute path of the folder with the gold images, or "" to prepare
@@ -115,6 +123,7 @@ func (s *Prepared) Prepare(ctx context.Context, gold string, disks []Disk) error
 			d.Base = base
 		case ctx.Err() != nil:
 			return context.Cause(ctx)
+		case errors.Is(err, errEmptyDisk):
 		default:
 			s.log.Warn("disk not prepared; machines read the image's own file, which is slower", "image", image, "disk", d.Slot(), "err", err)
 		}
@@ -149,7 +158,9 @@ func (s *Prepared) ensure(ctx context.Context, base string, d *Disk) error {
 	started := time.Now()
 	size, err := s.convert(ctx, base, d)
 	var broken *CommandError
-	if errors.As(err, &broken) && ctx.Err() == nil && FullError(err) == err {
+	var refused *vmx.CheckError
+	lasting := errors.Is(err, errEmptyDisk) || errors.As(err, &refused) || errors.As(err, &broken) && FullError(err) == err
+	if lasting && ctx.Err() == nil {
 		s.failures.Store(base, &conversionFailure{vmdk: vmdk, err: err})
 	}
 	if err == nil {
@@ -162,7 +173,14 @@ func (s *Prepared) ensure(ctx context.Context, base string, d *Disk) error {
 // returns the file's size.
 func (s *Prepared) convert(ctx context.Context, base string, d *Disk) (size int64, err error) {
 	source := "json:" + jsonText(vmdkChain(d.Backing))
-	bound := convertSeconds + convertSecondsPerGiB*(d.Size>>30)
+	allocated, err := d.allocated()
+	if err != nil {
+		return 0, err
+	}
+	if allocated == 0 {
+		return 0, errEmptyDisk
+	}
+	bound := convertBound(allocated, d.Size)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Duration(bound)*time.Second)
 	defer cancel()
 	out, err := limited(ctx, bound, convertSlack, "measure", "--output=json", "-O", "qcow2", source)
@@ -192,6 +210,12 @@ func (s *Prepared) convert(ctx context.Context, base string, d *Disk) (size int6
 		return 0, err
 	}
 	return measured.Required, vm.SyncPath(filepath.Dir(base))
+}
+
+// convertBound returns the seconds of processor time for a disk of this size with
+// so many bytes of data.
+func convertBound(allocated, size int64) int64 {
+	return convertSeconds + convertSecondsPerGiB*((allocated+1<<30-1)>>30) + (size>>30)/convertGiBPerSecond
 }
 
 // checkSpace returns an error if need bytes do not fit beside the host's reserve.
