@@ -173,3 +173,38 @@ func TestFullError(t *testing.T) {
 		}
 	}
 }
+
+// Files that a killed daemon did not finish are removed even if the folder's path
+// contains the characters of a pattern. Without gold images nothing is removed.
+func TestOpenPreparedInAnyFolder(t *testing.T) {
+	const temporary = "prepared/sha256-aa/.new-1"
+	write := func(path string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o700), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	open := func(gold string) {
+		t.Helper()
+		if _, err := disk.OpenPrepared(gold, 0, slog.New(slog.DiscardHandler)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, name := range []string{"[ci]", "a*b?c", `back\slash`} {
+		images := filepath.Join(t.TempDir(), name)
+		gold := filepath.Join(images, "gold")
+		write(filepath.Join(images, temporary))
+		write(filepath.Join(images, "prepared", "file"))
+		write(filepath.Join(gold, "sha256-aa", "image.json")) // the image exists
+		open(gold)
+		if _, err := os.Lstat(filepath.Join(images, temporary)); err == nil {
+			t.Errorf("%s: the unfinished file is still there", images)
+		}
+	}
+	t.Chdir(t.TempDir())
+	write(temporary)
+	open("")
+	if _, err := os.Lstat(temporary); err != nil {
+		t.Errorf("without gold images, a file in the working directory: %v", err)
+	}
+}

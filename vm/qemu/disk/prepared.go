@@ -79,14 +79,23 @@ var errEmptyDisk = errors.New("the disk is empty")
 // nothing. reserve is how many bytes of the disk to leave to the host.
 func OpenPrepared(gold string, reserve int64, log *slog.Logger) (*Prepared, error) {
 	s := &Prepared{gold: gold, reserve: reserve, log: log}
-	left, err := filepath.Glob(filepath.Join(s.folder("*"), tempPrefix+"*"))
-	for _, path := range left {
-		err = errors.Join(err, os.Remove(path))
-	}
-	if err = errors.Join(err, s.sweep(context.Background())); err != nil {
+	if err := errors.Join(s.removeTemporary(), s.sweep(context.Background())); err != nil {
 		return nil, fmt.Errorf("sweeping prepared disks: %w", err)
 	}
 	return s, nil
+}
+
+// removeTemporary removes the files that an earlier daemon did not finish. The
+// path of the folder is no part of the pattern: it may be /srv/[ci].
+func (s *Prepared) removeTemporary() error {
+	if s.gold == "" {
+		return nil
+	}
+	left, err := fs.Glob(os.DirFS(s.folder("")), "*/"+tempPrefix+"*")
+	for _, path := range left {
+		err = errors.Join(err, os.Remove(s.folder(path)))
+	}
+	return err
 }
 
 func (s *Prepared) folder(image string) string {
