@@ -106,9 +106,9 @@ func TestStopWhileUnpacking(t *testing.T) {
 // SIGTERM ends the daemon while a machine and a receiver of callbacks hang.
 func TestStopWhileOthersHang(t *testing.T) {
 	t.Parallel()
-	s := harness.New(t)
 	hung := make(chan struct{})
-	receiver := hangingReceiver(t, hung)
+	receiver := hangingReceiver(t, hung) // before the harness, whose end it outlives
+	s := harness.New(t)
 	i := s.Image(harness.TinyVM)
 	v := s.WaitReady(s.Create(i.Body(harness.SmallVM(map[string]any{"callback_url": receiver}))).ID)
 	<-hung

@@ -5,8 +5,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
@@ -106,7 +108,20 @@ func (h *Harness) Shutdown() {
 	for _, v := range list.VMs {
 		h.Destroy(v.ID)
 	}
+	h.waitForCallbacks()
 	Must(h.T, h.Stop())
+}
+
+// waitForCallbacks waits until the destroyed machines have sent their callbacks,
+// whose tombstones would otherwise look like leftovers.
+func (h *Harness) waitForCallbacks() {
+	for deadline := time.Now().Add(Timeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+		entries, err := os.ReadDir(filepath.Join(h.Data, "vms"))
+		tombstone := func(e os.DirEntry) bool { return strings.HasSuffix(e.Name(), ".tombstone.json") }
+		if err != nil || !slices.ContainsFunc(entries, tombstone) {
+			return
+		}
+	}
 }
 
 // Diagnostics returns the end of each file that can explain a failure, for all
