@@ -67,7 +67,7 @@ func TestHardwareRefused(t *testing.T) {
 		lines []string
 		words []string
 	}{
-		"buslogic":           {scsi0("buslogic"), []string{"scsi0:0", "buslogic", "pvscsi, lsisas1068 and lsilogic"}},
+		"buslogic":           {scsi0("buslogic"), []string{"scsi0:0", "buslogic", "pvscsi, lsisas1068 or lsilogic"}},
 		"lsilogic unit":      {append(on("scsi0:8"), `scsi0.virtualDev = "lsilogic"`), []string{"scsi0:8", "0 to 6"}},
 		"lsisas1068 unit":    {append(on("scsi0:9"), `scsi0.virtualDev = "lsisas1068"`), []string{"scsi0:9", "0 to 7"}},
 		"sata unit":          {on("sata0:6"), []string{"sata0:6", "0 to 5"}},
