@@ -64,6 +64,7 @@ type guest struct {
 // Six real guests on three networks: what they reach and who reaches them,
 // what becomes of them under damage, and that nothing is left of them.
 func TestGuestsOnBridges(t *testing.T) {
+	t.Parallel()
 	needQEMU(t)
 	if !inNamespace(t) {
 		return

@@ -7,11 +7,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // scsi0 are the lines of a disk on a SCSI controller of the given model.
@@ -51,7 +51,7 @@ func TestHardwareBoots(t *testing.T) {
 			m := r.machine()
 			r.clone(m, r.image(idle, lines...))
 			r.start(m)
-			until(t, 30*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+			until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 			hasNIC := strings.Contains(strings.Join(lines, ""), "ethernet")
 			if mac := r.inspect(m).MAC; (mac != "") != hasNIC {
 				t.Errorf("got MAC address %q, want one: %t", mac, hasNIC)
@@ -103,7 +103,7 @@ func TestLayeredImage(t *testing.T) {
 	m := r.machine()
 	r.clone(m, gold)
 	r.start(m)
-	until(t, 20*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 }
 
 // EFI firmware is there for an image that wants it, with variables of its own.
@@ -124,7 +124,7 @@ func TestEFI(t *testing.T) {
 	if got := r.inspect(m).Power; got != vm.PoweredOn {
 		t.Errorf("got %q, want %q", got, vm.PoweredOn)
 	}
-	until(t, 30*time.Second, "a word of the firmware in its variables", func() bool {
+	until(t, harness.Timeout, "a word of the firmware in its variables", func() bool {
 		info, err := os.Stat(filepath.Join(m.Dir, "efivars.fd"))
 		return err == nil && info.ModTime().After(mustStat(t, filepath.Join(m.Dir, "machine.json")).ModTime())
 	})

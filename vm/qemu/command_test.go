@@ -9,11 +9,11 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // command returns the arguments with which the machine would be started, as
@@ -189,7 +189,7 @@ func TestLeftovers(t *testing.T) {
 		}
 	}
 	r.start(m)
-	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(m), "OK") })
+	until(t, harness.Timeout, "a booted guest", func() bool { return strings.Contains(serial(m), "OK") })
 	if made, err := os.ReadDir(outside); err != nil || len(made) > 0 {
 		t.Errorf("got %v outside, %v, want nothing", made, err)
 	}

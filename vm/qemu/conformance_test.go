@@ -3,15 +3,16 @@ package qemu_test
 import (
 	"syscall"
 	"testing"
-	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // The driver keeps every promise of vm.Driver, with a real guest.
 func TestConformance(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(t *testing.T) vm.Driver {
@@ -27,6 +28,6 @@ func TestConformance(t *testing.T) {
 			return d
 		},
 		Kill: func(t *testing.T, m vm.Machine) { signal(t, pidOf(t, m), syscall.SIGSEGV) },
-		Gold: r.tinyvm(), GuestOS: "other5xlinux-64", Limit: time.Minute,
+		Gold: r.tinyvm(), GuestOS: "other5xlinux-64", Limit: harness.Timeout, Parallel: true,
 	})
 }

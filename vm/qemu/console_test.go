@@ -7,10 +7,10 @@ import (
 	"path/filepath"
 	"syscall"
 	"testing"
-	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // flood writes 0, 1, 2 ... 255, 0 ... to the first serial port for ever.
@@ -31,7 +31,7 @@ func TestConsoleIsBounded(t *testing.T) {
 		}
 		return info.Size()
 	}
-	until(t, time.Minute, "3 MiB on the serial port", func() bool { return size() > vm.ConsoleKept+1<<20 })
+	until(t, harness.Timeout, "3 MiB on the serial port", func() bool { return size() > vm.ConsoleKept+1<<20 })
 	log, err := r.Console(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)
@@ -47,14 +47,14 @@ func TestConsoleIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer another.Close()
-	until(t, 10*time.Second, "a hole", func() bool {
+	until(t, harness.Timeout, "a hole", func() bool {
 		info, err := os.Stat(path)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return info.Sys().(*syscall.Stat_t).Blocks*512 < info.Size()-1<<19
 	})
-	until(t, 20*time.Second, "more from the guest", func() bool { return size() > before })
+	until(t, harness.Timeout, "more from the guest", func() bool { return size() > before })
 	tail := make([]byte, before-start)
 	if _, err := io.ReadFull(log, tail); err != nil {
 		t.Fatal(err)

@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -22,6 +23,7 @@ import (
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // managed is a vm.Manager with this driver, an image to make machines of and a
@@ -123,8 +125,8 @@ func (g *managed) settled(n int) map[string]vm.VM {
 				g.r.t.Errorf("got a second callback of %s: %+v", v.ID, v)
 			}
 			all[v.ID] = v
-		case <-time.After(patience):
-			g.r.t.Fatalf("got %d callbacks within %v, want %d", len(all), patience, n)
+		case <-time.After(harness.Timeout):
+			g.r.t.Fatalf("got %d callbacks within %v, want %d", len(all), harness.Timeout, n)
 		}
 	}
 	return all
@@ -187,13 +189,16 @@ func (d *mortal) Start(ctx context.Context, m vm.Machine) error {
 	before := processIn(m)
 	var killer sync.WaitGroup
 	killer.Go(func() {
-		pid := 0 // the pid file is gone again once its QEMU has ended
-		until(d.t, patience, "a process to kill", func() bool {
-			pid = processIn(m)
+		until(d.t, harness.Timeout, "a process", func() bool {
+			pid := processIn(m)
 			return pid != 0 && pid != before
 		})
 		time.Sleep(mine.after)
-		mine.kill(d.t, pid)
+		// A QEMU whose port another took meanwhile ends, and Start runs another.
+		until(d.t, harness.Timeout, "a process to kill", func() bool {
+			pid := processIn(m)
+			return pid != before && mine.kill(pid) == nil
+		})
 	})
 	err := d.Driver.Start(ctx, m)
 	killer.Wait()
@@ -204,7 +209,9 @@ func (d *mortal) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	mine := d.of(m)
 	mine.seen++
 	if d.kills(mine.life) && mine.seen == mine.looks {
-		mine.kill(d.t, processIn(m))
+		if err := mine.kill(processIn(m)); err != nil {
+			d.t.Errorf("killing QEMU: %v", err)
+		}
 	}
 	st, err := d.Driver.Inspect(ctx, m)
 	if err == nil && mine.life > 0 && !d.kills(mine.life) && st.Power == vm.PoweredOn {
@@ -213,22 +220,19 @@ func (d *mortal) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	return st, err
 }
 
-func (d *death) kill(t *testing.T, pid int) {
+// kill returns ESRCH if there is no such process.
+func (d *death) kill(pid int) error {
 	if pid == 0 { // which would be every process of the test's own group
-		t.Error("there is no process to kill")
-		return
+		return syscall.ESRCH
 	}
-	if d.all {
-		group, err := syscall.Getpgid(pid)
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		pid = -group
+	if !d.all {
+		return syscall.Kill(pid, d.signal)
 	}
-	if err := syscall.Kill(pid, d.signal); err != nil {
-		t.Errorf("killing %d: %v", pid, err)
+	group, err := syscall.Getpgid(pid)
+	if err != nil {
+		return err
 	}
+	return syscall.Kill(-group, d.signal)
 }
 
 // processIn returns the number in the machine's pid file, 0 if there is none yet.
@@ -368,6 +372,14 @@ func TestStoppedBecause(t *testing.T) {
 		}
 		signal(t, -pgid, syscall.SIGKILL)
 	}
+	orphaned := func() {
+		signal(t, shellOf(t, m), syscall.SIGKILL)
+		until(t, harness.Timeout, "the shell's end", func() bool { return len(workingIn(m.Dir)) == 1 })
+		if st := r.inspect(m); st.Power != vm.PoweredOn {
+			t.Errorf("got %+v without the shell that waits for QEMU, want powered-on", st)
+		}
+		signal(t, pidOf(t, m), syscall.SIGKILL)
+	}
 	for _, test := range []struct {
 		stop func()
 		want string
@@ -376,13 +388,14 @@ func TestStoppedBecause(t *testing.T) {
 		{func() { signal(t, pidOf(t, m), syscall.SIGSEGV) }, "QEMU was killed by signal 11 (segmentation fault)", true},
 		{func() { signal(t, pidOf(t, m), syscall.SIGKILL) }, "QEMU was killed by signal 9 (killed)", true},
 		{func() { signal(t, pidOf(t, m), syscall.SIGTERM) }, "QEMU was ended by signal 15 (terminated)", true},
+		{orphaned, "QEMU was killed together with what watched it, or the host restarted", true},
 		{group, "QEMU was killed together with what watched it, or the host restarted", true},
 		{func() { r.press(m, vm.ActionOff) }, "it was switched off", false},
 		{func() { quitByHand(t, m) }, "the guest shut down", false},
 	} {
 		test.stop()
 		var st vm.Status
-		until(t, patience, "the machine's end", func() bool {
+		until(t, harness.Timeout, "the machine's end", func() bool {
 			st = r.inspect(m)
 			return st.Power == vm.PoweredOff
 		})
@@ -416,31 +429,55 @@ func quitByHand(t *testing.T, m vm.Machine) {
 }
 
 // Nothing is left of a machine that is destroyed: neither its QEMU nor the shell
-// that waits for it.
+// that waits for it. QEMU does not hold the file that the shell writes to.
 func TestSupervisorEndsWithQEMU(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	m := r.running(idle)
-	if n := workingIn(m.Dir); n != 2 {
-		t.Errorf("got %d processes in the machine's folder, want QEMU and its shell", n)
+	if all := workingIn(m.Dir); len(all) != 2 {
+		t.Errorf("got processes %v in the machine's folder, want QEMU and its shell", all)
+	}
+	for name, pid := range map[string]int{"QEMU": pidOf(t, m), "the shell": shellOf(t, m)} {
+		files, err := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		holds := slices.ContainsFunc(files, func(f string) bool {
+			to, _ := os.Readlink(f)
+			return to == filepath.Join(m.Dir, "exit")
+		})
+		if err != nil || holds != (name == "the shell") {
+			t.Errorf("%s holds the file for the exit status: %t (%v)", name, holds, err)
+		}
 	}
 	signal(t, pidOf(t, m), syscall.SIGKILL)
-	until(t, patience, "the shell's end", func() bool { return workingIn(m.Dir) == 0 })
+	until(t, harness.Timeout, "the shell's end", func() bool { return len(workingIn(m.Dir)) == 0 })
 	r.start(m)
 	if err := r.Destroy(t.Context(), m); err != nil {
 		t.Fatal(err)
 	}
-	until(t, patience, "the end of all processes", func() bool { return workingIn(m.Dir) == 0 })
+	until(t, harness.Timeout, "the end of all processes", func() bool { return len(workingIn(m.Dir)) == 0 })
 }
 
-// workingIn counts the processes whose working directory is dir, or was until it
-// was removed.
-func workingIn(dir string) (n int) {
-	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
-	for _, link := range links {
-		if to, err := os.Readlink(link); err == nil && strings.TrimSuffix(to, " (deleted)") == dir {
-			n++
+// shellOf returns the process that waits for the machine's QEMU.
+func shellOf(t *testing.T, m vm.Machine) int {
+	t.Helper()
+	for _, pid := range workingIn(m.Dir) {
+		if pid != pidOf(t, m) {
+			return pid
 		}
 	}
-	return n
+	t.Fatal("nobody waits for QEMU")
+	return 0
+}
+
+// workingIn returns the processes whose working directory is dir, or was until it
+// was removed.
+func workingIn(dir string) (pids []int) {
+	links, _ := filepath.Glob("/proc/[0-9]*/cwd")
+	for _, link := range links {
+		to, err := os.Readlink(link)
+		pid, _ := strconv.Atoi(filepath.Base(filepath.Dir(link)))
+		if err == nil && strings.TrimSuffix(to, " (deleted)") == dir {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }

@@ -14,6 +14,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // newCache is a rig whose images are gold: their disks are prepared.
@@ -112,7 +113,7 @@ func TestPreparedOnce(t *testing.T) {
 		}
 	}
 	r.start(machines[0])
-	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(machines[0]), "OK") })
+	until(t, harness.Timeout, "a booted guest", func() bool { return strings.Contains(serial(machines[0]), "OK") })
 	later := r.machine()
 	r.reopen(nil)
 	r.clone(later, vmx)
@@ -120,7 +121,7 @@ func TestPreparedOnce(t *testing.T) {
 		t.Errorf("after a restart the disk was prepared again: %v", err)
 	}
 	r.start(later)
-	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(later), "OK") })
+	until(t, harness.Timeout, "a booted guest", func() bool { return strings.Contains(serial(later), "OK") })
 }
 
 // A disk without data is not converted, however large it claims to be.
@@ -179,7 +180,7 @@ func TestInterruptedPreparation(t *testing.T) {
 	m := r.machine()
 	ended := make(chan error, 1)
 	go func() { ended <- r.Clone(ctx, m, vmx) }()
-	until(t, time.Minute, "a conversion", func() bool { _, err := os.Stat(begun); return err == nil })
+	until(t, harness.Timeout, "a conversion", func() bool { _, err := os.Stat(begun); return err == nil })
 	second, give := context.WithTimeoutCause(t.Context(), time.Millisecond, stop)
 	defer give()
 	if err := r.Clone(second, r.machine(), vmx); !errors.Is(err, stop) {
@@ -345,5 +346,5 @@ func TestPreparedChain(t *testing.T) {
 	}
 	r.run("qemu-img", "compare", "-f", "vmdk", "-F", "qcow2", filepath.Join(dir, "disk.vmdk"), files[0])
 	r.start(m)
-	until(t, time.Minute, "a booted guest", func() bool { return strings.Contains(serial(m), "OK") })
+	until(t, harness.Timeout, "a booted guest", func() bool { return strings.Contains(serial(m), "OK") })
 }

@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // tinyvm unpacks the real guest that `make image` builds and returns its .vmx.
@@ -43,14 +45,8 @@ func (r *rig) unpacked(variant string) string {
 	return found[0]
 }
 
-// boots starts the real guest and returns its state once it is up, with the
-// page at url(state).
-func (r *rig) boots(m vm.Machine, url func(vm.Status) string) (st vm.Status, page string) {
-	r.t.Helper()
-	return r.bootsFrom(m, r.tinyvm(), url)
-}
-
-// bootsFrom is boots of an image that is unpacked already.
+// bootsFrom starts a machine of the real guest at gold and returns its state
+// once it is up, with the page at url(state).
 func (r *rig) bootsFrom(m vm.Machine, gold string, url func(vm.Status) string) (st vm.Status, page string) {
 	r.t.Helper()
 	r.clone(m, gold)
@@ -60,11 +56,11 @@ func (r *rig) bootsFrom(m vm.Machine, gold string, url func(vm.Status) string) (
 			r.t.Logf("last seen: %+v; serial log:\n%s", st, serial(m))
 		}
 	}()
-	until(r.t, 60*time.Second, "the guest's agent and address", func() bool {
+	until(r.t, harness.Timeout, "the guest's agent and address", func() bool {
 		st = r.inspect(m)
 		return st.Up && st.Tools == vm.ToolsRunning && st.IP != ""
 	})
-	until(r.t, 30*time.Second, "the guest's page", func() (ok bool) {
+	until(r.t, harness.Timeout, "the guest's page", func() (ok bool) {
 		page, ok = served(url(st))
 		return ok
 	})
@@ -83,55 +79,65 @@ func served(url string) (page string, ok bool) {
 	return string(text), err == nil && response.StatusCode == http.StatusOK
 }
 
-// A real guest on the user network: its agent answers, and its page is at the
-// forwarded port and names the MAC address that Inspect does.
+// A real guest on the user network, from its first boot to its third.
 func TestGuestOnUserNetwork(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	m := r.machine()
-	m.Memory = 256
-	st, page := r.boots(m, func(st vm.Status) string {
-		return fmt.Sprintf("http://127.0.0.1:%d/", st.Forwards[1].Host)
-	})
-	if st.IP != "127.0.0.1" || st.CPUs != 2 || st.Memory != 256 {
-		t.Errorf("got %+v, want 127.0.0.1, 2 processors and 256 MiB", st)
-	}
-	if !strings.Contains(page, st.MAC) {
-		t.Errorf("got page %q, want %s in it", page, st.MAC)
+	m.Memory, m.Forward = 256, []int{80, 22, 8080}
+	gold := r.tinyvm()
+	st, page := r.bootsFrom(m, gold, pageAt)
+	loopback := serveOnLoopback(t)
+	for _, test := range []struct {
+		name string
+		run  func(t *testing.T)
+	}{
+		{"its page is at the forwarded port and names the MAC address that Inspect does", func(t *testing.T) {
+			if st.IP != "127.0.0.1" || st.CPUs != 2 || st.Memory != 256 || !strings.Contains(page, st.MAC) {
+				t.Errorf("got %+v and page %q, want 127.0.0.1, 2 processors, 256 MiB, and the MAC address on the page", st, page)
+			}
+		}},
+		{"it has the forwarded ports, each once, and reaches what the host does", func(t *testing.T) {
+			if !slices.Equal(guestPorts(st), []int{22, 80, 8080}) {
+				t.Errorf("got forwards %v, want of 22, 80 and 8080, each once", st.Forwards)
+			}
+			if !slices.Contains(st.Addresses, "10.0.2.15") {
+				t.Errorf("got addresses %v, want 10.0.2.15 among them", st.Addresses)
+			}
+			if got, ok := guestGet(t, m, loopback); !ok {
+				t.Errorf("got %q from the host's loopback, want its page", got)
+			}
+		}},
+		{"an agent that does not answer holds nobody up", func(t *testing.T) { deafAgent(t, r.with(t), m) }},
+		{"it shuts down in order", func(t *testing.T) { st, page = shutsDown(t, r.with(t), m, gold, st, page) }},
+		{"it is started while its QEMU has not ended yet", func(t *testing.T) { startsBeforeQEMUEnded(t, r.with(t), m, gold, st, page) }},
+	} {
+		t.Run(test.name, test.run)
 	}
 }
 
-// An agent that does not answer holds nobody up.
-func TestDeafAgent(t *testing.T) {
-	t.Parallel()
-	r := newRig(t)
-	m := r.machine()
-	m.Memory = 256
-	r.boots(m, func(st vm.Status) string { return fmt.Sprintf("http://127.0.0.1:%d/", st.Forwards[1].Host) })
+// pageAt is where the page of the real guest is on the user network.
+func pageAt(st vm.Status) string { return fmt.Sprintf("http://127.0.0.1:%d/", hostPort(st, 80)) }
+
+func deafAgent(t *testing.T, r *rig, m vm.Machine) {
 	// Somebody else has the agent's ear: QEMU lets the next client wait.
 	busy, err := net.Dial("unix", filepath.Join(m.Dir, "qga"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer busy.Close()
-	begin := time.Now()
-	st := r.inspect(m)
-	if took := time.Since(begin); took > 2*time.Second {
-		t.Errorf("Inspect took %v with a deaf agent, want about half a second", took)
-	}
-	if st.Power != vm.PoweredOn || st.Tools != vm.ToolsNotRunning {
+	if st := r.inspect(m); st.Power != vm.PoweredOn || st.Tools != vm.ToolsNotRunning {
 		t.Errorf("got %+v, want powered-on and tools that do not run", st)
 	}
-
 	another, err := qemu.Open(options(r.data))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer another.Close()
-	until(t, 10*time.Second, "a sign of life at the forwarded port", func() bool {
+	until(t, harness.Timeout, "a sign of life at the forwarded port", func() bool {
 		st, err := another.Inspect(t.Context(), m)
 		return err == nil && st.Up
 	})
 	busy.Close()
-	until(t, 10*time.Second, "the agent's answer", func() bool { return r.inspect(m).Tools == vm.ToolsRunning })
+	until(t, harness.Timeout, "the agent's answer", func() bool { return r.inspect(m).Tools == vm.ToolsRunning })
 }

@@ -22,6 +22,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // A machine from its making to its end, each step done twice.
@@ -67,7 +68,7 @@ func TestLife(t *testing.T) {
 		}
 		conn.Close()
 	}
-	until(t, 20*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 
 	for range 2 {
 		if err := r.Destroy(t.Context(), vm.Machine{ID: m.ID, Dir: m.Dir}); err != nil {
@@ -156,11 +157,11 @@ func TestGuestPowersOff(t *testing.T) {
 		return ports
 	}
 	isOff := func() bool { return r.inspect(m).Power == vm.PoweredOff }
-	until(t, 20*time.Second, "the guest's end", isOff)
+	until(t, harness.Timeout, "the guest's end", isOff)
 	first := forwards()
 
 	r.start(m)
-	until(t, 20*time.Second, "the guest's second end", isOff)
+	until(t, harness.Timeout, "the guest's second end", isOff)
 	if diff := cmp.Diff(first, forwards()); diff != "" {
 		t.Errorf("other ports at the second start, -first +second:\n%s", diff)
 	}

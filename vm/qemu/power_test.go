@@ -14,9 +14,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 func (r *rig) press(m vm.Machine, a vm.Action) {
@@ -29,8 +29,8 @@ func (r *rig) press(m vm.Machine, a vm.Action) {
 // fetch reads a page of the real guest on the user network.
 func (r *rig) fetch(st vm.Status, path string) string {
 	r.t.Helper()
-	client := http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	res, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", st.Forwards[1].Host, path))
+	client := http.Client{Timeout: harness.Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
+	res, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", hostPort(st, 80), path))
 	if err != nil {
 		r.t.Fatal(err)
 	}
@@ -59,61 +59,52 @@ func field(page, name string) string {
 	return value
 }
 
-// A guest that is asked to shut down does so in order: it writes to its disk
-// as it goes down, and what it wrote is there at its next boot. One with the
-// agent is asked by that, one without by its power button.
-func TestShutdownIsTheGuestsOwn(t *testing.T) {
-	t.Parallel()
-	for _, image := range []string{"tinyvm.tar.gz", "tinyvm-noagent.tar.gz"} {
-		t.Run(image, func(t *testing.T) {
-			r := newRig(t)
-			m := r.machine()
-			m.Memory = 256
-			url := func(st vm.Status) string { return fmt.Sprintf("http://127.0.0.1:%d/", st.Forwards[1].Host) }
-			gold := r.unpacked(image)
-			st, page := r.answers(m, gold, url)
-			boot := field(page, "boot_id")
-			if got := field(page, "last_shutdown"); got != "none" || boot == "" {
-				t.Fatalf("got page %q before there was a shutdown", page)
-			}
-			r.fetch(st, "/cgi-bin/mark?value=kept")
-
-			begin := time.Now()
-			r.press(m, vm.ActionShutdown)
-			if took := time.Since(begin); took > 5*time.Second {
-				t.Errorf("Shutdown took %v, want that it does not wait for the guest", took)
-			}
-			until(t, 60*time.Second, "the guest's end", func() bool { return r.inspect(m).Power == vm.PoweredOff })
-			if log := serial(m); !strings.Contains(log, "tinyvm: shutting down") {
-				t.Errorf("the guest did not shut down in order; its console:\n%s", log)
-			}
-
-			_, page = r.answers(m, gold, url)
-			if got := field(page, "last_shutdown"); !strings.HasPrefix(got, "clean ") || !strings.HasSuffix(got, boot) {
-				t.Errorf("the next boot finds %q on the disk, want a clean shutdown of boot %s", got, boot)
-			}
-			if got := field(page, "mark"); got != "kept" {
-				t.Errorf("the next boot finds mark %q, want kept", got)
-			}
-		})
-	}
-}
-
-// A machine that its guest switched off is started anew, also while its QEMU
-// has not ended yet.
-func TestStartBeforeQEMUEnded(t *testing.T) {
+// A guest without an agent is asked to shut down by its power button.
+func TestShutdownWithoutAgent(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	m := r.machine()
-	m.Memory = 256
-	url := func(st vm.Status) string { return fmt.Sprintf("http://127.0.0.1:%d/", st.Forwards[1].Host) }
-	gold := r.unpacked("tinyvm.tar.gz")
-	st, page := r.answers(m, gold, url)
+	m.CPUs, m.Memory = 1, 256
+	gold := r.unpacked("tinyvm-noagent.tar.gz")
+	st, page := r.answers(m, gold)
+	shutsDown(t, r, m, gold, st, page)
+}
+
+// shutsDown asks the guest to shut down. It does so in order: it writes to its
+// disk as it goes down, and what it wrote is there at its next boot, of which
+// state and page are returned.
+func shutsDown(t *testing.T, r *rig, m vm.Machine, gold string, st vm.Status, page string) (vm.Status, string) {
+	boot := field(page, "boot_id")
+	if got := field(page, "last_shutdown"); got != "none" || boot == "" {
+		t.Fatalf("got page %q before there was a shutdown", page)
+	}
+	r.fetch(st, "/cgi-bin/mark?value=kept")
+	r.press(m, vm.ActionShutdown)
+	until(t, harness.Timeout, "the guest's end", func() bool { return r.inspect(m).Power == vm.PoweredOff })
+	if got := r.inspect(m); got.StoppedBecause != "the guest shut down" || got.Died {
+		t.Errorf("got %+v, want that the guest shut down", got)
+	}
+	if log := serial(m); !strings.Contains(log, "tinyvm: shutting down") {
+		t.Errorf("the guest did not shut down in order; its console:\n%s", log)
+	}
+	st, page = r.answers(m, gold)
+	if got := field(page, "last_shutdown"); !strings.HasPrefix(got, "clean ") || !strings.HasSuffix(got, boot) {
+		t.Errorf("the next boot finds %q on the disk, want a clean shutdown of boot %s", got, boot)
+	}
+	if got := field(page, "mark"); got != "kept" {
+		t.Errorf("the next boot finds mark %q, want kept", got)
+	}
+	return st, page
+}
+
+// startsBeforeQEMUEnded starts a machine that its guest switched off, while its
+// QEMU has not ended yet.
+func startsBeforeQEMUEnded(t *testing.T, r *rig, m vm.Machine, gold string, st vm.Status, page string) {
 	r.lingers(m)
 	r.fetch(st, "/cgi-bin/poweroff")
-	until(t, 60*time.Second, "the guest's end", func() bool { return r.inspect(m).Power == vm.PoweredOff })
+	until(t, harness.Timeout, "the guest's end", func() bool { return r.inspect(m).Power == vm.PoweredOff })
 	before := pidOf(t, m) // it is still there
-	_, again := r.answers(m, gold, url)
+	_, again := r.answers(m, gold)
 	if field(again, "boot_id") == field(page, "boot_id") || pidOf(t, m) == before {
 		t.Errorf("got page %q of process %d, want another boot and process", again, before)
 	}
@@ -147,15 +138,15 @@ func tellQEMU(t *testing.T, m vm.Machine, command string) {
 }
 
 // answers is bootsFrom for guests that may have no agent.
-func (r *rig) answers(m vm.Machine, gold string, url func(vm.Status) string) (st vm.Status, page string) {
+func (r *rig) answers(m vm.Machine, gold string) (st vm.Status, page string) {
 	r.t.Helper()
 	r.clone(m, gold)
 	r.start(m)
-	until(r.t, 60*time.Second, "the guest's page", func() (ok bool) {
+	until(r.t, harness.Timeout, "the guest's page", func() (ok bool) {
 		if st = r.inspect(m); len(st.Forwards) < 2 {
 			return false
 		}
-		page, ok = served(url(st))
+		page, ok = served(pageAt(st))
 		return ok && field(page, "boot_id") != ""
 	})
 	return st, page
@@ -168,16 +159,17 @@ func TestResetAndLostSuspension(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	m := r.running(idle)
-	until(t, 20*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 	pid := pidOf(t, m)
+	r.press(m, vm.ActionShutdown) // which does not wait for the guest, for this one never obeys
 	r.press(m, vm.ActionReset)
-	until(t, 20*time.Second, "a second boot", func() bool { return serial(m) == "OK\nOK\n" })
+	until(t, harness.Timeout, "a second boot", func() bool { return serial(m) == "OK\nOK\n" })
 	if got := pidOf(t, m); got != pid {
 		t.Errorf("got process %d after a reset, want still %d", got, pid)
 	}
 	r.press(m, vm.ActionSuspend)
 	signal(t, pid, syscall.SIGKILL)
-	until(t, 10*time.Second, "the end of the killed process", func() bool { return r.inspect(m).Power == vm.PoweredOff })
+	until(t, harness.Timeout, "the end of the killed process", func() bool { return r.inspect(m).Power == vm.PoweredOff })
 	wantCode(t, r.Power(t.Context(), m, vm.ActionResume), vm.CodePower, "off")
 	r.start(m)
 	if got := r.inspect(m).Power; got != vm.PoweredOn {
@@ -206,7 +198,7 @@ func TestScreenshot(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	m := r.running(idle)
-	until(t, 20*time.Second, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 	shot, err := r.Screenshot(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)

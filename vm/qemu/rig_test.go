@@ -5,10 +5,13 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"flag"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"testing"
@@ -19,11 +22,19 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest"
 )
 
 func TestMain(m *testing.M) {
 	if os.Getenv(startOnly) != "" {
 		os.Exit(startAndWait())
+	}
+	flag.Parse()
+	if n := flag.Lookup("test.parallel"); n.Value.String() == n.DefValue {
+		// These tests wait for guests more than they compute.
+		if err := n.Value.Set(strconv.Itoa(2 * runtime.GOMAXPROCS(0))); err != nil {
+			panic(err)
+		}
 	}
 	goleak.VerifyTestMain(m)
 }
@@ -72,7 +83,9 @@ func newRig(t *testing.T) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(data) })
-	d, err := qemu.Open(options(data))
+	o := options(data)
+	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
+	d, err := qemu.Open(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +97,9 @@ func newRig(t *testing.T) *rig {
 	})
 	return r
 }
+
+// with returns the rig for a subtest.
+func (r *rig) with(t *testing.T) *rig { return &rig{r.Driver, t, r.data} }
 
 func options(data string) qemu.Options {
 	return qemu.Options{Dir: data, MachinesDir: filepath.Join(data, "vms"), Network: "user", Forward: []int{80}}
@@ -137,6 +153,9 @@ func (r *rig) machine() vm.Machine {
 	id := uuid.NewString()
 	m := vm.Machine{ID: id, Dir: filepath.Join(r.data, "vms", id), CPUs: 2, Memory: 64, Network: vm.NAT}
 	r.t.Cleanup(func() {
+		if r.t.Failed() {
+			vmtest.ShowLogs(r.t, m)
+		}
 		if err := r.Destroy(context.Background(), m); err != nil {
 			r.t.Errorf("destroying what the test left: %v", err)
 		}
@@ -175,11 +194,6 @@ func (r *rig) running(code []byte) vm.Machine {
 	r.start(m)
 	return m
 }
-
-// patience is how long tests wait for what is sure to come: an emulated guest
-// boots in five seconds on an idle host, and in a minute on one that is
-// overwhelmed. It guards against hanging, and nothing is judged by it.
-const patience = 3 * time.Minute
 
 // until waits for done at most limit.
 func until(t *testing.T, limit time.Duration, what string, done func() bool) {

@@ -109,10 +109,8 @@ func (h Harness) waitPower(t *testing.T, d vm.Driver, m vm.Machine, want vm.Powe
 }
 
 // screenshot takes two screenshots of a machine.
-func screenshot(t *testing.T, h Harness) {
-	s := h.Open(t).(vm.Screenshotter)
-	d, m := h.startMachine(t)
-	h.waitUp(t, d, m)
+func screenshot(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
+	s := d.(vm.Screenshotter)
 	for range 2 {
 		shot, err := s.Screenshot(h.context(t), m)
 		must(t, "Screenshot", err)
@@ -122,17 +120,14 @@ func screenshot(t *testing.T, h Harness) {
 			t.Errorf("got a screenshot of %v", size)
 		}
 	}
-	h.destroy(t, d, m)
 }
 
 // console reads the console of a machine, and of a machine that was never created.
-func console(t *testing.T, h Harness) {
-	c := h.Open(t).(vm.Consoler)
+func console(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
+	c := d.(vm.Consoler)
 	if _, err := c.Console(h.context(t), h.newMachine(t)); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("of a machine that was never created: got %v, want %v", err, fs.ErrNotExist)
 	}
-	d, m := h.startMachine(t)
-	h.waitUp(t, d, m)
 	if fake, is := d.(*Driver); is {
 		must(t, "WriteConsole", fake.WriteConsole(m, "hello\n"))
 	}
@@ -144,7 +139,6 @@ func console(t *testing.T, h Harness) {
 	must(t, "reading the console", err)
 	end, err := log.Seek(0, io.SeekEnd)
 	must(t, "finding the console's end", err)
-	h.destroy(t, d, m)
 	if end < 1 {
 		t.Errorf("got a console of %d bytes, want what the guest wrote", end)
 	}

@@ -1,6 +1,7 @@
 package vmtest
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -31,6 +32,9 @@ type Harness struct {
 	// ended and the driver can find out that it was. Otherwise Kill is nil.
 	Kill func(t *testing.T, m vm.Machine)
 
+	// Parallel lets the tests run side by side.
+	Parallel bool
+
 	// Limit is how long one call, or the guest's boot, may take.
 	Limit time.Duration
 }
@@ -38,43 +42,39 @@ type Harness struct {
 // TestDriver checks the contract of [vm.Driver], and those of [vm.Powerer],
 // [vm.Screenshotter] and [vm.Consoler] if the driver has them.
 func TestDriver(t *testing.T, h Harness) {
-	tests := map[string]func(*testing.T, Harness){
-		"lifecycle":                              lifecycle,
-		"a machine that was never created":       neverCreated,
-		"repeated calls change nothing":          repeated,
-		"another driver finds the machine":       reopened,
-		"interrupted calls are finished":         interrupted,
-		"an incomplete clone is replaced":        incompleteClone,
-		"two machines share an image, not disks": twoMachines,
-		"concurrent readers":                     concurrentReaders,
-		"destroy while running, by ID and folder": func(t *testing.T, h Harness) {
+	type test struct {
+		name string
+		run  func(*testing.T, Harness)
+	}
+	tests := []test{
+		{"lifecycle", lifecycle},
+		{"interrupted calls are finished", interrupted},
+		{"an incomplete clone is replaced", incompleteClone},
+		{"a machine that was never created", neverCreated},
+		{"destroy while running, by ID and folder", func(t *testing.T, h Harness) {
 			d, m := h.startMachine(t)
 			h.destroy(t, d, vm.Machine{ID: m.ID, Dir: m.Dir})
-		},
-		"destroy after the folder was removed": folderRemoved,
-		"a missing image":                      missingImage,
-		"the host":                             hostDescription,
-		"a sweep keeps known machines":         sweep,
+		}},
+		{"destroy after the folder was removed", folderRemoved},
+		{"a missing image", missingImage},
+		{"the host", hostDescription},
 	}
 	var d vm.Driver
 	t.Run("open", func(t *testing.T) { d = h.Open(t) }) // only to find out which interfaces it has
 	if _, ok := d.(vm.Powerer); ok {
-		tests["power actions"] = powerActions
-		tests["interrupted power actions"] = interruptedPowerActions
-	}
-	if _, ok := d.(vm.Screenshotter); ok {
-		tests["screenshot"] = screenshot
-	}
-	if _, ok := d.(vm.Consoler); ok {
-		tests["console"] = console
+		// First, because they take longest.
+		tests = append([]test{{"power actions", powerActions}, {"interrupted power actions", interruptedPowerActions}}, tests...)
 	}
 	if h.Kill != nil {
-		tests["a killed process"] = processKilled
+		tests = append(tests, test{"a killed process", processKilled})
 	}
-	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if h.Parallel {
+				t.Parallel()
+			}
 			before := fileStates(t, filepath.Dir(h.Gold))
-			test(t, h)
+			test.run(t, h)
 			if diff := cmp.Diff(before, fileStates(t, filepath.Dir(h.Gold))); diff != "" {
 				t.Errorf("the gold image changed (-before +after):\n%s", diff)
 			}
@@ -82,10 +82,13 @@ func TestDriver(t *testing.T, h Harness) {
 	}
 }
 
-// lifecycle creates, starts and destroys a machine.
+// lifecycle creates and starts a machine, does with it what must not change it, and
+// destroys it.
 func lifecycle(t *testing.T, h Harness) {
 	d := h.Open(t)
 	m := h.newMachine(t)
+	m.CPUs = 2
+	h.destroyAtEnd(t, d, m)
 	ctx := h.context(t)
 	must(t, "Clone", d.Clone(ctx, m, h.Gold))
 	st := h.inspect(t, d, m)
@@ -93,11 +96,29 @@ func lifecycle(t *testing.T, h Harness) {
 		t.Errorf("after Clone: got %+v, want powered-off, guest OS %q, no address and no reason", st, h.GuestOS)
 	}
 	must(t, "Start", d.Start(ctx, m))
+	concurrentReaders(t, h, d, m) // also while the guest boots
 	st = h.waitUp(t, d, m)
 	if st.Power != vm.PoweredOn || st.CPUs != m.CPUs || st.Memory != m.Memory || st.GuestOS != h.GuestOS || st.MAC == "" {
 		t.Errorf("after Start: got %+v, want powered-on, %d CPUs, %d MiB, guest OS %q and a MAC",
 			st, m.CPUs, m.Memory, h.GuestOS)
 	}
+	tests := map[string]func(*testing.T, Harness, vm.Driver, vm.Machine){
+		"repeated calls change nothing":               repeated,
+		"another driver finds the machine":            reopened,
+		"concurrent readers":                          concurrentReaders,
+		"a sweep keeps known machines":                sweep,
+		"another machine shares the image, not disks": anotherMachine,
+	}
+	if _, ok := d.(vm.Screenshotter); ok {
+		tests["screenshot"] = screenshot
+	}
+	if _, ok := d.(vm.Consoler); ok {
+		tests["console"] = console
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) { test(t, h, d, m) })
+	}
+	h.destroy(t, d, m)
 	h.destroy(t, d, m)
 }
 
@@ -110,21 +131,17 @@ func neverCreated(t *testing.T, h Harness) {
 	h.destroy(t, d, m)
 }
 
-func repeated(t *testing.T, h Harness) {
-	d, m := h.startMachine(t)
+func repeated(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
 	ctx := h.context(t)
 	must(t, "Clone of a running machine", d.Clone(ctx, m, h.Gold))
 	must(t, "Start of a running machine", d.Start(ctx, m))
 	if st := h.waitUp(t, d, m); st.Power != vm.PoweredOn {
 		t.Errorf("after the repeated calls: got %q, want powered-on", st.Power)
 	}
-	h.destroy(t, d, m)
-	h.destroy(t, d, m)
 }
 
 // reopened checks that the driver keeps nothing only in memory.
-func reopened(t *testing.T, h Harness) {
-	d, m := h.startMachine(t)
+func reopened(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
 	before := h.waitUp(t, d, m)
 	d = h.Open(t)
 	after := h.waitUp(t, d, m)
@@ -132,7 +149,6 @@ func reopened(t *testing.T, h Harness) {
 		t.Errorf("got %+v from another driver, want %+v", after, before)
 	}
 	must(t, "Start", d.Start(h.context(t), m))
-	h.destroy(t, d, m)
 }
 
 // interrupted cancels each call at once and after some time, and repeats it.
@@ -178,9 +194,10 @@ func incompleteClone(t *testing.T, h Harness) {
 	h.destroy(t, d, m)
 }
 
-func twoMachines(t *testing.T, h Harness) {
-	d, m := h.startMachine(t)
+// anotherMachine makes a second machine of the image beside m, and destroys it.
+func anotherMachine(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
 	n := h.newMachine(t)
+	h.destroyAtEnd(t, d, n)
 	ctx := h.context(t)
 	must(t, "Clone", d.Clone(ctx, n, h.Gold))
 	must(t, "Start", d.Start(ctx, n))
@@ -190,15 +207,13 @@ func twoMachines(t *testing.T, h Harness) {
 			t.Errorf("two machines have one MAC: %s", one.MAC)
 		}
 	}
-	h.destroy(t, d, m)
-	if st := h.inspect(t, d, n); st.Power != vm.PoweredOn {
-		t.Errorf("the second machine is %q after the first was destroyed, want powered-on", st.Power)
-	}
 	h.destroy(t, d, n)
+	if st := h.inspect(t, d, m); st.Power != vm.PoweredOn {
+		t.Errorf("the first machine is %q after the second was destroyed, want powered-on", st.Power)
+	}
 }
 
-func concurrentReaders(t *testing.T, h Harness) {
-	d, m := h.startMachine(t)
+func concurrentReaders(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
 	var wg sync.WaitGroup
 	for range 8 {
 		wg.Go(func() {
@@ -211,7 +226,6 @@ func concurrentReaders(t *testing.T, h Harness) {
 		})
 	}
 	wg.Wait()
-	h.destroy(t, d, m)
 }
 
 // processKilled kills the machine's process. Every driver then reports that the
@@ -274,15 +288,13 @@ func hostDescription(t *testing.T, h Harness) {
 }
 
 // sweep sweeps as a daemon that starts does, while a machine runs.
-func sweep(t *testing.T, h Harness) {
-	d, m := h.startMachine(t)
+func sweep(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
 	before := h.waitUp(t, d, m)
 	d = h.Open(t)
 	must(t, "Sweep", d.Sweep(h.context(t), func(id string) bool { return id == m.ID }))
 	if after := h.waitUp(t, d, m); after.Power != vm.PoweredOn || after.MAC != before.MAC || after.IP != before.IP {
 		t.Errorf("after Sweep: got %+v, want %+v", after, before)
 	}
-	h.destroy(t, d, m)
 }
 
 // newMachine returns a new machine. Its folder is removed with the test.
@@ -294,7 +306,7 @@ func (h Harness) newMachine(t *testing.T) vm.Machine {
 	id := uuid.NewString()
 	return vm.Machine{
 		ID: id, Dir: filepath.Join(dir, id),
-		CPUs: 2, Memory: 256, Network: vm.NAT, Annotation: "osx-builder conformance suite",
+		CPUs: 1, Memory: 256, Network: vm.NAT, Annotation: "osx-builder conformance suite",
 	}
 }
 
@@ -303,10 +315,36 @@ func (h Harness) startMachine(t *testing.T) (vm.Driver, vm.Machine) {
 	t.Helper()
 	d := h.Open(t)
 	m := h.newMachine(t)
-	t.Cleanup(func() { _ = d.Destroy(context.Background(), m) }) // does nothing unless the test failed
+	h.destroyAtEnd(t, d, m)
 	must(t, "Clone", d.Clone(h.context(t), m, h.Gold))
 	must(t, "Start", d.Start(h.context(t), m))
 	return d, m
+}
+
+// destroyAtEnd destroys the machine with the test, which may have failed before it
+// did so. Then it shows what the machine's logs have.
+func (h Harness) destroyAtEnd(t *testing.T, d vm.Driver, m vm.Machine) {
+	t.Cleanup(func() {
+		if t.Failed() {
+			ShowLogs(t, m)
+		}
+		_ = d.Destroy(context.Background(), m)
+	})
+}
+
+// ShowLogs logs the ends of the machine's log files, and how its hypervisor
+// process ended.
+func ShowLogs(t *testing.T, m vm.Machine) {
+	t.Helper()
+	logs, _ := filepath.Glob(filepath.Join(m.Dir, "*.log"))
+	for _, path := range append(logs, filepath.Join(m.Dir, "exit")) {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			continue
+		}
+		const most = 8 << 10
+		t.Logf("%s ends with:\n%s", path, bytes.Trim(text[max(0, len(text)-most):], "\x00\n"))
+	}
 }
 
 func (h Harness) context(t *testing.T) context.Context {
