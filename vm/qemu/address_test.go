@@ -37,7 +37,7 @@ func TestChooseAddress(t *testing.T) {
 		"one out of reach":              {vm.NAT, addresses("8.8.8.8"), "10.5.0.7", "10.5.0.7"},
 		"one out of reach, no lease":    {vm.NAT, addresses("8.8.8.8"), "", ""},
 		"one of another subnet":         {vm.NAT, addresses("192.168.1.20"), "10.5.0.7", "10.5.0.7"},
-		"IPv6 where there is none":      {vm.NAT, addresses("2001:db8::7"), "10.5.0.7", "10.5.0.7"},
+		"IPv6 on a network without it":  {vm.NAT, addresses("2001:db8::7"), "10.5.0.7", "10.5.0.7"},
 		"no agent":                      {vm.NAT, nil, "10.5.0.7", "10.5.0.7"},
 		"neither":                       {vm.NAT, nil, "", ""},
 		"a LAN's":                       {vm.Bridged, addresses("172.20.1.1"), "", "172.20.1.1"},

@@ -44,10 +44,10 @@ const dockerRules = `table ip filter {
 // Debian's choice.
 const busybox = "/bin/busybox"
 
-// hall is a host with machines on all of its networks, in a network namespace
+// bridgedHost is a host with machines on all of its networks, in a network namespace
 // of its own.
-type hall struct {
-	*rig
+type bridgedHost struct {
+	*testDriver
 	options  qemu.Options
 	internet space
 	bare     string // what the host's network was before
@@ -139,7 +139,7 @@ func TestGuestsOnBridges(t *testing.T) {
 			t.Errorf("with its own address again: the host saw %q, want %s", who, thief.ip)
 		}
 	})
-	t.Run("the guest's agent tells what it has now", func(t *testing.T) {
+	t.Run("the guest's agent reports new addresses", func(t *testing.T) {
 		g, six := nat[2], "2001:db8::7"
 		other := h.free(g.ip)
 		h.become(t, g, other)
@@ -225,9 +225,9 @@ func TestGuestsOnBridges(t *testing.T) {
 }
 
 // newHall makes the LAN and the internet, and a driver that uses them.
-func newHall(t *testing.T) *hall {
+func newHall(t *testing.T) *bridgedHost {
 	t.Helper()
-	h := &hall{rig: newRig(t), internet: newInternet(t)}
+	h := &bridgedHost{testDriver: newTestDriver(t), internet: newInternet(t)}
 	t.Cleanup(func() {
 		if t.Failed() {
 			h.show(t)
@@ -248,7 +248,7 @@ func newHall(t *testing.T) *hall {
 
 // show prints what may say why a test failed: the host's network, and the logs
 // of the servers and of each machine.
-func (h *hall) show(t *testing.T) {
+func (h *bridgedHost) show(t *testing.T) {
 	t.Helper()
 	t.Logf("the host's network:\n%s", h.network(t))
 	for _, pattern := range []string{"net/*/dnsmasq.log", "vms/*/serial.log", "vms/*/qemu.log"} {
@@ -265,7 +265,7 @@ func (h *hall) show(t *testing.T) {
 
 // reopen is a restart of the daemon: the driver of before is forgotten as it
 // stands, with its machines running.
-func (h *hall) reopen(t *testing.T, isolate bool) {
+func (h *bridgedHost) reopen(t *testing.T, isolate bool) {
 	t.Helper()
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
@@ -284,7 +284,7 @@ func (h *hall) reopen(t *testing.T, isolate bool) {
 
 // boot starts a small machine on each of the networks and waits until all are
 // up.
-func (h *hall) boot(networks ...vm.NetworkType) {
+func (h *bridgedHost) boot(networks ...vm.NetworkType) {
 	h.t.Helper()
 	gold := h.tinyvm()
 	for _, n := range networks {
@@ -314,7 +314,7 @@ func (h *hall) boot(networks ...vm.NetworkType) {
 
 // answers checks that the guest has the address that it got and that the page
 // there is its own.
-func (h *hall) answers(t *testing.T, g guest) {
+func (h *bridgedHost) answers(t *testing.T, g guest) {
 	t.Helper()
 	if got := h.inspect(g.Machine).IP; got != g.ip.String() {
 		t.Errorf("got address %q, want %s", got, g.ip)
@@ -327,7 +327,7 @@ func (h *hall) answers(t *testing.T, g guest) {
 }
 
 // gateway is the host's address on the guest's network.
-func (h *hall) gateway(t *testing.T, g guest) string {
+func (h *bridgedHost) gateway(t *testing.T, g guest) string {
 	t.Helper()
 	addresses, err := net.InterfaceAddrs()
 	if err != nil {
@@ -343,7 +343,7 @@ func (h *hall) gateway(t *testing.T, g guest) string {
 }
 
 // bridgeOf is the device that has the gateway of the guest's network.
-func (h *hall) bridgeOf(t *testing.T, g guest) string {
+func (h *bridgedHost) bridgeOf(t *testing.T, g guest) string {
 	t.Helper()
 	out, err := exec.Command("ip", "-o", "route", "get", g.ip.String()).Output()
 	if err != nil {
@@ -354,7 +354,7 @@ func (h *hall) bridgeOf(t *testing.T, g guest) string {
 }
 
 // become gives the guest's card the address.
-func (h *hall) become(t *testing.T, g guest, a netip.Addr) {
+func (h *bridgedHost) become(t *testing.T, g guest, a netip.Addr) {
 	t.Helper()
 	if out, ok := guestRun(t, g.Machine, busybox, "ifconfig", "eth0", a.String(), "netmask", "255.255.255.0"); !ok {
 		t.Fatalf("the guest does not become %s: %s", a, out)
@@ -362,7 +362,7 @@ func (h *hall) become(t *testing.T, g guest, a netip.Addr) {
 }
 
 // free returns an address near a, of the same subnet, that no guest has.
-func (h *hall) free(a netip.Addr) netip.Addr {
+func (h *bridgedHost) free(a netip.Addr) netip.Addr {
 	for b := a.Prev(); ; b = b.Prev() {
 		if !slices.ContainsFunc(h.guests, func(g guest) bool { return g.ip == b }) {
 			return b
@@ -371,7 +371,7 @@ func (h *hall) free(a netip.Addr) netip.Addr {
 }
 
 // dropRules removes our tables of nftables.
-func (h *hall) dropRules(t *testing.T) {
+func (h *bridgedHost) dropRules(t *testing.T) {
 	t.Helper()
 	out, err := exec.Command("nft", "list", "tables").Output()
 	if err != nil {
@@ -386,7 +386,7 @@ func (h *hall) dropRules(t *testing.T) {
 
 // network is what the host's network consists of: devices, rules, servers, and
 // whether it forwards.
-func (h *hall) network(t *testing.T) string {
+func (h *bridgedHost) network(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", "ip -br link | awk '{ print $1 }' | sort; nft list ruleset; cat /proc/sys/net/ipv4/ip_forward; ps -A -ww -o args= | grep '^[^ ]*dnsmasq.*"+h.data+"' || true").CombinedOutput()
 	if err != nil {
@@ -397,7 +397,7 @@ func (h *hall) network(t *testing.T) string {
 
 // rules are those of nftables, in an order that does not change and without
 // what the kernel counts of guests.
-func (h *hall) rules(t *testing.T) string {
+func (h *bridgedHost) rules(t *testing.T) string {
 	t.Helper()
 	out, err := exec.Command("sh", "-c", "nft list ruleset | grep -v 'elements = .*limit rate'").Output()
 	if err != nil {
@@ -424,7 +424,7 @@ func killServer(t *testing.T, data, network string) {
 	}
 }
 
-// pageOf fetches the guest's page, "" where there is none.
+// pageOf fetches the guest's page. It returns "" if there is none.
 func pageOf(ip netip.Addr) string {
 	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(ip, 80).String(), time.Second)
 	if err != nil {

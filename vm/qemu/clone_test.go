@@ -47,9 +47,9 @@ func TestHardwareBoots(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			r := newTestDriver(t)
 			m := r.machine()
-			r.clone(m, r.image(idle, lines...))
+			r.clone(m, r.image(idleGuest, lines...))
 			r.start(m)
 			until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 			hasNIC := strings.Contains(strings.Join(lines, ""), "ethernet")
@@ -78,9 +78,9 @@ func TestHardwareRefused(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			r := newTestDriver(t)
 			m := r.machine()
-			err := r.Clone(t.Context(), m, r.image(idle, test.lines...))
+			err := r.Clone(t.Context(), m, r.image(idleGuest, test.lines...))
 			wantCode(t, err, vm.CodeImageInvalid, test.words...)
 			if st := r.inspect(m); !cmp.Equal(st, vm.Status{}) {
 				t.Errorf("got %+v of a machine that could not be cloned, want nothing", st)
@@ -92,8 +92,8 @@ func TestHardwareRefused(t *testing.T) {
 // Disks that are changes to other disks are read through the whole chain.
 func TestLayeredImage(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	gold := r.image(idle, plain...)
+	r := newTestDriver(t)
+	gold := r.image(idleGuest, plain...)
 	dir := filepath.Dir(gold)
 	r.run("qemu-img", "convert", "-O", "vmdk", filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "base.vmdk"))
 	if err := os.Remove(filepath.Join(dir, "disk.vmdk")); err != nil {
@@ -109,9 +109,9 @@ func TestLayeredImage(t *testing.T) {
 // EFI firmware is there for an image that wants it, with variables of its own.
 func TestEFI(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	gold := r.image(idle, append([]string{`firmware = "efi"`}, plain...)...)
+	gold := r.image(idleGuest, append([]string{`firmware = "efi"`}, plain...)...)
 	err := r.Clone(t.Context(), m, gold)
 	var lack *vm.Error
 	if errors.As(err, &lack) && lack.Code == vm.CodeHypervisorUnavailable && os.Getenv("CI") == "" {
@@ -139,11 +139,11 @@ func mustStat(t *testing.T, path string) os.FileInfo {
 	return info
 }
 
-// What an interrupted Clone left is no machine, and the next Clone makes it
-// anew.
+// An interrupted Clone leaves nothing that counts as a machine, and the next Clone
+// starts over.
 func TestCloneAfterInterruption(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 		t.Fatal(err)
@@ -156,7 +156,7 @@ func TestCloneAfterInterruption(t *testing.T) {
 	if st := r.inspect(m); !cmp.Equal(st, vm.Status{}) {
 		t.Errorf("got %+v of a half-made clone, want nothing", st)
 	}
-	gold := r.image(idle, plain...)
+	gold := r.image(idleGuest, plain...)
 	cancelled, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := r.Clone(cancelled, m, gold); !errors.Is(err, context.Canceled) {
@@ -172,9 +172,9 @@ func TestCloneAfterInterruption(t *testing.T) {
 // A second Clone does not take away what the guest wrote.
 func TestCloneOfWhole(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	gold := r.image(idle, plain...)
+	gold := r.image(idleGuest, plain...)
 	r.clone(m, gold)
 	before := sums(t, m.Dir)
 	r.run("qemu-io", "-c", "write 64k 512", filepath.Join(m.Dir, "disk0.qcow2"))

@@ -18,10 +18,10 @@ import (
 
 // command returns the arguments with which the machine would be started, as
 // pairs of an option and its value.
-func (r *rig) command(lines ...string) (options []string) {
+func (r *testDriver) command(lines ...string) (options []string) {
 	r.t.Helper()
 	m := r.machine()
-	r.clone(m, r.image(idle, lines...))
+	r.clone(m, r.image(idleGuest, lines...))
 	argv, err := r.Command(r.t.Context(), m)
 	if err != nil {
 		r.t.Fatal(err)
@@ -80,7 +80,7 @@ func TestCommandDevices(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			r := newTestDriver(t)
 			var got []string
 			for _, option := range starting(r.command(test.lines...), "-device ") {
 				if before, _, has := strings.Cut(option, "mac="); has {
@@ -102,7 +102,7 @@ func TestCommandDevices(t *testing.T) {
 // of its format or of the files under it is believed.
 func TestCommandSpellsOutDisks(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	disks := starting(r.command(plain...), "-blockdev ")
 	if len(disks) != 1 {
 		t.Fatalf("got disks %q, want one", disks)
@@ -136,10 +136,10 @@ func TestCommandSpellsOutDisks(t *testing.T) {
 
 func TestCommandOfWindows(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	for guestOS, want := range map[string]string{"windows2019srv-64": "-rtc base=localtime", "ubuntu-64": "-rtc base=utc"} {
 		m := r.machine()
-		gold := r.image(idle, plain...)
+		gold := r.image(idleGuest, plain...)
 		r.run("sed", "-i.old", "s/debian12-64/"+guestOS+"/", gold)
 		r.run("rm", gold+".old")
 		r.clone(m, gold)
@@ -158,7 +158,7 @@ func TestCommandOfWindows(t *testing.T) {
 // given to QEMU or made.
 func TestLeftovers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	var log bytes.Buffer
 	r.reopen(func(o *qemu.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	outside := t.TempDir()
@@ -176,7 +176,7 @@ func TestLeftovers(t *testing.T) {
 		lines = append(slices.Clip(lines), l...)
 	}
 	m := r.machine()
-	r.clone(m, r.image(idle, lines...))
+	r.clone(m, r.image(idleGuest, lines...))
 	argv, err := r.Command(t.Context(), m)
 	if err != nil {
 		t.Fatal(err)

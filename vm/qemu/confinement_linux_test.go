@@ -11,10 +11,10 @@ import (
 // user that has none, another for each machine.
 func TestConfinement(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	users := map[string]bool{}
 	for range 2 {
-		m := r.running(idle)
+		m := r.running(idleGuest)
 		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pidOf(t, m)))
 		if err != nil {
 			t.Fatal(err)

@@ -13,7 +13,7 @@ import (
 // The driver keeps every promise of vm.Driver, with a real guest.
 func TestConformance(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(t *testing.T) vm.Driver {
 			d, err := qemu.Open(options(r.data))

@@ -21,7 +21,7 @@ var flood = []byte{0xfa, 0xba, 0xf8, 0x03, 0x30, 0xc0, 0xee, 0xfe, 0xc0, 0xeb, 0
 // misses nothing.
 func TestConsoleIsBounded(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.running(flood)
 	path := filepath.Join(m.Dir, "serial.log")
 	size := func() int64 {

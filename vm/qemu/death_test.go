@@ -30,7 +30,7 @@ import (
 // receiver of their callbacks.
 type managed struct {
 	*vm.Manager
-	r      *rig
+	r      *testDriver
 	driver vm.Driver
 	sum    string
 	web    *httptest.Server
@@ -39,7 +39,7 @@ type managed struct {
 }
 
 // newManaged makes the image of code. driver is what the Manager gets.
-func newManaged(r *rig, driver vm.Driver, code []byte) *managed {
+func newManaged(r *testDriver, driver vm.Driver, code []byte) *managed {
 	r.t.Helper()
 	vmx := r.image(code, plain...)
 	archive := filepath.Join(r.data, "image.tar.gz")
@@ -261,8 +261,8 @@ func moments(n int, d *death) bool {
 func TestDeathsWhileCreating(t *testing.T) {
 	t.Parallel()
 	const machines = 30
-	r := newRig(t)
-	g := newManaged(r, &mortal{Driver: r.Driver, t: t, deaths: map[string]*death{}, death: moments, kills: func(life int) bool { return life == 1 }}, idle)
+	r := newTestDriver(t)
+	g := newManaged(r, &mortal{Driver: r.Driver, t: t, deaths: map[string]*death{}, death: moments, kills: func(life int) bool { return life == 1 }}, idleGuest)
 	var ids []string
 	for range machines {
 		ids = append(ids, g.create().ID)
@@ -287,11 +287,11 @@ func TestDeathsWhileCreating(t *testing.T) {
 // A machine that dies twice fails, and the error says how.
 func TestSecondDeath(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	g := newManaged(r, &mortal{Driver: r.Driver, t: t, deaths: map[string]*death{}, kills: func(int) bool { return true }, death: func(n int, d *death) bool {
 		d.signal, d.looks = syscall.SIGSEGV, n
 		return true
-	}}, idle)
+	}}, idleGuest)
 	for range 3 {
 		g.create()
 	}
@@ -321,7 +321,7 @@ func TestDeathBeforeTheMonitor(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
+			r := newTestDriver(t)
 			script := filepath.Join(r.data, "qemu")
 			text := "#!/bin/sh\ncase \" $* \" in *' -pidfile '*) mkdir ../../died 2>/dev/null && { " + test.dies + "; };; esac\nexec qemu-system-x86_64 \"$@\"\n"
 			if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
@@ -334,7 +334,7 @@ func TestDeathBeforeTheMonitor(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer d.Close()
-			g := newManaged(r, &mortal{Driver: d, t: t, deaths: map[string]*death{}, death: moments, kills: func(int) bool { return false }}, idle)
+			g := newManaged(r, &mortal{Driver: d, t: t, deaths: map[string]*death{}, death: moments, kills: func(int) bool { return false }}, idleGuest)
 			id := g.create().ID
 			v := g.settled(1)[id]
 			if v.Phase != test.want || v.Error != nil && !strings.Contains(v.Error.Message, test.words) {
@@ -351,8 +351,8 @@ func TestDeathBeforeTheMonitor(t *testing.T) {
 // that died.
 func TestGuestStopsWhileCreating(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	g := newManaged(r, r.Driver, off)
+	r := newTestDriver(t)
+	g := newManaged(r, r.Driver, powerOffGuest)
 	id := g.create().ID
 	if v := g.settled(1)[id]; v.Phase != vm.Failed || v.Error == nil || v.Error.Code != vm.CodeGuestStopped {
 		t.Errorf("got phase %s and error %v, want failed with %s", v.Phase, v.Error, vm.CodeGuestStopped)
@@ -363,8 +363,8 @@ func TestGuestStopsWhileCreating(t *testing.T) {
 // daemon, until it is started.
 func TestStoppedBecause(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	group := func() {
 		pgid, err := syscall.Getpgid(pidOf(t, m))
 		if err != nil {
@@ -432,8 +432,8 @@ func quitByHand(t *testing.T, m vm.Machine) {
 // that waits for it. QEMU does not hold the file that the shell writes to.
 func TestSupervisorEndsWithQEMU(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	if all := workingIn(m.Dir); len(all) != 2 {
 		t.Errorf("got processes %v in the machine's folder, want QEMU and its shell", all)
 	}

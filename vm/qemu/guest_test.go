@@ -18,13 +18,13 @@ import (
 )
 
 // tinyvm unpacks the real guest that `make image` builds and returns its .vmx.
-func (r *rig) tinyvm() string {
+func (r *testDriver) tinyvm() string {
 	r.t.Helper()
 	return r.unpacked("tinyvm.tar.gz")
 }
 
 // unpacked unpacks a variant of the real guest and returns its .vmx.
-func (r *rig) unpacked(variant string) string {
+func (r *testDriver) unpacked(variant string) string {
 	r.t.Helper()
 	archive := filepath.Join("..", "..", "build", variant)
 	if other := os.Getenv("OSXB_TINYVM"); other != "" && variant == "tinyvm.tar.gz" {
@@ -47,7 +47,7 @@ func (r *rig) unpacked(variant string) string {
 
 // bootsFrom starts a machine of the real guest at gold and returns its state
 // once it is up, with the page at url(state).
-func (r *rig) bootsFrom(m vm.Machine, gold string, url func(vm.Status) string) (st vm.Status, page string) {
+func (r *testDriver) bootsFrom(m vm.Machine, gold string, url func(vm.Status) string) (st vm.Status, page string) {
 	r.t.Helper()
 	r.clone(m, gold)
 	r.start(m)
@@ -82,7 +82,7 @@ func served(url string) (page string, ok bool) {
 // A real guest on the user network, from its first boot to its third.
 func TestGuestOnUserNetwork(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
 	m.Memory, m.Forward = 256, []int{80, 22, 8080}
 	gold := r.tinyvm()
@@ -116,10 +116,10 @@ func TestGuestOnUserNetwork(t *testing.T) {
 	}
 }
 
-// pageAt is where the page of the real guest is on the user network.
+// pageAt returns the address of the real guest's page on the user network.
 func pageAt(st vm.Status) string { return fmt.Sprintf("http://127.0.0.1:%d/", hostPort(st, 80)) }
 
-func deafAgent(t *testing.T, r *rig, m vm.Machine) {
+func deafAgent(t *testing.T, r *testDriver, m vm.Machine) {
 	// Somebody else has the agent's ear: QEMU lets the next client wait.
 	busy, err := net.Dial("unix", filepath.Join(m.Dir, "qga"))
 	if err != nil {

@@ -28,8 +28,8 @@ import (
 // A machine from its making to its end, each step done twice.
 func TestLife(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	gold := r.image(idle, plain...)
+	r := newTestDriver(t)
+	gold := r.image(idleGuest, plain...)
 	m := r.machine()
 	if st := r.inspect(m); !cmp.Equal(st, vm.Status{}) {
 		t.Fatalf("got %+v before there is a machine, want nothing", st)
@@ -90,8 +90,8 @@ func TestLife(t *testing.T) {
 // write.
 func TestGoldIsNotTouched(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	gold := r.image(idle, plain...)
+	r := newTestDriver(t)
+	gold := r.image(idleGuest, plain...)
 	if err := os.Chmod(filepath.Join(filepath.Dir(gold), "disk.vmdk"), 0o400); err != nil {
 		t.Fatal(err)
 	}
@@ -140,8 +140,8 @@ func sums(t *testing.T, dir string) map[string][32]byte {
 // on the same ports unless somebody took one.
 func TestGuestPowersOff(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(off)
+	r := newTestDriver(t)
+	m := r.running(powerOffGuest)
 	forwards := func() []vm.PortForward {
 		text, err := os.ReadFile(filepath.Join(m.Dir, "link.json"))
 		if err != nil {
@@ -173,7 +173,7 @@ func TestGuestPowersOff(t *testing.T) {
 	defer taken.Close()
 	r.start(m)
 	if got := forwards(); got[0] == first[0] || got[1] != first[1] {
-		t.Errorf("got ports %v where the first of %v is taken, want another for that alone", got, first)
+		t.Errorf("got ports %v although the first of %v is taken, want another one for that alone", got, first)
 	}
 }
 
@@ -197,9 +197,9 @@ func startAndWait() int {
 // The machine runs on when the daemon is killed, and the next one finds it.
 func TestOutlivesTheDaemon(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	r.clone(m, r.image(idle, plain...))
+	r.clone(m, r.image(idleGuest, plain...))
 	daemon := exec.Command(os.Args[0])
 	daemon.Env = append(os.Environ(), startOnly+"="+r.data+" "+m.ID)
 	out, err := daemon.StdoutPipe()
@@ -232,9 +232,9 @@ func TestOutlivesTheDaemon(t *testing.T) {
 // The number in a pid file may be another process's by now: it is not believed.
 func TestStalePidFile(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	r.clone(m, r.image(idle, plain...))
+	r.clone(m, r.image(idleGuest, plain...))
 	if err := os.WriteFile(filepath.Join(m.Dir, "pid"), []byte(strconv.Itoa(os.Getpid())), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -251,9 +251,9 @@ func TestStalePidFile(t *testing.T) {
 // the pid file's number by now, and not one whose arguments name the machine.
 func TestDestroySparesOthers(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	r.clone(m, r.image(idle, plain...))
+	r.clone(m, r.image(idleGuest, plain...))
 	recycled := exec.Command("sleep", "1000")
 	namesake := exec.Command("sh", "-c", "read word", "sh", "-name", "guest=osxb-"+m.ID)
 	for _, c := range []*exec.Cmd{recycled, namesake} {
@@ -282,8 +282,8 @@ func TestDestroySparesOthers(t *testing.T) {
 // Many ask one machine at once, while QEMU serves one client at a time.
 func TestManyInspect(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	var all sync.WaitGroup
 	for range 40 {
 		all.Go(func() {
@@ -300,8 +300,8 @@ func TestManyInspect(t *testing.T) {
 // is destroyed like any other.
 func TestStoppedProcess(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	pid := pidOf(t, m)
 	signal(t, pid, syscall.SIGSTOP)
 	limited, stop := context.WithTimeout(t.Context(), time.Second)
@@ -331,8 +331,8 @@ func TestStoppedProcess(t *testing.T) {
 // and none of them waits in vain, however many they are.
 func TestSlowProcess(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	pid := pidOf(t, m)
 	signal(t, pid, syscall.SIGSTOP)
 	var all sync.WaitGroup
@@ -365,8 +365,8 @@ func TestDestroyOfDamaged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := newRig(t)
-			m := r.running(idle)
+			r := newTestDriver(t)
+			m := r.running(idleGuest)
 			if err := damage(m.Dir); err != nil {
 				t.Skip(err)
 			}
@@ -395,16 +395,16 @@ func onLinux(err error) error {
 // read.
 func TestInspectOfCorrupt(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	r.clone(m, r.image(idle, plain...))
+	r.clone(m, r.image(idleGuest, plain...))
 	if err := os.WriteFile(filepath.Join(m.Dir, "machine.json"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	_, err := r.Inspect(t.Context(), m)
 	wantCode(t, err, vm.CodeOpen, "machine.json")
 
-	m = r.running(idle)
+	m = r.running(idleGuest)
 	if err := os.Remove(filepath.Join(m.Dir, "machine.json")); err != nil {
 		t.Fatal(err)
 	}
@@ -415,9 +415,9 @@ func TestInspectOfCorrupt(t *testing.T) {
 // QEMU's own words say why a machine does not start.
 func TestStartFails(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	r.clone(m, r.image(idle, plain...))
+	r.clone(m, r.image(idleGuest, plain...))
 	if err := os.WriteFile(filepath.Join(m.Dir, "disk0.qcow2"), []byte("no disk"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -432,9 +432,9 @@ func TestStartFails(t *testing.T) {
 // know of.
 func TestStartCutOff(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
-	r.clone(m, r.image(idle, plain...))
+	r.clone(m, r.image(idleGuest, plain...))
 	for after := time.Duration(0); after < 60*time.Millisecond; after += 7 * time.Millisecond {
 		ctx, cancel := context.WithTimeout(t.Context(), after)
 		err := r.Start(ctx, m)

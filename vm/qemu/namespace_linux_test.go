@@ -40,7 +40,7 @@ func inNamespace(t *testing.T) bool {
 type space struct{ e2e.Namespace }
 
 // newInternet makes a namespace beyond the host's default route, with a web
-// server that tells each who it is. It knows a way into private networks
+// server that sends each client its own address. It knows a way into private networks
 // through the host, as an attacker nearby would.
 func newInternet(t *testing.T) space {
 	t.Helper()
@@ -87,7 +87,7 @@ func (s space) connects(to netip.Addr) bool {
 	}) == nil
 }
 
-// serveNames tells each who connects to the port how it is seen, and returns
+// serveNames sends each client of the port the address that it is seen with, and returns
 // the port.
 func serveNames(t *testing.T, in func(func() error) error, port string) string {
 	t.Helper()

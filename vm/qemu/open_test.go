@@ -14,7 +14,7 @@ import (
 // A folder too deep for the sockets in it is refused at once, and one that is
 // just not too deep works.
 func TestOpenDeepFolder(t *testing.T) {
-	r := newRig(t)
+	r := newTestDriver(t)
 	const longest = 62
 	for _, length := range []int{longest, longest + 1} {
 		o := options(r.data)
@@ -32,10 +32,10 @@ func TestOpenDeepFolder(t *testing.T) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = d.Close() })
-		deep := &rig{d, t, r.data}
+		deep := &testDriver{d, t, r.data}
 		m := deep.machine()
 		m.Dir = filepath.Join(o.MachinesDir, m.ID)
-		deep.clone(m, r.image(idle, plain...))
+		deep.clone(m, r.image(idleGuest, plain...))
 		deep.start(m)
 		if err := deep.Destroy(t.Context(), m); err != nil {
 			t.Fatal(err)
@@ -53,9 +53,9 @@ func TestOpenUnknownNetwork(t *testing.T) {
 
 // Without QEMU the driver says what to install, and still takes machines away.
 func TestNoQEMU(t *testing.T) {
-	r := newRig(t)
-	m := r.running(idle)
-	gold := r.image(idle, plain...)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
+	gold := r.image(idleGuest, plain...)
 	if err := r.Ready(t.Context()); err != nil {
 		t.Errorf("Ready where QEMU is: %v", err)
 	}
@@ -83,7 +83,7 @@ func TestNoQEMU(t *testing.T) {
 
 // A QEMU that is too old is refused until another is installed in its place.
 func TestOldQEMU(t *testing.T) {
-	r := newRig(t)
+	r := newTestDriver(t)
 	script := filepath.Join(r.data, "qemu")
 	o := options(r.data)
 	o.QEMU = script
@@ -116,7 +116,7 @@ func TestOldQEMU(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	r := newRig(t)
+	r := newTestDriver(t)
 	facts := r.Describe(t.Context())
 	for _, name := range []string{"version", "path", "acceleration", "network"} {
 		if facts[name] == "" {
@@ -135,16 +135,16 @@ func TestDescribe(t *testing.T) {
 	wantCode(t, r.Network("lan"), vm.CodeNetworkUnavailable, "lan", "nat")
 }
 
-// A machine that wants a window where there can be none starts without.
+// A machine that asks for a window starts without one if there is no display.
 func TestNoDisplay(t *testing.T) {
-	r := newRig(t)
+	r := newTestDriver(t)
 	for name, display := range map[string]string{"no display": "", "no such display": ":99999"} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("DISPLAY", display)
 			t.Setenv("WAYLAND_DISPLAY", "")
 			m := r.machine()
 			m.LaunchGUI = true
-			r.clone(m, r.image(idle, plain...))
+			r.clone(m, r.image(idleGuest, plain...))
 			argv, err := r.Command(t.Context(), m)
 			if err != nil {
 				t.Fatal(err)

@@ -19,7 +19,7 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-func (r *rig) press(m vm.Machine, a vm.Action) {
+func (r *testDriver) press(m vm.Machine, a vm.Action) {
 	r.t.Helper()
 	if err := r.Power(r.t.Context(), m, a); err != nil {
 		r.t.Fatalf("%s: %v", a, err)
@@ -27,7 +27,7 @@ func (r *rig) press(m vm.Machine, a vm.Action) {
 }
 
 // fetch reads a page of the real guest on the user network.
-func (r *rig) fetch(st vm.Status, path string) string {
+func (r *testDriver) fetch(st vm.Status, path string) string {
 	r.t.Helper()
 	client := http.Client{Timeout: harness.Timeout, Transport: &http.Transport{DisableKeepAlives: true}}
 	res, err := client.Get(fmt.Sprintf("http://127.0.0.1:%d%s", hostPort(st, 80), path))
@@ -62,7 +62,7 @@ func field(page, name string) string {
 // A guest without an agent is asked to shut down by its power button.
 func TestShutdownWithoutAgent(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
+	r := newTestDriver(t)
 	m := r.machine()
 	m.CPUs, m.Memory = 1, 256
 	gold := r.unpacked("tinyvm-noagent.tar.gz")
@@ -73,7 +73,7 @@ func TestShutdownWithoutAgent(t *testing.T) {
 // shutsDown asks the guest to shut down. It does so in order: it writes to its
 // disk as it goes down, and what it wrote is there at its next boot, of which
 // state and page are returned.
-func shutsDown(t *testing.T, r *rig, m vm.Machine, gold string, st vm.Status, page string) (vm.Status, string) {
+func shutsDown(t *testing.T, r *testDriver, m vm.Machine, gold string, st vm.Status, page string) (vm.Status, string) {
 	boot := field(page, "boot_id")
 	if got := field(page, "last_shutdown"); got != "none" || boot == "" {
 		t.Fatalf("got page %q before there was a shutdown", page)
@@ -99,7 +99,7 @@ func shutsDown(t *testing.T, r *rig, m vm.Machine, gold string, st vm.Status, pa
 
 // startsBeforeQEMUEnded starts a machine that its guest switched off, while its
 // QEMU has not ended yet.
-func startsBeforeQEMUEnded(t *testing.T, r *rig, m vm.Machine, gold string, st vm.Status, page string) {
+func startsBeforeQEMUEnded(t *testing.T, r *testDriver, m vm.Machine, gold string, st vm.Status, page string) {
 	r.lingers(m)
 	r.fetch(st, "/cgi-bin/poweroff")
 	until(t, harness.Timeout, "the guest's end", func() bool { return r.inspect(m).Power == vm.PoweredOff })
@@ -111,7 +111,7 @@ func startsBeforeQEMUEnded(t *testing.T, r *rig, m vm.Machine, gold string, st v
 }
 
 // lingers makes QEMU stay when its guest has switched the machine off.
-func (r *rig) lingers(m vm.Machine) {
+func (r *testDriver) lingers(m vm.Machine) {
 	r.t.Helper()
 	tellQEMU(r.t, m, `{"execute": "set-action", "arguments": {"shutdown": "pause"}}`)
 }
@@ -138,7 +138,7 @@ func tellQEMU(t *testing.T, m vm.Machine, command string) {
 }
 
 // answers is bootsFrom for guests that may have no agent.
-func (r *rig) answers(m vm.Machine, gold string) (st vm.Status, page string) {
+func (r *testDriver) answers(m vm.Machine, gold string) (st vm.Status, page string) {
 	r.t.Helper()
 	r.clone(m, gold)
 	r.start(m)
@@ -152,13 +152,13 @@ func (r *rig) answers(m vm.Machine, gold string) (st vm.Status, page string) {
 	return st, page
 }
 
-// A reset boots the machine anew, in the same process; a machine that its
+// A reset boots the machine again, in the same process; a machine that its
 // host's restart, or a crash, ended while it was suspended is off, and starts
 // as any other.
 func TestResetAndLostSuspension(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 	pid := pidOf(t, m)
 	r.press(m, vm.ActionShutdown) // which does not wait for the guest, for this one never obeys
@@ -183,8 +183,8 @@ func TestResetAndLostSuspension(t *testing.T) {
 // A QEMU that does not answer is switched off all the same.
 func TestOffWhileQEMUHangs(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	signal(t, pidOf(t, m), syscall.SIGSTOP)
 	r.press(m, vm.ActionOff)
 	if got := r.inspect(m).Power; got != vm.PoweredOff {
@@ -192,12 +192,12 @@ func TestOffWhileQEMUHangs(t *testing.T) {
 	}
 }
 
-// The screen is what the guest shows: the firmware's words on black. The file
-// by which QEMU tells it leaves nothing behind.
+// The screenshot shows the firmware's text on black. The file that QEMU writes it
+// to is removed.
 func TestScreenshot(t *testing.T) {
 	t.Parallel()
-	r := newRig(t)
-	m := r.running(idle)
+	r := newTestDriver(t)
+	m := r.running(idleGuest)
 	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 	shot, err := r.Screenshot(t.Context(), m)
 	if err != nil {

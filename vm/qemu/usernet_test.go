@@ -18,7 +18,7 @@ import (
 func TestHostOnlyOnUserNetwork(t *testing.T) {
 	t.Parallel()
 	loopback := serveOnLoopback(t)
-	r := newRig(t)
+	r := newTestDriver(t)
 	o := options(r.data)
 	o.Forward = nil
 	err := r.Close()

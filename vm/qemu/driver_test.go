@@ -41,11 +41,11 @@ func TestMain(m *testing.M) {
 
 // Boot sectors: all a guest needs for tests of its host.
 var (
-	// idle writes OK to the first serial port and halts for ever.
-	idle = []byte{0xfa, 0xba, 0xf8, 0x03, 0xb0, 'O', 0xee, 0xb0, 'K', 0xee, 0xb0, '\n', 0xee, 0xfb, 0xf4, 0xeb, 0xfd}
+	// idleGuest writes OK to the first serial port and halts for ever.
+	idleGuest = []byte{0xfa, 0xba, 0xf8, 0x03, 0xb0, 'O', 0xee, 0xb0, 'K', 0xee, 0xb0, '\n', 0xee, 0xfb, 0xf4, 0xeb, 0xfd}
 
-	// off tells the ACPI port of QEMU's pc to power the machine off.
-	off = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4}
+	// powerOffGuest uses the ACPI port of QEMU's pc to power the machine off.
+	powerOffGuest = []byte{0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4}
 )
 
 // without skips the test for want of something, but never in CI.
@@ -67,14 +67,14 @@ func needQEMU(t *testing.T) {
 	}
 }
 
-// rig is a driver with a data folder of its own.
-type rig struct {
+// testDriver is a driver with a data folder of its own.
+type testDriver struct {
 	*qemu.Driver
 	t    *testing.T
 	data string
 }
 
-func newRig(t *testing.T) *rig {
+func newTestDriver(t *testing.T) *testDriver {
 	t.Helper()
 	needQEMU(t)
 	// Not t.TempDir: its paths are too long for the sockets in them.
@@ -89,7 +89,7 @@ func newRig(t *testing.T) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &rig{d, t, data}
+	r := &testDriver{d, t, data}
 	t.Cleanup(func() {
 		if err := r.Close(); err != nil {
 			t.Errorf("closing the driver: %v", err)
@@ -98,8 +98,8 @@ func newRig(t *testing.T) *rig {
 	return r
 }
 
-// with returns the rig for a subtest.
-func (r *rig) with(t *testing.T) *rig { return &rig{r.Driver, t, r.data} }
+// with returns the test driver for a subtest.
+func (r *testDriver) with(t *testing.T) *testDriver { return &testDriver{r.Driver, t, r.data} }
 
 func options(data string) qemu.Options {
 	return qemu.Options{Dir: data, MachinesDir: filepath.Join(data, "vms"), Network: "user", Forward: []int{80}}
@@ -107,7 +107,7 @@ func options(data string) qemu.Options {
 
 // image makes an unpacked image that boots from code and returns its .vmx.
 // Each of lines is a further line of that.
-func (r *rig) image(code []byte, lines ...string) string {
+func (r *testDriver) image(code []byte, lines ...string) string {
 	r.t.Helper()
 	dir := filepath.Join(r.data, "gold "+uuid.NewString()[:8], "my, image")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
@@ -140,7 +140,7 @@ var plain = []string{
 	`ethernet0.present = "TRUE"`, `ethernet0.virtualDev = "vmxnet3"`,
 }
 
-func (r *rig) run(name string, args ...string) {
+func (r *testDriver) run(name string, args ...string) {
 	r.t.Helper()
 	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
 		r.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
@@ -148,7 +148,7 @@ func (r *rig) run(name string, args ...string) {
 }
 
 // machine returns a machine that is destroyed with the test.
-func (r *rig) machine() vm.Machine {
+func (r *testDriver) machine() vm.Machine {
 	r.t.Helper()
 	id := uuid.NewString()
 	m := vm.Machine{ID: id, Dir: filepath.Join(r.data, "vms", id), CPUs: 2, Memory: 64, Network: vm.NAT}
@@ -163,21 +163,21 @@ func (r *rig) machine() vm.Machine {
 	return m
 }
 
-func (r *rig) clone(m vm.Machine, gold string) {
+func (r *testDriver) clone(m vm.Machine, gold string) {
 	r.t.Helper()
 	if err := r.Clone(r.t.Context(), m, gold); err != nil {
 		r.t.Fatalf("Clone: %v", err)
 	}
 }
 
-func (r *rig) start(m vm.Machine) {
+func (r *testDriver) start(m vm.Machine) {
 	r.t.Helper()
 	if err := r.Start(r.t.Context(), m); err != nil {
 		r.t.Fatalf("Start: %v", err)
 	}
 }
 
-func (r *rig) inspect(m vm.Machine) vm.Status {
+func (r *testDriver) inspect(m vm.Machine) vm.Status {
 	r.t.Helper()
 	st, err := r.Inspect(r.t.Context(), m)
 	if err != nil {
@@ -187,7 +187,7 @@ func (r *rig) inspect(m vm.Machine) vm.Status {
 }
 
 // running makes a machine that runs.
-func (r *rig) running(code []byte) vm.Machine {
+func (r *testDriver) running(code []byte) vm.Machine {
 	r.t.Helper()
 	m := r.machine()
 	r.clone(m, r.image(code, plain...))

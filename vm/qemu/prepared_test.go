@@ -17,16 +17,17 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// newCache is a rig whose images are gold: their disks are prepared.
-func newCache(t *testing.T) *rig {
+// newGoldTestDriver returns a test driver whose images are gold, so that their
+// disks are prepared.
+func newGoldTestDriver(t *testing.T) *testDriver {
 	t.Helper()
-	r := newRig(t)
+	r := newTestDriver(t)
 	r.reopen(nil)
 	return r
 }
 
 // reopen is a new daemon's driver on the same folder.
-func (r *rig) reopen(change func(*qemu.Options)) {
+func (r *testDriver) reopen(change func(*qemu.Options)) {
 	r.t.Helper()
 	o := options(r.data)
 	o.Gold = filepath.Join(r.data, "images", "gold")
@@ -44,9 +45,9 @@ func (r *rig) reopen(change func(*qemu.Options)) {
 }
 
 // gold moves an image to where gold images are, and returns its .vmx.
-func (r *rig) gold(name string, lines ...string) string {
+func (r *testDriver) gold(name string, lines ...string) string {
 	r.t.Helper()
-	vmx := r.image(idle, append(append([]string{}, plain...), lines...)...)
+	vmx := r.image(idleGuest, append(append([]string{}, plain...), lines...)...)
 	folder := filepath.Join(r.data, "images", "gold", name)
 	if err := os.MkdirAll(filepath.Dir(folder), 0o755); err != nil {
 		r.t.Fatal(err)
@@ -58,7 +59,7 @@ func (r *rig) gold(name string, lines ...string) string {
 }
 
 // prepared lists the files that were made of images.
-func (r *rig) prepared() []string {
+func (r *testDriver) prepared() []string {
 	r.t.Helper()
 	files, err := filepath.Glob(filepath.Join(r.data, "images", "prepared", "*", "*"))
 	if err != nil {
@@ -86,7 +87,7 @@ func backing(t *testing.T, m vm.Machine) string {
 // However many machines are made of an image at once, its disk is prepared
 // once, holds the same bytes, is read by all of them, and boots.
 func TestPreparedOnce(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
 	machines := []vm.Machine{r.machine(), r.machine(), r.machine()}
 	var wg sync.WaitGroup
@@ -126,7 +127,7 @@ func TestPreparedOnce(t *testing.T) {
 
 // A disk without data is not converted, however large it claims to be.
 func TestEmptyDiskNotPrepared(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
 	disk := filepath.Join(filepath.Dir(vmx), "disk.vmdk")
 	r.run("qemu-img", "create", "-q", "-f", "vmdk", disk, "100G")
@@ -144,7 +145,7 @@ func TestEmptyDiskNotPrepared(t *testing.T) {
 
 // What was made from an image goes with it, and with nothing else.
 func TestPreparedGoesWithItsImage(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	for _, name := range []string{"sha256-bb", "sha256-cc"} {
 		r.clone(r.machine(), r.gold(name))
 	}
@@ -169,10 +170,9 @@ func TestPreparedGoesWithItsImage(t *testing.T) {
 	}
 }
 
-// A preparation that was interrupted leaves nothing that counts, and is made
-// anew.
+// An interrupted preparation leaves nothing that counts, and is repeated.
 func TestInterruptedPreparation(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
 	begun := r.slowTool()
 	ctx, cancel := context.WithCancelCause(t.Context())
@@ -212,7 +212,7 @@ func TestInterruptedPreparation(t *testing.T) {
 
 // slowTool makes qemu-img's conversions last, once begun, while the file
 // begun.on is there.
-func (r *rig) slowTool() (begun string) {
+func (r *testDriver) slowTool() (begun string) {
 	r.t.Helper()
 	dir := r.t.TempDir()
 	begun = filepath.Join(dir, "begun")
@@ -230,11 +230,11 @@ func (r *rig) slowTool() (begun string) {
 	return begun
 }
 
-// Where a disk cannot be prepared, the machine reads the image's own file: the
+// If a disk cannot be prepared, the machine reads the image's own file: the
 // disk is short, qemu-img is stopped by its limits or crashes, the disk is flat
 // or the image is none of the cache's.
 func TestUnprepared(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	check := func(what, vmx string) {
 		t.Helper()
 		m := r.machine()
@@ -246,7 +246,7 @@ func TestUnprepared(t *testing.T) {
 			t.Errorf("%s: got %v, want nothing prepared", what, files)
 		}
 	}
-	check("not gold", r.image(idle, plain...))
+	check("not gold", r.image(idleGuest, plain...))
 
 	flat := r.gold("sha256-ff")
 	disk := filepath.Join(filepath.Dir(flat), "disk.vmdk")
@@ -278,7 +278,7 @@ func TestUnprepared(t *testing.T) {
 // The limits on qemu-img leave room for all the threads that it may start: on
 // a slow disk it starts more of them.
 func TestPreparedByManyThreads(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
 	r.wrapTool(`case $1 in convert) %[1]s bench -f raw -d 64 -c 20000 -s 65536 "` + filepath.Join(filepath.Dir(vmx), "disk.vmdk") + `" >&2 || exit;; esac`)
 	m := r.machine()
@@ -291,7 +291,7 @@ func TestPreparedByManyThreads(t *testing.T) {
 // An image whose disk could not be prepared is tried again after it was
 // fetched again.
 func TestPreparedAfterFetchedAgain(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
 	broken := filepath.Join(t.TempDir(), "broken")
 	r.wrapTool(`case $1 in convert) [ -e ` + broken + ` ] && kill -SEGV $$;; esac`)
@@ -319,7 +319,7 @@ func TestPreparedAfterFetchedAgain(t *testing.T) {
 
 // wrapTool makes qemu-img a shell script that does something before it becomes
 // the real one, whose path is %[1]s in it.
-func (r *rig) wrapTool(before string) {
+func (r *testDriver) wrapTool(before string) {
 	r.t.Helper()
 	real, err := exec.LookPath("qemu-img")
 	if err != nil {
@@ -335,7 +335,7 @@ func (r *rig) wrapTool(before string) {
 
 // A chain of VMDK files becomes one qcow2 file.
 func TestPreparedChain(t *testing.T) {
-	r := newCache(t)
+	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
 	dir := filepath.Dir(vmx)
 	r.run("sh", "-c", `cd "$1" && qemu-img convert -f vmdk -O vmdk disk.vmdk base.vmdk && rm disk.vmdk && qemu-img create -q -f vmdk -F vmdk -b base.vmdk disk.vmdk`, "sh", dir)
