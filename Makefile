@@ -109,6 +109,8 @@ dist-check: image $(NFPM) ## build everything in dist twice, compare, and try it
 # Tests wait for guests most of the time, so four packages run side by side, on
 # two cores too.
 GO_TEST     = go test -json -race -p 4 -tags '$(TAGS)'
+# The packages that take longest come first, so that none runs alone at the end.
+LONGEST     = ./vm/vmtest/e2e . ./vm/qemu ./image
 TEST_REPORT = OSX_BUILDER_TEST_PROGRAMS=$(abspath $(PROGRAMS)) go run ./vm/vmtest/testreport
 
 # The programs that tests start, each built once for all packages.
@@ -127,7 +129,7 @@ endif
 
 test: has-root test-deps build has-vix $(AXE) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
 	$(TINYVM) $(BUILD) all
-	$(TEST_REPORT) $(GO_TEST) -timeout 30m ./...
+	$(TEST_REPORT) $(GO_TEST) -timeout 30m $(LONGEST) ./...
 
 test-vix: has-vix programs ## test the VMware driver against a double of VMware's library
 	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vix
