@@ -168,14 +168,14 @@ func (g *goldStore) image(r *record) Gold {
 // image that was changed on disk is an error: a clone of it would be a machine
 // that nobody asked for.
 func (g *goldStore) lookup(s Sum) (Gold, bool, error) {
-	r, err := g.read(s)
-	if err == nil {
-		err = r.unchanged(g.path(s)) // without the lock: it looks at every file
-	}
+	r, err := g.check(s) // without the lock: it looks at every file
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	if !exists(g.path(s)) {
 		return Gold{}, false, nil // or it was removed meanwhile
+	}
+	if err != nil { // or it was put in place, or removed and put in place, meanwhile
+		r, err = g.check(s)
 	}
 	if err != nil {
 		return Gold{}, false, fail(ErrInvalid, err, "the image %s was changed on this host's disk since it was checked (%v): remove the machines made from it and then the image, and it will be downloaded again", s, changeOf(err))
@@ -185,6 +185,15 @@ func (g *goldStore) lookup(s Sum) (Gold, bool, error) {
 		return Gold{}, false, fmt.Errorf("recording the use of an image: %w", err)
 	}
 	return g.image(r), true, nil
+}
+
+// check reads the record of an image and compares it with the files.
+func (g *goldStore) check(s Sum) (*record, error) {
+	r, err := g.read(s)
+	if err != nil {
+		return nil, err
+	}
+	return r, r.unchanged(g.path(s))
 }
 
 // changeOf leaves the host's paths out of an error.
