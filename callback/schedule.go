@@ -23,7 +23,7 @@ func backoff(attempts int) time.Duration {
 	return delays[min(max(attempts, 0), len(delays)-1)]
 }
 
-// Next returns the time of the next attempt after the given number of attempts, of which r is the last one's [Result].
+// Next returns the time of the next attempt after the given number of attempts. r is the [Result] of the last one.
 // The first attempt is due now. The delays then grow from a second to ten hours, each up to a fifth shorter or longer,
 // so that many documents do not arrive at once. If the receiver asked for a longer delay, Next returns that.
 //

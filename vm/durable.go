@@ -11,7 +11,7 @@ import (
 
 // WriteFile replaces the file at path so that a crash or a loss of power leaves either the old file or the new one. It
 // writes a temporary file, syncs it, renames it, and syncs the folder. The temporary file is in the same folder, where
-// whoever sweeps the folder finds it.
+// the next sweep of the folder finds it.
 func WriteFile(path string, data []byte) error {
 	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)

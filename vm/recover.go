@@ -43,7 +43,7 @@ func (m *Manager) recover() error {
 			continue
 		}
 		if rec.Gone { // written by an earlier version
-			r.bury(rec)
+			r.moveToTombstones(rec)
 			tombstones = append(tombstones, rec)
 			continue
 		}

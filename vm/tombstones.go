@@ -198,8 +198,8 @@ func (r recovery) tombstones() []*record {
 	return found
 }
 
-// bury makes a tombstone of a record that an earlier version marked as one.
-func (r recovery) bury(rec *record) {
+// moveToTombstones makes a tombstone of a record that an earlier version marked as one.
+func (r recovery) moveToTombstones(rec *record) {
 	if err := r.vms.store.makeTombstone(rec); err != nil {
 		r.vms.opts.Log.Error("tombstone not written", "vm", rec.ID, "err", err)
 	}

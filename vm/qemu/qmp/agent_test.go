@@ -5,44 +5,22 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"osx-builder/vm/qemu/qmp/qmptest"
 )
 
 // guest is an agent that listens at the returned socket. answer gets each
 // request without its line end.
 func guest(t *testing.T, answer func(net.Conn, string)) (socket string) {
 	t.Helper()
-	dir, err := os.MkdirTemp("/tmp", "osxb")
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "qga")
-	listener, err := net.Listen("unix", socket)
-	if err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		conn, err := listener.Accept()
-		if err != nil {
-			return
-		}
-		defer conn.Close()
+	return qmptest.Listen(t, "qga", func(conn net.Conn) {
 		for lines := bufio.NewScanner(conn); lines.Scan(); {
 			answer(conn, lines.Text())
 		}
-	}()
-	t.Cleanup(func() {
-		listener.Close()
-		<-done
 	})
-	return socket
 }
 
 // greets answers guest-sync-delimited after junk, and every other request by rest.

@@ -1,4 +1,5 @@
-// Package qmptest has a QEMU monitor for tests.
+// Package qmptest has a QEMU monitor, and any other Unix socket of QEMU's, for
+// tests.
 package qmptest
 
 import (
@@ -19,13 +20,30 @@ const Greeting = `{"QMP": {"version": {"qemu": {"major": 7}}, "capabilities": []
 // qmp_capabilities and answers every other command by reply.
 func Serve(t *testing.T, greeting string, reply func(conn net.Conn, command string)) (socket string) {
 	t.Helper()
+	return Listen(t, "qmp", func(conn net.Conn) {
+		fmt.Fprint(conn, greeting)
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			if strings.Contains(lines.Text(), "qmp_capabilities") {
+				fmt.Fprintln(conn, `{"return": {}}`)
+			} else {
+				reply(conn, lines.Text())
+			}
+		}
+	})
+}
+
+// Listen listens at the returned socket, which has this file name, until the test
+// ends. It serves one client after the other, and closes the connection of each
+// when serve returns.
+func Listen(t *testing.T, name string, serve func(net.Conn)) (socket string) {
+	t.Helper()
 	// The paths of t.TempDir are too long for a socket.
 	dir, err := os.MkdirTemp("/tmp", "osxb")
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	socket = filepath.Join(dir, "qmp")
+	socket = filepath.Join(dir, name)
 	listener, err := net.Listen("unix", socket)
 	if err != nil {
 		t.Fatal(err)
@@ -38,14 +56,7 @@ func Serve(t *testing.T, greeting string, reply func(conn net.Conn, command stri
 			if err != nil {
 				return
 			}
-			fmt.Fprint(conn, greeting)
-			for lines := bufio.NewScanner(conn); lines.Scan(); {
-				if strings.Contains(lines.Text(), "qmp_capabilities") {
-					fmt.Fprintln(conn, `{"return": {}}`)
-				} else {
-					reply(conn, lines.Text())
-				}
-			}
+			serve(conn)
 			conn.Close()
 		}
 	}()
