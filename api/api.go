@@ -97,6 +97,7 @@ func (a *api) get(w http.ResponseWriter, r *http.Request, p httprouter.Params) e
 		return err
 	}
 	if wait > 0 {
+		markWaiting(w)
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + writeTimeout))
 	}
 	v, err := a.vms.Wait(r.Context(), p.ByName("id"), wait)

@@ -33,6 +33,7 @@ func (a *api) console(w http.ResponseWriter, r *http.Request, p httprouter.Param
 	}
 	s := newStream(w, "text/plain; charset=utf-8")
 	if follow {
+		markWaiting(w)
 		err = s.start()
 	}
 	if err == nil {

@@ -35,6 +35,7 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 		return err
 	}
 	defer l.Close()
+	markWaiting(w)
 	s := newStream(w, "text/event-stream")
 	first := ""
 	switch {

@@ -17,12 +17,21 @@ var (
 	descImageBytes = prometheus.NewDesc("osx_builder_image_disk_bytes", "Disk space used by the unpacked images.", nil, nil)
 	descFree       = prometheus.NewDesc("osx_builder_disk_free_bytes", "Free space on the data folder's disk.", nil, nil)
 	descTotal      = prometheus.NewDesc("osx_builder_disk_total_bytes", "Size of the data folder's disk.", nil, nil)
+	descCreating   = prometheus.NewDesc("osx_builder_creations_in_progress", "Creations under way.", nil, nil)
+	descCreations  = prometheus.NewDesc("osx_builder_creations_limit", "Creations that may be under way at once.", nil, nil)
+	descMachines   = prometheus.NewDesc("osx_builder_vms_limit", "Machines that may exist; absent if only memory limits them.", nil, nil)
+	descPromised   = prometheus.NewDesc("osx_builder_memory_promised_bytes", "Memory promised to the machines that exist.", nil, nil)
+	descMemory     = prometheus.NewDesc("osx_builder_memory_limit_bytes", "Memory that all machines together may have.", nil, nil)
+	descCPUs       = prometheus.NewDesc("osx_builder_vm_cpus_limit", "Processors that one machine may have.", nil, nil)
 	descReserve    = prometheus.NewDesc("osx_builder_disk_reserve_bytes", "Disk space reserved for the host.", nil, nil)
 )
 
 // Describe implements [prometheus.Collector].
 func (gauges) Describe(c chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{descVMs, descImages, descImageBytes, descFree, descTotal, descReserve} {
+	for _, d := range []*prometheus.Desc{
+		descVMs, descImages, descImageBytes, descFree, descTotal, descReserve,
+		descCreating, descCreations, descMachines, descPromised, descMemory, descCPUs,
+	} {
 		c <- d
 	}
 }
@@ -50,6 +59,15 @@ func (g gauges) Collect(c chan<- prometheus.Metric) {
 		gauge(descImages, float64(len(list)))
 		gauge(descImageBytes, float64(bytes))
 	}
+	limits := g.vms.Capacity()
+	gauge(descCreating, float64(limits.Creating))
+	gauge(descCreations, float64(limits.Creations))
+	if limits.VMs > 0 {
+		gauge(descMachines, float64(limits.VMs))
+	}
+	gauge(descPromised, float64(limits.PromisedMiB)*(1<<20))
+	gauge(descMemory, float64(limits.MemoryMiB)*(1<<20))
+	gauge(descCPUs, float64(limits.CPUs))
 	if d, err := g.vms.Disk(); err == nil {
 		gauge(descFree, float64(d.Free))
 		gauge(descTotal, float64(d.Total))

@@ -82,6 +82,40 @@ func TestRequestIDReachesTheJob(t *testing.T) {
 	}
 }
 
+// Reads that succeed are logged at debug, and requests that change or refuse something at info. The line of a ready
+// machine has its address.
+func TestLogLevels(t *testing.T) {
+	s, log := serveWithLog(t)
+	path := s.do("POST", "/vms", s.seedBody(), "Authorization", bearerToken).header.Get("Location")
+	if got := log.find(t, "ready", strings.TrimPrefix(path, "/vms/"))["address"]; got != "192.0.2.1" {
+		t.Errorf("ready: got address %v, want the guest's", got)
+	}
+	for _, r := range []struct{ method, path, level string }{
+		{"GET", "/vms", "DEBUG"},
+		{"GET", path, "DEBUG"},
+		{"GET", path + "/screenshot", "DEBUG"},
+		{"GET", "/page/app.js", "DEBUG"},
+		{"GET", "/none", "INFO"},
+		{"POST", path + "/power", "INFO"},
+		{"DELETE", path, "INFO"},
+	} {
+		id := strings.ReplaceAll(r.method+r.path, "/", ".")
+		req, err := http.NewRequest(r.method, s.URL+r.path, nil)
+		must(t, err)
+		req.Header.Set("Authorization", bearerToken)
+		req.Header.Set("X-Request-Id", id)
+		res, err := http.DefaultClient.Do(req)
+		must(t, err)
+		must(t, res.Body.Close())
+		want := fmt.Sprintf(`"level":"%s","msg":"request","request_id":"%s"`, r.level, id)
+		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), want); time.Sleep(5 * time.Millisecond) {
+			if time.Now().After(deadline) {
+				t.Fatalf("no line %s in the log: %s", want, log)
+			}
+		}
+	}
+}
+
 // No log line contains a token, or the query or password of a URL, even if everything fails.
 func TestNoSecretIsLogged(t *testing.T) {
 	s, log := serveWithLog(t)

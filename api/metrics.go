@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -28,6 +29,10 @@ type Metrics struct {
 	downloadBytes    prometheus.Counter
 	requests         *prometheus.CounterVec
 	requestDurations *prometheus.HistogramVec
+
+	// The previous names of phaseDurations and requestDurations, for one version. The old request durations include
+	// streams and waits.
+	oldPhaseDurations, oldRequestDurations *prometheus.HistogramVec
 }
 
 // The buckets of the histograms, in seconds. A phase takes from milliseconds (cloning) to an hour (a large download).
@@ -47,14 +52,17 @@ func NewMetrics(version string) *Metrics {
 	m := &Metrics{
 		registry:         prometheus.NewRegistry(),
 		creations:        counters("creations_total", "Creations by outcome: ready, or the code of the error.", "outcome"),
-		phaseDurations:   histogram("phase_seconds", "Time that creations spent in each phase that they completed.", phaseBuckets, "phase"),
+		phaseDurations:   histogram("phase_duration_seconds", "Time that creations spent in each phase that they completed.", phaseBuckets, "phase"),
 		restarts:         prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_machine_restarts_total", Help: "Machines started once more because they died before their guest gave a sign of life."}),
 		callbacks:        counters("callback_attempts_total", "Attempts to send a callback by outcome: delivered, pending (will be retried) or given-up.", "outcome"),
 		callbacksDropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_callbacks_dropped_total", Help: "Callbacks of destroyed machines that were given up because too many waited to be sent."}),
 		downloads:        counters("image_downloads_total", "Downloads of images by outcome: whole, or failed.", "outcome"),
 		downloadBytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_image_download_bytes_total", Help: "Bytes received by image downloads."}),
 		requests:         counters("http_requests_total", "Requests by route, method and status.", "route", "method", "status"),
-		requestDurations: histogram("http_request_seconds", "Duration of requests, including those that wait.", requestBuckets, "route", "method"),
+		requestDurations: histogram("http_request_duration_seconds", "Duration of requests, without streams and requests with wait.", requestBuckets, "route", "method"),
+
+		oldPhaseDurations:   histogram("phase_seconds", "Deprecated: use osx_builder_phase_duration_seconds.", phaseBuckets, "phase"),
+		oldRequestDurations: histogram("http_request_seconds", "Deprecated: use osx_builder_http_request_duration_seconds. This one includes streams and requests with wait.", requestBuckets, "route", "method"),
 	}
 	build := prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "osx_builder_build_info", Help: "Always 1; the labels are the versions of the daemon and of Go.",
@@ -63,6 +71,7 @@ func NewMetrics(version string) *Metrics {
 	build.Set(1)
 	m.registry.MustRegister(
 		m.creations, m.phaseDurations, m.restarts, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
+		m.oldPhaseDurations, m.oldRequestDurations,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -74,6 +83,7 @@ func (m *Metrics) Hooks() vm.Hooks {
 		CreationEnded: m.created,
 		PhaseEnded: func(p vm.Phase, took time.Duration) {
 			m.phaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
+			m.oldPhaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
 		},
 		Restarted:       m.restarts.Inc,
 		CallbackTried:   func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
@@ -99,19 +109,20 @@ func (m *Metrics) Downloaded(bytes int64, err error) {
 	m.downloadBytes.Add(float64(bytes))
 }
 
-// requestDone counts a request. Unknown methods and routes are counted together, so that clients cannot create series
-// without limit.
-func (m *Metrics) requestDone(route, method string, status int, duration time.Duration) {
-	if route == "" {
-		route = "none"
-	}
+// requestDone counts an answered request. Unknown methods and routes are counted together, so that clients cannot create
+// series without limit.
+func (m *Metrics) requestDone(rec *responseRecorder, method string, duration time.Duration) {
+	route := cmp.Or(rec.route, "none")
 	switch method {
 	case http.MethodGet, http.MethodHead, http.MethodPost, http.MethodPatch, http.MethodDelete, http.MethodPut, http.MethodOptions:
 	default:
 		method = "other"
 	}
-	m.requests.WithLabelValues(route, method, strconv.Itoa(status)).Inc()
-	m.requestDurations.WithLabelValues(route, method).Observe(duration.Seconds())
+	m.requests.WithLabelValues(route, method, strconv.Itoa(rec.status)).Inc()
+	m.oldRequestDurations.WithLabelValues(route, method).Observe(duration.Seconds())
+	if !rec.waits {
+		m.requestDurations.WithLabelValues(route, method).Observe(duration.Seconds())
+	}
 }
 
 // handler returns the handler of GET /metrics.

@@ -14,6 +14,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+
 	"osx-builder/api"
 	"osx-builder/image"
 	"osx-builder/vm"
@@ -37,7 +39,7 @@ func serveWithMetrics(t *testing.T) metricsServer {
 	m.testServer = config{
 		api:   api.Options{Metrics: metrics},
 		image: image.Options{Downloaded: metrics.Downloaded},
-		vm:    []func(*vm.Options){func(o *vm.Options) { o.Hooks = metrics.Hooks() }},
+		vm:    []func(*vm.Options){func(o *vm.Options) { o.Hooks, o.Creations, o.VMs = metrics.Hooks(), 3, 7 }},
 	}.serve(t)
 	return m
 }
@@ -117,6 +119,7 @@ func TestMetrics(t *testing.T) {
 		`osx_builder_creations_total{outcome="ready"} 1`,
 		`osx_builder_creations_total{outcome="invalid-field"} 1`,
 		`osx_builder_creations_total{outcome="image-checksum-mismatch"} 1`,
+		`osx_builder_phase_duration_seconds_count{phase="cloning"} 1`,
 		`osx_builder_phase_seconds_count{phase="cloning"} 1`,
 		`osx_builder_phase_seconds_count{phase="starting"} 1`,
 		`osx_builder_phase_seconds_count{phase="waiting"} 1`,
@@ -134,10 +137,57 @@ func TestMetrics(t *testing.T) {
 		`osx_builder_http_requests_total{method="GET",route="none",status="404"} 1`,
 		`osx_builder_http_requests_total{method="other",route="none",status="405"} 1`,
 		`osx_builder_http_request_seconds_count{method="POST",route="/vms"} 3`,
+		`osx_builder_http_request_seconds_count{method="GET",route="/vms/:id"} 2`,
+		`osx_builder_http_request_duration_seconds_count{method="POST",route="/vms"} 3`,
+		`osx_builder_creations_in_progress 0`,
+		`osx_builder_creations_limit 3`,
+		`osx_builder_vms_limit 7`,
+		`osx_builder_vm_cpus_limit 8`,
+		`osx_builder_memory_promised_bytes 1.073741824e+09`,
+		`osx_builder_memory_limit_bytes 8.589934592e+09`,
 		`go_goroutines `,
 	)
+	if strings.Contains(got, `osx_builder_http_request_duration_seconds_count{method="GET",route="/vms/:id"}`) {
+		t.Errorf("requests with ?wait= count as latency: %s", got)
+	}
 	if strings.Contains(got, `outcome="failed"} 0`) || strings.Contains(got, "BREW") || strings.Contains(got, "osx_builder_image_download_bytes_total 0\n") {
 		t.Errorf("got %s", got)
+	}
+}
+
+// The metrics follow Prometheus's conventions, as promtool check metrics checks them.
+func TestMetricsLint(t *testing.T) {
+	s := serveWithMetrics(t)
+	a := s.do("POST", "/vms", s.bodyWith("callback_url", `"`+s.receiver+`"`))
+	s.do("GET", a.header.Get("Location")+"?wait=1m", "")
+	<-s.called
+	problems, err := promlint.New(strings.NewReader(s.scrape())).Lint()
+	must(t, err)
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+}
+
+// A stream is counted, but its duration is no latency.
+func TestStreamsAreNoLatency(t *testing.T) {
+	s := serveWithMetrics(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+"/events", nil)
+	must(t, err)
+	res, err := http.DefaultClient.Do(req)
+	must(t, err)
+	cancel()
+	must(t, res.Body.Close())
+	const counted = `osx_builder_http_requests_total{method="GET",route="/events",status="200"} 1`
+	var got string
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if got = s.scrape(); strings.Contains(got, counted) {
+			break
+		}
+	}
+	checkMetrics(t, got, counted)
+	if strings.Contains(got, `osx_builder_http_request_duration_seconds_count{method="GET",route="/events"}`) {
+		t.Errorf("a stream counts as latency: %s", got)
 	}
 }
 

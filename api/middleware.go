@@ -52,13 +52,23 @@ func (a *api) logRequests(next http.Handler) http.Handler {
 			if !rec.written && r.Context().Err() != nil {
 				rec.status = statusClientClosedRequest
 			}
-			a.Log.LogAttrs(context.Background(), slog.LevelInfo, "request",
+			a.Log.LogAttrs(context.Background(), requestLevel(r.Method, rec.status), "request",
 				slog.String("request_id", id), slog.String("method", truncate(r.Method)), slog.String("path", truncate(r.URL.Path)),
 				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", duration.Round(time.Microsecond)))
-			a.Metrics.requestDone(rec.route, r.Method, rec.status, duration)
+			a.Metrics.requestDone(rec, r.Method, duration)
 		}()
 		next.ServeHTTP(rec, r.WithContext(vm.WithRequestID(r.Context(), id)))
 	})
+}
+
+// requestLevel returns the level of a request's log line. Successful reads are logged at debug: an open page alone reads
+// its files, screenshots and documents many times a minute, which would hide the requests that change or refuse something.
+func requestLevel(method string, status int) slog.Level {
+	read := method == http.MethodGet || method == http.MethodHead
+	if read && (status < http.StatusBadRequest || status == statusClientClosedRequest) {
+		return slog.LevelDebug
+	}
+	return slog.LevelInfo
 }
 
 // truncate shortens a client's value for the log and for errors.
@@ -97,6 +107,14 @@ type responseRecorder struct {
 	route         string
 	status, bytes int
 	written       bool
+	waits         bool // the duration depends on what the client waits for: a stream, or ?wait=
+}
+
+// markWaiting records that a request's duration is no latency: the handler waits for a machine or its output.
+func markWaiting(w http.ResponseWriter) {
+	if rec, ok := w.(*responseRecorder); ok {
+		rec.waits = true
+	}
 }
 
 func (rec *responseRecorder) WriteHeader(status int) {

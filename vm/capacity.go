@@ -102,6 +102,11 @@ type Capacity struct {
 	Promised  string `json:"memory_promised"`
 	Creations int    `json:"creations"`     // unfinished ones
 	VMs       int    `json:"vms,omitempty"` // 0 means that memory is the only limit
+
+	// The same for the metrics, and how many creations are under way.
+	MemoryMiB   int `json:"-"`
+	PromisedMiB int `json:"-"`
+	Creating    int `json:"-"`
 }
 
 // Capacity returns the limits in force, and how much memory is promised.
@@ -110,8 +115,10 @@ func (m *Manager) Capacity() Capacity {
 	most := c.limits()
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	promised := c.promisedMemory()
 	return Capacity{
-		CPUs: most.CPUs, Memory: memoryText(most.Memory), Promised: memoryText(c.promisedMemory()),
+		CPUs: most.CPUs, Memory: memoryText(most.Memory), Promised: memoryText(promised),
 		Creations: c.creations, VMs: c.machines,
+		MemoryMiB: most.Memory, PromisedMiB: promised, Creating: c.creating,
 	}
 }

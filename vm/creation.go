@@ -24,6 +24,8 @@ type creation struct {
 	job    *job
 	record *record
 	log    *slog.Logger
+
+	address string // of the guest, once it answered
 }
 
 func (c *creation) run(ctx context.Context) {
@@ -48,7 +50,7 @@ func (c *creation) run(ctx context.Context) {
 		m.capacity.setMemory(r.ID, 0)
 		m.opts.Hooks.CreationEnded(r.Error.Code)
 	} else {
-		c.log.Info("ready", "after", time.Since(started).Round(time.Millisecond))
+		c.log.Info("ready", "address", c.address, "after", time.Since(started).Round(time.Millisecond))
 		c.job.endPhase()
 		m.opts.Hooks.CreationEnded("")
 	}
@@ -124,6 +126,7 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 		}
 		switch {
 		case err == nil && st.Up && st.IP != "":
+			c.address = st.IP
 			return nil
 		case err == nil && st.Died:
 			return &Error{Code: CodeHypervisor, Message: "the machine died before its guest answered: " + st.StoppedBecause, Err: ErrDied}

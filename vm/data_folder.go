@@ -45,6 +45,7 @@ func OpenDataFolder(path, holder string, log *slog.Logger) (*DataFolder, error) 
 	if err := makePrivate(path, log); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	log.Info("data folder", "path", path)
 	return &DataFolder{path: path, lock: lock}, nil
 }
 

@@ -48,7 +48,7 @@ func TestPage(t *testing.T) {
 func newMemoryHarness(t *testing.T, daemon string) *harness.Harness {
 	t.Helper()
 	images := harness.MemoryImages(t)
-	s := harness.NewProgram(t, daemon, nil, "-listen", harness.FreeAddress(t))
+	s := harness.NewProgram(t, daemon, nil, "-listen", harness.FreeAddress(t), "-log-level", "debug")
 	s.Site.Serve = func(w http.ResponseWriter, _ *http.Request, file string) { _, _ = w.Write(images[filepath.Base(file)]) }
 	return s
 }

@@ -144,7 +144,7 @@ func (s *Server) Serve(ctx context.Context, hangup <-chan os.Signal, v Service) 
 		s.Log.Info("profiler listening", "url", "http://"+s.debug.Addr().String()+"/debug/pprof/")
 	}
 	s.warnCleartext()
-	s.Log.Info("listening", "url", s.url)
+	s.Log.Info("listening", s.urls()...)
 	s.notifySystemd(systemd.SdNotifyReady)
 	for {
 		select {
@@ -169,6 +169,14 @@ func (s *Server) Serve(ctx context.Context, hangup <-chan os.Signal, v Service) 
 		return web.Close() // requests that are still unanswered are cut off
 	}
 	return nil
+}
+
+// urls returns the addresses for the log: of the API, and of the page if a browser can open it.
+func (s *Server) urls() []any {
+	if s.api.Addr().Network() == "unix" {
+		return []any{"url", s.url}
+	}
+	return []any{"url", s.url, "page", s.url + "/"}
 }
 
 // httpServer returns the HTTP server of the API. It speaks only HTTP/1: the limits apply to connections, and one HTTP/2

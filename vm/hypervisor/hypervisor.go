@@ -93,7 +93,8 @@ func (o Options) chooseAuto(ctx context.Context, machines []int) (Driver, string
 		if !ok {
 			return nil, "", err
 		}
-		why = missing.Message
+		why = c.Product + " is not available"
+		o.Log.Debug("driver not available", "driver", c.Name, "err", missing)
 	}
 	return o.openAnyway(ctx, o.Candidates[last], why)
 }
@@ -107,7 +108,7 @@ func (o Options) open(ctx context.Context, c Candidate, why string) (Driver, str
 	if err := d.Ready(ctx); err != nil {
 		return nil, "", errors.Join(fmt.Errorf("-driver %s: %w", o.Driver, err), d.Close())
 	}
-	o.logChoice(c, why)
+	o.logChoice(ctx, c, d, why)
 	return d, c.Name, nil
 }
 
@@ -121,12 +122,17 @@ func (o Options) openAnyway(ctx context.Context, c Candidate, why string) (Drive
 		o.Log.Warn("no machine can be created", "driver", c.Name, "asked", o.Driver, "why", why, "err", err)
 		return d, c.Name, nil
 	}
-	o.logChoice(c, why)
+	o.logChoice(ctx, c, d, why)
 	return d, c.Name, nil
 }
 
-func (o Options) logChoice(c Candidate, why string) {
-	o.Log.Info("driver chosen", "driver", c.Name, "asked", o.Driver, "why", why)
+// logChoice logs which driver runs the machines, and how fast.
+func (o Options) logChoice(ctx context.Context, c Candidate, d Driver, why string) {
+	line := o.Log.With("driver", c.Name, "asked", o.Driver, "why", why)
+	if how := d.Describe(ctx)["acceleration"]; how != "" {
+		line = line.With("acceleration", how)
+	}
+	line.Info("driver chosen")
 }
 
 // countMachines counts the machines of one driver.

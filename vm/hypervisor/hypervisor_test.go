@@ -23,6 +23,10 @@ type fakeDriver struct {
 
 func (d *fakeDriver) Ready(context.Context) error { return d.ready }
 
+func (d *fakeDriver) Describe(context.Context) map[string]string {
+	return map[string]string{"acceleration": "none"}
+}
+
 func (d *fakeDriver) Close() error { d.closed++; return nil }
 
 var (
@@ -61,8 +65,8 @@ func TestChoose(t *testing.T) {
 		keepsOut []string // of the log
 	}{
 		"auto takes the first":                {driver: "auto", want: "first", says: []string{"driver chosen", "asked=auto", "FIRST answers"}},
-		"auto takes the next if one cannot":   {driver: "auto", firstOpen: errMissing, want: "second", says: []string{"driver chosen", errMissing.Message}},
-		"auto takes the next if one is not":   {driver: "auto", firstReady: errMissing, want: "second", says: []string{"driver chosen", errMissing.Message}},
+		"auto takes the next if one cannot":   {driver: "auto", firstOpen: errMissing, want: "second", says: []string{"driver chosen", "FIRST is not available"}, keepsOut: []string{errMissing.Message}},
+		"auto takes the next if one is not":   {driver: "auto", firstReady: errMissing, want: "second", says: []string{"driver chosen", "FIRST is not available", "acceleration=none"}},
 		"auto stops at an unexpected error":   {driver: "auto", firstOpen: errBroken, says: []string{"-driver auto", errBroken.Error()}},
 		"auto starts with none ready":         {driver: "auto", firstOpen: errMissing, secondReady: errMissing, want: "second", says: []string{"no machine can be created", "WARN"}, keepsOut: []string{"driver chosen"}},
 		"auto fails if the last fails":        {driver: "auto", firstOpen: errMissing, secondOpen: errBroken, says: []string{errBroken.Error()}},

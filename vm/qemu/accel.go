@@ -13,6 +13,14 @@ import (
 // acceleration is how QEMU runs the guest's code, and the reason.
 type acceleration struct{ name, why string }
 
+// String returns the name and the reason. It says if guests are slow.
+func (a acceleration) String() string {
+	if a.name == "tcg" {
+		return "tcg: emulated, which is slow: " + a.why
+	}
+	return a.name + ": " + a.why
+}
+
 // probeAcceleration finds what this host has now. It chooses hardware acceleration
 // only if the processor shows that it has it: on hosts without, there may be a
 // /dev/kvm that opens but hangs every guest.

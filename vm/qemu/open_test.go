@@ -123,6 +123,9 @@ func TestDescribe(t *testing.T) {
 			t.Errorf("got no %s in %v", name, facts)
 		}
 	}
+	if got := facts["acceleration"]; strings.HasPrefix(got, "tcg") != strings.Contains(got, "slow") {
+		t.Errorf("got acceleration %q, want it to say that emulation is slow", got)
+	}
 	if limits := r.Limits(); limits.CPUs != 255 || limits.Memory < 256 {
 		t.Errorf("got limits %+v, want 255 processors and the host's memory", limits)
 	}

@@ -166,7 +166,7 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 		facts["version"], facts["path"] = qemu.version, qemu.path
 	}
 	accel := probeAcceleration()
-	facts["acceleration"] = accel.name + ": " + accel.why
+	facts["acceleration"] = accel.String()
 	nat := d.networks.backends[vm.NAT]
 	facts["network"] = nat.name()
 	if user, is := nat.(*userBackend); is {

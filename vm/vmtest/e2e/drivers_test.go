@@ -47,7 +47,8 @@ func requireNoVMware(t *testing.T) {
 }
 
 // Without VMware, -driver vix fails with the paths that were searched, and -driver
-// auto chooses QEMU and logs why.
+// auto chooses QEMU and logs why. The start takes one line each for the data folder, the driver with its acceleration,
+// and the addresses of the API and the page.
 func TestDriverWithoutVMware(t *testing.T) {
 	requireNoVMware(t)
 	paths := []string{"/usr/lib/vmware-vix/libvixAllProducts.so", "/usr/lib/libvixAllProducts.so"}
@@ -63,7 +64,11 @@ func TestDriverWithoutVMware(t *testing.T) {
 	if n := strings.Count(s.Log(), "driver chosen"); n != 1 {
 		t.Errorf("got %d log lines about the choice of the driver, want 1", n)
 	}
-	wantContains(t, "-driver auto", s.Log(), append(paths, `"driver":"qemu"`)...)
+	wantContains(t, "-driver auto", s.Log(), `"msg":"data folder","path":"`+s.Data+`"`, `"driver":"qemu"`, `"why":"VMware is not available"`,
+		`"acceleration":"`, `"page":"`+s.URL+`/"`)
+	if strings.Contains(s.Log(), paths[0]) {
+		t.Errorf("the log lists where VMware's library was searched: %s", s.Log())
+	}
 }
 
 // If VMware is available, -driver auto chooses it.
