@@ -167,6 +167,22 @@ func TestExportedNamesHaveComments(t *testing.T) {
 	}
 }
 
+// Every code of a warning is in [vm.WarningCodes], in api/openapi.json and in api/README.md.
+func TestWarningCodes(t *testing.T) {
+	source := harness.ReadFile(t, "vm/warning.go")
+	for _, m := range regexp.MustCompile(`(?m)^\s+Warning\w+\s+WarningCode = "([a-z-]+)"`).FindAllStringSubmatch(source, -1) {
+		if !slices.Contains(vm.WarningCodes(), vm.WarningCode(m[1])) {
+			t.Errorf("code %s is not in vm.WarningCodes", m[1])
+		}
+	}
+	openAPI, readme := harness.ReadFile(t, "api/openapi.json"), harness.ReadFile(t, "api/README.md")
+	for _, code := range vm.WarningCodes() {
+		if !strings.Contains(openAPI, `"`+string(code)+`"`) || !strings.Contains(readme, "| `"+string(code)+"` |") {
+			t.Errorf("api/openapi.json or api/README.md does not explain the warning %s", code)
+		}
+	}
+}
+
 // Every error code is in [vm.Codes] and has an HTTP status.
 func TestCodes(t *testing.T) {
 	statuses := api.Statuses()

@@ -232,7 +232,15 @@ func TestSeedExample(t *testing.T) {
   "mac_address": "[0-9a-f:]{17}",
   "hypervisor": "memory",
   "created_at": "[0-9T:.-]+Z",
-  "updated_at": "[0-9T:.-]+Z"
+  "updated_at": "[0-9T:.-]+Z",
+  "nics": \[
+    {
+      "model": "vmxnet3",
+      "mac_address": "[0-9a-f:]{17}",
+      "network_type": "nat",
+      "ip_address": "192.0.2.1"
+    }
+  \]
 }
 $`)
 	if a.status != http.StatusOK || !later.MatchString(a.body) {

@@ -123,6 +123,7 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 		st, err := c.vms.opts.Driver.Inspect(limited, vm)
 		if err == nil {
 			c.vms.events.setStatus(vm.ID, st)
+			c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
 		}
 		switch {
 		case err == nil && st.Up && st.IP != "":
@@ -142,9 +143,22 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			return fmt.Errorf("waiting for the guest: %w", err)
 		}
-		c.log.Warn("the guest gave no sign of life in time", "limit", limit)
+		c.warnSilent(st, limit)
 		return nil
 	}
+}
+
+// warnSilent adds a warning about a guest that was not ready in time.
+func (c *creation) warnSilent(st Status, limit time.Duration) {
+	if st.Up {
+		c.log.Warn("the guest has no address in time", "limit", limit)
+		c.record.Warnings.Add(WarningNoAddress, "the guest's tools answer, but it had no address within %v; check that the guest configures "+
+			"its network card by DHCP, whatever the card's name is, or wait longer with tools_init_timeout", limit)
+		return
+	}
+	c.log.Warn("the guest gave no sign of life in time", "limit", limit)
+	c.record.Warnings.Add(WarningGuestSilent, "the guest gave no sign of life within %v: it has no address, and no tools answer; "+
+		"look at its console or its screen, or wait longer with tools_init_timeout", limit)
 }
 
 // interrupted ends a creation that the stop of the daemon or a destruction

@@ -91,6 +91,14 @@ type Status struct {
 	Memory  int    // MiB
 	MAC     string // of the first NIC: six lower-case hex pairs with colons, or ""
 
+	// NICs are the machine's network cards in the order of the image. MAC and IP
+	// are those of the first.
+	NICs []NIC
+
+	// Warnings say what the image has that the machine does not have, or has in
+	// another form. They are the same from Clone to Destroy.
+	Warnings Warnings
+
 	// Addresses are all known addresses of the guest, on any NIC, without
 	// link-local ones.
 	Addresses []string
@@ -170,6 +178,14 @@ const (
 	NAT      NetworkType = "nat"
 	HostOnly NetworkType = "hostonly"
 )
+
+// NIC is one of a machine's network cards.
+type NIC struct {
+	Model       string      `json:"model"`        // VMware's name of it, such as "vmxnet3" or "e1000"
+	MACAddress  string      `json:"mac_address"`  // as in Status, or "" before it is known
+	NetworkType NetworkType `json:"network_type"` // what it is attached to
+	IPAddress   string      `json:"ip_address"`   // the guest's address on it, or "" while none is known
+}
 
 // PortForward is a TCP port of the host's loopback address that leads to a
 // port of the guest.

@@ -52,6 +52,7 @@ type Manager struct {
 	counter    *stateCounter
 	callbacks  *callbacks
 	tombstones *tombstones
+	warnings   *imageWarnings
 	probe      *hostProbe
 	followers  chan struct{} // has a value for each follower of a console
 }
@@ -101,6 +102,7 @@ func newManager(o Options) *Manager {
 	m.tombstones = &tombstones{
 		tasks: m.tasks, store: m.store, callbacks: m.callbacks, hooks: o.Hooks, log: o.Log, most: cmp.Or(o.Tombstones, maxTombstones),
 	}
+	m.warnings = &imageWarnings{log: o.Log}
 	m.probe = &hostProbe{tasks: m.tasks, driver: o.Driver, hypervisor: o.Hypervisor}
 	m.followers = make(chan struct{}, followersAtOnce)
 	return m

@@ -32,6 +32,7 @@ type record struct {
 	Phase     Phase      `json:"phase"` // Accepted, Ready, Failed or Destroying
 	Attempts  int        `json:"attempts"`
 	Error     *Error     `json:"error,omitempty"`
+	Warnings  Warnings   `json:"warnings,omitempty"` // besides those that the driver keeps
 	Key       string     `json:"idempotency_key,omitempty"`
 	RequestID string     `json:"request_id,omitempty"` // of the HTTP request, for the log
 	Expiry    expiry     `json:"expiry,omitzero"`

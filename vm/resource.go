@@ -62,6 +62,9 @@ type VM struct {
 	UpdatedAt    time.Time     `json:"updated_at,omitzero"`
 
 	StoppedBecause string `json:"stopped_because,omitempty"` // why a machine that ran is off
+
+	Warnings Warnings `json:"warnings,omitempty"`
+	NICs     []NIC    `json:"nics,omitempty"`
 }
 
 // Progress is how many bytes of the current download or unpacking are done.
@@ -100,6 +103,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause,
+		Warnings: r.Warnings.join(st), NICs: st.NICs,
 	}
 	if st.CPUs > 0 {
 		v.CPUs = st.CPUs

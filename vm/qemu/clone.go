@@ -3,7 +3,6 @@ package qemu
 import (
 	"context"
 	"fmt"
-	"log/slog"
 	"os"
 	"path/filepath"
 
@@ -23,7 +22,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := d.erase(ctx, m); err != nil {
 		return err
 	}
-	clone, err := readImage(m, gold, d.log)
+	clone, err := readImage(m, gold)
 	if err != nil {
 		return err
 	}
@@ -55,7 +54,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 }
 
 // readImage reads which hardware the image at gold needs.
-func readImage(m vm.Machine, gold string, log *slog.Logger) (cloneConfig, error) {
+func readImage(m vm.Machine, gold string) (cloneConfig, error) {
 	root, err := os.OpenRoot(filepath.Dir(gold))
 	if err != nil {
 		return cloneConfig{}, fmt.Errorf("opening the image: %w", err)
@@ -83,7 +82,7 @@ func readImage(m vm.Machine, gold string, log *slog.Logger) (cloneConfig, error)
 		}
 	}
 	for _, what := range wanted.HostAccess {
-		log.Info("switched off a device that reaches out of the machine", "vm", m.ID, "device", what)
+		clone.Warnings.Add(vm.WarningDeviceLeftOut, "%s", what)
 	}
 	return clone, nil
 }

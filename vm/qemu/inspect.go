@@ -31,9 +31,10 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err != nil {
 		return vm.Status{}, unreadable(m, machineFile, err)
 	}
-	st := vm.Status{Power: vm.PoweredOff, GuestOS: clone.GuestOS, CPUs: m.CPUs, Memory: m.Memory, Tools: vm.ToolsNotRunning}
+	st := vm.Status{Power: vm.PoweredOff, GuestOS: clone.GuestOS, CPUs: m.CPUs, Memory: m.Memory, Tools: vm.ToolsNotRunning, Warnings: clone.Warnings}
 	if clone.NIC != "" {
 		st.MAC = macAddress(m.ID).String()
+		st.NICs = []vm.NIC{{Model: clone.NIC, MACAddress: st.MAC, NetworkType: m.Network}}
 	}
 	if pid == 0 {
 		return d.fillEnding(ctx, m, st), nil
@@ -176,6 +177,7 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 	l := readAttachment(m.Dir)
 	if l.Tap == "" {
 		st.IP, st.Forwards = "127.0.0.1", l.Forwards
+		st.NICs[0].IPAddress = st.IP
 		st.Up = st.Up || d.readiness.isReady(ctx, m.Dir, pid, l)
 		return nil
 	}
@@ -184,6 +186,7 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 		return err
 	}
 	st.IP, st.Up = ip.String(), true
+	st.NICs[0].IPAddress = st.IP
 	if st.Addresses == nil {
 		st.Addresses = []string{st.IP}
 	}

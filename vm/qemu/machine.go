@@ -23,7 +23,8 @@ const (
 
 // cloneConfig is what Start and Inspect need to know about a clone.
 type cloneConfig struct {
-	Annotation string `json:"annotation"`
+	Annotation string      `json:"annotation"`
+	Warnings   vm.Warnings `json:"warnings,omitempty"`
 	hardware
 }
 

@@ -19,6 +19,24 @@ func vmxPath(m vm.Machine) string { return filepath.Join(m.Dir, m.ID+".vmx") }
 
 func completeFile(m vm.Machine) string { return filepath.Join(m.Dir, completeName) }
 
+// completeClone is the content of the file that Clone writes last.
+type completeClone struct {
+	ID       string      `json:"id"`
+	Gold     string      `json:"gold"`
+	Warnings vm.Warnings `json:"warnings,omitempty"`
+}
+
+func readComplete(m vm.Machine) (c completeClone, err error) {
+	data, err := os.ReadFile(completeFile(m))
+	if err == nil {
+		err = json.Unmarshal(data, &c)
+	}
+	if err != nil {
+		return c, fmt.Errorf("reading %s: %w", completeFile(m), err)
+	}
+	return c, nil
+}
+
 // isComplete reports whether a machine exists and is complete. Without its .vmx it is not: VMware deletes that first.
 func isComplete(m vm.Machine) (bool, error) {
 	for _, path := range []string{completeFile(m), vmxPath(m)} {
@@ -61,7 +79,11 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := os.Chmod(m.Dir, 0o700); err != nil {
 		return err
 	}
-	data, err := json.Marshal(map[string]string{"id": m.ID, "gold": gold})
+	warnings, err := readWarnings(gold)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(completeClone{ID: m.ID, Gold: gold, Warnings: warnings})
 	if err != nil {
 		return err
 	}

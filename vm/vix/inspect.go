@@ -36,9 +36,17 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		return vm.Status{}, unreadable(err)
 	}
 	st := <-statuses
-	st.MAC = macAddress(vmxPath(m))
+	c, err := readComplete(m)
+	if err != nil {
+		return vm.Status{}, err
+	}
+	st.Warnings, st.NICs = c.Warnings, nics(vmxPath(m))
+	if len(st.NICs) > 0 {
+		st.MAC = st.NICs[0].MACAddress
+	}
 	if st.Power != vm.PoweredOff && st.Power != vm.Suspended {
 		st.IP = d.address(st, m.Network)
+		d.fillAddresses(&st)
 	}
 	st.Up = st.Tools == vm.ToolsRunning || st.IP != ""
 	return st, nil
@@ -128,17 +136,32 @@ func powerOf(bits govix.VMPowerState) vm.Power {
 	return vm.PoweredOff
 }
 
-// macAddress returns the MAC address of the first NIC. VMware writes the address that it generates into the .vmx.
-func macAddress(vmx string) string {
+// nics returns the machine's NICs. VMware writes the MAC addresses that it generates into the .vmx.
+func nics(vmx string) []vm.NIC {
 	f, err := readVMX(vmx)
 	if err != nil {
-		return ""
+		return nil
 	}
 	hardware, err := f.Hardware()
-	if err != nil || len(hardware.NICs) == 0 {
-		return ""
+	if err != nil {
+		return nil
 	}
-	return hardware.NICs[0].MAC
+	var all []vm.NIC
+	for _, n := range hardware.NICs {
+		all = append(all, vm.NIC{Model: n.Model, MACAddress: n.MAC, NetworkType: vm.NetworkType(n.Connection)})
+	}
+	return all
+}
+
+// fillAddresses gives the first NIC the machine's address, and the others those of their leases.
+func (d *Driver) fillAddresses(st *vm.Status) {
+	for i := range st.NICs {
+		if n := &st.NICs[i]; i == 0 {
+			n.IPAddress = st.IP
+		} else {
+			n.IPAddress = d.lease(n.MACAddress, n.NetworkType)
+		}
+	}
 }
 
 // address returns the address that VIX reports, or otherwise the one of the NIC's lease.
@@ -146,11 +169,16 @@ func (d *Driver) address(st vm.Status, t vm.NetworkType) string {
 	if isGuestAddress(st.IP, t) {
 		return st.IP
 	}
+	return d.lease(st.MAC, t)
+}
+
+// lease returns the address that VMware's DHCP server gave to a NIC, or "".
+func (d *Driver) lease(mac string, t vm.NetworkType) string {
 	leases, err := os.ReadFile(d.leases[t])
 	if err != nil {
 		return "" // VMware has no such network, or no lease yet
 	}
-	return Lease(leases, st.MAC, time.Now())
+	return Lease(leases, mac, time.Now())
 }
 
 // isGuestAddress reports whether the address that VIX reports is the guest's. On VMware's own networks it can be the

@@ -20,6 +20,21 @@ func readVMX(path string) (*vmx.File, error) {
 	return vmx.Parse(data)
 }
 
+// readWarnings returns what the clones of an image lack.
+func readWarnings(gold string) (warnings vm.Warnings, err error) {
+	f, err := readVMX(gold)
+	if err != nil {
+		return nil, unreadableImage(err)
+	}
+	for _, line := range f.Normalize() {
+		warnings.Add(vm.WarningDeviceLeftOut, "VMware cannot read a line of the image's .vmx: %s", line)
+	}
+	for _, line := range f.DisableHostAccess() {
+		warnings.Add(vm.WarningDeviceLeftOut, "%s", line)
+	}
+	return warnings, nil
+}
+
 // writeVMX writes the .vmx of a base: that of the image without devices of the host and lines that VMware cannot read,
 // and powered off.
 func (s *baseStore) writeVMX(b base) error {
@@ -27,12 +42,8 @@ func (s *baseStore) writeVMX(b base) error {
 	if err != nil {
 		return unreadableImage(err)
 	}
-	for _, line := range f.Normalize() {
-		s.log.Warn("removed a line of the image's .vmx", "image", b.gold, "setting", line)
-	}
-	for _, line := range f.DisableHostAccess() {
-		s.log.Info("disabled a device in the clones", "image", b.gold, "device", line)
-	}
+	f.Normalize() // readWarnings has what these leave out
+	f.DisableHostAccess()
 	// A suspended machine cannot be cloned.
 	f.DeleteFunc(func(key string) bool { return strings.HasPrefix(key, "checkpoint.vmstate") })
 	if err := setAll(f, dialogAnswers); err != nil {

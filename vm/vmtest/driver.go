@@ -45,6 +45,12 @@ type Driver struct {
 	// Silent guests never give a sign of life.
 	Silent bool
 
+	// Warnings are those of every machine.
+	Warnings vm.Warnings
+
+	// NoAddress lets the tools of guests answer, but gives them no address.
+	NoAddress bool
+
 	mu sync.Mutex // guards the machines' files
 }
 
@@ -184,8 +190,11 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		return vm.Status{}, err
 	}
 	var s struct {
-		Machine struct{ CPUs, Memory int }
-		Power   vm.Power
+		Machine struct {
+			CPUs, Memory int
+			Network      vm.NetworkType
+		}
+		Power vm.Power
 
 		StoppedBecause string
 		Died           bool
@@ -200,11 +209,17 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	st := vm.Status{
 		Power: s.Power, GuestOS: "other", Tools: vm.ToolsNotRunning,
 		CPUs: s.Machine.CPUs, Memory: s.Machine.Memory, MAC: "52:00:00:00:00:01",
-		StoppedBecause: s.StoppedBecause, Died: s.Died,
+		StoppedBecause: s.StoppedBecause, Died: s.Died, Warnings: d.Warnings,
 	}
+	nic := vm.NIC{Model: "vmxnet3", MACAddress: st.MAC, NetworkType: s.Machine.Network}
 	if s.Power == vm.PoweredOn && !d.Silent {
 		st.IP, st.Tools, st.Up = "192.0.2.1", vm.ToolsRunning, true
+		if d.NoAddress {
+			st.IP = ""
+		}
+		nic.IPAddress = st.IP
 	}
+	st.NICs = []vm.NIC{nic}
 	return st, nil
 }
 

@@ -102,6 +102,9 @@ func lifecycle(t *testing.T, h Harness) {
 		t.Errorf("after Start: got %+v, want powered-on, %d CPUs, %d MiB, guest OS %q and a MAC",
 			st, m.CPUs, m.Memory, h.GuestOS)
 	}
+	if len(st.NICs) != 1 || st.NICs[0].Model == "" || st.NICs[0].MACAddress != st.MAC || st.NICs[0].NetworkType != m.Network || st.NICs[0].IPAddress != st.IP {
+		t.Errorf("after Start: got NICs %+v, want one on network %q with MAC %s and address %q", st.NICs, m.Network, st.MAC, st.IP)
+	}
 	tests := map[string]func(*testing.T, Harness, vm.Driver, vm.Machine){
 		"repeated calls change nothing":               repeated,
 		"another driver finds the machine":            reopened,
@@ -145,7 +148,7 @@ func reopened(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
 	before := h.waitUp(t, d, m)
 	d = h.Open(t)
 	after := h.waitUp(t, d, m)
-	if before.MAC != after.MAC || after.Power != vm.PoweredOn || before.IP != after.IP {
+	if before.MAC != after.MAC || after.Power != vm.PoweredOn || before.IP != after.IP || !cmp.Equal(before.NICs, after.NICs) || !cmp.Equal(before.Warnings, after.Warnings) {
 		t.Errorf("got %+v from another driver, want %+v", after, before)
 	}
 	must(t, "Start", d.Start(h.context(t), m))
@@ -358,6 +361,11 @@ func (h Harness) inspect(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
 	t.Helper()
 	st, err := d.Inspect(h.context(t), m)
 	must(t, "Inspect", err)
+	for _, w := range st.Warnings {
+		if w.Code == "" || w.Message == "" {
+			t.Errorf("got the warning %+v, want a code and a message", w)
+		}
+	}
 	if st.Power != vm.PoweredOff && (st.StoppedBecause != "" || st.Died) {
 		t.Errorf("got %+v, want a reason for the stop only while the machine is off", st)
 	}

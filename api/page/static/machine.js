@@ -119,7 +119,7 @@ export class MachineCard {
       ['Addresses', d.addresses?.join(', ')], ['Tools', d.tools_status], ['Hypervisor', d.hypervisor],
       ['Callback', c && `${c.url}: ${c.state}${c.last_error ? `, ${c.last_error}` : ''}`],
       ['Created', formatDate(d.created_at)], ['Changed', formatDate(d.updated_at)], ['Expires', formatDate(d.expires_at)],
-      ['Stopped because', d.stopped_because],
+      ['Stopped because', d.stopped_because], ['Warnings', d.warnings?.map((w) => w.message).join('; ')],
     ]);
   }
 

@@ -1,0 +1,112 @@
+package vm_test
+
+import (
+	"bytes"
+	"fmt"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"osx-builder/vm"
+)
+
+// lockedBuffer is a log that several goroutines write.
+type lockedBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer // guarded by mu
+}
+
+func (l *lockedBuffer) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(b)
+}
+
+func (l *lockedBuffer) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.b.String(), text)
+}
+
+// The driver's warnings are in the document, in the list and in the callback, and in the log once for all machines of
+// the image.
+func TestWarningsAboutTheImage(t *testing.T) {
+	h := newHarness(t)
+	var log lockedBuffer
+	h.options = func(o *vm.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) }
+	h.driver.Warnings.Add(vm.WarningDeviceLeftOut, "sound: %s", "sound card")
+	h.open()
+	for range 2 {
+		v := h.create(h.request())
+		for _, got := range []vm.VM{h.callback(), h.wait(v.ID)} {
+			want := vm.Warnings{{Code: vm.WarningDeviceLeftOut, Message: "sound: sound card"}}
+			if diff := cmp.Diff(want, got.Warnings); diff != "" {
+				t.Errorf("warnings (-want +got):\n%s", diff)
+			}
+			if len(got.NICs) != 1 || got.NICs[0].IPAddress != got.IPAddress || got.NICs[0].NetworkType != vm.NAT {
+				t.Errorf("got NICs %+v, want one with address %s", got.NICs, got.IPAddress)
+			}
+		}
+	}
+	list, err := h.vms.List(t.Context(), vm.Filter{})
+	must(t, err)
+	if len(list) != 2 || len(list[1].Warnings) != 1 {
+		t.Errorf("got list %+v, want two machines with a warning each", list)
+	}
+	if n := log.count("sound: sound card"); n != 1 {
+		t.Errorf("the log has the warning %d times, want once", n)
+	}
+}
+
+// A guest that was not ready in time has a warning, also after a restart of the daemon, until it is.
+func TestWarningsAboutTheGuest(t *testing.T) {
+	for code, set := range map[vm.WarningCode]func(h *harness, on bool){
+		vm.WarningGuestSilent: func(h *harness, on bool) { h.driver.Silent = on },
+		vm.WarningNoAddress:   func(h *harness, on bool) { h.driver.NoAddress = on },
+	} {
+		t.Run(string(code), func(t *testing.T) {
+			t.Parallel()
+			h := newHarness(t)
+			set(h, true)
+			q := h.request()
+			q.ToolsInitTimeout = vm.Timeout(time.Second)
+			v := h.open().create(q)
+			posted := h.callback()
+			h.wait(v.ID)
+			h.close()
+			h.open()
+			for _, got := range []vm.VM{posted, h.wait(v.ID)} {
+				if got.Phase != vm.Ready || len(got.Warnings) != 1 || got.Warnings[0].Code != code || !strings.Contains(got.Warnings[0].Message, "1s") {
+					t.Errorf("got phase %s, warnings %+v, want ready and %s", got.Phase, got.Warnings, code)
+				}
+			}
+			h.close()
+			set(h, false)
+			h.open()
+			if got := h.wait(v.ID); len(got.Warnings) != 0 {
+				t.Errorf("got %+v once the guest is ready, want no warning", got.Warnings)
+			}
+		})
+	}
+}
+
+// An image decides how many warnings there are, and what they quote.
+func TestWarningsAreBounded(t *testing.T) {
+	var w vm.Warnings
+	for i := range 1000 {
+		w.Add(vm.WarningDeviceLeftOut, "%d %s", i, strings.Repeat("x", 10_000))
+		w.Add(vm.WarningDeviceLeftOut, "%d %s", i, strings.Repeat("x", 10_000))
+	}
+	size := 0
+	for _, one := range w {
+		size += len(one.Message)
+	}
+	if len(w) != 100 || size > 100*1000 || !slices.ContainsFunc(w, func(one vm.Warning) bool { return strings.HasPrefix(one.Message, fmt.Sprint(99)) }) {
+		t.Errorf("got %d warnings with %d bytes, want the first 100, each with at most 1000 bytes", len(w), size)
+	}
+}
