@@ -36,7 +36,7 @@ func (l Checker) Check(root *os.Root, name string) error {
 	}
 	c := &checker{
 		root: root, vmx: name, maxDisk: l.MaxDisk,
-		chainOf: map[string]int{}, diskAt: map[string]string{}, usedBy: map[string]string{}, chainLoad: map[string]int64{},
+		chainOf: map[string]int{}, checked: map[string]VMDK{}, diskAt: map[string]string{}, usedBy: map[string]string{}, chainLoad: map[string]int64{},
 	}
 	if err := c.locate(name, "", "", c.checkMachine(f)); err != nil {
 		return err
@@ -64,9 +64,10 @@ func readConfig(root *os.Root, name string) (*File, error) {
 
 type checker struct {
 	root    *os.Root
-	vmx     string         // path of the .vmx
-	chainOf map[string]int // by descriptor: the disk, from 1, in whose chain it was checked
-	extents int            // checked so far
+	vmx     string          // path of the .vmx
+	chainOf map[string]int  // by descriptor: the disk, from 1, in whose chain it was checked
+	checked map[string]VMDK // by descriptor
+	extents int             // checked so far
 
 	maxDisk   int64             // bytes, or 0
 	diskAt    map[string]string // by descriptor: the key of the disk that it is
@@ -148,23 +149,33 @@ func (c *checker) checkDisk(f *File, d Disk, n int) error {
 	if err != nil {
 		return err
 	}
-	by, key, value := c.vmx, d.Key, d.File
 	if c.chainOf[name] > 0 {
-		return &CheckError{File: by, Key: key, Value: value, Reason: "the file is also part of another disk of the machine; each disk needs files of its own"}
+		return &CheckError{File: c.vmx, Key: d.Key, Value: d.File, Reason: "the file is also part of another disk of the machine; each disk needs files of its own"}
 	}
 	c.diskAt[name] = d.Key
+	return c.checkChain(d, n, name)
+}
+
+// checkChain checks the file of the n-th hard disk at name, its parent, and so on.
+func (c *checker) checkChain(d Disk, n int, name string) error {
+	by, key, value := c.vmx, d.Key, d.File
 	before := map[string]int64{}
 	defer func() {
 		for name, loaded := range before {
 			c.chainLoad[name] = c.loaded - loaded
 		}
 	}()
-	for range maxChain {
-		if seen := c.chainOf[name]; seen == n {
+	var child VMDK
+	for level := range maxChain {
+		switch seen := c.chainOf[name]; {
+		case seen == n:
 			return &CheckError{File: by, Key: key, Value: value, Reason: "the disk is its own parent"}
-		} else if seen > 0 && c.diskAt[name] != "" {
+		case seen > 0 && c.diskAt[name] != "":
 			return &CheckError{File: by, Key: key, Value: value, Reason: "the parent is also the disk " + c.diskAt[name] + " of the machine; each disk needs files of its own"}
-		} else if seen > 0 {
+		case seen > 0:
+			if err := checkLink(by, name, child, c.checked[name]); err != nil {
+				return err
+			}
 			return c.locate(by, key, value, c.load(c.chainLoad[name]))
 		}
 		c.chainOf[name] = n
@@ -176,10 +187,16 @@ func (c *checker) checkDisk(f *File, d Disk, n int) error {
 		if err != nil {
 			return c.locate(by, key, value, err)
 		}
+		if level > 0 {
+			if err := checkLink(by, name, child, v); err != nil {
+				return err
+			}
+		}
+		c.checked[name] = v
 		if v.Parent == "" {
 			return nil
 		}
-		by, key, value = name, "parentFileNameHint", v.Parent
+		by, key, value, child = name, "parentFileNameHint", v.Parent, v
 		if name, err = c.resolve(by, key, value); err != nil {
 			return err
 		}

@@ -47,7 +47,7 @@ func with(image, files map[string]string) map[string]string {
 }
 
 func TestCheckAcceptsImages(t *testing.T) {
-	child := strings.Replace(text("monolithicSparse", `parentFileNameHint="d.vmdk"`, `RW 2048 SPARSE "c.vmdk"`), "parentCID=ffffffff", "parentCID=fffffffe", 1)
+	child := childText("d.vmdk", `RW 2048 SPARSE "c.vmdk"`)
 	tests := map[string]map[string]string{
 		"flat disk":                         flat("# Extent description", goodExtent, "", `ddb.adapterType = "lsilogic"`),
 		"flat disk of ESX":                  with(flat(), map[string]string{"d.vmdk": text("vmfs", `RW 8 VMFS "d-flat.vmdk"`)}),
@@ -155,8 +155,8 @@ func TestCheckRefusesHostileImages(t *testing.T) {
 		"parent in the padding of a sparse file":   {embedded(text("monolithicSparse") + "\x00\x00" + `parentFileNameHint="/etc/shadow"`), []string{"parentFileNameHint"}},
 		"parent beside a descriptor put elsewhere": {with(flat(), map[string]string{"d.vmdk": movedDescriptor()}), []string{"parentFileNameHint"}},
 		"parent of a sparse file":                  inSparse(`parentFileNameHint="/etc/shadow"`),
-		"hostile parent of the parent":             {with(embedded(text("monolithicSparse", `parentFileNameHint="b.vmdk"`)), map[string]string{"b.vmdk": sparse(text("monolithicSparse", `parentFileNameHint="/dev/sda"`))}), []string{"b.vmdk", "parentFileNameHint", "/dev/sda"}},
-		"parent that is a qcow2":                   {with(embedded(text("monolithicSparse", `parentFileNameHint="b.vmdk"`)), map[string]string{"b.vmdk": qcow2}), []string{"d.vmdk", "parentFileNameHint", "b.vmdk"}},
+		"hostile parent of the parent":             {with(embedded(childText("b.vmdk")), map[string]string{"b.vmdk": sparse(text("monolithicSparse", `parentFileNameHint="/dev/sda"`))}), []string{"b.vmdk", "parentFileNameHint", "/dev/sda"}},
+		"parent that is a qcow2":                   {with(embedded(childText("b.vmdk")), map[string]string{"b.vmdk": qcow2}), []string{"d.vmdk", "parentFileNameHint", "b.vmdk"}},
 		"extent claimed by a sparse file":          inSparse(`RW 2048 FLAT "/etc/shadow" 0`),
 		"raw extent claimed by a sparse file":      inSparse(`RW 2048 VMFSRAW "x"`),
 		"change tracking outside":                  {flat(goodExtent, `changeTrackPath="/etc/cron.d/x"`), []string{"changeTrackPath"}},
@@ -173,7 +173,7 @@ func TestCheckRefusesHostileImages(t *testing.T) {
 func TestCheckRefusesDamagedImages(t *testing.T) {
 	many := map[string]string{"m.vmx": machine("d00.vmdk")}
 	for i := range 40 {
-		many[fmt.Sprintf("d%02d.vmdk", i)] = sparse(text("monolithicSparse", fmt.Sprintf(`parentFileNameHint="d%02d.vmdk"`, i+1)))
+		many[fmt.Sprintf("d%02d.vmdk", i)] = sparse(childText(fmt.Sprintf("d%02d.vmdk", i+1)))
 	}
 	tests := map[string]refused{
 		"no .vmx":                 {map[string]string{"other.vmx": ""}, []string{"m.vmx"}},
@@ -196,10 +196,10 @@ func TestCheckRefusesDamagedImages(t *testing.T) {
 		"no createType":           {with(flat(), map[string]string{"d.vmdk": "# Disk DescriptorFile\n" + goodExtent}), []string{"createType"}},
 		"sparse file, type flat":  {embedded(text("monolithicFlat", goodExtent)), []string{"createType"}},
 		"text file, type sparse":  {with(flat(), map[string]string{"d.vmdk": text("monolithicSparse", goodExtent)}), []string{"createType"}},
-		"parent missing":          {embedded(text("monolithicSparse", `parentFileNameHint="b.vmdk"`)), []string{"d.vmdk", "parentFileNameHint", "b.vmdk"}},
+		"parent missing":          {embedded(childText("b.vmdk")), []string{"d.vmdk", "parentFileNameHint", "b.vmdk"}},
 		"parent not named":        {embedded(strings.Replace(text("monolithicSparse"), "parentCID=ffffffff", "parentCID=12345678", 1)), []string{"parentCID"}},
-		"its own parent":          {embedded(text("monolithicSparse", `parentFileNameHint="d.vmdk"`)), []string{"parentFileNameHint", "own parent"}},
-		"ring of parents":         {with(embedded(text("monolithicSparse", `parentFileNameHint="b.vmdk"`)), map[string]string{"b.vmdk": sparse(text("monolithicSparse", `parentFileNameHint="d.vmdk"`))}), []string{"own parent"}},
+		"its own parent":          {embedded(childText("d.vmdk")), []string{"parentFileNameHint", "own parent"}},
+		"ring of parents":         {with(embedded(childText("b.vmdk")), map[string]string{"b.vmdk": sparse(childText("d.vmdk"))}), []string{"own parent"}},
 		"too many parents":        {many, []string{"parents"}},
 		"part of a split disk":    {with(flat(), map[string]string{"d.vmdk": sparse("")}), []string{"scsi0:0.fileName", "split disk"}},
 		"30,000 extents":          extents(3, 10_000),

@@ -12,6 +12,7 @@ import (
 type descriptor struct {
 	createType string
 	parent     string
+	cid        string // of the disk's contents, in lower case
 	parentCID  string
 	extents    []Extent
 	fileKeys   []setting // other keys that name files which VMware opens
@@ -70,6 +71,7 @@ func (d *descriptor) addExtent(l string) error {
 	e.Sectors, _ = strconv.ParseInt(m[2], 10, 64)
 	if m[5] != "" {
 		e.Offset, _ = strconv.ParseInt(m[5], 10, 64)
+		e.HasOffset = true
 	}
 	if e.Sectors == 0 || e.Sectors > maxSectors || e.Offset > maxSectors {
 		return &CheckError{Key: "extent", Value: l, Reason: "the extent is empty or reaches beyond 64 TiB"}
@@ -95,6 +97,8 @@ func (d *descriptor) addSetting(l string, seen map[string]bool) error {
 		d.createType = value
 	case "parentfilenamehint":
 		d.parent = value
+	case "cid":
+		d.cid = lower(value)
 	case "parentcid":
 		d.parentCID = lower(value)
 	case "changetrackpath", "ddb.nativeparenthint", "ddb.objectparenturi", "ddb.sidecars":

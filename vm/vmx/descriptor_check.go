@@ -3,6 +3,8 @@ package vmx
 import (
 	"bytes"
 	"fmt"
+	"regexp"
+	"strconv"
 	"strings"
 )
 
@@ -33,6 +35,9 @@ func (c *checker) checkDescriptor(name string, v VMDK) error {
 		return &CheckError{File: name, Key: "extent", Reason: "the descriptor names no file with the disk's data"}
 	}
 	if err := checkParent(name, v); err != nil {
+		return err
+	}
+	if err := checkCIDs(name, v); err != nil {
 		return err
 	}
 	for _, s := range v.desc.fileKeys {
@@ -87,4 +92,35 @@ func checkParent(name string, v VMDK) error {
 		File: name, Key: hint, Value: string(value[:min(len(value), maxName)]), Hostile: true,
 		Reason: fmt.Sprintf("hypervisors would read different parents of the disk, such as %q; name it once, as %s=\"FILE\"", shorten(v.Parent), hint),
 	}
+}
+
+var validCID = regexp.MustCompile(`^[0-9a-f]{1,8}$`)
+
+// checkCIDs refuses a disk in which QEMU would find other content IDs than VMware. QEMU searches the first occurrence of
+// the key, even in a comment, and skips a byte for the equals sign.
+func checkCIDs(name string, v VMDK) error {
+	for _, id := range []setting{{"CID", v.desc.cid}, {"parentCID", v.desc.parentCID}} {
+		_, after, _ := bytes.Cut(v.qemuText, []byte(id.key))
+		if !validCID.MatchString(id.value) || !strings.HasPrefix(lower(string(after[:min(len(after), 9)])), "="+id.value) {
+			return &CheckError{File: name, Key: id.key, Value: id.value, Reason: fmt.Sprintf("a disk needs a line with %s= and 1 to 8 hexadecimal digits near the beginning of its descriptor, CID before parentCID", id.key)}
+		}
+	}
+	return nil
+}
+
+// checkLink refuses a disk whose parent has changed since the disk was created: its parentCID is no longer the parent's
+// CID. VMware does not open it, and QEMU fails each read.
+func checkLink(name, parent string, child, of VMDK) error {
+	want, _ := strconv.ParseUint(child.desc.parentCID, 16, 32)
+	got, _ := strconv.ParseUint(of.desc.cid, 16, 32)
+	switch {
+	case want == got:
+		return nil
+	case child.desc.parentCID == noParent:
+		return &CheckError{File: name, Key: "parentCID", Value: noParent, Reason: fmt.Sprintf("the disk names the parent %s, but its parentCID says that it has none; pack the files of one powered-off machine", printable(parent))}
+	}
+	return &CheckError{File: name, Key: "parentCID", Value: child.desc.parentCID, Reason: fmt.Sprintf(
+		"the parent %s has the CID %s, so it has changed since this disk was created, or belongs to another one; pack the files of one powered-off machine, or consolidate its snapshots first",
+		printable(parent), printable(of.desc.cid),
+	)}
 }

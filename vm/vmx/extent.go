@@ -41,6 +41,9 @@ func (c *checker) checkExtent(name string, e Extent, last bool) error {
 	if e.Access != "RW" {
 		return &CheckError{File: name, Key: "extent access", Value: e.Access, Reason: "some hypervisors cannot open an extent that is not RW; convert the disk to monolithicSparse or streamOptimized"}
 	}
+	if e.HasOffset && e.Type != "FLAT" {
+		return &CheckError{File: name, Key: "extent offset", Value: fmt.Sprint(e.Offset), Reason: fmt.Sprintf("some hypervisors cannot open %s extents with an offset; remove the number behind the file name of %s if it is 0, and otherwise convert the disk to monolithicSparse", e.Type, printable(e.File))}
+	}
 	at, err := c.resolve(name, "extent", e.File)
 	if err != nil {
 		return err

@@ -2,11 +2,8 @@ package vmx
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
-	"io"
 	"math/bits"
-	"os"
 	"strconv"
 )
 
@@ -39,19 +36,30 @@ const (
 
 // Flags of a sparse header, and the algorithm of compressed grains.
 const (
-	flagCopy   = 1 << 1 // there is a second directory
-	flagZeroes = 1 << 2 // an entry of 1 is a grain of zeroes
-	deflate    = 1
+	flagNewlines = 1 << 0 // the header holds line ends, which a transfer as text changes
+	flagCopy     = 1 << 1 // there is a second directory
+	flagZeroes   = 1 << 2 // an entry of 1 is a grain of zeroes
+	flagMarkers  = 1 << 17
+	deflate      = 1
 )
+
+// newlines are at 73 in a header with flagNewlines.
+const newlines = "\n \r\n"
 
 // grains says where the grains of a sparse file are listed.
 type grains struct {
 	size       int64 // bytes of a grain
+	capacity   int64 // bytes of the disk that the file holds
 	directory  int64 // byte at which the directory begins
 	entries    int64 // in the directory
+	entrySize  int64 // bytes of an entry of the directory and the tables
+	perTable   int64 // entries of a table
 	loaded     int64 // bytes that QEMU loads
 	compressed bool
-	zeroes     bool // an entry of 1 is a grain of zeroes
+
+	// table and grain return the byte of the file at which an entry says that its table or grain begins, or 0 if there is
+	// none.
+	table, grain func(entry uint64) (int64, error)
 }
 
 // readGrains reads the rest of the header of a hosted sparse file of size bytes: flags at 8, the grain's size at 20, the
@@ -64,19 +72,27 @@ func readGrains(head []byte, capacity, size int64) (grains, error) {
 	algorithm := binary.LittleEndian.Uint16(head[77:])
 	sectors := uint64(size+sectorSize-1) / sectorSize // #nosec G115
 	switch {
+	case flags&flagNewlines != 0 && string(head[73:77]) != newlines:
+		return grains{}, &CheckError{Key: "line ends", Value: string(head[73:77]), Reason: "a program that converts line ends has changed the file; copy the original again, as binary data"}
 	case grain < minGrain || grain > maxGrain || bits.OnesCount64(grain) != 1:
 		return grains{}, invalidField("grainSize", grain, "grains have a power of two of sectors, from 8 (4 KiB) to 2048 (1 MiB); convert the disk with qemu-img")
 	case perTable != tableEntries:
 		return grains{}, invalidField("numGTEsPerGT", uint64(perTable), "grain tables have 512 entries; convert the disk with qemu-img")
 	case algorithm > deflate:
 		return grains{}, invalidField("compressAlgorithm", uint64(algorithm), "only 0 (none) and 1 (deflate) are known")
+	case algorithm == deflate && flags&flagMarkers == 0:
+		return grains{}, invalidField("flags", uint64(flags), "compressed grains need markers; convert the disk with qemu-img")
 	case before > sectors:
-		return grains{}, invalidField("overHead", before, fmt.Sprintf("the file has only %d sectors; it is cut short", sectors))
+		return grains{}, invalidField("overHead", before, fmt.Sprintf("the file has only %d sectors; it is truncated", sectors))
 	}
 	perEntry := int64(grain) * tableEntries // #nosec G115
 	g := grains{
-		size: int64(grain) * sectorSize, entries: (capacity + perEntry - 1) / perEntry, // #nosec G115
-		compressed: algorithm == deflate, zeroes: flags&flagZeroes != 0,
+		size: int64(grain) * sectorSize, capacity: capacity * sectorSize, // #nosec G115
+		entries: (capacity + perEntry - 1) / perEntry, entrySize: entrySize, perTable: tableEntries,
+		compressed: algorithm == deflate, table: atSector, grain: atSector,
+	}
+	if flags&flagZeroes != 0 {
+		g.grain = atSectorUnlessZero
 	}
 	length := g.entries * entrySize
 	g.loaded = length + qemuTables*tableSize
@@ -93,6 +109,17 @@ func readGrains(head []byte, capacity, size int64) (grains, error) {
 	return g, nil
 }
 
+// atSector returns the byte of the sector that an entry of 32 bits names.
+func atSector(entry uint64) (int64, error) { return int64(entry) * sectorSize, nil } // #nosec G115 -- 32 bits
+
+// atSectorUnlessZero is atSector for grains of which an entry of 1 means zeroes.
+func atSectorUnlessZero(entry uint64) (int64, error) {
+	if entry == 1 {
+		return 0, nil
+	}
+	return atSector(entry)
+}
+
 // fits reports whether length bytes from a sector on are within a file of size bytes and behind its header.
 func fits(sector uint64, length, size int64) bool {
 	return sector > 0 && sector <= uint64(maxSectors) && int64(sector)*sectorSize+length <= size // #nosec G115
@@ -100,98 +127,4 @@ func fits(sector uint64, length, size int64) bool {
 
 func invalidField(key string, value uint64, reason string) *CheckError {
 	return &CheckError{Key: key, Value: strconv.FormatUint(value, 10), Reason: reason}
-}
-
-// grainCounter counts grains in the tables of sparse files.
-type grainCounter struct {
-	tables int64 // bytes of tables that it read
-}
-
-// allocated returns how many bytes of a disk the grains in a file of size bytes hold. It refuses tables and grains that
-// are outside of the file, and more of them than fit into it: of a file that lists one grain many times, little would
-// become a lot. A compressed grain takes at least a sector.
-func (c *grainCounter) allocated(file *os.File, g grains, size int64) (int64, error) {
-	var tables, count int64
-	var first, run int64 // tables that follow each other are read at once
-	sectors := (size + sectorSize - 1) / sectorSize
-	flush := func() error {
-		n, err := countGrains(file, g, first, run, sectors)
-		count += n
-		run = 0
-		return err
-	}
-	directory := io.NewSectionReader(file, g.directory, g.entries*entrySize)
-	err := eachEntry(directory, func(entry int64) error {
-		if entry == 0 {
-			return nil
-		}
-		at := entry * sectorSize
-		if at+tableSize > size {
-			return &CheckError{Key: "grain table", Value: strconv.FormatInt(entry, 10), Reason: fmt.Sprintf("the table is not within the file, which has %d sectors", sectors)}
-		}
-		if tables++; tables*tableSize > size {
-			return &CheckError{Key: "grain directory", Value: strconv.FormatInt(tables, 10), Reason: fmt.Sprintf("the directory lists more tables than fit into the file, which has %d bytes", size)}
-		}
-		if c.tables += tableSize; c.tables > maxTables {
-			return &CheckError{Reason: fmt.Sprintf("the image's disks have more than %d bytes of grain tables; make them smaller, or their grains larger", int64(maxTables))}
-		}
-		if run > 0 && at != first+run {
-			if err := flush(); err != nil {
-				return err
-			}
-		}
-		if run == 0 {
-			first = at
-		}
-		run += tableSize
-		return nil
-	})
-	if err == nil {
-		err = flush()
-	}
-	if err != nil {
-		return 0, err
-	}
-	least := g.size
-	if g.compressed {
-		least = sectorSize
-	}
-	// The last grain may be written in part.
-	if (count-1)*least > size {
-		return 0, &CheckError{Key: "grain tables", Value: strconv.FormatInt(count, 10), Reason: fmt.Sprintf("the tables list more grains than fit into the file, which has %d bytes", size)}
-	}
-	return count * g.size, nil
-}
-
-// countGrains returns how many grains the tables in a run of bytes list.
-func countGrains(file *os.File, g grains, offset, length, sectors int64) (n int64, err error) {
-	err = eachEntry(io.NewSectionReader(file, offset, length), func(entry int64) error {
-		if entry == 0 || entry == 1 && g.zeroes {
-			return nil
-		}
-		if entry >= sectors {
-			return &CheckError{Key: "grain", Value: strconv.FormatInt(entry, 10), Reason: fmt.Sprintf("the grain begins beyond the end of the file, which has %d sectors; it is cut short", sectors)}
-		}
-		n++
-		return nil
-	})
-	return n, err
-}
-
-// eachEntry calls f with each entry of a directory or table.
-func eachEntry(from io.Reader, f func(entry int64) error) error {
-	buf := make([]byte, 4<<10)
-	for {
-		n, err := io.ReadFull(from, buf)
-		for entries := buf[:n-n%entrySize]; len(entries) > 0; entries = entries[entrySize:] {
-			if err := f(int64(binary.LittleEndian.Uint32(entries))); err != nil {
-				return err
-			}
-		}
-		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return nil
-		} else if err != nil {
-			return fmt.Errorf("reading grain tables: %w", err)
-		}
-	}
 }

@@ -113,12 +113,9 @@ func readSparseHeader(file *os.File, head []byte, size int64) (sparseHeader, err
 		if size%sectorSize != 0 {
 			return sparseHeader{}, &CheckError{Reason: fmt.Sprintf("the file has %d bytes, which is no multiple of 512; it is truncated", size)}
 		}
-		footer, err := readAt(file, max(0, size-2*sectorSize), sectorSize)
+		footer, err := readFooter(file, size)
 		if err != nil {
 			return sparseHeader{}, err
-		}
-		if len(footer) < sectorSize || formatOf(footer) != formatSparse {
-			return sparseHeader{}, &CheckError{Reason: "the file lacks the footer that its header announces; it is truncated"}
 		}
 		head = footer
 	}
@@ -136,4 +133,22 @@ func readSparseHeader(file *os.File, head []byte, size int64) (sparseHeader, err
 		return sparseHeader{}, err
 	}
 	return sparseHeader{capacity: int64(capacity), descriptor: int64(offset), descriptorSize: int64(length), grains: g}, nil
+}
+
+// markerFooter is the type of the marker before a footer.
+const markerFooter = 3
+
+// readFooter reads the copy of the header at the end of a streamOptimized file: a marker of the footer, the footer, and
+// the mark of the stream's end, of one sector each. A marker has the bytes of its data at 8 and its type at 12.
+func readFooter(file *os.File, size int64) ([]byte, error) {
+	end, err := readAt(file, max(0, size-3*sectorSize), 3*sectorSize)
+	if err != nil {
+		return nil, err
+	}
+	number := func(offset int) uint32 { return binary.LittleEndian.Uint32(end[offset:]) }
+	if len(end) < 3*sectorSize || formatOf(end[sectorSize:]) != formatSparse ||
+		number(8) != 0 || number(12) != markerFooter || !bytes.Equal(end[2*sectorSize:2*sectorSize+16], make([]byte, 16)) {
+		return nil, &CheckError{Reason: "the file does not end with the footer that its header announces; it is truncated"}
+	}
+	return end[sectorSize : 2*sectorSize], nil
 }

@@ -44,9 +44,21 @@ func cowd(sectors, grain, entries uint64) string {
 	return set("COWD"+strings.Repeat("\x00", 2044), field{4, 4, 1}, field{12, 4, sectors}, field{16, 4, grain}, field{20, 4, 2}, field{24, 4, entries})
 }
 
-// seSparse returns an extent of a newer ESX disk with empty grains.
-func seSparse(sectors, directorySectors uint64) string {
-	return set("\xbe\xba\xfe\xca"+strings.Repeat("\x00", 2044), field{16, 8, sectors}, field{128, 8, 2}, field{136, 8, directorySectors})
+// seSparse returns an extent of a newer ESX disk with empty grains: the header, the second header, the directory.
+func seSparse(sectors, directorySectors uint64, fields ...field) string {
+	return set("\xbe\xba\xfe\xca"+strings.Repeat("\x00", 2044), append([]field{
+		{8, 8, 2<<32 | 1},
+		{16, 8, sectors},
+		{24, 8, 8},
+		{32, 8, 64},
+		{80, 8, 1},
+		{88, 8, 1},
+		{512, 8, 0xcafecafe},
+		{128, 8, 2},
+		{136, 8, directorySectors},
+		{144, 8, 3},
+		{192, 8, 67},
+	}, fields...)...)
 }
 
 // split returns an image whose one disk consists of sparse files.
@@ -109,7 +121,7 @@ func TestCheckRefusesExcessiveTables(t *testing.T) {
 		many = append(many, fmt.Sprintf("RW 2048 SPARSE %q", name))
 		files[name] = sparse("")[:22*512]
 	}
-	footer := set(sparse(""), directory(21), capacity(4096))[:512]
+	footer := set(strings.Repeat("\x00", 512), field{12, 4, 3}) + set(sparse(""), directory(21), capacity(4096))[:512]
 	tests := map[string]refused{
 		// The image of 482 bytes for which QEMU allocated 4.2 GiB.
 		"directory of 128 MiB, 16 times":   {split([]string{strings.Repeat("RW 8 SPARSE \"e.vmdk\"\n", 16)}, map[string]string{"e.vmdk": set(sparse(""), capacity(1<<37), grainSize(8))}), []string{"e.vmdk", "gdOffset", "134217728"}},
@@ -141,12 +153,12 @@ func TestCheckRefusesExcessiveTables(t *testing.T) {
 		"directory larger than the file":   {extent(1<<37, set(sparse(""), capacity(1<<37))), []string{"gdOffset", "8388608 bytes"}},
 		"second directory beyond the end":  {one(flags(2), secondDirectory(22)), []string{"rgdOffset", `"22"`}},
 		"directory of the footer":          {map[string]string{"m.vmx": machine("d.vmdk"), "d.vmdk": set(sparse(text("streamOptimized", `RW 2048 SPARSE "d.vmdk"`)), directory(^uint64(0))) + footer + strings.Repeat("\x00", 512)}, []string{"d.vmdk", "capacity", "4096", "2048"}},
-		"footer not at a sector":           {map[string]string{"m.vmx": machine("d.vmdk"), "d.vmdk": set(sparse(text("streamOptimized", `RW 2048 SPARSE "d.vmdk"`)), directory(^uint64(0))) + footer + strings.Repeat("\x00", 511)}, []string{"d.vmdk", "12287", "multiple of 512"}},
+		"footer not at a sector":           {map[string]string{"m.vmx": machine("d.vmdk"), "d.vmdk": set(sparse(text("streamOptimized", `RW 2048 SPARSE "d.vmdk"`)), directory(^uint64(0))) + footer + strings.Repeat("\x00", 511)}, []string{"d.vmdk", "12799", "multiple of 512"}},
 		"table beyond the end":             {extent(65536, grainTables([]uint32{1 << 30}, 0, 8)), []string{"e.vmdk", "grain table", "1073741824"}},
 		"grain beyond the end":             {extent(65536, grainTables([]uint32{3}, 8, 8)), []string{"e.vmdk", "grain", `"8"`}},
 		"one table many times":             {extent(100*65536, grainTables(repeated(100), 0, 8)), []string{"e.vmdk", "grain directory", "4096 bytes"}},
 		"one grain many times":             {extent(65536, grainTables([]uint32{4}, 7, 1024)), []string{"e.vmdk", "grain tables", `"512"`}},
-		"one compressed grain many times":  {extent(65536, grainTables([]uint32{4}, 7, 64, algorithm(1))), []string{"e.vmdk", "grain tables", `"512"`}},
+		"one compressed grain many times":  {extent(65536, grainTables([]uint32{4}, 7, 64, algorithm(1), flags(1<<16|1<<17), field{7 * 512, 8, 0}, field{7*512 + 8, 4, 9})), []string{"e.vmdk", "grain", `"7"`, "marker"}},
 		"2,100 extents":                    {split(many, files), []string{"d.vmdk", "e2047.vmdk", "67108864"}},
 		"ESX disk of another size":         {esx("vmfsSparse", "VMFSSPARSE", cowd(9, 1, 1)), []string{"e.vmdk", "capacity", `"9"`}},
 		"ESX disk without grains":          {esx("vmfsSparse", "VMFSSPARSE", cowd(8, 0, 1)), []string{"e.vmdk", "grainSize", `"0"`}},
@@ -182,7 +194,7 @@ func TestCheckBoundsWhatHypervisorsLoad(t *testing.T) {
 	// Both of two disks load the directory of their common parent, which has 40 MiB.
 	const entries = 10 << 20
 	base := set(sparse(text("monolithicSparse")), capacity(entries*512*8), grainSize(8))
-	child := sparse(text("monolithicSparse", `parentFileNameHint="base.vmdk"`))
+	child := sparse(childText("base.vmdk"))
 	files := map[string]string{"m.vmx": machine("b.vmdk"), "base.vmdk": base, "b.vmdk": child, "c.vmdk": child}
 	root = folder(t, files)
 	zeroes(t, root, "base.vmdk", 41<<20)
@@ -214,7 +226,7 @@ func TestCheckBoundsTheTablesItReads(t *testing.T) {
 func TestCheckerMaxDisk(t *testing.T) {
 	flatDisk := flat(goodExtent)
 	base := sparse(text("monolithicSparse"))
-	child := sparse(text("monolithicSparse", `parentFileNameHint="base.vmdk"`))
+	child := sparse(childText("base.vmdk"))
 	tests := map[string]struct {
 		files map[string]string
 		size  int64

@@ -46,6 +46,9 @@ type Extent struct {
 	File    string // relative to the descriptor's folder, or "" for a ZERO extent
 	Sectors int64  // length in sectors of 512 bytes
 	Offset  int64  // of a FLAT extent in its file, in sectors
+
+	// HasOffset is true if the descriptor has an offset for the extent. QEMU opens only FLAT extents that have one.
+	HasOffset bool
 }
 
 // ReadVMDK reads the descriptor of the disk at name inside root, from a text file or the header of a sparse file. It
@@ -98,7 +101,7 @@ func readText(file *os.File, size int64) (VMDK, error) {
 	if err != nil {
 		return VMDK{}, err
 	}
-	if i := bytes.IndexByte(text, 0); i >= 0 && len(bytes.Trim(text[i:], "\x00")) > 0 {
+	if before, after, _ := bytes.Cut(text, []byte{0}); !isLeftover(before, bytes.TrimRight(after, "\x00")) {
 		return VMDK{}, &CheckError{Reason: "the descriptor contains NUL bytes; it is not a text file"}
 	}
 	d, err := parseDescriptor(text)
@@ -117,6 +120,10 @@ func readText(file *os.File, size int64) (VMDK, error) {
 	v.Capacity = sectors * sectorSize
 	return v, nil
 }
+
+// isLeftover reports whether what follows the end of a descriptor is what QEMU leaves there: if it replaces the CID by
+// a shorter one, the text moves, and its last bytes stay behind a NUL byte.
+func isLeftover(text, after []byte) bool { return len(after) < 8 && bytes.HasSuffix(text, after) }
 
 func readEmbedded(file *os.File, head []byte, size int64, self string) (VMDK, error) {
 	h, err := readSparseHeader(file, head, size)

@@ -137,6 +137,12 @@ func text(createType string, lines ...string) string {
 		strings.Join(lines, "\n") + "\n"
 }
 
+// childText returns the descriptor of a sparse disk that is based on one of [text].
+func childText(parent string, lines ...string) string {
+	lines = append([]string{`parentFileNameHint="` + parent + `"`}, lines...)
+	return strings.Replace(text("monolithicSparse", lines...), "parentCID=ffffffff", "parentCID=fffffffe", 1)
+}
+
 // sparse returns the start of a sparse extent of 2048 sectors, with a descriptor if it is not empty.
 func sparse(descriptor string) string {
 	b := make([]byte, 512, 512+10240+512)
@@ -164,7 +170,7 @@ func TestReadVMDKExtents(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []vmx.Extent{
-		{Access: "RW", Type: "FLAT", File: "a b.vmdk", Sectors: 10, Offset: 7},
+		{Access: "RW", Type: "FLAT", File: "a b.vmdk", Sectors: 10, Offset: 7, HasOffset: true},
 		{Access: "RDONLY", Type: "SPARSE", File: "c.vmdk", Sectors: 20},
 		{Access: "NOACCESS", Type: "ZERO", Sectors: 30},
 		{Access: "RW", Type: "VMFS", File: "x-flat.vmdk", Sectors: 40},
@@ -194,6 +200,7 @@ func TestReadVMDKErrors(t *testing.T) {
 		"COWD":                          {"COWD" + strings.Repeat("\x00", 2048), false},
 		"descriptor of 1 MiB":           {text("vmfs", flat) + strings.Repeat("#", 1<<20), false},
 		"binary behind the text":        {text("vmfs", flat) + "\x00\x00x", false},
+		"repeated text behind the text": {text("vmfs", flat) + "\x00" + flat + "\n", false},
 		"10,001 extents":                {text("vmfs", strings.Repeat(flat+"\n", 10_001)), false},
 		"more than 64 TiB":              {text("vmfs", strings.Repeat(`RW 68719476736 FLAT "f" 0`+"\n", 3)), false},
 		"extent of more than 64 TiB":    {text("vmfs", `RW 137438953473 FLAT "f" 0`), false},
@@ -230,7 +237,9 @@ func TestReadVMDKErrors(t *testing.T) {
 			}
 		})
 	}
-	if _, err := vmx.ReadVMDK(folder(t, map[string]string{"d.vmdk": good}), "d.vmdk"); err != nil {
-		t.Errorf("the good one: %v", err)
+	for name, data := range map[string]string{"good": good, "CID shortened by QEMU": text("vmfs", flat+"\nddb.x = \"0\"") + "\x000\"\n\x00\x00"} {
+		if _, err := vmx.ReadVMDK(folder(t, map[string]string{"d.vmdk": data}), "d.vmdk"); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
