@@ -52,7 +52,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	for _, route := range a.routes() {
-		h := withRoute(route.Path, route.handle)
+		h := withRoute(route.Path, a.checkQuery(route))
 		if route.Method == http.MethodGet || route.Method == http.MethodDelete {
 			h = drainBody(h)
 		}
@@ -61,7 +61,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 			r.Handle(http.MethodHead, route.Path, h)
 		}
 	}
-	r.NotFound = http.HandlerFunc(a.notFound)
+	r.NotFound = a.redirectSlash(r, http.HandlerFunc(a.notFound))
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
 	return a.logRequests(a.recoverPanics(a.checkOrigin(page.Handler(a.authenticate(r)))))
 }
@@ -84,7 +84,7 @@ func (a *api) createVM(w http.ResponseWriter, r *http.Request) (v vm.VM, err err
 		return v, err
 	}
 	var q vm.Request
-	if err := decode(w, r, &q); err != nil {
+	if q.Invalid, err = decode(w, r, &q); err != nil {
 		return v, err
 	}
 	return a.vms.Create(r.Context(), q, key)
@@ -123,9 +123,9 @@ func (a *api) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) 
 }
 
 // change is PATCH /vms/:id.
-func (a *api) change(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+func (a *api) change(w http.ResponseWriter, r *http.Request, p httprouter.Params) (err error) {
 	var c vm.Change
-	if err := decode(w, r, &c); err != nil {
+	if c.Invalid, err = decode(w, r, &c); err != nil {
 		return err
 	}
 	v, err := a.vms.Change(r.Context(), p.ByName("id"), c)

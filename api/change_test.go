@@ -27,7 +27,6 @@ func TestExpiry(t *testing.T) {
 		field    string
 	}{
 		"nothing to change":  {id, `{}`, 400, vm.CodeInvalidField, "expires_in"},
-		"null":               {id, `{"expires_in": null}`, 400, vm.CodeInvalidField, "expires_in"},
 		"zero":               {id, `{"expires_in": 0}`, 400, vm.CodeInvalidField, "expires_in"},
 		"negative":           {id, `{"expires_in": "-5m"}`, 400, vm.CodeInvalidField, "expires_in"},
 		"too long":           {id, `{"expires_in": "24h"}`, 400, vm.CodeInvalidField, "expires_in"},

@@ -26,8 +26,11 @@ const (
 // (https://html.spec.whatwg.org/multipage/server-sent-events.html).
 func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
 	only := r.URL.Query().Get("vm")
-	if only != "" && !vm.ValidID(only) {
-		return &vm.Error{Code: vm.CodeInvalidField, Field: "vm", Message: fmt.Sprintf("vm is %s; it must be the id of a machine", quote(only))}
+	if only != "" {
+		var err error
+		if only, err = a.vms.Resolve(only); err != nil {
+			return err
+		}
 	}
 	after := r.Header.Get("Last-Event-ID")
 	l, err := a.vms.Listen(after)

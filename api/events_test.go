@@ -154,8 +154,8 @@ func TestEventsOfOneMachine(t *testing.T) {
 			break
 		}
 	}
-	if a := s.do("GET", "/events?vm=x", ""); a.status != http.StatusBadRequest || a.Field != "vm" {
-		t.Errorf("?vm=x: got %d %q, want 400 for vm", a.status, a.Field)
+	if a := s.do("GET", "/events?vm=x", ""); a.status != http.StatusNotFound || a.Code != vm.CodeNotFound {
+		t.Errorf("?vm=x: got %d %s, want 404 %s", a.status, a.Code, vm.CodeNotFound)
 	}
 }
 

@@ -123,9 +123,10 @@ func TestNoSecretIsLogged(t *testing.T) {
 	t.Cleanup(notFound.Close)
 	host := strings.TrimPrefix(notFound.URL, "http://")
 	callback := `"http://user:SECRET-1@` + host + `/?key=SECRET-2"`
+	s.do("POST", "/vms?key=SECRET-4", s.seedBody())
 	for _, url := range []string{s.image.URL + "?sig=SECRET-3", notFound.URL + "/i?sig=SECRET-3", "http://127.0.0.1:1/i?sig=SECRET-3"} {
 		body := strings.Replace(s.bodyWith("callback_url", callback), s.image.URL, url, 1)
-		a := s.do("POST", "/vms?key=SECRET-4", body, "Authorization", bearerToken, "Idempotency-Key", url+"SECRET-5", "Cookie", "SECRET-6")
+		a := s.do("POST", "/vms", body, "Authorization", bearerToken, "Idempotency-Key", url+"SECRET-5", "Cookie", "SECRET-6")
 		if a.status != http.StatusAccepted {
 			t.Fatalf("got %d %s", a.status, a.body)
 		}

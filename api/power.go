@@ -32,8 +32,15 @@ func (a *api) power(w http.ResponseWriter, r *http.Request, p httprouter.Params)
 	var q struct {
 		Action vm.Action `json:"action"`
 	}
-	if err := decode(w, r, &q); err != nil {
+	invalid, err := decode(w, r, &q)
+	if err == nil {
+		err = vm.InvalidFields(invalid)
+	}
+	if err != nil {
 		return err
+	}
+	if q.Action == "" {
+		return &vm.Error{Code: vm.CodeInvalidField, Field: "action", Message: "action is missing; it must be " + oneOf(vm.Actions())}
 	}
 	if !slices.Contains(vm.Actions(), q.Action) {
 		return &vm.Error{Code: vm.CodeInvalidField, Field: "action", Message: fmt.Sprintf("action is %s; it must be %s", quote(string(q.Action)), oneOf(vm.Actions()))}

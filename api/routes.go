@@ -3,15 +3,17 @@ package api
 import (
 	_ "embed"
 	"net/http"
+	"strings"
 
 	"github.com/julienschmidt/httprouter"
 )
 
 // route is an endpoint of the API, as GET / lists it.
 type route struct {
-	Method string `json:"method"`
-	Path   string `json:"path"`
-	Does   string `json:"does"`
+	Method string   `json:"method"`
+	Path   string   `json:"path"`
+	Does   string   `json:"does"`
+	query  []string // the query parameters that it takes
 	handle httprouter.Handle
 	head   bool // whether HEAD is answered too
 }
@@ -19,22 +21,58 @@ type route struct {
 // routes returns all routes. [New] registers these and no others.
 func (a *api) routes() []route {
 	return []route{
-		{"GET", "/", "list the endpoints; browsers get a page", a.handle(a.index), true},
-		{"GET", "/openapi.json", "describe the API for programs (OpenAPI 3.1)", a.handle(a.openapi), true},
-		{"POST", "/vms", "create a machine from an image's URL and checksum", a.handle(a.create), false},
-		{"GET", "/vms", "list the machines; ?phase= and ?status= filter", a.handle(a.list), true},
-		{"GET", "/vms/:id", "read a machine; ?wait=5m delays the answer until it is ready or failed", a.handle(a.get), true},
-		{"PATCH", "/vms/:id", "change when a machine expires", a.handle(a.change), false},
-		{"DELETE", "/vms/:id", "destroy a machine", a.handle(a.destroy), false},
-		{"POST", "/vms/:id/power", "change a machine's power state: on, off, shutdown, reset, suspend, resume", a.handle(a.power), false},
-		{"GET", "/vms/:id/console", "read the output of a machine's serial port; ?follow=1 streams it, ?tail=N returns the last N bytes", a.handle(a.console), false},
-		{"GET", "/vms/:id/screenshot", "take a screenshot of a machine (PNG)", a.handle(a.screenshot), false},
-		{"GET", "/events", "stream changes as they happen (Server-Sent Events); ?vm= selects one machine", a.handle(a.events), false},
-		{"GET", "/images", "list the cached images", a.handle(a.images), true},
-		{"DELETE", "/images/:checksum", "remove a cached image", a.handle(a.removeImage), false},
-		{"GET", "/healthz", "report whether machines can be created; ?verbose=1 adds limits and networks", a.handle(a.health), true},
-		{"GET", "/metrics", "return metrics for Prometheus", a.metrics(), true},
+		{"GET", "/", "list the endpoints; browsers get a page", nil, a.handle(a.index), true},
+		{"GET", "/openapi.json", "describe the API for programs (OpenAPI 3.1)", nil, a.handle(a.openapi), true},
+		{"POST", "/vms", "create a machine from an image's URL and checksum", nil, a.handle(a.create), false},
+		{"GET", "/vms", "list the machines; ?phase= and ?status= filter", []string{"phase", "status"}, a.handle(a.list), true},
+		{"GET", "/vms/:id", "read a machine; ?wait=5m delays the answer until it is ready or failed", []string{"wait"}, a.handle(a.ofVM(a.get)), true},
+		{"PATCH", "/vms/:id", "change when a machine expires", nil, a.handle(a.ofVM(a.change)), false},
+		{"DELETE", "/vms/:id", "destroy a machine", nil, a.handle(a.ofVM(a.destroy)), false},
+		{"POST", "/vms/:id/power", "change a machine's power state: on, off, shutdown, reset, suspend, resume", nil, a.handle(a.ofVM(a.power)), false},
+		{
+			"GET", "/vms/:id/console", "read the output of a machine's serial port; ?follow=1 streams it, ?tail=N returns the last N bytes",
+			[]string{"follow", "tail"},
+			a.handle(a.ofVM(a.console)), false,
+		},
+		{"GET", "/vms/:id/screenshot", "take a screenshot of a machine (PNG)", nil, a.handle(a.ofVM(a.screenshot)), false},
+		{"GET", "/events", "stream changes as they happen (Server-Sent Events); ?vm= selects one machine", []string{"vm"}, a.handle(a.events), false},
+		{"GET", "/images", "list the cached images", nil, a.handle(a.images), true},
+		{"DELETE", "/images/:checksum", "remove a cached image", nil, a.handle(a.removeImage), false},
+		{"GET", "/healthz", "report whether machines can be created; ?verbose=1 adds limits and networks", []string{"verbose"}, a.handle(a.health), true},
+		{"GET", "/metrics", "return metrics for Prometheus", []string{"name[]"}, a.metrics(), true},
 	}
+}
+
+// ofVM replaces the reference to a machine in the path, which may be a name or a short id, by the machine's id.
+func (a *api) ofVM(h handler) handler {
+	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
+		id, err := a.vms.Resolve(p.ByName("id"))
+		if err != nil {
+			return err
+		}
+		return h(w, r, httprouter.Params{{Key: "id", Value: id}})
+	}
+}
+
+// redirectSlash redirects a path with a slash at the end to the same path without it, if that is the path of a route.
+// Status 308 keeps the method and the body.
+func (a *api) redirectSlash(router *httprouter.Router, next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		path := strings.TrimRight(r.URL.EscapedPath(), "/")
+		for _, method := range []string{http.MethodGet, http.MethodPost, http.MethodDelete} {
+			h, _, _ := router.Lookup(method, path)
+			if h == nil || path == r.URL.EscapedPath() || path == "" {
+				continue
+			}
+			if r.URL.RawQuery != "" {
+				path += "?" + r.URL.RawQuery
+			}
+			w.Header().Set("Location", path)
+			w.WriteHeader(http.StatusPermanentRedirect)
+			return
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // index is GET / for every client but browsers, which get the page.

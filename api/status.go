@@ -44,6 +44,8 @@ var statuses = map[vm.Code]int{
 	vm.CodeUnknownField:          http.StatusBadRequest,
 	vm.CodeNetworkUnavailable:    http.StatusBadRequest,
 	vm.CodeIdempotencyConflict:   http.StatusConflict,
+	vm.CodeNameTaken:             http.StatusConflict,
+	vm.CodeAmbiguous:             http.StatusConflict,
 	vm.CodeBusy:                  http.StatusServiceUnavailable,
 	vm.CodeNoCapacity:            http.StatusServiceUnavailable,
 	vm.CodeShuttingDown:          http.StatusServiceUnavailable,

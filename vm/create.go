@@ -40,21 +40,21 @@ func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error)
 	}
 }
 
-// check makes a spec of a request that this host can fulfil.
+// check makes a spec of a request that this host can fulfil. Its error names all invalid fields.
 func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
-	s, err := normalize(q, m.capacity.limits())
-	if err != nil {
-		return s, err
-	}
-	if err := m.opts.Hosts.check(s); err != nil {
-		return s, err
+	p := problems{list: q.Invalid}
+	s := normalize(q, m.capacity.limits(), &p)
+	p.add(m.opts.Hosts.checkURL("image.url", s.Image.URL))
+	if s.CallbackURL != "" {
+		p.add(m.opts.Hosts.checkURL("callback_url", s.CallbackURL))
 	}
 	d, err := m.opts.lifetime(q.ExpiresIn)
-	if err != nil {
-		return s, err
-	}
+	p.add(err)
 	s.ExpiresIn = int(d / time.Second)
-	if err := m.opts.Driver.Network(s.Network); err != nil {
+	if isNetworkType(s.Network) {
+		p.addFor("network_type", m.opts.Driver.Network(s.Network))
+	}
+	if err := InvalidFields(p.list); err != nil {
 		return s, err
 	}
 	return s, m.opts.Driver.Ready(ctx)
@@ -74,7 +74,11 @@ func (m *Manager) accept(ctx context.Context, s spec, res *reservation) (VM, err
 	r := newRecord(s, now)
 	r.RequestID = RequestID(ctx)
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.opts.MaxLifetime), now)
+	if err := m.names.add(r.ID, s.Name); err != nil {
+		return VM{}, err
+	}
 	if err := m.capacity.admit(r.ID, s.Memory); err != nil {
+		m.names.remove(r.ID)
 		return VM{}, err
 	}
 	if res != nil {

@@ -71,6 +71,7 @@ type Driver interface {
 // Machine is what a Driver knows about a machine.
 type Machine struct {
 	ID         string      // UUID, canonical lower-case form
+	Name       string      // an RFC 1123 label that no other machine has, or ""; a DNS name on networks that the driver manages
 	Dir        string      // absolute path; the driver owns everything in it
 	CPUs       int         // virtual processors, at least 1
 	Memory     int         // MiB, a multiple of 4

@@ -17,6 +17,8 @@ const (
 	CodeUnknownField          Code = "unknown-field"
 	CodeNetworkUnavailable    Code = "network-unavailable"
 	CodeIdempotencyConflict   Code = "idempotency-conflict"
+	CodeNameTaken             Code = "name-taken"
+	CodeAmbiguous             Code = "id-ambiguous"
 	CodeBusy                  Code = "busy"
 	CodeNoCapacity            Code = "no-capacity"
 	CodeShuttingDown          Code = "shutting-down"
@@ -54,7 +56,7 @@ const (
 // for each.
 func Codes() []Code {
 	return []Code{
-		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict,
+		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict, CodeNameTaken, CodeAmbiguous,
 		CodeBusy, CodeNoCapacity, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
 		CodePower, CodeNotSupported,
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse,
@@ -71,6 +73,22 @@ type Error struct {
 	Message string `json:"message"`
 	Field   string `json:"field,omitempty"` // the invalid field of the request, if any
 	Err     error  `json:"-"`
+
+	// Errors lists all invalid fields of a request if there are several. Code, Message and Field are those of the first.
+	Errors []*Error `json:"errors,omitempty"`
+}
+
+// InvalidFields returns one error for all invalid fields of a request, or nil if there are none.
+func InvalidFields(errs []*Error) error {
+	switch len(errs) {
+	case 0:
+		return nil
+	case 1:
+		return errs[0]
+	}
+	first := *errs[0]
+	first.Errors = errs
+	return &first
 }
 
 // asError returns the *Error in err's chain, or nil.

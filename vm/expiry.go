@@ -54,7 +54,7 @@ func (e expiry) clamp(now time.Time) expiry {
 func (o *Options) lifetime(asked Lifetime) (time.Duration, error) {
 	d := time.Duration(asked)
 	if d < 0 || d > o.longestLifetime() {
-		return 0, lifetimeError(fmt.Sprintf("%q", d), o.longestLifetime())
+		return 0, lifetimeError(fmt.Sprintf("%q", readable(d)), o.longestLifetime())
 	}
 	return (d + time.Second - 1).Truncate(time.Second), nil
 }
@@ -83,9 +83,11 @@ type expiryTimers struct {
 // set sees to it that a machine is destroyed at the end of its lifetime, if it
 // has one.
 func (t *expiryTimers) set(id string, e expiry) {
-	if !e.At.IsZero() {
-		t.start(id, min(e.left(time.Now()), maxTimer))
+	if e.At.IsZero() {
+		t.remove(id)
+		return
 	}
+	t.start(id, min(e.left(time.Now()), maxTimer))
 }
 
 func (t *expiryTimers) start(id string, after time.Duration) {
@@ -135,6 +137,8 @@ func (t *expiryTimers) expire(id string) {
 	case err != nil:
 		t.start(id, expiryRetry)
 		return
+	case r.Expiry.At.IsZero():
+		return // it was removed while this timer ended
 	case r.Expiry.left(time.Now()) > 0:
 		t.set(id, t.clamp(r, time.Now().UTC()))
 		return

@@ -103,7 +103,7 @@ func TestExpiryFails(t *testing.T) {
 	if err != nil || got.Phase != vm.Destroying || got.Error == nil || got.Error.Code != vm.CodeExpired {
 		t.Errorf("got %+v, %v, want destroying with %s", got, err, vm.CodeExpired)
 	}
-	if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(time.Hour)}); codeOf(err) != vm.CodeDestroying {
+	if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: in(time.Hour)}); codeOf(err) != vm.CodeDestroying {
 		t.Errorf("Change: got %v, want %s", err, vm.CodeDestroying)
 	}
 	h.close()
@@ -135,7 +135,7 @@ func TestChange(t *testing.T) {
 		t.Errorf("by -max-lifetime: got %v, want 1 h after %v", v.ExpiresAt, v.CreatedAt)
 	}
 	<-reached
-	_, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(30 * time.Minute)})
+	_, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: in(30 * time.Minute)})
 	must(t, err)
 	close(release)
 	v = h.wait(v.ID)
@@ -144,12 +144,12 @@ func TestChange(t *testing.T) {
 	}
 	h.close()
 	h.open()
-	again, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(1500 * time.Millisecond)})
+	again, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: in(1500 * time.Millisecond)})
 	if err != nil || time.Until(*again.ExpiresAt) > 2*time.Second {
 		t.Errorf("after the restart: got %v, %v, want an end in 2 s", again.ExpiresAt, err)
 	}
 	for name, d := range map[string]time.Duration{"none": 0, "negative": -1, "beyond the host's bound": time.Hour} {
-		if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.Lifetime(d)}); codeOf(err) != vm.CodeInvalidField {
+		if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: in(d)}); codeOf(err) != vm.CodeInvalidField {
 			t.Errorf("%s: got %v, want %s", name, err, vm.CodeInvalidField)
 		}
 	}
@@ -158,8 +158,38 @@ func TestChange(t *testing.T) {
 		t.Errorf("Create beyond the bound: got %v, want %s", err, vm.CodeInvalidField)
 	}
 	h.gone(v.ID)
-	if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: 1}); codeOf(err) != vm.CodeNotFound {
+	if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: in(1)}); codeOf(err) != vm.CodeNotFound {
 		t.Errorf("once gone: got %v, want %s", err, vm.CodeNotFound)
+	}
+}
+
+// in is a change of the end of the lifetime.
+func in(d time.Duration) vm.NewExpiry { return vm.NewExpiry{Given: true, After: vm.Lifetime(d)} }
+
+// The end of a lifetime can be removed. If the host limits lifetimes, it moves to the limit.
+func TestRemoveExpiry(t *testing.T) {
+	h := newHarness(t).open()
+	q := h.request()
+	q.ExpiresIn = vm.Lifetime(time.Second)
+	v := h.create(q)
+	got, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.NewExpiry{Given: true, Never: true}})
+	if err != nil || got.ExpiresAt != nil {
+		t.Fatalf("got %v, %v, want no end", got.ExpiresAt, err)
+	}
+	h.wait(v.ID)
+	time.Sleep(time.Until(v.ExpiresAt.Add(50 * time.Millisecond)))
+	if got, err := h.vms.Get(t.Context(), v.ID); err != nil || got.Phase != vm.Ready {
+		t.Errorf("after the former end: got %s, %v, want ready", got.Phase, err)
+	}
+	h.close()
+	h.options = func(o *vm.Options) { o.MaxLifetime = time.Hour }
+	h.open()
+	got, err = h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.NewExpiry{Given: true, Never: true}})
+	if err != nil || got.ExpiresAt == nil || got.ExpiresAt.Sub(got.CreatedAt).Round(time.Second) != time.Hour {
+		t.Errorf("with a limit: got %v, %v, want 1 h after %v", got.ExpiresAt, err, got.CreatedAt)
+	}
+	if _, err := h.vms.Change(t.Context(), v.ID, vm.Change{}); codeOf(err) != vm.CodeInvalidField {
+		t.Errorf("without an end: got %v, want %s", err, vm.CodeInvalidField)
 	}
 }
 

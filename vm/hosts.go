@@ -112,14 +112,6 @@ func (l hostList) hasAddr(ip netip.Addr) bool {
 	return slices.ContainsFunc(l.nets, func(n netip.Prefix) bool { return n.Contains(ip) })
 }
 
-// check checks the URLs of a spec.
-func (h *Hosts) check(s spec) error {
-	if err := h.checkURL("image.url", s.Image.URL); err != nil || s.CallbackURL == "" {
-		return err
-	}
-	return h.checkURL("callback_url", s.CallbackURL)
-}
-
 // CheckURL checks the host of a URL that a redirect leads to, as the host of a
 // request's own URL is checked. Its errors are *[Error] of [CodeHostDenied].
 func (h *Hosts) CheckURL(u *url.URL) error { return h.checkHost("", u) }

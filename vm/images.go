@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"osx-builder/image"
@@ -41,13 +43,47 @@ func (m *Manager) CachedImages() ([]CachedImage, error) {
 	return list, nil
 }
 
-// RemoveImage removes an unpacked image, named by its checksum in hex or as
-// "<type>-<hex>". While a machine is cloned from it, or waits for it, it fails
-// with CodeImageInUse.
-func (m *Manager) RemoveImage(name string) error {
+// findImage returns the checksum of the image that name means: a checksum in hex or
+// as "<type>-<hex>", or the start of one image's with at least four hex digits. It
+// does not check whether an image with a whole checksum exists.
+func (m *Manager) findImage(name string) (image.Sum, error) {
 	sum, err := image.FindSum(name)
+	if err == nil {
+		return sum, nil
+	}
+	typ, digits, ok := strings.Cut(strings.ToLower(name), "-")
+	if !ok {
+		typ, digits = "", typ
+	}
+	if len(digits) < minPrefix || strings.Trim(digits, "0123456789abcdef") != "" {
+		return sum, &Error{Code: CodeInvalidField, Field: "checksum", Message: fmt.Sprintf("%v; the first %d or more of them are enough", err, minPrefix)}
+	}
+	images, err := m.opts.Images.List()
 	if err != nil {
-		return &Error{Code: CodeInvalidField, Field: "checksum", Message: fmt.Sprintf("%.200v", err)}
+		return sum, err
+	}
+	var found []string
+	for _, i := range images {
+		if strings.HasPrefix(i.Sum.Hex, digits) && (typ == "" || typ == i.Sum.Type) {
+			sum, found = i.Sum, append(found, i.Sum.String())
+		}
+	}
+	switch len(found) {
+	case 0:
+		return sum, &Error{Code: CodeImageNotFound, Message: fmt.Sprintf("there is no image whose checksum begins with %q; GET /images lists the images", name)}
+	case 1:
+		return sum, nil
+	}
+	slices.Sort(found)
+	return sum, ambiguous(name, found, nil)
+}
+
+// RemoveImage removes an unpacked image, named as by findImage. While a machine is
+// cloned from it, or waits for it, it fails with CodeImageInUse.
+func (m *Manager) RemoveImage(name string) error {
+	sum, err := m.findImage(name)
+	if err != nil {
+		return err
 	}
 	err = m.opts.Images.Remove(sum)
 	switch {

@@ -45,6 +45,7 @@ type Manager struct {
 	jobs       *jobs
 	power      *powerOperations
 	keys       *idempotencyKeys
+	names      *nameIndex
 	capacity   *capacity
 	timers     *expiryTimers
 	events     *eventLog
@@ -83,6 +84,7 @@ func newManager(o Options) *Manager {
 	m.events = newEventLog(m.tasks)
 	m.jobs = &jobs{tasks: m.tasks, log: o.Log, events: m.events, hooks: o.Hooks, byID: make(map[string]*job)}
 	m.keys = &idempotencyKeys{byKey: make(map[string]*reservation)}
+	m.names = newNameIndex()
 	m.capacity = &capacity{
 		driver: o.Driver, creations: o.Creations, machines: o.VMs, reserve: o.MemoryReserve, promised: make(map[string]int),
 	}
@@ -119,6 +121,7 @@ func (m *Manager) Close() {
 // unregister removes from the parts a machine that does not exist any more.
 func (m *Manager) unregister(id, key string) {
 	m.capacity.remove(id)
+	m.names.remove(id)
 	m.timers.remove(id)
 	m.keys.freeMachine(key, id)
 	m.opts.Images.Release(id)

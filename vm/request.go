@@ -1,9 +1,8 @@
 package vm
 
 import (
-	"encoding/json"
+	"cmp"
 	"fmt"
-	"math"
 	"net/url"
 	"regexp"
 	"slices"
@@ -39,6 +38,9 @@ type Request struct {
 	CallbackURL      string      `json:"callback_url"`
 	ToolsInitTimeout Timeout     `json:"tools_init_timeout"`
 	ExpiresIn        Lifetime    `json:"expires_in"`
+	Name             string      `json:"name"`
+
+	Invalid []*Error `json:"-"` // fields that could not be read; Create reports them with all other invalid fields
 }
 
 // Image is the location of an image archive and its checksum.
@@ -48,61 +50,10 @@ type Image struct {
 	ChecksumType string `json:"checksum_type"`
 }
 
-// Timeout is a duration. Its JSON is whole seconds, or a string in Go's notation
-// ("1m30s"). Zero means the default.
-type Timeout time.Duration
-
-// UnmarshalJSON reads both forms. Its errors are *[Error].
-func (t *Timeout) UnmarshalJSON(b []byte) error {
-	d, ok := parseDuration(b)
-	if !ok {
-		return timeoutError(string(b))
-	}
-	*t = Timeout(d)
-	return nil
-}
-
-func timeoutError(value string) error {
-	return fieldError("tools_init_timeout", value,
-		`a whole number of seconds or a duration such as "30s", at most 1h`)
-}
-
-// Lifetime is a duration with the same JSON as [Timeout]. Zero means none.
-type Lifetime time.Duration
-
-// UnmarshalJSON reads both forms. Its errors are *[Error].
-func (l *Lifetime) UnmarshalJSON(b []byte) error {
-	d, ok := parseDuration(b)
-	if !ok {
-		return lifetimeError(string(b), MaxLifetime)
-	}
-	*l = Lifetime(d)
-	return nil
-}
-
-func lifetimeError(value string, most time.Duration) error {
-	return fieldError("expires_in", value, fmt.Sprintf(`a whole number of seconds or a duration such as "90m", from 1s to %v`, most))
-}
-
-// parseDuration reads JSON's null, a whole number of seconds or a string in
-// Go's notation.
-func parseDuration(b []byte) (time.Duration, bool) {
-	var seconds float64
-	if json.Unmarshal(b, &seconds) == nil {
-		whole := seconds == math.Trunc(seconds) && math.Abs(seconds) <= math.MaxInt32
-		return time.Duration(seconds) * time.Second, whole
-	}
-	var text string
-	if json.Unmarshal(b, &text) != nil {
-		return 0, false
-	}
-	d, err := time.ParseDuration(text)
-	return d, err == nil
-}
-
 // spec is a checked Request: a result of normalize is usable as it is. It is part
 // of the record on disk.
 type spec struct {
+	Name         string      `json:"name,omitempty"`
 	Image        Image       `json:"image"`
 	CPUs         int         `json:"cpus"`
 	Memory       int         `json:"memory"`      // MiB, a multiple of 4
@@ -127,66 +78,67 @@ func (s spec) source() (image.Source, error) {
 	return image.Source{URL: s.Image.URL, Sum: sum}, err
 }
 
-// normalize checks a request against the host's limits and fills in the
-// defaults. Its errors are *[Error] and name the first invalid field.
-func normalize(q Request, limits Limits) (spec, error) {
-	s := spec{CPUs: q.CPUs, LaunchGUI: q.LaunchGUI, Network: q.NetworkType, CallbackURL: q.CallbackURL}
-	if s.CPUs == 0 {
-		s.CPUs = DefaultCPUs
+// normalize checks a request against the host's limits and fills in the defaults. It adds all invalid fields to p; the
+// spec is usable if there are none.
+func normalize(q Request, limits Limits, p *problems) spec {
+	s := spec{
+		Name: q.Name, CPUs: cmp.Or(q.CPUs, DefaultCPUs), LaunchGUI: q.LaunchGUI,
+		Network: cmp.Or(q.NetworkType, NAT), CallbackURL: q.CallbackURL,
 	}
 	if s.CPUs < 0 || s.CPUs > limits.CPUs {
-		return s, fieldError("cpus", fmt.Sprint(s.CPUs), fmt.Sprintf("from 1 to %d on this host", limits.CPUs))
+		p.add(fieldError("cpus", fmt.Sprint(s.CPUs), fmt.Sprintf("from 1 to %d on this host", limits.CPUs)))
 	}
 	var err error
-	if s.Memory, s.MemoryText, err = parseMemory(q.Memory, limits.Memory); err != nil {
-		return s, err
+	s.Memory, s.MemoryText, err = parseMemory(q.Memory, limits.Memory)
+	p.add(err)
+	if !isNetworkType(s.Network) {
+		p.add(fieldError("network_type", fmt.Sprintf("%q", s.Network), "bridged, nat or hostonly"))
 	}
-	if s.Network == "" {
-		s.Network = NAT
-	}
-	if !slices.Contains([]NetworkType{Bridged, NAT, HostOnly}, s.Network) {
-		return s, fieldError("network_type", fmt.Sprintf("%q", s.Network), "bridged, nat or hostonly")
-	}
-	if s.Forward, err = parseForward(q.Forward); err != nil {
-		return s, err
-	}
-	if s.Image, err = parseImage(q.Image); err != nil {
-		return s, err
-	}
+	s.Forward, err = parseForward(q.Forward)
+	p.add(err)
+	s.Image = parseImage(q.Image, p)
 	if s.CallbackURL != "" {
-		if _, err := parseURL("callback_url", s.CallbackURL); err != nil {
-			return s, err
-		}
+		_, err = parseURL("callback_url", s.CallbackURL)
+		p.add(err)
 	}
 	s.ToolsSeconds, err = parseToolsTimeout(time.Duration(q.ToolsInitTimeout))
-	return s, err
+	p.add(err)
+	p.add(checkName(s.Name))
+	return s
 }
 
-func parseImage(i Image) (Image, error) {
+func isNetworkType(t NetworkType) bool {
+	return slices.Contains([]NetworkType{Bridged, NAT, HostOnly}, t)
+}
+
+// parseImage checks an image's URL and checksum.
+func parseImage(i Image, p *problems) Image {
 	u, err := parseURL("image.url", i.URL)
-	if err != nil {
-		return i, err
+	p.add(err)
+	if err == nil && u.User != nil {
+		p.add(fieldError("image.url", fmt.Sprintf("%q", u.Redacted()), "a URL without user name and password"))
 	}
-	if u.User != nil {
-		return i, fieldError("image.url", fmt.Sprintf("%q", u.Redacted()), "a URL without user name and password")
-	}
-	types := []string{"md5", "sha1", "sha256", "sha512"}
 	i.ChecksumType = strings.ToLower(i.ChecksumType)
-	if !slices.Contains(types, i.ChecksumType) {
-		return i, fieldError("image.checksum_type", fmt.Sprintf("%q", i.ChecksumType), "md5, sha1, sha256 or sha512")
+	if i.ChecksumType != "" && !slices.Contains(image.SumTypes(), i.ChecksumType) {
+		p.add(fieldError("image.checksum_type", fmt.Sprintf("%q", i.ChecksumType), "md5, sha1, sha256 or sha512, or absent: the checksum's length determines it"))
+		i.ChecksumType = ""
 	}
-	sum, err := image.ParseSum(i.ChecksumType, i.Checksum)
+	if strings.TrimSpace(i.Checksum) == "" {
+		p.add(missing("image.checksum", `the archive's checksum in hex, "sha256:" and the hex digits, or a line that sha256sum prints`))
+		return i
+	}
+	sum, err := image.ReadSum(i.ChecksumType, i.Checksum)
 	if err != nil {
-		return i, &Error{Code: CodeInvalidField, Field: "image.checksum", Message: "image.checksum: " + err.Error()}
+		p.add(&Error{Code: CodeInvalidField, Field: "image.checksum", Message: "image.checksum: " + err.Error()})
 	}
-	i.Checksum = sum.Hex
-	return i, nil
+	i.Checksum, i.ChecksumType = sum.Hex, sum.Type
+	return i
 }
 
 func parseURL(field, raw string) (*url.URL, error) {
 	const want = "an absolute http or https URL"
 	if raw == "" {
-		return nil, fieldError(field, `""`, want)
+		return nil, missing(field, want)
 	}
 	if len(raw) > maxURL {
 		return nil, fieldError(field, fmt.Sprintf("%.40q… (%d bytes)", raw, len(raw)), fmt.Sprintf("%s of at most %d bytes", want, maxURL))
@@ -228,18 +180,7 @@ func parseMemory(text string, most int) (mib int, asked string, err error) {
 
 func parseToolsTimeout(d time.Duration) (seconds int, err error) {
 	if d < 0 || d > MaxToolsTimeout {
-		return 0, timeoutError(fmt.Sprintf("%q", d))
+		return 0, timeoutError(fmt.Sprintf("%q", readable(d)))
 	}
 	return int((d + time.Second - 1) / time.Second), nil
-}
-
-// maxShownValue is the largest number of bytes of an invalid value that an error shows.
-const maxShownValue = 200
-
-// fieldError says which field is wrong, with the start of the invalid value and what would be right.
-func fieldError(field, value, want string) *Error {
-	if len(value) > maxShownValue {
-		value = fmt.Sprintf("%s… (%d bytes)", strings.ToValidUTF8(value[:maxShownValue], ""), len(value))
-	}
-	return &Error{Code: CodeInvalidField, Field: field, Message: fmt.Sprintf("%s is %s; it must be %s", field, value, want)}
 }

@@ -53,11 +53,21 @@ func TestRequestIsRefused(t *testing.T) {
 			q.Image.ChecksumType = "md5"
 		}, "image.checksum"},
 		"not hex":               {func(q *vm.Request) { q.Image.Checksum = strings.Repeat("g", 64) }, "image.checksum"},
-		"no checksum type":      {func(q *vm.Request) { q.Image.ChecksumType = "" }, "image.checksum_type"},
+		"blank checksum":        {func(q *vm.Request) { q.Image.Checksum = " " }, "image.checksum"},
+		"checksum of two types": {func(q *vm.Request) { q.Image.Checksum = "md5:" + q.Image.Checksum[:32] }, "image.checksum"},
+		"two lines of checksums": {func(q *vm.Request) {
+			q.Image.Checksum = strings.Repeat(q.Image.Checksum+"  box.tar\n", 2)
+		}, "image.checksum"},
 		"unknown checksum type": {func(q *vm.Request) { q.Image.ChecksumType = "crc32" }, "image.checksum_type"},
 		"relative callback":     {func(q *vm.Request) { q.CallbackURL = "foo" }, "callback_url"},
 		"ftp callback":          {func(q *vm.Request) { q.CallbackURL = "ftp://foo/" }, "callback_url"},
 		"negative timeout":      {func(q *vm.Request) { q.ToolsInitTimeout = -1 }, "tools_init_timeout"},
+		"capital in the name":   {func(q *vm.Request) { q.Name = "Web" }, "name"},
+		"dot in the name":       {func(q *vm.Request) { q.Name = "web.example" }, "name"},
+		"name with hyphen":      {func(q *vm.Request) { q.Name = "web-" }, "name"},
+		"long name":             {func(q *vm.Request) { q.Name = strings.Repeat("a", 64) }, "name"},
+		"localhost":             {func(q *vm.Request) { q.Name = "localhost" }, "name"},
+		"name like an id":       {func(q *vm.Request) { q.Name = "282ee68a-2e4d-4bd7-9c0e-7f37e12fc489" }, "name"},
 		"long timeout":          {func(q *vm.Request) { q.ToolsInitTimeout = vm.Timeout(time.Hour + 1) }, "tools_init_timeout"},
 	} {
 		t.Run(name, func(t *testing.T) {

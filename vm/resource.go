@@ -62,6 +62,7 @@ type VM struct {
 	UpdatedAt    time.Time     `json:"updated_at,omitzero"`
 
 	StoppedBecause string `json:"stopped_because,omitempty"` // why a machine that ran is off
+	Name           string `json:"name,omitempty"`            // unique among the machines
 
 	Warnings Warnings `json:"warnings,omitempty"`
 	NICs     []NIC    `json:"nics,omitempty"`
@@ -102,7 +103,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		IPAddress: st.IP, Status: st.Power, GuestOS: st.GuestOS,
 		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
-		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name,
 		Warnings: r.Warnings.join(st), NICs: st.NICs,
 	}
 	if st.CPUs > 0 {

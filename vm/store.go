@@ -115,7 +115,7 @@ func (s *store) get(id string) (*record, error) {
 // machine is not in it.
 func (s *store) machine(r *record) Machine {
 	return Machine{
-		ID: r.ID, Dir: filepath.Join(s.dir, r.ID),
+		ID: r.ID, Name: r.Spec.Name, Dir: filepath.Join(s.dir, r.ID),
 		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, Forward: r.Spec.Forward, LaunchGUI: r.Spec.LaunchGUI,
 	}
 }
