@@ -1,0 +1,58 @@
+package disk
+
+import (
+	"errors"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmx"
+)
+
+// isUnreadable reports whether a conversion failed because of the disk's
+// contents, so that a guest could not read it either. Otherwise space, memory,
+// time or qemu-img itself was missing.
+func isUnreadable(err error) bool {
+	var refused *vmx.CheckError
+	if errors.As(err, &refused) {
+		return true
+	}
+	var command *CommandError
+	var exit *exec.ExitError
+	if !errors.As(err, &command) || !errors.As(command.Err, &exit) || exit.ExitCode() != 1 {
+		return false
+	}
+	for _, wanting := range []string{"No space left", "Disk quota", "Cannot allocate memory", "Too many open files", "Permission denied"} {
+		if strings.Contains(command.Stderr, wanting) {
+			return false
+		}
+	}
+	return strings.Contains(command.Stderr, "error while reading") || strings.Contains(command.Stderr, "Could not open 'json:")
+}
+
+// unreadableDisk returns the client's error for such a disk.
+func unreadableDisk(d *Disk, err error) error {
+	var refused *vmx.CheckError
+	if errors.As(err, &refused) {
+		return ImageError(err)
+	}
+	var command *CommandError
+	errors.As(err, &command)
+	return &vm.Error{
+		Code: vm.CodeImageInvalid, Err: err,
+		Message: "disk " + d.Slot() + " (" + filepath.Base(d.Backing[0]) + ") cannot be read: " + firstLine(command.Stderr) +
+			"; the file is damaged: check the machine on its host and pack it again",
+	}
+}
+
+// firstLine returns the first line of what qemu-img wrote, without its name and
+// without the description of the disk, which has paths of the host.
+func firstLine(stderr string) string {
+	line, _, _ := strings.Cut(stderr, "\n")
+	line = strings.TrimPrefix(line, Tool+": ")
+	if _, reason, ok := strings.Cut(line, "}': "); ok && strings.HasPrefix(line, "Could not open") {
+		line = reason
+	}
+	return strings.ToValidUTF8(line[:min(len(line), 200)], "")
+}
