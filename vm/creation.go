@@ -126,6 +126,8 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 			c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
 		}
 		switch {
+		case err == nil && st.Fault != nil:
+			return st.Fault
 		case err == nil && st.Up && st.IP != "":
 			c.address = st.IP
 			return nil

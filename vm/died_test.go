@@ -117,3 +117,16 @@ func TestStoppedBecause(t *testing.T) {
 		})
 	}
 }
+
+// A machine whose disk cannot be read is never ready, whether its guest answers or not.
+func TestFaultWhileCreating(t *testing.T) {
+	for _, silent := range []bool{false, true} {
+		h := newHarness(t)
+		h.driver.Silent = silent
+		h.driver.Fault = &vm.Error{Code: vm.CodeImageInvalid, Message: "the guest could not read its disk scsi0:0"}
+		v := h.wait(h.open().create(h.request()).ID)
+		if v.Phase != vm.Failed || v.Error == nil || v.Error.Code != vm.CodeImageInvalid || !strings.Contains(v.Error.Message, "scsi0:0") {
+			t.Errorf("silent %t: got phase %s and error %v, want failed with %s and the disk", silent, v.Phase, v.Error, vm.CodeImageInvalid)
+		}
+	}
+}

@@ -112,6 +112,10 @@ type Status struct {
 	// or it has an address.
 	Up bool
 
+	// Fault says which of the machine's disks could not be read or written for
+	// the guest, or is nil. It fails a creation. Its Message is one printable line.
+	Fault *Error
+
 	// StoppedBecause says in one printable line why a machine that ran is
 	// off. It is empty if the hypervisor does not know.
 	StoppedBecause string

@@ -47,6 +47,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if st.Power == vm.Paused && wasSuspended(m.Dir) {
 		st.Power = vm.Suspended
 	}
+	st.Fault = diskFault(clone, live)
 	if err := d.fillGuest(ctx, m, pid, live, &st); err != nil {
 		return vm.Status{}, err
 	}
@@ -112,6 +113,9 @@ type liveState struct {
 	cpus      int
 	memory    int  // MiB
 	agentOpen bool // a program in the guest has the agent's port open
+
+	diskFull   bool   // the guest is stopped because the host's disk is full
+	unreadable string // the first disk of which a read failed, such as "disk0", or ""
 }
 
 // ask fills in the state.
@@ -126,18 +130,48 @@ func (l *liveState) ask(q *qmp.Monitor) error {
 			Label string
 			Open  bool `json:"frontend-open"`
 		}
+		disks []struct {
+			Node  string `json:"node-name"`
+			Stats struct {
+				FailedReads int64 `json:"failed_rd_operations"`
+			}
+		}
 	)
 	if err := errors.Join(
 		q.Ask("query-cpus-fast", &cpus),
 		q.Ask("query-memory-size-summary", &memory),
 		q.Ask("query-chardev", &chardevs),
+		q.Ask("query-blockstats", &disks),
 		q.Ask("query-status", &status),
 	); err != nil {
 		return err
 	}
 	l.cpus, l.memory, l.power = len(cpus), int(memory.Base>>20), powerOf(status.Status)
+	l.diskFull = status.Status == "io-error"
+	for _, d := range disks {
+		if d.Stats.FailedReads > 0 && l.unreadable == "" {
+			l.unreadable = d.Node
+		}
+	}
 	for _, c := range chardevs {
 		l.agentOpen = l.agentOpen || c.Label == agentSocket && c.Open
+	}
+	return nil
+}
+
+// diskFault returns what the guest's disks have met, or nil. QEMU reports a failed
+// read to the guest. It stops a guest only if there is no space for a write.
+func diskFault(clone cloneConfig, live liveState) *vm.Error {
+	if live.diskFull {
+		return &vm.Error{Code: vm.CodeDiskFull, Message: "the disk that holds the machines is full, so that the guest was stopped at a write; delete machines or images, or make room"}
+	}
+	for i, d := range clone.Disks {
+		if live.unreadable == fmt.Sprintf("disk%d", i) {
+			return &vm.Error{Code: vm.CodeImageInvalid, Message: fmt.Sprintf(
+				"the guest could not read its disk %s (%s): the file, or the host's disk, is damaged; check the machine on its host, pack it again, and remove the image here",
+				d.Slot(), filepath.Base(d.Backing[0]),
+			)}
+		}
 	}
 	return nil
 }

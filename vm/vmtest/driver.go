@@ -48,6 +48,9 @@ type Driver struct {
 	// Warnings are those of every machine.
 	Warnings vm.Warnings
 
+	// Fault is that of every running machine.
+	Fault *vm.Error
+
 	// NoAddress lets the tools of guests answer, but gives them no address.
 	NoAddress bool
 
@@ -210,6 +213,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		Power: s.Power, GuestOS: "other", Tools: vm.ToolsNotRunning,
 		CPUs: s.Machine.CPUs, Memory: s.Machine.Memory, MAC: "52:00:00:00:00:01",
 		StoppedBecause: s.StoppedBecause, Died: s.Died, Warnings: d.Warnings,
+	}
+	if s.Power == vm.PoweredOn {
+		st.Fault = d.Fault
 	}
 	nic := vm.NIC{Model: "vmxnet3", MACAddress: st.MAC, NetworkType: s.Machine.Network}
 	if s.Power == vm.PoweredOn && !d.Silent {
