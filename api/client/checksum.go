@@ -7,14 +7,22 @@ import (
 	"crypto/sha256"
 	"crypto/sha512"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
+)
+
+const (
+	dialRetryTime = 10 * time.Second
+	dialRetryWait = 100 * time.Millisecond
 )
 
 // hashes are the checksum types that the daemon accepts.
@@ -95,7 +103,7 @@ func openSource(ctx context.Context, source string) (io.ReadCloser, int64, error
 	// Like the daemon, compute the checksum of the file on the server. With another encoding the transport would
 	// decompress it.
 	req.Header.Set("Accept-Encoding", "identity")
-	res, err := http.DefaultClient.Do(req)
+	res, err := get(req)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil, 0, errInterrupted
@@ -107,6 +115,22 @@ func openSource(ctx context.Context, source string) (io.ReadCloser, int64, error
 		return nil, 0, fmt.Errorf("reading %s: the server returned %s", source, res.Status)
 	}
 	return res.Body, res.ContentLength, nil
+}
+
+// get sends the request. While the server accepts no connection, it tries again for dialRetryTime, because the server
+// may be starting. The daemon's downloads do the same.
+func get(req *http.Request) (*http.Response, error) {
+	for end := time.Now().Add(dialRetryTime); ; {
+		res, err := http.DefaultClient.Do(req)
+		if op, ok := errors.AsType[*net.OpError](err); !ok || op.Op != "dial" || time.Now().After(end) {
+			return res, err
+		}
+		select {
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		case <-time.After(dialRetryWait):
+		}
+	}
 }
 
 // progressReader reports the bytes read through it.
