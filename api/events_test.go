@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // event is a Server-Sent Event.
@@ -42,7 +43,7 @@ func (s *testServer) openEvents(query string, headers ...string) *eventReader {
 // open sends a GET request and returns the answer while it is being sent. The test's end closes it.
 func (s *testServer) open(path string, headers ...string) *http.Response {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(s.t.Context(), harness.Timeout)
 	req, err := http.NewRequestWithContext(ctx, "GET", s.URL+path, nil)
 	must(s.t, err)
 	for i := 0; i < len(headers); i += 2 {
@@ -189,7 +190,7 @@ func TestEventsLimit(t *testing.T) {
 func (s *testServer) waitForFreeStream() {
 	t := s.t
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); ; time.Sleep(10 * time.Millisecond) {
 		res := s.open("/events")
 		if res.StatusCode == http.StatusOK {
 			break
@@ -207,7 +208,7 @@ func TestEventsEndWithTheDaemon(t *testing.T) {
 	l := s.openEvents("")
 	l.until("hello", "{}")
 	s.Config.RegisterOnShutdown(s.vms.Close) // as main does
-	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
 	defer cancel()
 	if err := s.Config.Shutdown(ctx); err != nil {
 		t.Errorf("got %v, want the end of the stream", err)

@@ -16,6 +16,7 @@ import (
 
 	"osx-builder/api"
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // jsonLog is a log of JSON lines.
@@ -50,7 +51,7 @@ func serveWithLog(t *testing.T) (*testServer, *jsonLog) {
 // find waits for a line with this message about a machine.
 func (l *jsonLog) find(t *testing.T, msg, id string) map[string]any {
 	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		for line := range strings.Lines(l.String()) {
 			var fields map[string]any
 			must(t, json.Unmarshal([]byte(line), &fields))
@@ -108,7 +109,7 @@ func TestLogLevels(t *testing.T) {
 		must(t, err)
 		must(t, res.Body.Close())
 		want := fmt.Sprintf(`"level":"%s","msg":"request","request_id":"%s"`, r.level, id)
-		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), want); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(harness.Timeout); !strings.Contains(log.String(), want); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("no line %s in the log: %s", want, log)
 			}
@@ -175,7 +176,7 @@ func TestClientDisconnects(t *testing.T) {
 		must(t, c.Close())
 		path, _, _ := strings.Cut(request, "?")
 		line := fmt.Sprintf(`"method":"GET","path":"%s","status":%d,`, path, status)
-		for deadline := time.Now().Add(10 * time.Second); !strings.Contains(log.String(), line); time.Sleep(5 * time.Millisecond) {
+		for deadline := time.Now().Add(harness.Timeout); !strings.Contains(log.String(), line); time.Sleep(5 * time.Millisecond) {
 			if time.Now().After(deadline) {
 				t.Fatalf("no line %s in the log: %s", line, log)
 			}

@@ -20,6 +20,7 @@ import (
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // metricsServer is a testServer with all hooks of its metrics, and a receiver of callbacks.
@@ -110,7 +111,7 @@ func TestMetrics(t *testing.T) {
 	s.do("GET", "/none", "")
 	s.do("BREW", "/vms", "")
 	var got string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if got = s.scrape(); strings.Contains(got, `osx_builder_callback_attempts_total{outcome="delivered"} 1`) {
 			break
 		}
@@ -180,7 +181,7 @@ func TestStreamsAreNoLatency(t *testing.T) {
 	must(t, res.Body.Close())
 	const counted = `osx_builder_http_requests_total{method="GET",route="/events",status="200"} 1`
 	var got string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if got = s.scrape(); strings.Contains(got, counted) {
 			break
 		}
@@ -201,7 +202,7 @@ func TestDocumentedMetrics(t *testing.T) {
 	must(t, err)
 	documented := uniqueMatches(`osx_builder_\w+`, string(text))
 	var existing []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline) && !slices.Equal(existing, documented); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline) && !slices.Equal(existing, documented); time.Sleep(5 * time.Millisecond) {
 		existing = uniqueMatches(`(?m)^# HELP (osx_builder_\w+)`, s.scrape()) // the callback is counted after the receiver got it
 	}
 	if !slices.Equal(existing, documented) {

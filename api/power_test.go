@@ -14,6 +14,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
+	"osx-builder/vm/vmtest/harness"
 )
 
 func (s *testServer) powerAction(path, action string) answer {
@@ -110,7 +111,7 @@ func TestPowerIsExclusive(t *testing.T) {
 	<-started
 	go func() { answers <- s.powerAction(path, "off") }()
 	go func() { answers <- s.do("DELETE", path, "") }()
-	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.do("GET", path, "").body, "destroying"); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); !strings.Contains(s.do("GET", path, "").body, "destroying"); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("the machine is not being destroyed")
 		}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"osx-builder/image"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // faulty serves good with the faults of a story. n counts the requests from 1.
@@ -139,14 +140,24 @@ func descriptors(t testing.TB) int {
 	return len(entries)
 }
 
+// descriptorTargets lists what the open files are, for a failure's message.
+func descriptorTargets() (targets []string) {
+	entries, _ := os.ReadDir("/dev/fd")
+	for _, e := range entries {
+		target, err := os.Readlink("/dev/fd/" + e.Name())
+		targets = append(targets, fmt.Sprint(e.Name(), " ", target, err))
+	}
+	return targets
+}
+
 // waitDescriptors waits until there are no more open files than before; the
 // server closes its connections a moment after the client.
 func waitDescriptors(t testing.TB, want int) {
 	t.Helper()
-	deadline := time.Now().Add(5 * time.Second)
+	deadline := time.Now().Add(harness.Timeout)
 	for descriptors(t) > want {
 		if time.Now().After(deadline) {
-			t.Fatalf("%d open files, %d before", descriptors(t), want)
+			t.Fatalf("%d open files, %d before: %q", descriptors(t), want, descriptorTargets())
 		}
 		time.Sleep(5 * time.Millisecond)
 	}

@@ -162,7 +162,7 @@ func TestCallbackState(t *testing.T) {
 	h.refuse.Store(1)
 	h.open()
 	v := h.wait(h.create(h.request()).ID)
-	for deadline := time.Now().Add(10 * time.Second); v.Callback.Attempts == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(hangTimeout); v.Callback.Attempts == 0 && time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		v = h.wait(v.ID)
 	}
 	if v.Callback.State != vm.CallbackPending || !strings.Contains(v.Callback.LastError, "503") {

@@ -24,7 +24,7 @@ func (h *harness) downloading() (half func()) {
 	}
 	return func() {
 		h.t.Helper()
-		for deadline := time.Now().Add(time.Minute); ; time.Sleep(time.Millisecond) {
+		for deadline := time.Now().Add(hangTimeout); ; time.Sleep(time.Millisecond) {
 			info, err := os.Stat(filepath.Join(h.dir, "images", h.part()))
 			if err == nil && info.Size() == int64(len(h.archive)/2) {
 				return

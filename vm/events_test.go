@@ -24,7 +24,7 @@ func (h *harness) listen(after string) *vm.Listener {
 // until reads events up to the wanted one, and returns all of them.
 func until(t *testing.T, l *vm.Listener, what string, wanted func(vm.Event) bool) (all []vm.Event) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)
 	defer cancel()
 	for {
 		e, err := l.Next(ctx)

@@ -44,7 +44,7 @@ func TestExpiry(t *testing.T) {
 // gone waits until the machine does not exist any more.
 func (h *harness) gone(id string) {
 	h.t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
+	for deadline := time.Now().Add(hangTimeout); time.Now().Before(deadline); time.Sleep(10 * time.Millisecond) {
 		if _, err := h.vms.Get(h.t.Context(), id); codeOf(err) == vm.CodeNotFound {
 			return
 		}

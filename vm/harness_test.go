@@ -25,6 +25,9 @@ import (
 	"osx-builder/vm/vmtest"
 )
 
+// hangTimeout bounds every wait of these tests. It only ends tests that hang.
+const hangTimeout = 3 * time.Minute
+
 // harness is a Manager with a real image cache, real HTTP servers and the driver
 // without a hypervisor.
 type harness struct {
@@ -152,8 +155,8 @@ func (h *harness) callback() vm.VM {
 	select {
 	case v := <-h.taken:
 		return v
-	case <-time.After(30 * time.Second):
-		h.t.Fatal("no callback within 30 s")
+	case <-time.After(hangTimeout):
+		h.t.Fatal("no callback in time")
 		return vm.VM{}
 	}
 }
@@ -164,7 +167,7 @@ func (h *harness) delivered(id string) vm.VM {
 	h.t.Helper()
 	h.callback()
 	v := h.wait(id)
-	for deadline := time.Now().Add(10 * time.Second); v.Callback.State != vm.CallbackDelivered && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hangTimeout); v.Callback.State != vm.CallbackDelivered && time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		v = h.wait(id)
 	}
 	return v

@@ -30,7 +30,7 @@ func (h *harness) wantFiles(when string, want ...string) {
 	h.t.Helper()
 	slices.Sort(want)
 	var got []string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(hangTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if got = h.files(); slices.Equal(got, want) {
 			return
 		}

@@ -158,7 +158,7 @@ func (e *scriptEnv) finish(ts *testscript.TestScript, name string) int {
 
 // expect waits until a launched command line has printed text.
 func (e *scriptEnv) expect(ts *testscript.TestScript, name, text string) {
-	for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		if c := e.commands[name]; strings.Contains(c.stdout.String()+c.stderr.String(), text) {
 			return
 		}

@@ -20,6 +20,7 @@ import (
 
 	"osx-builder/api/server"
 	"osx-builder/config"
+	"osx-builder/vm/vmtest/harness"
 )
 
 func TestMain(m *testing.M) {
@@ -93,7 +94,7 @@ func (s *testServer) reload() {
 	s.t.Helper()
 	before := len(s.log.String())
 	s.hangup <- syscall.SIGHUP
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(time.Millisecond) {
 		if strings.Contains(s.log.String()[before:], "reload") {
 			return
 		}

@@ -207,12 +207,12 @@ func (h *harness) checkGone(d *vix.Driver, m vm.Machine) {
 // waitUntil polls until the condition is true.
 func waitUntil(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
 	for !ok() {
 		select {
 		case <-ctx.Done():
-			t.Fatalf("after 10 s it is not true: %s", what)
+			t.Fatalf("this does not become true: %s", what)
 		case <-time.After(5 * time.Millisecond):
 		}
 	}
