@@ -37,7 +37,7 @@ var allowedImports = map[string][]string{
 	"config":               nil,
 	"image":                nil,
 	"vm":                   {"callback", "image"},
-	"vm/hypervisor":        {"vm", "vm/qemu", "vm/vix"},
+	"vm/hypervisor":        {"vm", "vm/qemu", "vm/vix", "vm/vmware"},
 	"vm/qemu":              {"vm", "vm/vmx", "vm/qemu/disk", "vm/qemu/network", "vm/qemu/process", "vm/qemu/qmp"},
 	"vm/qemu/disk":         {"vm", "vm/vmx", "vm/qemu/keyedmutex", "vm/qemu/process"},
 	"vm/qemu/keyedmutex":   nil,
@@ -45,7 +45,7 @@ var allowedImports = map[string][]string{
 	"vm/qemu/process":      nil,
 	"vm/qemu/qmp":          {"vm/qemu/keyedmutex"},
 	"vm/qemu/qmp/qmptest":  nil,
-	"vm/vix":               {"vm", "vm/vmx"},
+	"vm/vix":               {"vm", "vm/vmware"},
 	"vm/vmtest":            {"vm"},
 	"vm/vmtest/daemon":     {"api", "api/server", "callback", "config", "image", "vm", "vm/vmtest"},
 	"vm/vmtest/demo":       {"vm", "vm/vmtest/e2e"},
@@ -53,6 +53,7 @@ var allowedImports = map[string][]string{
 	"vm/vmtest/e2e":        {"vm", "vm/qemu/network"},
 	"vm/vmtest/harness":    {"vm", "vm/vmtest/e2e"},
 	"vm/vmtest/testreport": nil,
+	"vm/vmware":            {"vm", "vm/vmx"},
 	"vm/vmx":               nil,
 }
 

@@ -9,16 +9,18 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
 	"osx-builder/vm/vix"
+	"osx-builder/vm/vmware"
 )
 
 // Drivers returns the candidates of this program. VMware comes first: if it is installed, the images were probably made
 // for it. Drivers sets the options that name folders and the log.
 func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Options) []Candidate {
+	v.HostIDs = filepath.Join(data.Path(), "vmware-hosts.json")
 	v.Gold, v.Dir, v.Log = data.Gold(), filepath.Join(data.Images(), qemu.PreparedFolder), log
 	q.Dir, q.MachinesDir, q.Gold, q.Log = data.Path(), data.Machines(), data.Gold(), log
 	return []Candidate{
 		{
-			Name: "vix", Product: "VMware", OwnsMachine: vix.OwnsMachine,
+			Name: "vix", Product: "VMware", OwnsMachine: vmware.OwnsMachine,
 			Open: func() (Driver, error) {
 				d, err := vix.Open(v)
 				if err != nil {
