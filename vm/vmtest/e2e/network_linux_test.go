@@ -39,7 +39,9 @@ func TestManagedNetwork(t *testing.T) {
 			s.Start()    // to destroy the machine at the end
 		}
 	})
-	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"forward": []int{8080}}))
+	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{
+		"forward": []int{8080}, "ready_when": map[string]any{"port": 22},
+	}))
 	v := s.WaitReady(s.Create(body).ID)
 	if v.PortForwards != nil || !slices.Contains(v.Addresses, v.IPAddress) {
 		t.Errorf("got forwards %v, address %s and addresses %v, want no forwards and the address among the addresses",
@@ -110,7 +112,7 @@ func TestUserNetwork(t *testing.T) {
 	}
 
 	body = s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{
-		"network_type": "hostonly", "forward": []int{8080},
+		"network_type": "hostonly", "forward": []int{8080}, "ready_when": map[string]any{"port": 80, "http": "/"},
 	}))
 	v := s.WaitReady(s.Create(body).ID)
 	if v.IPAddress != "127.0.0.1" || len(v.PortForwards) != 3 {
