@@ -144,7 +144,11 @@ func serverUser() (name, group string) {
 func (s *dhcpServers) writeHosts(st *state, k Kind) (changed bool, err error) {
 	var b bytes.Buffer
 	for _, g := range st.attached(k) {
-		fmt.Fprintf(&b, "%s,%s\n", g.MAC, g.Address)
+		fmt.Fprintf(&b, "%s,%s", g.MAC, g.Address)
+		if g.Endless {
+			b.WriteString(",infinite")
+		}
+		b.WriteByte('\n')
 	}
 	have, err := os.ReadFile(s.hostsPath(k))
 	if err == nil && bytes.Equal(have, b.Bytes()) {

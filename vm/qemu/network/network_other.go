@@ -30,6 +30,19 @@ func (*Manager) Attach(context.Context, Kind, string, net.HardwareAddr) (string,
 	return "", errPlatform
 }
 
+// Inner says that managed networks need Linux.
+func (*Manager) Inner(context.Context, Kind) (Inner, error) { return Inner{}, errPlatform }
+
+// AttachTemplate says that managed networks need Linux.
+func (*Manager) AttachTemplate(context.Context, Kind, string) (string, Inner, error) {
+	return "", Inner{}, errPlatform
+}
+
+// AttachInner says that managed networks need Linux.
+func (*Manager) AttachInner(context.Context, Kind, string, net.HardwareAddr, Inner) (string, netip.Addr, error) {
+	return "", netip.Addr{}, errPlatform
+}
+
 // Repair has nothing to put right.
 func (*Manager) Repair(context.Context) error { return nil }
 
