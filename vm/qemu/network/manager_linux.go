@@ -77,9 +77,11 @@ func (m *Manager) beginChange(ctx context.Context) (end func(), err error) {
 // by its name with script=no and downscript=no. The tap is persistent and up,
 // on a bridge of kind k that has its address, its DHCP server and its rules.
 // The card's address is fixed from the first Attach to Detach, also across
-// restarts. Of a card that is attached already it repairs what is missing.
-func (m *Manager) Attach(ctx context.Context, k Kind, id string, mac net.HardwareAddr) (string, error) {
-	g, _, err := m.attach(ctx, guest{ID: id, MAC: mac.String(), Kind: k})
+// restarts. Of a card that is attached already it repairs what is missing. name
+// is an RFC 1123 label, by which the guests of managed networks find the machine
+// in the DNS, or "".
+func (m *Manager) Attach(ctx context.Context, k Kind, id string, mac net.HardwareAddr, name string) (string, error) {
+	g, _, err := m.attach(ctx, guest{ID: id, Name: name, MAC: mac.String(), Kind: k})
 	return g.Tap, err
 }
 
@@ -113,6 +115,12 @@ func (m *Manager) attach(ctx context.Context, wanted guest) (guest, Inner, error
 	}
 	if err := m.converge(ctx, st, k); err != nil {
 		return none(fmt.Errorf("setting up the %s network: %w", k, err))
+	}
+	if k == NAT && st.has(HostOnly, wanted.ID) {
+		// The DNS server of hostonly is not for this machine any more; see writeHosts.
+		if err := m.converge(ctx, st, HostOnly); err != nil {
+			return none(fmt.Errorf("setting up the %s network: %w", HostOnly, err))
+		}
 	}
 	g := *st.find(wanted.MAC)
 	if err := m.devices.ensureTap(g); err != nil {

@@ -26,7 +26,7 @@ func (*Manager) Available(Kind) error { return errPlatform }
 func (*Manager) Warnings() ([]string, error) { return nil, nil }
 
 // Attach says that managed networks need Linux.
-func (*Manager) Attach(context.Context, Kind, string, net.HardwareAddr) (string, error) {
+func (*Manager) Attach(context.Context, Kind, string, net.HardwareAddr, string) (string, error) {
 	return "", errPlatform
 }
 
@@ -39,7 +39,7 @@ func (*Manager) AttachTemplate(context.Context, Kind, string) (string, Inner, er
 }
 
 // AttachInner says that managed networks need Linux.
-func (*Manager) AttachInner(context.Context, Kind, string, net.HardwareAddr, Inner) (string, netip.Addr, error) {
+func (*Manager) AttachInner(context.Context, Kind, string, net.HardwareAddr, string, Inner) (string, netip.Addr, error) {
 	return "", netip.Addr{}, errPlatform
 }
 

@@ -25,7 +25,7 @@ func (l *lab) clone(t *testing.T, k network.Kind, n int) (*box, netip.Addr) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tap, outer, err := l.AttachInner(t.Context(), k, id(n), mac(n), in)
+	tap, outer, err := l.AttachInner(t.Context(), k, id(n), mac(n), "", in)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -177,7 +177,7 @@ func TestRewritingIsRepairedAndRemoved(t *testing.T) {
 	if got := tables(); len(got) != 2 {
 		t.Errorf("after a machine has gone there are tables %q, want two", got)
 	}
-	if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1)); err != nil {
+	if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1), ""); err != nil {
 		t.Fatal(err)
 	}
 	one.run(t, "ip", "link", "set", "eth0", "address", mac(1).String())
@@ -224,7 +224,7 @@ func TestInnerIdentityIsReserved(t *testing.T) {
 			t.Errorf("machine %d got the inner address %s", n, a)
 		}
 	}
-	if _, err := l.Attach(t.Context(), network.NAT, id(5), mac(5)); err == nil {
+	if _, err := l.Attach(t.Context(), network.NAT, id(5), mac(5), ""); err == nil {
 		t.Error("a fifth machine was given an address of a subnet with five, one of them the inner one")
 	}
 	if again, err := l.Inner(t.Context(), network.NAT); err != nil || again != in {
@@ -232,7 +232,7 @@ func TestInnerIdentityIsReserved(t *testing.T) {
 	}
 	other := in
 	other.Address = in.Address.Next()
-	if _, _, err := l.AttachInner(t.Context(), network.NAT, id(1), mac(1), other); err == nil {
+	if _, _, err := l.AttachInner(t.Context(), network.NAT, id(1), mac(1), "", other); err == nil {
 		t.Error("a machine was attached with the inner identity of another network")
 	}
 	if _, err := l.Inner(t.Context(), network.Bridged); err == nil {

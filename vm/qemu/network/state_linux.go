@@ -31,7 +31,8 @@ type state struct {
 // guest is one card of a machine.
 type guest struct {
 	ID      string     `json:"id"`
-	MAC     string     `json:"mac"` // six lower-case hex pairs with colons
+	Name    string     `json:"name,omitempty"` // by which other guests find it in the DNS
+	MAC     string     `json:"mac"`            // six lower-case hex pairs with colons
 	Kind    Kind       `json:"kind"`
 	Tap     string     `json:"tap"`
 	Address netip.Addr `json:"address,omitzero"`  // zero if the LAN assigns it
@@ -118,6 +119,11 @@ func (st *state) managed() []Kind {
 		}
 	}
 	return kinds
+}
+
+// has reports whether a card of the machine is attached to k.
+func (st *state) has(k Kind, id string) bool {
+	return slices.ContainsFunc(st.Guests, func(g guest) bool { return g.Kind == k && g.ID == id })
 }
 
 // attached returns the guests of k.

@@ -85,11 +85,11 @@ func (m *Manager) AttachTemplate(ctx context.Context, k Kind, id string) (tap st
 // identity in, and returns the guest's address too. What the guest sends and
 // receives is rewritten at its tap, so that everybody else sees the card mac and
 // that address. A later Attach of the same card ends the rewriting.
-func (m *Manager) AttachInner(ctx context.Context, k Kind, id string, mac net.HardwareAddr, in Inner) (tap string, address netip.Addr, err error) {
+func (m *Manager) AttachInner(ctx context.Context, k Kind, id string, mac net.HardwareAddr, name string, in Inner) (tap string, address netip.Addr, err error) {
 	if k == Bridged {
 		return "", netip.Addr{}, errBridgedInner
 	}
-	g, now, err := m.attach(ctx, guest{ID: id, MAC: mac.String(), Kind: k, Inner: &in})
+	g, now, err := m.attach(ctx, guest{ID: id, Name: name, MAC: mac.String(), Kind: k, Inner: &in})
 	if err == nil && in != now {
 		err = innerChanged(k, in, now)
 	}

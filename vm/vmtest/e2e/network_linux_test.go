@@ -40,9 +40,13 @@ func TestManagedNetwork(t *testing.T) {
 		}
 	})
 	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{
-		"forward": []int{8080}, "ready_when": map[string]any{"port": 22},
+		"forward": []int{8080}, "ready_when": map[string]any{"port": 22}, "name": "web",
 	}))
 	v := s.WaitReady(s.Create(body).ID)
+	server := v.IPAddress[:strings.LastIndex(v.IPAddress, ".")] + ".1"
+	if out := shell(s, "busybox nslookup -type=a web.vm.internal "+server); !strings.Contains(out, v.IPAddress) {
+		t.Errorf("the DNS server says %s, want %s", out, v.IPAddress)
+	}
 	if v.PortForwards != nil || !slices.Contains(v.Addresses, v.IPAddress) {
 		t.Errorf("got forwards %v, address %s and addresses %v, want no forwards and the address among the addresses",
 			v.PortForwards, v.IPAddress, v.Addresses)
