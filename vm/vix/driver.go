@@ -77,7 +77,7 @@ func (d *Driver) Close() error {
 // Limits implements [vm.Driver]. VMware gives a machine at most as many processors as the host has, but two on any
 // host.
 func (d *Driver) Limits() vm.Limits {
-	return vm.Limits{CPUs: max(2, runtime.NumCPU()), Memory: vmware.HostMemory()}
+	return vm.Limits{CPUs: max(2, runtime.NumCPU()), Memory: vmware.HostMemory(), HostCPUs: runtime.NumCPU()}
 }
 
 // Network implements [vm.Driver]. VMware has a network of each type.
