@@ -85,11 +85,11 @@ func (c *creation) waitForService(ctx context.Context, vm Machine) error {
 				if err := c.checkService(limited, st); err == nil {
 					c.address = st.IP
 					return nil
-				} else if limited.Err() == nil {
+				} else if !errors.Is(err, context.DeadlineExceeded) {
 					last = err
 				}
 			}
-		} else if limited.Err() == nil {
+		} else if !errors.Is(err, context.DeadlineExceeded) {
 			last = err
 		}
 		if sleep(limited, pollEvery) {

@@ -35,14 +35,19 @@ type Target struct {
 
 // Check connects to a target and, if it has a Path, sends one GET request, whose response must have a status from 200 to
 // 399. It follows no redirect and uses no proxy. It returns nil if the target answers, and otherwise an error that says
-// in one line what happened instead. It takes at most 5 s, and may be called by many goroutines at once.
+// in one line what happened instead, or ctx's error. It takes at most 5 s, and may be called by many goroutines at once.
 func Check(ctx context.Context, t Target) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
+	limited, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
+	check := connect
 	if t.Path != "" {
-		return get(ctx, t)
+		check = get
 	}
-	return connect(ctx, t)
+	err := check(limited, t)
+	if err != nil && ctx.Err() != nil {
+		return ctx.Err()
+	}
+	return err
 }
 
 func connect(ctx context.Context, t Target) error {
