@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"fmt"
 	"sync"
 )
@@ -21,7 +22,7 @@ type capacity struct {
 // admit counts a machine under creation, and the memory that is promised to it
 // for as long as it exists. It fails if that is more than the limits allow.
 func (c *capacity) admit(id string, memory int) error {
-	most := c.limits().Memory
+	most := c.limits().AllMemory
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.creating >= c.creations {
@@ -82,7 +83,8 @@ func (c *capacity) counts() (machines, creating int) {
 // together.
 func (c *capacity) limits() Limits {
 	limits := c.driver.Limits()
-	limits.Memory = max(limits.Memory-c.reserve, MinMemory)
+	limits.AllMemory = max(cmp.Or(limits.AllMemory, limits.Memory)-c.reserve, MinMemory)
+	limits.Memory = min(max(limits.Memory-c.reserve, MinMemory), limits.AllMemory)
 	return limits
 }
 
@@ -117,8 +119,8 @@ func (m *Manager) Capacity() Capacity {
 	defer c.mu.Unlock()
 	promised := c.promisedMemory()
 	return Capacity{
-		CPUs: most.CPUs, Memory: memoryText(most.Memory), Promised: memoryText(promised),
+		CPUs: most.CPUs, Memory: memoryText(most.AllMemory), Promised: memoryText(promised),
 		Creations: c.creations, VMs: c.machines,
-		MemoryMiB: most.Memory, PromisedMiB: promised, Creating: c.creating,
+		MemoryMiB: most.AllMemory, PromisedMiB: promised, Creating: c.creating,
 	}
 }

@@ -89,6 +89,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 		return err
 	}
 	c.job.setPhase(Cloning, nil)
+	vm.Progress = func(done, total int64) { c.job.setPhase(Cloning, &Progress{Bytes: done, Total: &total}) }
 	if err := o.Driver.Clone(ctx, vm, gold.VMX); err != nil {
 		return fmt.Errorf("cloning the image: %w", err)
 	}
@@ -109,9 +110,6 @@ func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 		return fmt.Errorf("starting the machine: %w", err)
 	}
 	c.job.setPhase(Waiting, nil)
-	if c.record.Spec.ReadyWhen != nil {
-		return c.waitForService(ctx, vm)
-	}
 	return c.waitForGuest(ctx, vm)
 }
 
@@ -123,15 +121,21 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		st, err := c.inspect(limited, vm)
+		st, err := c.vms.opts.Driver.Inspect(limited, vm)
 		if err == nil {
-			if err := hasFailed(st); err != nil {
-				return err
-			}
-			if st.Up && st.IP != "" {
-				c.address = st.IP
-				return nil
-			}
+			c.vms.events.setStatus(vm.ID, st)
+			c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
+		}
+		switch {
+		case err == nil && st.Fault != nil:
+			return st.Fault
+		case err == nil && st.Up && st.IP != "":
+			c.address = st.IP
+			return nil
+		case err == nil && st.Died:
+			return &Error{Code: CodeHypervisor, Message: "the machine died before its guest answered: " + st.StoppedBecause, Err: ErrDied}
+		case err == nil && (st.Power == PoweredOff || st.Power == ""):
+			return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; check that the image boots on this hypervisor"}
 		}
 		if sleep(limited, pollEvery) {
 			continue
@@ -145,29 +149,6 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 		c.warnSilent(st, limit)
 		return nil
 	}
-}
-
-// inspect reads the machine's live state and publishes it.
-func (c *creation) inspect(ctx context.Context, vm Machine) (Status, error) {
-	st, err := c.vms.opts.Driver.Inspect(ctx, vm)
-	if err == nil {
-		c.vms.events.setStatus(vm.ID, st)
-		c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
-	}
-	return st, err
-}
-
-// hasFailed returns the error of a machine that cannot become ready, or nil.
-func hasFailed(st Status) error {
-	switch {
-	case st.Fault != nil:
-		return st.Fault
-	case st.Died:
-		return &Error{Code: CodeHypervisor, Message: "the machine died before its guest answered: " + st.StoppedBecause, Err: ErrDied}
-	case st.Power == PoweredOff || st.Power == "":
-		return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; check that the image boots on this hypervisor"}
-	}
-	return nil
 }
 
 // warnSilent adds a warning about a guest that was not ready in time.

@@ -79,6 +79,10 @@ type Machine struct {
 	Forward    []int       // TCP ports of the guest that the host must reach, without repeats
 	LaunchGUI  bool        // show the machine's screen if there is a display
 	Annotation string      // one printable line that says where the machine comes from; set for Clone and Start
+
+	// Progress, unless it is nil, is for a Clone that copies for long: it takes the bytes that are copied and all of
+	// them. It returns at once, and may be called at any time during Clone.
+	Progress func(done, total int64) `json:"-"`
 }
 
 // Status is a machine's live state. The zero Status is that of a machine that
@@ -201,9 +205,12 @@ type PortForward struct {
 
 // Limits is the largest machine that a host can run.
 type Limits struct {
-	CPUs     int // virtual processors
-	Memory   int // MiB
-	HostCPUs int // the host's processors, which may be fewer than CPUs; 0 if they are not known
+	CPUs   int // virtual processors
+	Memory int // MiB
+
+	// AllMemory is how much memory all machines can have together, in MiB, if a hypervisor has several hosts. 0 means
+	// Memory.
+	AllMemory int
 }
 
 // The interfaces below are optional: the Manager finds out by type assertion
