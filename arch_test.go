@@ -36,8 +36,8 @@ var allowedImports = map[string][]string{
 	"callback":             nil,
 	"config":               nil,
 	"image":                nil,
-	"vm":                   {"callback", "image", "vm/probe"},
-	"vm/hypervisor":        {"vm", "vm/qemu", "vm/vix", "vm/vmware"},
+	"vm":                   {"callback", "image"},
+	"vm/hypervisor":        {"vm", "vm/qemu", "vm/vix", "vm/vsphere"},
 	"vm/qemu":              {"vm", "vm/vmx", "vm/qemu/disk", "vm/qemu/network", "vm/qemu/process", "vm/qemu/qmp"},
 	"vm/qemu/disk":         {"vm", "vm/vmx", "vm/qemu/keyedmutex", "vm/qemu/process"},
 	"vm/qemu/keyedmutex":   nil,
@@ -45,8 +45,7 @@ var allowedImports = map[string][]string{
 	"vm/qemu/process":      nil,
 	"vm/qemu/qmp":          {"vm/qemu/keyedmutex"},
 	"vm/qemu/qmp/qmptest":  nil,
-	"vm/vix":               {"vm", "vm/vmware"},
-	"vm/probe":             nil,
+	"vm/vix":               {"vm", "vm/vmx"},
 	"vm/vmtest":            {"vm"},
 	"vm/vmtest/daemon":     {"api", "api/server", "callback", "config", "image", "vm", "vm/vmtest"},
 	"vm/vmtest/demo":       {"vm", "vm/vmtest/e2e"},
@@ -54,8 +53,9 @@ var allowedImports = map[string][]string{
 	"vm/vmtest/e2e":        {"vm", "vm/qemu/network"},
 	"vm/vmtest/harness":    {"vm", "vm/vmtest/e2e"},
 	"vm/vmtest/testreport": nil,
-	"vm/vmware":            {"vm", "vm/vmx"},
+	"vm/vmtest/vcenter":    nil,
 	"vm/vmx":               nil,
+	"vm/vsphere":           {"vm", "vm/vmx"},
 }
 
 type goPackage struct {

@@ -127,7 +127,7 @@ func openDriver(ctx context.Context, c config.Config, data *vm.DataFolder, log *
 	return hypervisor.Choose(ctx, hypervisor.Options{Driver: c.Driver, Data: data, Log: log, Candidates: hypervisor.Drivers(
 		data, log, vix.Options{Library: c.VIXLibrary, HostOptions: c.VIXHostOptions}, qemu.Options{
 			Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve,
-		},
+		}, hypervisor.VSphere(c.VSphere),
 	)})
 }
 

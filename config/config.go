@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"regexp"
 	"strconv"
 	"time"
 )
@@ -14,7 +15,7 @@ import (
 type Config struct {
 	Listen        string     // host:port, with port 0 for a free one; or unix: and an absolute path
 	Data          string     // absolute path of the data folder
-	Driver        string     // auto, qemu or vix
+	Driver        string     // auto, qemu, vix or vsphere
 	Network       string     // auto, user or bridge: how QEMU connects nat and hostonly machines
 	Forward       []int      // TCP ports of the guest that user networking forwards in addition to 22; no duplicates
 	Creations     int        // largest number of unfinished creations, 1 to 1000
@@ -52,6 +53,9 @@ type Config struct {
 
 	VIXLibrary     string // absolute path of VMware's VIX library, or "" to search for it
 	VIXHostOptions int    // options for the connection to VMware
+
+	VSphere             VSphere // a vCenter or ESXi
+	vspherePasswordFile string  // absolute path of the file with the account's password, or ""
 
 	Bridge    string // host bridge for bridged machines, or ""
 	NATSubnet string // IPv4 subnet of nat machines on a bridge, in CIDR form, or "" for a free one
@@ -107,6 +111,9 @@ func Load(args []string, getenv func(string) string) (Config, error) {
 		}
 		sources = append(sources, file)
 	}
+	if lookup("driver", sources).value == "vsphere" {
+		sources = append(sources, govcDefaults(getenv))
+	}
 	sources = append(sources, defaults(table, getenv))
 
 	var errs []error
@@ -120,7 +127,7 @@ func Load(args []string, getenv func(string) string) (Config, error) {
 	if err := errors.Join(errs...); err != nil {
 		return Config{}, err
 	}
-	if err := c.check(); err != nil {
+	if err := errors.Join(c.check(), c.checkVSphere(getenv)); err != nil {
 		return Config{}, err
 	}
 	return c, nil
@@ -140,6 +147,9 @@ func (c *Config) check() error {
 	return nil
 }
 
+// userInfo matches the user and password in a URL, which must not be in an error.
+var userInfo = regexp.MustCompile(`://[^/]*@`)
+
 func settingError(name string, v given, err error) error {
-	return fmt.Errorf("-%s %q (%s): %w", name, v.value, v.from, err)
+	return fmt.Errorf("-%s %q (%s): %w", name, userInfo.ReplaceAllString(v.value, "://(hidden)@"), v.from, err)
 }

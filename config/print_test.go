@@ -150,6 +150,30 @@ log-level = warn
 log-file =
 # flag
 # config = FILE
+# default
+vsphere-url =
+# default
+vsphere-username =
+# default
+vsphere-password-file =
+# default
+vsphere-datacenter =
+# default
+vsphere-cluster =
+# default
+vsphere-pool =
+# default
+vsphere-folder =
+# default
+vsphere-datastore =
+# default
+vsphere-network =
+# default
+vsphere-ca-file =
+# default
+vsphere-thumbprint =
+# default
+vsphere-insecure = false
 `, "FILE", name)
 	if diff := cmp.Diff(wanted, b.String()); diff != "" {
 		t.Errorf("Print (-want +got):\n%s", diff)

@@ -2,6 +2,7 @@ package config
 
 import (
 	"flag"
+	"slices"
 	"strings"
 	"time"
 )
@@ -34,6 +35,11 @@ func (s setting) env() string {
 
 // settings returns the table. Its values are stored in c. A path that begins with ~/ is relative to home.
 func (c *Config) settings(home string) []setting {
+	return slices.Concat(c.generalSettings(home), c.vsphereSettings(home))
+}
+
+// generalSettings are the rows of everything but the vSphere driver.
+func (c *Config) generalSettings(home string) []setting {
 	return []setting{
 		{
 			name: "listen", arg: "HOST:PORT", defaultValue: "127.0.0.1:12345", value: listenValue{&c.Listen},
@@ -68,8 +74,8 @@ func (c *Config) settings(home string) []setting {
 			help: "Folder for images, machines and their records. Only one daemon at a time can use it.",
 		},
 		{
-			name: "driver", arg: "NAME", defaultValue: "auto", value: enumValue{&c.Driver, []string{"auto", "qemu", "vix"}},
-			help: "Hypervisor: qemu, vix (VMware), or auto, which uses VMware if it answers and QEMU otherwise.",
+			name: "driver", arg: "NAME", defaultValue: "auto", value: enumValue{&c.Driver, []string{"auto", "qemu", "vix", "vsphere"}},
+			help: "Hypervisor: qemu, vix (VMware), vsphere (a vCenter or ESXi), or auto, which uses VMware if it answers and QEMU otherwise.",
 		},
 		{
 			name: "vix-library", arg: "FILE", defaultValue: "", value: pathValue{target: &c.VIXLibrary, home: home, optional: true},

@@ -9,18 +9,21 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
 	"osx-builder/vm/vix"
-	"osx-builder/vm/vmware"
+	"osx-builder/vm/vsphere"
 )
+
+// VSphere says which vCenter or ESXi the driver for vSphere uses.
+type VSphere = vsphere.Settings
 
 // Drivers returns the candidates of this program. VMware comes first: if it is installed, the images were probably made
 // for it. Drivers sets the options that name folders and the log.
-func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Options) []Candidate {
-	v.HostIDs = filepath.Join(data.Path(), "vmware-hosts.json")
+func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Options, remote VSphere) []Candidate {
 	v.Gold, v.Dir, v.Log = data.Gold(), filepath.Join(data.Images(), qemu.PreparedFolder), log
 	q.Dir, q.MachinesDir, q.Gold, q.Log = data.Path(), data.Machines(), data.Gold(), log
+	vs := vsphere.Options{Settings: remote, Dir: data.Path(), Machines: data.Machines(), Gold: data.Gold(), Log: log}
 	return []Candidate{
 		{
-			Name: "vix", Product: "VMware", OwnsMachine: vmware.OwnsMachine,
+			Name: "vix", Product: "VMware", OwnsMachine: vix.OwnsMachine,
 			Open: func() (Driver, error) {
 				d, err := vix.Open(v)
 				if err != nil {
@@ -39,14 +42,24 @@ func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Option
 				return d, nil
 			},
 		},
+		{
+			Name: "vsphere", Product: "vSphere", OwnsMachine: vsphere.OwnsMachine, OnlyByName: true,
+			Open: func() (Driver, error) {
+				d, err := vsphere.Open(vs)
+				if err != nil {
+					return nil, err
+				}
+				return d, nil
+			},
+		},
 	}
 }
 
 // BuiltIn lists the drivers that this binary can open, separated by commas.
 func BuiltIn() string {
-	names := []string{"qemu"}
+	names := []string{"qemu", "vsphere"}
 	if vix.Supported() {
-		names = []string{"vix", "qemu"}
+		names = []string{"vix", "qemu", "vsphere"}
 	}
 	return strings.Join(names, ", ")
 }

@@ -30,6 +30,9 @@ type Candidate struct {
 	// OwnsMachine reports whether the folder dir holds a machine of this driver.
 	OwnsMachine func(dir string) bool
 
+	// OnlyByName keeps [Auto] from choosing the candidate, because its hypervisor is no part of this host.
+	OnlyByName bool
+
 	// Open opens the driver. If the hypervisor is missing, either Open or the driver's Ready returns a [*vm.Error].
 	Open func() (Driver, error)
 }
@@ -73,6 +76,18 @@ func Choose(ctx context.Context, o Options) (Driver, string, error) {
 
 // chooseAuto takes the candidate with machines, if there is one, and otherwise the first that is ready.
 func (o Options) chooseAuto(ctx context.Context, machines []int) (Driver, string, error) {
+	var local []Candidate
+	var counts []int
+	for i, c := range o.Candidates {
+		switch {
+		case !c.OnlyByName:
+			local, counts = append(local, c), append(counts, machines[i])
+		case machines[i] > 0:
+			return nil, "", fmt.Errorf("-driver %s: %d machines of the data folder %s run on %s; start with -driver %s, or choose another folder with -data",
+				o.Driver, machines[i], o.Data.Path(), c.Product, c.Name)
+		}
+	}
+	o.Candidates, machines = local, counts
 	last := len(o.Candidates) - 1
 	for i := last; i >= 0; i-- {
 		if machines[i] == 0 {

@@ -74,6 +74,9 @@ func TestChoose(t *testing.T) {
 		"auto waits for the last's return":    {driver: "auto", machines: []string{"second"}, secondReady: errMissing, want: "second", says: []string{"no machine can be created"}},
 		"auto stays with the first's":         {driver: "auto", machines: []string{"first"}, want: "first", says: []string{"the machines of the data folder run on it"}},
 		"auto insists on the first's":         {driver: "auto", machines: []string{"first"}, firstOpen: errMissing, says: []string{"-driver auto", errMissing.Message}},
+		"auto leaves out one by name only":    {driver: "auto", firstReady: errMissing, secondReady: errMissing, want: "second", keepsOut: []string{"remote"}},
+		"auto refuses machines of that one":   {driver: "auto", machines: []string{"remote"}, says: []string{"-driver auto", "1 machines", "run on REMOTE", "-driver remote"}},
+		"by name only":                        {driver: "remote", want: "remote", says: []string{"why=requested"}},
 		"by name":                             {driver: "second", want: "second", says: []string{"driver chosen", "why=requested"}},
 		"by name, not to be opened":           {driver: "first", firstOpen: errMissing, says: []string{"-driver first", errMissing.Message}},
 		"by name, not ready":                  {driver: "second", secondReady: errMissing, says: []string{"-driver second", errMissing.Message}},
@@ -84,10 +87,12 @@ func TestChoose(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			data := openData(t, tc.machines)
 			first, second := &fakeDriver{ready: tc.firstReady}, &fakeDriver{ready: tc.secondReady}
+			remote := candidate("remote", &fakeDriver{}, nil)
+			remote.OnlyByName = true
 			var log bytes.Buffer
 			d, got, err := hypervisor.Choose(t.Context(), hypervisor.Options{
 				Driver: tc.driver, Data: data, Log: slog.New(slog.NewTextHandler(&log, nil)),
-				Candidates: []hypervisor.Candidate{candidate("first", first, tc.firstOpen), candidate("second", second, tc.secondOpen)},
+				Candidates: []hypervisor.Candidate{candidate("first", first, tc.firstOpen), candidate("second", second, tc.secondOpen), remote},
 			})
 			text := log.String()
 			if tc.want == "" {

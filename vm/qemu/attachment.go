@@ -116,7 +116,7 @@ func (b bridgeBackend) available(t vm.NetworkType) error {
 
 // attach forwards no ports: the host reaches the guest at the guest's address.
 func (b bridgeBackend) attach(ctx context.Context, m vm.Machine, _ attachment) (attachment, error) {
-	tap, err := b.manager.Attach(ctx, network.Kind(m.Network), m.ID, macAddress(m.ID), m.Name)
+	tap, err := b.manager.Attach(ctx, network.Kind(m.Network), m.ID, macAddress(m.ID))
 	if err != nil {
 		return attachment{}, fmt.Errorf("attaching the machine to its network: %w", err)
 	}

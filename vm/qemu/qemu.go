@@ -26,7 +26,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"time"
 
@@ -142,9 +141,7 @@ func (d *Driver) Close() error {
 }
 
 // Limits returns the processors that QEMU's pc can have and the host's memory.
-func (d *Driver) Limits() vm.Limits {
-	return vm.Limits{CPUs: 255, Memory: hostMemory(), HostCPUs: runtime.NumCPU()}
-}
+func (d *Driver) Limits() vm.Limits { return vm.Limits{CPUs: 255, Memory: hostMemory()} }
 
 // Ready looks for QEMU at every call, so that it may be installed while the
 // daemon runs.

@@ -12,7 +12,6 @@ import (
 	govix "github.com/hooklift/govix"
 
 	"osx-builder/vm"
-	"osx-builder/vm/vmware"
 )
 
 const (
@@ -31,7 +30,7 @@ const (
 type connection struct {
 	library   string // path of VMware's library
 	host      *govix.Host
-	deadlines vmware.Deadlines
+	deadlines Deadlines
 
 	calls      chan struct{} // a semaphore with an item for each running call
 	toolsWaits chan struct{} // likewise for waits for tools
@@ -47,7 +46,7 @@ func connect(goos string, o Options) (*connection, error) {
 		calls: make(chan struct{}, maxCalls), toolsWaits: make(chan struct{}, maxToolsWaits),
 	}
 	err = c.connect(o.HostOptions)
-	if isCode(err, vmware.CodeLicence) && o.HostOptions == 0 && goos == "darwin" && c.connect(hostOptionVmrun) == nil {
+	if isCode(err, codeLicence) && o.HostOptions == 0 && goos == "darwin" && c.connect(hostOptionVmrun) == nil {
 		return c, nil
 	}
 	if err != nil {
@@ -132,7 +131,7 @@ func (c *connection) call(ctx context.Context, step string, limit time.Duration,
 		defer func() { <-c.calls }()
 		err := recovered(f)
 		for _, v := range vms {
-			v.Release()
+			v.release()
 		}
 		done <- err
 	}()

@@ -13,7 +13,6 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
-	"osx-builder/vm/vmware"
 	"osx-builder/vm/vmx"
 )
 
@@ -159,7 +158,7 @@ func TestOddLines(t *testing.T) {
 func TestStatus(t *testing.T) {
 	h := newHarness(t)
 	lease := filepath.Join(h.dir, "leases")
-	h.options.Leases = vmware.Leases{vm.NAT: lease}
+	h.options.Leases = map[vm.NetworkType]string{vm.NAT: lease}
 	h.set("tools.ms", -1)
 	h.set("ip.ms", -1)
 	d := h.open()

@@ -128,8 +128,8 @@ func (o *openVMs) closeAll() {
 
 func (r *vmRef) retain() { r.shares.Add(1) }
 
-// Release undoes acquire or retain. The last Release unlocks the machine.
-func (r *vmRef) Release() {
+// release undoes acquire or retain. The last release unlocks the machine.
+func (r *vmRef) release() {
 	if r.shares.Add(-1) == 0 {
 		<-r.lock
 		r.vms.removeUser(r.openVM)

@@ -1,0 +1,121 @@
+//go:build vix && cgo && !windows
+
+package vix
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmx"
+)
+
+func readVMX(path string) (*vmx.File, error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, err
+	}
+	return vmx.Parse(data)
+}
+
+// readWarnings returns what the clones of an image lack.
+func readWarnings(gold string) (warnings vm.Warnings, err error) {
+	f, err := readVMX(gold)
+	if err != nil {
+		return nil, unreadableImage(err)
+	}
+	for _, line := range f.Normalize() {
+		warnings.Add(vm.WarningDeviceLeftOut, "VMware cannot read a line of the image's .vmx: %s", line)
+	}
+	for _, line := range f.DisableHostAccess() {
+		warnings.Add(vm.WarningDeviceLeftOut, "%s", line)
+	}
+	return warnings, nil
+}
+
+// writeVMX writes the .vmx of a base: that of the image without devices of the host and lines that VMware cannot read,
+// and powered off.
+func (s *baseStore) writeVMX(b base) error {
+	f, err := readVMX(b.gold)
+	if err != nil {
+		return unreadableImage(err)
+	}
+	f.Normalize() // readWarnings has what these leave out
+	f.DisableHostAccess()
+	// A suspended machine cannot be cloned.
+	f.DeleteFunc(func(key string) bool { return strings.HasPrefix(key, "checkpoint.vmstate") })
+	if err := setAll(f, dialogAnswers); err != nil {
+		return err
+	}
+	return vm.WriteFile(b.vmx(), f.Bytes())
+}
+
+// setting is a key of a .vmx file and its value.
+type setting struct{ key, value string }
+
+// dialogAnswers answer what VMware would ask in a dialog, which nobody may see: the default answer, and that the
+// machine was copied.
+var dialogAnswers = []setting{{"msg.autoAnswer", "TRUE"}, {"uuid.action", "create"}}
+
+func setAll(f *vmx.File, settings []setting) error {
+	for _, s := range settings {
+		if err := f.Set(s.key, s.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// customize changes the .vmx of a clone to what the machine's request asks for.
+func customize(path string, m vm.Machine) error {
+	f, err := readVMX(path)
+	if err != nil {
+		return fmt.Errorf("reading the clone's .vmx: %w", err)
+	}
+	settings := append([]setting{
+		{"memsize", strconv.Itoa(m.Memory)},
+		{"numvcpus", strconv.Itoa(m.CPUs)},
+		{"displayName", m.ID},
+		{"annotation", m.Annotation},
+	}, dialogAnswers...)
+	// VMware refuses a machine whose processors do not fill its sockets.
+	f.Delete("cpuid.coresPerSocket")
+	network, err := networkSettings(f, m.Network)
+	if err != nil {
+		return err
+	}
+	if err := setAll(f, append(settings, network...)); err != nil {
+		return err
+	}
+	return vm.WriteFile(path, f.Bytes())
+}
+
+// networkSettings connects every NIC to the requested network instead of the one of the image's author, and removes the
+// MAC addresses, so that VMware generates new ones. A machine without a NIC gets one.
+func networkSettings(f *vmx.File, t vm.NetworkType) ([]setting, error) {
+	hardware, err := f.Hardware()
+	if err != nil {
+		return nil, err
+	}
+	if len(hardware.NICs) == 0 {
+		hardware.NICs = []vmx.NIC{{Model: "e1000"}}
+	}
+	var settings []setting
+	for _, nic := range hardware.NICs {
+		prefix := "ethernet" + strconv.Itoa(nic.Index)
+		for _, key := range []string{"address", "generatedAddress", "generatedAddressOffset", "vnet", "networkName", "checkMACAddress"} {
+			f.Delete(prefix + "." + key)
+		}
+		settings = append(
+			settings,
+			setting{prefix + ".present", "TRUE"},
+			setting{prefix + ".startConnected", "TRUE"},
+			setting{prefix + ".virtualDev", nic.Model},
+			setting{prefix + ".connectionType", string(t)},
+			setting{prefix + ".addressType", "generated"},
+		)
+	}
+	return settings, nil
+}
