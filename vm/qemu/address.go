@@ -88,17 +88,18 @@ func plausible(t vm.NetworkType, a, lease netip.Addr, host []netip.Prefix) bool 
 	})
 }
 
-// address returns where the host reaches a guest on a bridge. reported are the
-// addresses that the guest's agent reports for its card.
-func (n *networks) address(m vm.Machine, reported []netip.Addr) (netip.Addr, error) {
-	lease, err := n.manager.Address(macAddress(m.ID))
+// address returns where the host reaches a guest on a bridge by the card with
+// this MAC address on a network of type t. reported are the addresses that the
+// guest's agent reports for its card.
+func (n *networks) address(mac net.HardwareAddr, t vm.NetworkType, reported []netip.Addr) (netip.Addr, error) {
+	lease, err := n.manager.Address(mac)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("looking up the machine's lease: %w", err)
 	}
 	if len(reported) == 0 || slices.Contains(reported, lease) {
 		return lease, nil
 	}
-	reported, err = n.withoutTaken(m, reported)
+	reported, err = n.withoutTaken(mac, reported)
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("looking up the owners of the addresses that the guest reports: %w", err)
 	}
@@ -106,14 +107,14 @@ func (n *networks) address(m vm.Machine, reported []netip.Addr) (netip.Addr, err
 	if err != nil {
 		return netip.Addr{}, fmt.Errorf("listing the host's addresses: %w", err)
 	}
-	return chooseAddress(m.Network, reported, lease, host), nil
+	return chooseAddress(t, reported, lease, host), nil
 }
 
 // withoutTaken returns the addresses that no other machine has. Otherwise a guest
 // could make clients connect to another machine.
-func (n *networks) withoutTaken(m vm.Machine, reported []netip.Addr) (own []netip.Addr, err error) {
+func (n *networks) withoutTaken(mac net.HardwareAddr, reported []netip.Addr) (own []netip.Addr, err error) {
 	for _, a := range reported {
-		taken, err := n.manager.Taken(a, macAddress(m.ID))
+		taken, err := n.manager.Taken(a, mac)
 		if err != nil {
 			return nil, err
 		}

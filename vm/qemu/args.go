@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
@@ -16,13 +15,14 @@ type setup struct {
 	vm.Machine
 	cloneConfig
 
-	accel   string // "kvm", "hvf" or "tcg"
-	display string // "none", "gtk", "sdl" or "cocoa"
-	efi     string // path of the EFI firmware's code, if the machine has EFI
-	netdev  string // -netdev option with id=net0, or "" for a machine without a NIC
-	sandbox bool   // QEMU has seccomp
-	user    int    // user and group that QEMU becomes, or 0 to stay the daemon's
-	runWith bool   // QEMU gets user by -run-with, as of 9.1, instead of -runas
+	accel   string   // "kvm", "hvf" or "tcg"
+	display string   // "none", "gtk", "sdl" or "cocoa"
+	efi     string   // path of the EFI firmware's code, if the machine has EFI
+	netdevs []string // -netdev options of the NICs, without their ids
+	sandbox bool     // QEMU has seccomp
+	user    int      // user and group that QEMU becomes, or 0 to stay the daemon's
+	runWith bool     // QEMU gets user by -run-with, as of 9.1, instead of -runas
+	slots   bool     // QEMU has ACPI hot-plug of PCI Express, as of 6.1, which hides the slots' numbers
 }
 
 // arguments returns the command line without the program. QEMU runs in
@@ -32,26 +32,20 @@ func arguments(s setup) []string {
 	return slices.Concat(
 		board(s),
 		confinement(s),
-		controls(),
-		disks(s.Disks),
-		nic(s),
+		controls(s),
+		disks(s),
+		nicOptions(s),
 		screen(s),
 	)
 }
 
-// board returns the options of the mainboard, processors and memory. VMware's
-// board is a 440BX; QEMU's pc is the closest model.
+// board returns the options of the mainboard, processors and memory.
 func board(s setup) []string {
-	board, cpu, clock := "pc,accel="+s.accel, "max", "utc"
+	board, clock := s.Board+",accel="+s.accel, "utc"
 	if s.efi != "" {
 		board += ",pflash0=efi-code,pflash1=efi-vars"
 	}
-	if s.accel == "tcg" {
-		// Page tables of five levels make each miss of the emulated TLB more
-		// expensive.
-		cpu = "max,la57=off"
-	}
-	if strings.HasPrefix(s.GuestOS, "win") {
+	if s.LocalTime {
 		clock = "localtime"
 	}
 	args := []string{
@@ -59,7 +53,7 @@ func board(s setup) []string {
 		"-uuid", s.ID,
 		"-nodefaults", "-no-user-config",
 		"-machine", board,
-		"-cpu", cpu,
+		"-cpu", processor(s),
 		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", s.CPUs, s.CPUs),
 		"-m", strconv.Itoa(s.Memory),
 		"-rtc", "base=" + clock,
@@ -67,12 +61,29 @@ func board(s setup) []string {
 		"-object", "rng-random,id=rng0,filename=/dev/urandom",
 		"-device", "virtio-rng-pci,rng=rng0",
 	}
+	if s.Board == boardQ35 && s.slots {
+		// With ACPI's hot-plug the guest does not see the numbers of the slots.
+		args = append(args, "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
+	}
 	if s.efi != "" {
 		args = append(args,
 			"-blockdev", disk.RawBlockdev("efi-code", s.efi, true),
 			"-blockdev", disk.RawBlockdev("efi-vars", varsFile, false))
 	}
 	return args
+}
+
+// processor returns the model of the processor. Page tables of five levels make each miss of the emulated TLB more
+// expensive, and the emulation of ARM's own algorithm for signed pointers is slow.
+func processor(s setup) string {
+	switch {
+	case s.accel != "tcg":
+		return "max"
+	case s.Board == boardVirt:
+		return "max,pauth-impdef=on"
+	default:
+		return "max,la57=off"
+	}
 }
 
 // confinement takes privileges from QEMU that it does not need, because a guest
@@ -105,91 +116,48 @@ func confinement(s setup) []string {
 
 // controls returns the options of the files and sockets by which the daemon
 // reaches QEMU and the guest.
-func controls() []string {
-	return []string{
-		"-pidfile", process.PIDFile,
-		"-chardev", "socket,id=qmp,path=" + qmpSocket + ",server=on,wait=off",
-		"-mon", "chardev=qmp,mode=control",
-		"-chardev", "file,id=serial0,path=" + serialLog + ",append=on",
-		"-device", "isa-serial,chardev=serial0",
-		"-chardev", "socket,id=qga,path=" + agentSocket + ",server=on,wait=off",
-		"-device", "virtio-serial-pci",
-		"-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0",
+func controls(s setup) []string {
+	serial := []string{"-device", "isa-serial,chardev=serial0"}
+	if s.Board == boardVirt {
+		serial = []string{"-serial", "chardev:serial0"}
 	}
+	return append(serial,
+		"-pidfile", process.PIDFile,
+		"-chardev", "socket,id=qmp,path="+qmpSocket+",server=on,wait=off",
+		"-mon", "chardev=qmp,mode=control",
+		"-chardev", "file,id=serial0,path="+serialLog+",append=on",
+		"-chardev", "socket,id=qga,path="+agentSocket+",server=on,wait=off",
+		"-device", "virtio-serial-pci",
+		"-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0")
 }
 
 // disks attaches every disk to a controller of its kind. The firmware tries the
 // disks in this order.
-func disks(disks []disk.Disk) []string {
+func disks(s setup) []string {
 	var args []string
 	controllers := map[string]bool{}
-	for i, d := range disks {
+	for i, d := range s.Disks {
 		node := fmt.Sprintf("disk%d", i)
-		controller := fmt.Sprintf("%s%d", d.Bus, d.Controller)
-		if device := controllerDevice(d); device != "" && !controllers[controller] {
-			args = append(args, "-device", device+",id="+controller)
+		if device := controllerDevice(s.Board, d); device != "" && !controllers[device] {
+			args = append(args, "-device", device)
+			controllers[device] = true
 		}
-		controllers[controller] = true
 		args = append(args,
 			"-blockdev", d.Blockdev(node),
-			"-device", fmt.Sprintf("%s,drive=%s,bootindex=%d", diskDevice(d), node, i))
+			"-device", fmt.Sprintf("%s,drive=%s,bootindex=%d", diskDevice(s.Board, d), node, i))
 	}
 	return args
 }
 
-// controllerDevice returns QEMU's device of the disk's controller, or "" if the
-// board has that controller.
-func controllerDevice(d disk.Disk) string {
-	switch d.Bus {
-	case "scsi":
-		return scsiModels[d.Adapter].device
-	case "sata":
-		return "ich9-ahci"
-	case "nvme":
-		return fmt.Sprintf("nvme,serial=nvme%d", d.Controller)
-	default:
-		return ""
-	}
-}
-
-// worldWideName returns the option for a SAS disk's name: Linux's driver ignores
-// a disk without one. As on VMware, the name contains the number that IEEE gave
-// to VMware, 0x000c29.
-func worldWideName(d disk.Disk) string {
-	if d.Adapter != "lsisas1068" {
-		return ""
-	}
-	return fmt.Sprintf(",wwn=%#x", 0x5000c29_000000000|d.Controller<<8|d.Unit+1)
-}
-
-func diskDevice(d disk.Disk) string {
-	switch d.Bus {
-	case "scsi":
-		return fmt.Sprintf("scsi-hd,bus=scsi%d.0,scsi-id=%d%s", d.Controller, d.Unit, worldWideName(d))
-	case "sata":
-		return fmt.Sprintf("ide-hd,bus=sata%d.%d", d.Controller, d.Unit)
-	case "nvme":
-		return fmt.Sprintf("nvme-ns,bus=nvme%d,nsid=%d", d.Controller, d.Unit+1)
-	default:
-		return fmt.Sprintf("ide-hd,bus=ide.%d,unit=%d", d.Controller, d.Unit)
-	}
-}
-
-func nic(s setup) []string {
-	if s.netdev == "" {
-		return nil
-	}
-	// Without a ROM the firmware does not boot from the network, and the machine
-	// starts faster.
-	return []string{
-		"-netdev", s.netdev,
-		"-device", fmt.Sprintf("%s,netdev=net0,mac=%s,romfile=", nicModels[s.NIC], macAddress(s.ID)),
-	}
-}
-
-// screen returns the options of VMware's graphics card. With a window it adds a
-// pointer that follows the host's.
+// screen returns the options of the graphics card, which is VMware's except on ARM. With a window it adds a pointer that
+// follows the host's.
 func screen(s setup) []string {
+	if s.Board == boardVirt {
+		return []string{
+			"-device", "virtio-gpu-pci", "-display", s.display,
+			"-device", "qemu-xhci", "-device", "usb-kbd", "-device", "usb-tablet",
+		}
+	}
 	args := []string{"-device", "vmware-svga", "-display", s.display}
 	if s.display != "none" {
 		args = append(args, "-device", "piix3-usb-uhci", "-device", "usb-tablet")

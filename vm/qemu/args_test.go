@@ -16,8 +16,8 @@ func TestArgumentsOfHost(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		"emulated":     {func(*setup) {}, []string{"-machine pc,accel=tcg", "-cpu max,la57=off", "-display none"}, []string{"-sandbox", "-runas", "-netdev", "usb-tablet"}},
-		"accelerated":  {func(s *setup) { s.accel = "kvm" }, []string{"-machine pc,accel=kvm", "-cpu max -"}, nil},
+		"emulated":     {func(*setup) {}, []string{"-machine q35,accel=tcg", "-cpu max,la57=off", "-display none"}, []string{"-sandbox", "-runas", "usb-tablet", "ICH9-LPC"}},
+		"accelerated":  {func(s *setup) { s.accel = "kvm" }, []string{"-machine q35,accel=kvm", "-cpu max -"}, nil},
 		"sandbox":      {func(s *setup) { s.sandbox = true }, []string{"-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}, nil},
 		"root":         {func(s *setup) { s.sandbox, s.user = true, 7 }, []string{"-runas 7:7", "elevateprivileges=allow,spawn=deny"}, []string{"-run-with"}},
 		"root, new":    {func(s *setup) { s.user, s.runWith = 7, true }, []string{"-run-with user=7:7"}, []string{"-runas"}},
@@ -28,19 +28,39 @@ func TestArgumentsOfHost(t *testing.T) {
 			[]string{"pflash0=efi-code,pflash1=efi-vars", `"filename":"/fw/code, x.fd"`, `"filename":"efivars.fd"`},
 			nil,
 		},
-		"tap": {func(s *setup) { s.netdev = attachment{Tap: "osxb0"}.netdev() }, []string{"-netdev tap,id=net0,ifname=osxb0,script=no,downscript=no"}, []string{"hostfwd"}},
+		"tap": {func(s *setup) { s.netdevs[0] = attachment{Tap: "osxb0"}.netdev(0) }, []string{"-netdev tap,id=net0,ifname=osxb0,script=no,downscript=no"}, []string{"hostfwd"}},
 		"user network": {
-			func(s *setup) { s.netdev = attachment{Forwards: []vm.PortForward{{Host: 5, Guest: 22}}}.netdev() },
-			[]string{"-netdev user,id=net0,hostfwd=tcp:127.0.0.1:5-:22"},
+			func(s *setup) { s.netdevs[0] = attachment{Forwards: []vm.PortForward{{Host: 5, Guest: 22}}}.netdev(0) },
+			[]string{"-netdev user,id=net0,net=10.0.2.0/24,hostfwd=tcp:127.0.0.1:5-:22"},
 			nil,
+		},
+		"two networks": {
+			func(s *setup) {
+				s.NICs = append(s.NICs, nic{Device: "e1000", Slot: 33})
+				s.netdevs = append(s.netdevs, attachment{Restrict: true}.netdev(1))
+			},
+			[]string{
+				"-device pcie-root-port,id=port1,slot=33,chassis=2 -netdev user,id=net1,net=10.0.3.0/24,restrict=on -device e1000,netdev=net1,mac=52:",
+				",bus=port1,romfile= ",
+			},
+			nil,
+		},
+		"slots that ACPI's hot-plug hides": {func(s *setup) { s.slots = true }, []string{"-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"}, nil},
+		"old board":                        {func(s *setup) { s.Board, s.slots = boardPC, true }, []string{"-machine pc,accel=tcg"}, []string{"ICH9-LPC"}},
+		"ARM": {
+			func(s *setup) { s.Board = boardVirt },
+			[]string{"-machine virt,accel=tcg", "-cpu max,pauth-impdef=on", "-serial chardev:serial0", "virtio-gpu-pci", "usb-kbd"},
+			[]string{"isa-serial", "vmware-svga", "la57"},
 		},
 		"many processors": {func(s *setup) { s.CPUs = 255 }, []string{"-smp cpus=255,sockets=1,cores=255,threads=1"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := setup{
-				Machine:     vm.Machine{ID: "4d8e9e0b-4ac8-4b34-8f6a-54a1a0f5a5ee", CPUs: 2, Memory: 512},
-				cloneConfig: cloneConfig{hardware: hardware{NIC: "vmxnet3", Disks: []disk.Disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}}}},
-				accel:       "tcg", display: "none",
+				Machine: vm.Machine{ID: "4d8e9e0b-4ac8-4b34-8f6a-54a1a0f5a5ee", CPUs: 2, Memory: 512},
+				cloneConfig: cloneConfig{hardware: hardware{
+					Board: boardQ35, NICs: []nic{{Device: "vmxnet3", Slot: 160}}, Disks: []disk.Disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}},
+				}},
+				accel: "tcg", display: "none", netdevs: []string{"user,net=10.0.2.0/24"},
 			}
 			test.change(&s)
 			got := strings.Join(arguments(s), " ") + " -"

@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"crypto/sha256"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -18,48 +17,76 @@ import (
 // sshPort is forwarded to every guest on the user network.
 const sshPort = 22
 
-// attachment says what a machine's NIC is attached to. It is kept in
-// Machine.Dir, because the daemon that reads it may have another network
-// backend than the daemon that started the machine.
+// attachment says what a machine's NIC is attached to.
 type attachment struct {
 	Tap      string           `json:"tap,omitempty"`      // name of the host's device, or "" on the user network
 	Forwards []vm.PortForward `json:"forwards,omitempty"` // of the user network
 	Restrict bool             `json:"restrict,omitempty"` // the user network leads nowhere but to Forwards
 }
 
-// attach makes the machine's attachment, writes it down for Inspect and returns
-// QEMU's option for it.
-func (n *networks) attach(ctx context.Context, m vm.Machine) (netdev string, err error) {
-	backend, err := n.backends.forType(m.Network)
-	if err != nil {
-		return "", err
-	}
-	a, err := backend.attach(ctx, m, readAttachment(m.Dir))
-	if err != nil {
-		return "", err
-	}
-	if err := writeJSON(filepath.Join(m.Dir, attachmentFile), a); err != nil {
-		return "", disk.FullError(err)
-	}
-	return a.netdev(), nil
+// attachments says what a machine's NICs are attached to. It is kept in
+// Machine.Dir, because the daemon that reads it may have another network
+// backend than the daemon that started the machine.
+type attachments struct {
+	attachment              // of the first NIC, the only one in earlier versions
+	Others     []attachment `json:"others,omitempty"`
 }
 
-// readAttachment returns the machine's last attachment. It returns the zero
-// attachment if there is none or if it cannot be read.
-func readAttachment(dir string) attachment {
-	var a attachment
+// of returns the attachment of the NIC with index i, or the zero attachment.
+func (a attachments) of(i int) attachment {
+	switch {
+	case i == 0:
+		return a.attachment
+	case i <= len(a.Others):
+		return a.Others[i-1]
+	}
+	return attachment{}
+}
+
+// attach makes the attachments of the machine's NICs, writes them down for
+// Inspect and returns QEMU's options for them, without their ids.
+func (n *networks) attach(ctx context.Context, m vm.Machine, nics []nic) (netdevs []string, err error) {
+	last := readAttachments(m.Dir)
+	var all attachments
+	for i, card := range nics {
+		backend, err := n.backends.forType(card.network(m))
+		if err != nil {
+			return nil, err
+		}
+		a, err := backend.attach(ctx, m, i, card.network(m), last.of(i))
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			all.attachment = a
+		} else {
+			all.Others = append(all.Others, a)
+		}
+		netdevs = append(netdevs, a.netdev(i))
+	}
+	if err := writeJSON(filepath.Join(m.Dir, attachmentFile), all); err != nil {
+		return nil, disk.FullError(err)
+	}
+	return netdevs, nil
+}
+
+// readAttachments returns the machine's last attachments. They are zero if there
+// are none or if they cannot be read.
+func readAttachments(dir string) attachments {
+	var a attachments
 	if err := readJSON(filepath.Join(dir, attachmentFile), &a); err != nil {
-		return attachment{}
+		return attachments{}
 	}
 	return a
 }
 
-// netdev is QEMU's option for the attachment.
-func (a attachment) netdev() string {
+// netdev is QEMU's option for the attachment of the NIC with index i, without
+// its id. Each user network has a subnet of its own.
+func (a attachment) netdev(i int) string {
 	if a.Tap != "" {
-		return "tap,id=net0,ifname=" + a.Tap + ",script=no,downscript=no"
+		return "tap,ifname=" + a.Tap + ",script=no,downscript=no"
 	}
-	option := "user,id=net0"
+	option := fmt.Sprintf("user,net=10.0.%d.0/24", 2+i)
 	if a.Restrict {
 		option += ",restrict=on"
 	}
@@ -79,14 +106,6 @@ func (a attachment) hostPort(guest int) int {
 	return 0
 }
 
-// macAddress returns the machine's MAC address, which never changes. Its first
-// byte, 0x52, marks it as locally administered and unicast. The other bytes are
-// a hash of the id.
-func macAddress(id string) net.HardwareAddr {
-	sum := sha256.Sum256([]byte(id))
-	return net.HardwareAddr{0x52, sum[0], sum[1], sum[2], sum[3], sum[4]}
-}
-
 // networkBackend attaches machines to networks. There are two: QEMU's user
 // network, which needs nothing of the host, and a bridge of the host.
 type networkBackend interface {
@@ -97,9 +116,10 @@ type networkBackend interface {
 	// returns a *vm.Error that says why not.
 	available(t vm.NetworkType) error
 
-	// attach prepares what the machine's NIC is attached to at its next start.
-	// last is the previous attachment, which may be the zero value.
-	attach(ctx context.Context, m vm.Machine, last attachment) (attachment, error)
+	// attach prepares what the machine's NIC with index i is attached to at its
+	// next start. t is the type of its network. last is the previous attachment,
+	// which may be the zero value.
+	attach(ctx context.Context, m vm.Machine, i int, t vm.NetworkType, last attachment) (attachment, error)
 }
 
 // bridgeBackend attaches each machine to a bridge of the host by a tap device.
@@ -115,8 +135,8 @@ func (b bridgeBackend) available(t vm.NetworkType) error {
 }
 
 // attach forwards no ports: the host reaches the guest at the guest's address.
-func (b bridgeBackend) attach(ctx context.Context, m vm.Machine, _ attachment) (attachment, error) {
-	tap, err := b.manager.Attach(ctx, network.Kind(m.Network), m.ID, macAddress(m.ID))
+func (b bridgeBackend) attach(ctx context.Context, m vm.Machine, i int, t vm.NetworkType, _ attachment) (attachment, error) {
+	tap, err := b.manager.Attach(ctx, network.Kind(t), m.ID, macOf(m.ID, i))
 	if err != nil {
 		return attachment{}, fmt.Errorf("attaching the machine to its network: %w", err)
 	}
@@ -144,9 +164,12 @@ func (u *userBackend) available(t vm.NetworkType) error {
 }
 
 // attach picks a free port of the host for each of the guest's ports: the
-// previous one if it is still free.
-func (u *userBackend) attach(ctx context.Context, m vm.Machine, last attachment) (attachment, error) {
-	a := attachment{Restrict: m.Network == vm.HostOnly}
+// previous one if it is still free. Only the first NIC has forwarded ports.
+func (u *userBackend) attach(ctx context.Context, m vm.Machine, i int, t vm.NetworkType, last attachment) (attachment, error) {
+	a := attachment{Restrict: t == vm.HostOnly}
+	if i > 0 {
+		return a, nil
+	}
 	for _, guest := range u.wanted(m) {
 		listener, err := listenFree(ctx, last.hostPort(guest))
 		if err != nil {

@@ -36,6 +36,11 @@ type binary struct {
 	sandbox bool // it was built with seccomp
 }
 
+// atLeast reports whether QEMU has this version or a later one.
+func (b binary) atLeast(major, minor int) bool {
+	return b.major > major || b.major == major && b.minor >= minor
+}
+
 // binaries finds QEMU. It probes each file once, until the file changes.
 type binaries struct {
 	name string

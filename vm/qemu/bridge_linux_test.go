@@ -103,6 +103,43 @@ func TestGuestsOnBridges(t *testing.T) {
 			t.Errorf("the host saw %q, want %s", who, nat[2].ip)
 		}
 	})
+	t.Run("every card of a guest has an address on its own network, and no other one", func(t *testing.T) {
+		g := nat[3]
+		until(t, harness.Timeout, "three addresses", func() bool {
+			g.status = h.inspect(g.Machine)
+			return len(g.status.NICs) == 3 && g.status.NICs[1].IPAddress != "" && g.status.NICs[2].IPAddress != ""
+		})
+		subnet := netip.PrefixFrom(hostOnly.ip, 24).Masked()
+		for i, n := range g.status.NICs {
+			want, a := vm.HostOnly, netip.MustParseAddr(n.IPAddress)
+			if i == 0 {
+				want = vm.NAT
+			}
+			if n.NetworkType != want || subnet.Contains(a) != (i > 0) || !slices.Contains(g.status.Addresses, n.IPAddress) {
+				t.Errorf("card %d: got %+v and addresses %v, want one of %s on the %s network", i, n, g.status.Addresses, subnet, want)
+			}
+		}
+		if g.status.IP != g.status.NICs[0].IPAddress || len(g.status.Warnings) == 0 || !slices.ContainsFunc(g.status.Warnings, func(w vm.Warning) bool {
+			return w.Code == vm.WarningNetworkReplaced && strings.Contains(w.Message, "ethernet2") && strings.Contains(w.Message, "custom")
+		}) {
+			t.Errorf("got %+v, want the first card's address, and a warning about the network of ethernet2", g.status)
+		}
+		if out, ok := guestRun(t, g.Machine, busybox, "ifconfig", "eth2", "down"); !ok {
+			t.Fatalf("the guest's third card does not go down: %s", out)
+		}
+		// While both were up, the guest answered by either of them, and what has the other one's address is not let through.
+		second := netip.MustParseAddr(g.status.NICs[1].IPAddress)
+		until(t, harness.Timeout, "the guest's page by its second card", func() bool { return pageOf(second) != "" })
+		for _, a := range []string{h.free(hostOnly.ip).String(), hostOnly.ip.String()} {
+			if out, ok := guestRun(t, g.Machine, busybox, "ifconfig", "eth1", a, "netmask", "255.255.255.0"); !ok {
+				t.Fatalf("the guest's second card does not become %s: %s", a, out)
+			}
+			if page, ok := guestGet(t, g.Machine, h.gateway(t, hostOnly)+host); ok {
+				t.Errorf("the host answered the second card at %s, which is not its own, with %q", a, page)
+			}
+		}
+		h.answers(t, hostOnly)
+	})
 	t.Run("the internet reaches no guest that is behind the host", func(t *testing.T) {
 		for _, g := range h.guests[:5] {
 			if h.internet.connects(g.ip) {
@@ -287,10 +324,17 @@ func (h *bridgedHost) reopen(t *testing.T, isolate bool) {
 func (h *bridgedHost) boot(networks ...vm.NetworkType) {
 	h.t.Helper()
 	gold := h.tinyvm()
-	for _, n := range networks {
+	for i, n := range networks {
 		m := h.machine()
 		m.CPUs, m.Memory, m.Network, m.Forward = 1, 128, n, []int{8080}
+		if i == 3 {
+			addLines(h.t, gold, slices.Concat(nic(1, "vmxnet3"), nic(2, "vmxnet3"))...)
+			h.run("sed", "-i", `s/^ethernet1.connectionType.*/ethernet1.connectionType = "hostonly"/; s/^ethernet2.connectionType.*/ethernet2.connectionType = "custom"/`, gold)
+		}
 		h.clone(m, gold)
+		if i == 3 {
+			h.run("sed", "-i", `/^ethernet[12]/d`, gold)
+		}
 		h.guests = append(h.guests, guest{Machine: m})
 	}
 	var starts sync.WaitGroup

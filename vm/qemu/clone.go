@@ -22,7 +22,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := d.erase(ctx, m); err != nil {
 		return err
 	}
-	clone, err := readImage(m, gold)
+	clone, err := readImage(m, gold, d.networks.backends)
 	if err != nil {
 		return err
 	}
@@ -54,7 +54,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 }
 
 // readImage reads which hardware the image at gold needs.
-func readImage(m vm.Machine, gold string) (cloneConfig, error) {
+func readImage(m vm.Machine, gold string, networks networkBackends) (cloneConfig, error) {
 	root, err := os.OpenRoot(filepath.Dir(gold))
 	if err != nil {
 		return cloneConfig{}, fmt.Errorf("opening the image: %w", err)
@@ -73,16 +73,13 @@ func readImage(m vm.Machine, gold string) (cloneConfig, error) {
 		return cloneConfig{}, disk.ImageError(err)
 	}
 	clone := cloneConfig{Annotation: m.Annotation}
-	if clone.hardware, err = mapHardware(wanted); err != nil {
+	if clone.hardware, clone.Warnings, err = mapHardware(wanted, networks); err != nil {
 		return cloneConfig{}, err
 	}
-	for i, d := range wanted.Disks {
-		if err := clone.Disks[i].ReadLayers(root, d.File); err != nil {
+	for i, from := range wanted.Disks {
+		if err := clone.Disks[i].ReadLayers(root, from.File); err != nil {
 			return cloneConfig{}, err
 		}
-	}
-	for _, what := range wanted.HostAccess {
-		clone.Warnings.Add(vm.WarningDeviceLeftOut, "%s", what)
 	}
 	return clone, nil
 }

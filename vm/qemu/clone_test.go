@@ -2,9 +2,12 @@ package qemu_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -27,51 +30,84 @@ func on(slot string) []string {
 	return []string{controller + `.present = "TRUE"`, slot + `.present = "TRUE"`, slot + `.fileName = "disk.vmdk"`}
 }
 
-// Every kind of controller and card that QEMU has boots the image.
+// Every kind of controller and card that QEMU has boots the image, and so do those that QEMU does not have or cannot
+// boot from, with a warning.
 func TestHardwareBoots(t *testing.T) {
 	t.Parallel()
-	for name, lines := range map[string][]string{
-		"pvscsi":       scsi0("pvscsi"),
-		"lsisas1068":   scsi0("lsisas1068"),
-		"lsilogic":     scsi0("lsilogic"),
-		"sata":         on("sata0:5"),
-		"ide":          on("ide1:1"),
-		"nvme":         on("nvme0:0"),
-		"two disks":    append(on("ide0:0"), on("nvme1:3")...),
-		"e1000":        append(on("ide0:0"), `ethernet0.present = "TRUE"`, `ethernet0.virtualDev = "e1000"`),
-		"e1000e":       append(on("ide0:0"), `ethernet0.present = "TRUE"`, `ethernet0.virtualDev = "e1000e"`),
-		"vlance":       append(on("ide0:0"), `ethernet0.present = "TRUE"`, `ethernet0.virtualDev = "vlance"`),
-		"no card":      on("ide0:0"),
-		"second card":  append(on("ide0:0"), `ethernet1.present = "TRUE"`, `ethernet1.virtualDev = "vmxnet3"`),
-		"many devices": append(append(scsi0("pvscsi"), on("sata0:0")...), on("nvme0:0")...),
+	windows := `guestOS = "windows9srv-64"`
+	for name, test := range map[string]struct {
+		lines   []string
+		warning string // words of the only warning, or ""
+	}{
+		"pvscsi":              {scsi0("pvscsi"), ""},
+		"lsisas1068":          {scsi0("lsisas1068"), ""},
+		"lsilogic":            {scsi0("lsilogic"), ""},
+		"buslogic":            {scsi0("buslogic"), "scsi0: the machine has an LSI 53C895A instead of a BusLogic"},
+		"lsilogic, far unit":  {append(on("scsi0:15"), `scsi0.virtualDev = "lsilogic"`), ""},
+		"lsisas, far unit":    {append(on("scsi1:9"), `scsi1.virtualDev = "lsisas1068"`), ""},
+		"lsilogic of Windows": {append(scsi0("lsilogic"), windows), "scsi0:0: the disk is on IDE instead of lsilogic, because Windows"},
+		"sata":                {on("sata0:5"), ""},
+		"sata, far unit":      {on("sata0:29"), ""},
+		"ide":                 {on("ide1:1"), ""},
+		"nvme":                {on("nvme0:0"), ""},
+		"two disks":           {append(on("ide0:0"), on("nvme1:3")...), ""},
+		"e1000":               {append(on("ide0:0"), nic(0, "e1000")...), ""},
+		"e1000e":              {append(on("ide0:0"), nic(0, "e1000e")...), ""},
+		"vlance":              {append(on("ide0:0"), nic(0, "vlance")...), ""},
+		"flexible":            {append(on("ide0:0"), nic(0, "flexible")...), `ethernet0: the machine has the model pcnet instead of "flexible"`},
+		"vmxnet":              {append(on("ide0:0"), nic(0, "vmxnet")...), `the model e1000 instead of "vmxnet"`},
+		"unknown card":        {append(on("ide0:0"), nic(0, "ne2000")...), `the model e1000 instead of "ne2000"`},
+		"no card":             {on("ide0:0"), ""},
+		"old board":           {append(on("ide0:0"), `guestOS = "winXPPro"`), ""},
+		"ten cards":           {slices.Concat(on("ide0:0"), nic(0, "e1000"), nic(1, "e1000"), nic(2, "vlance"), nic(3, "e1000"), nic(4, "e1000"), nic(5, "e1000"), nic(6, "e1000"), nic(7, "e1000e"), nic(8, "vmxnet3"), nic(9, "e1000")), ""},
+		"many devices":        {append(append(scsi0("pvscsi"), on("sata0:0")...), on("nvme0:0")...), ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newTestDriver(t)
 			m := r.machine()
-			r.clone(m, r.image(idleGuest, lines...))
+			r.clone(m, r.image(idleGuest, test.lines...))
 			r.start(m)
 			until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
-			hasNIC := strings.Contains(strings.Join(lines, ""), "ethernet")
-			if mac := r.inspect(m).MAC; (mac != "") != hasNIC {
-				t.Errorf("got MAC address %q, want one: %t", mac, hasNIC)
+			st := r.inspect(m)
+			cards := max(1, strings.Count(strings.Join(test.lines, ""), ".virtualDev = \"e1")+
+				strings.Count(strings.Join(test.lines, ""), "vmxnet")+strings.Count(strings.Join(test.lines, ""), "vlance")+
+				strings.Count(strings.Join(test.lines, ""), "flexible")+strings.Count(strings.Join(test.lines, ""), "ne2000"))
+			if len(st.NICs) != cards || st.MAC != st.NICs[0].MACAddress || st.MAC == "" {
+				t.Errorf("got MAC address %q and NICs %+v, want %d with the first one's address", st.MAC, st.NICs, cards)
+			}
+			if len(st.Warnings) > 1 || (len(st.Warnings) == 1) != (test.warning != "") || test.warning != "" && !strings.Contains(st.Warnings[0].Message, test.warning) {
+				t.Errorf("got warnings %+v, want %q", st.Warnings, test.warning)
 			}
 		})
 	}
 }
 
+// nic are the lines of a network card of the given model.
+func nic(n int, model string, more ...string) []string {
+	lines := []string{fmt.Sprintf(`ethernet%d.present = "TRUE"`, n), fmt.Sprintf(`ethernet%d.virtualDev = "%s"`, n, model), fmt.Sprintf(`ethernet%d.connectionType = "nat"`, n)}
+	for _, m := range more {
+		lines = append(lines, fmt.Sprintf("ethernet%d.%s", n, m))
+	}
+	return lines
+}
+
 // What QEMU has no device or no place for is refused in words that name it.
 func TestHardwareRefused(t *testing.T) {
 	t.Parallel()
+	var many []string
+	for n := range 4 {
+		many = slices.Concat(many, on(fmt.Sprintf("sata%d:0", n)), on(fmt.Sprintf("sata%d:7", n)), on(fmt.Sprintf("sata%d:13", n)), on(fmt.Sprintf("sata%d:19", n)), on(fmt.Sprintf("sata%d:25", n)))
+		many = slices.Concat(many, on(fmt.Sprintf("nvme%d:0", n)), nic(n, "e1000"))
+	}
 	for name, test := range map[string]struct {
 		lines []string
 		words []string
 	}{
-		"buslogic":           {scsi0("buslogic"), []string{"scsi0:0", "buslogic", "pvscsi, lsisas1068 or lsilogic"}},
-		"lsilogic unit":      {append(on("scsi0:8"), `scsi0.virtualDev = "lsilogic"`), []string{"scsi0:8", "0 to 6"}},
-		"lsisas1068 unit":    {append(on("scsi0:9"), `scsi0.virtualDev = "lsisas1068"`), []string{"scsi0:9", "0 to 7"}},
-		"sata unit":          {on("sata0:6"), []string{"sata0:6", "0 to 5"}},
-		"unknown card":       {append(on("ide0:0"), `ethernet0.present = "TRUE"`, `ethernet0.virtualDev = "ne2000"`), []string{"ne2000", "vmxnet3"}},
+		"unknown controller": {scsi0("adaptec"), []string{"scsi0:0", "adaptec", "pvscsi, lsisas1068, lsilogic or buslogic"}},
+		"many controllers":   {many, []string{"28 disk controllers and network cards", "24", "more disks on each"}},
+		"macOS":              {append(on("sata0:0"), `guestOS = "darwin20-64"`), []string{"macOS", "darwin20-64", "VMware Fusion"}},
+		"IDE on ARM":         {append(on("ide0:0"), `guestOS = "arm-debian12-64"`), []string{"ide0:0", "nvme or sata"}},
 		"no disk":            {nil, []string{"no hard disk"}},
 		"disk not there":     {[]string{`ide0:0.present = "TRUE"`, `ide0:0.fileName = "other.vmdk"`}, []string{"other.vmdk"}},
 		"no place in VMware": {on("ide7:0"), []string{"ide7:0"}},
@@ -86,6 +122,41 @@ func TestHardwareRefused(t *testing.T) {
 				t.Errorf("got %+v of a machine that could not be cloned, want nothing", st)
 			}
 		})
+	}
+}
+
+// A machine that the previous version made keeps its board, its devices and its network card.
+func TestMachineOfPreviousVersion(t *testing.T) {
+	t.Parallel()
+	r := newTestDriver(t)
+	m := r.machine()
+	r.clone(m, r.image(idleGuest, append(on("sata0:2"), nic(0, "e1000")...)...))
+	var clone struct{ Disks []map[string]any }
+	text, err := os.ReadFile(filepath.Join(m.Dir, "machine.json"))
+	harness.Must(t, err)
+	harness.Must(t, json.Unmarshal(text, &clone))
+	text, err = json.Marshal(map[string]any{"annotation": "", "guest_os": "winNetStandard", "firmware": "bios", "disks": clone.Disks, "nic": "e1000"})
+	harness.Must(t, err)
+	harness.Must(t, os.WriteFile(filepath.Join(m.Dir, "machine.json"), text, 0o600))
+	harness.Must(t, os.WriteFile(filepath.Join(m.Dir, "link.json"), []byte(`{"forwards": [{"host": 1, "guest": 22}]}`), 0o600))
+	argv, err := r.Command(t.Context(), m)
+	harness.Must(t, err)
+	line := strings.Join(argv, " ")
+	for _, want := range []string{
+		"-machine pc,accel=", "-rtc base=localtime", "-device ich9-ahci,id=sata0 ", "-device ide-hd,bus=sata0.2,",
+		"-device e1000,netdev=net0,mac=" + r.inspect(m).MAC + ",romfile=",
+	} {
+		if !strings.Contains(line, want) {
+			t.Errorf("got %s, want %q in it", line, want)
+		}
+	}
+	if strings.Contains(line, "pcie") || strings.Contains(line, "ICH9") {
+		t.Errorf("got %s, want no PCI Express", line)
+	}
+	r.start(m)
+	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
+	if st := r.inspect(m); len(st.NICs) != 1 || st.NICs[0].Model != "e1000" || st.IP != "127.0.0.1" || len(st.Forwards) != 2 {
+		t.Errorf("got %+v, want its card and its two forwarded ports", st)
 	}
 }
 

@@ -93,8 +93,8 @@ func TestGuestOnUserNetwork(t *testing.T) {
 		run  func(t *testing.T)
 	}{
 		{"its page is at the forwarded port and names the MAC address that Inspect does", func(t *testing.T) {
-			if st.IP != "127.0.0.1" || st.CPUs != 2 || st.Memory != 256 || !strings.Contains(page, st.MAC) {
-				t.Errorf("got %+v and page %q, want 127.0.0.1, 2 processors, 256 MiB, and the MAC address on the page", st, page)
+			if st.IP != "127.0.0.1" || st.CPUs != 2 || st.Memory != 256 || !strings.Contains(page, st.MAC) || !strings.Contains(page, "\nslot: 192\n") {
+				t.Errorf("got %+v and page %q, want 127.0.0.1, PCI slot 192 as on VMware, 2 processors, 256 MiB, and the MAC address on the page", st, page)
 			}
 		}},
 		{"it has the forwarded ports, each once, and reaches what the host does", func(t *testing.T) {
@@ -140,4 +140,12 @@ func deafAgent(t *testing.T, r *testDriver, m vm.Machine) {
 	})
 	busy.Close()
 	until(t, harness.Timeout, "the agent's answer", func() bool { return r.inspect(m).Tools == vm.ToolsRunning })
+}
+
+// addLines adds lines to a .vmx.
+func addLines(t *testing.T, vmx string, lines ...string) {
+	t.Helper()
+	text, err := os.ReadFile(vmx)
+	harness.Must(t, err)
+	harness.Must(t, os.WriteFile(vmx, []byte(string(text)+strings.Join(lines, "\n")+"\n"), 0o600))
 }

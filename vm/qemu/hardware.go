@@ -1,89 +1,116 @@
 package qemu
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 
+	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
 	"osx-builder/vm/vmx"
 )
 
+// The mainboards. A machine keeps its board: guests name devices after their place on it.
+const (
+	boardPC   = "pc"   // Intel 440BX, without PCI Express; the board of all machines of earlier versions
+	boardQ35  = "q35"  // Intel Q35 with PCI Express
+	boardVirt = "virt" // QEMU's own, for ARM
+)
+
 // hardware is the machine that an image expects, in the terms of its .vmx file.
 type hardware struct {
-	GuestOS  string      `json:"guest_os"`
-	Firmware string      `json:"firmware"` // "bios" or "efi"
-	Disks    []disk.Disk `json:"disks"`
-	NIC      string      `json:"nic"` // model of the first NIC, or "" if there is none
+	GuestOS   string      `json:"guest_os"`
+	Firmware  string      `json:"firmware"` // "bios" or "efi"
+	Board     string      `json:"board"`
+	LocalTime bool        `json:"local_time,omitempty"` // the guest expects its clock in local time
+	Disks     []disk.Disk `json:"disks"`
+	NICs      []nic       `json:"nics"`
+
+	OnlyNIC string `json:"nic,omitempty"` // the model of the first NIC, as earlier versions recorded it
 }
 
-// scsiModels maps VMware's controllers to QEMU's, with the number of units of
-// each. VMware's LSI Logic is a 53C1030, which QEMU does not have. The 53C895A is
-// the closest model for which the BIOS and common guests have drivers.
-var scsiModels = map[string]struct {
-	device string
-	units  int
-}{
-	"pvscsi":     {"pvscsi", 64},
-	"lsisas1068": {"mptsas1068", 8},
-	"lsilogic":   {"lsi53c895a", 7},
+// nic is a network card.
+type nic struct {
+	Model   string         `json:"model"`             // VMware's name of it
+	Device  string         `json:"device"`            // QEMU's
+	Slot    int            `json:"slot,omitempty"`    // number of the PCI slot as the guest sees it, 0 for any
+	Network vm.NetworkType `json:"network,omitempty"` // "" for the first one, whose network is that of the request
 }
 
-// nicModels maps VMware's network adapters to QEMU's devices.
-var nicModels = map[string]string{
-	"e1000":   "e1000",
-	"e1000e":  "e1000e",
-	"vmxnet3": "vmxnet3",
-	"vlance":  "pcnet",
+// network returns the type of the network that the NIC of m is attached to.
+func (n nic) network(m vm.Machine) vm.NetworkType { return cmp.Or(n.Network, m.Network) }
+
+// upgrade fills in what a version before the boards did not record.
+func (h *hardware) upgrade() {
+	if h.Board != "" {
+		return
+	}
+	from := vmx.Hardware{GuestOS: h.GuestOS}
+	h.Board, h.LocalTime = boardPC, from.IsWindows()
+	if h.OnlyNIC != "" {
+		h.NICs = []nic{{Model: h.OnlyNIC, Device: nicModels[h.OnlyNIC].device}}
+	}
 }
 
-// mapHardware converts a .vmx file's hardware to QEMU's. The error is a *vm.Error
-// that names the device at fault.
-func mapHardware(from vmx.Hardware) (hardware, error) {
-	h := hardware{GuestOS: from.GuestOS, Firmware: from.Firmware}
-	for i, d := range from.Disks {
-		h.Disks = append(h.Disks, disk.Disk{
-			Bus: d.Bus, Controller: d.Controller, Unit: d.Unit, Adapter: d.Adapter,
-			Overlay: fmt.Sprintf("disk%d.qcow2", i),
-		})
-		if err := checkDisk(h.Disks[i]); err != nil {
-			return hardware{}, err
-		}
-	}
-	if len(h.Disks) == 0 {
-		return hardware{}, disk.InvalidImage("the image's .vmx has no hard disk to boot from")
-	}
-	if len(from.NICs) > 0 {
-		h.NIC = from.NICs[0].Model
-		if nicModels[h.NIC] == "" {
-			return hardware{}, disk.InvalidImage("network adapter %q has no counterpart in QEMU; use e1000, e1000e, vmxnet3 or vlance", h.NIC)
-		}
-	}
-	return h, nil
+// mapping converts a .vmx file's hardware to QEMU's.
+type mapping struct {
+	from     vmx.Hardware
+	to       hardware
+	networks networkBackends
+	warnings vm.Warnings
 }
 
-// checkDisk returns an error if QEMU has no place for the disk.
-func checkDisk(d disk.Disk) error {
-	units := 0
-	switch d.Bus {
-	case "scsi":
-		model, known := scsiModels[d.Adapter]
-		if !known {
-			return disk.InvalidImage("disk %s is on a %q controller, which has no counterpart in QEMU; use pvscsi, lsisas1068 or lsilogic", d.Slot(), d.Adapter)
-		}
-		units = model.units
-	case "sata":
-		units = 6
-	case "ide":
-		units = 2
-		if d.Controller > 1 {
-			return disk.InvalidImage("disk %s does not fit: QEMU's PC has IDE controllers 0 and 1", d.Slot())
-		}
-	case "nvme":
-		units = 64
-	default:
-		return disk.InvalidImage("disk %s is on a bus that has no counterpart in QEMU; use scsi, sata, ide or nvme", d.Slot())
+// mapHardware converts a .vmx file's hardware to QEMU's. The error is a *vm.Error that names the device at fault.
+func mapHardware(from vmx.Hardware, networks networkBackends) (hardware, vm.Warnings, error) {
+	m := mapping{from: from, networks: networks}
+	m.to = hardware{GuestOS: from.GuestOS, Firmware: from.Firmware, Board: boardQ35, LocalTime: from.IsWindows()}
+	switch {
+	case from.IsMacOS():
+		return hardware{}, nil, disk.InvalidImage("the image is a macOS guest (guestOS is %q): Apple allows macOS only on Apple's computers, and QEMU has "+
+			"no firmware for it; run this image with VMware Fusion on a Mac", from.GuestOS)
+	case from.IsARM():
+		m.to.Board, m.to.Firmware = boardVirt, "efi"
+	case !from.HasPCIExpress():
+		m.to.Board = boardPC
 	}
-	if d.Unit >= units {
-		return disk.InvalidImage("disk %s does not fit: QEMU's controller has units 0 to %d", d.Slot(), units-1)
+	if err := m.mapDisks(); err != nil {
+		return hardware{}, nil, err
+	}
+	m.mapNICs()
+	if err := m.checkSlots(); err != nil {
+		return hardware{}, nil, err
+	}
+	m.warnFirmware()
+	for _, what := range from.HostAccess {
+		m.warnings.Add(vm.WarningDeviceLeftOut, "%s", what)
+	}
+	return m.to, m.warnings, nil
+}
+
+// maxPCIDevices is how many disk controllers and NICs the first bus of a board has room for, besides the board's own
+// devices and those that every machine has.
+const maxPCIDevices = 24
+
+func (m *mapping) checkSlots() error {
+	var controllers []string
+	for _, d := range m.to.Disks {
+		if name := fmt.Sprint(d.Bus, d.Controller); !slices.Contains(controllers, name) {
+			controllers = append(controllers, name)
+		}
+	}
+	if n := len(controllers) + len(m.to.NICs); n > maxPCIDevices {
+		return disk.InvalidImage("the machine has %d disk controllers and network cards; QEMU's board has room for %d: "+
+			"put more disks on each controller", n, maxPCIDevices)
 	}
 	return nil
+}
+
+func (m *mapping) warnFirmware() {
+	if m.from.SecureBoot {
+		m.warnings.Add(vm.WarningSecureBootOff, "the image asks for Secure Boot; the machine starts without it")
+	}
+	if m.from.TPM {
+		m.warnings.Add(vm.WarningTPMLeftOut, "the image has a virtual TPM, and the machine has none; "+
+			"a guest whose disk is encrypted with the TPM asks for its recovery key")
+	}
 }

@@ -1,9 +1,11 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 
@@ -32,9 +34,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		return vm.Status{}, unreadable(m, machineFile, err)
 	}
 	st := vm.Status{Power: vm.PoweredOff, GuestOS: clone.GuestOS, CPUs: m.CPUs, Memory: m.Memory, Tools: vm.ToolsNotRunning, Warnings: clone.Warnings}
-	if clone.NIC != "" {
-		st.MAC = macAddress(m.ID).String()
-		st.NICs = []vm.NIC{{Model: clone.NIC, MACAddress: st.MAC, NetworkType: m.Network}}
+	for i, n := range clone.NICs {
+		st.NICs = append(st.NICs, vm.NIC{Model: n.Model, MACAddress: macOf(m.ID, i).String(), NetworkType: n.network(m)})
+		st.MAC = st.NICs[0].MACAddress
 	}
 	if pid == 0 {
 		return d.fillEnding(ctx, m, st), nil
@@ -205,24 +207,44 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 		}
 	}
 	st.Addresses = texts(allAddresses(interfaces))
-	if st.MAC == "" || live.power != vm.PoweredOn {
+	if live.power != vm.PoweredOn {
 		return nil
 	}
-	l := readAttachment(m.Dir)
-	if l.Tap == "" {
-		st.IP, st.Forwards = "127.0.0.1", l.Forwards
-		st.NICs[0].IPAddress = st.IP
-		st.Up = st.Up || d.readiness.isReady(ctx, m.Dir, pid, l)
-		return nil
+	attached := readAttachments(m.Dir)
+	for i := range st.NICs {
+		if err := d.fillAddress(ctx, m, pid, attached.of(i), cardAddresses(interfaces, st.NICs[i].MACAddress), st, i); err != nil {
+			return err
+		}
 	}
-	ip, err := d.networks.address(m, cardAddresses(interfaces, st.MAC))
-	if err != nil || !ip.IsValid() {
-		return err
+	if len(interfaces) == 0 {
+		for _, n := range st.NICs {
+			if n.IPAddress != "" && attached.Tap != "" {
+				st.Addresses = append(st.Addresses, n.IPAddress)
+			}
+		}
 	}
-	st.IP, st.Up = ip.String(), true
-	st.NICs[0].IPAddress = st.IP
-	if st.Addresses == nil {
-		st.Addresses = []string{st.IP}
+	return nil
+}
+
+// fillAddress fills in the address of the NIC with index i, which is attached to a. reported are the addresses that the
+// guest's agent reports for it. The machine's address is that of the first NIC that has one on a bridge or with
+// forwarded ports.
+func (d *Driver) fillAddress(ctx context.Context, m vm.Machine, pid int, a attachment, reported []netip.Addr, st *vm.Status, i int) error {
+	n := &st.NICs[i]
+	switch {
+	case a.Tap != "":
+		ip, err := d.networks.address(macOf(m.ID, i), n.NetworkType, reported)
+		if err != nil || !ip.IsValid() {
+			return err
+		}
+		n.IPAddress, st.Up = ip.String(), true
+		st.IP = cmp.Or(st.IP, n.IPAddress)
+	case i == 0:
+		st.IP, st.Forwards = "127.0.0.1", a.Forwards
+		n.IPAddress = st.IP
+		st.Up = st.Up || d.readiness.isReady(ctx, m.Dir, pid, a)
+	case len(reported) > 0:
+		n.IPAddress = reported[0].String()
 	}
 	return nil
 }

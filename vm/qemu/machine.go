@@ -14,7 +14,7 @@ import (
 // Files in Machine.Dir, besides those of package process.
 const (
 	machineFile    = "machine.json" // exists once the clone is complete
-	attachmentFile = "link.json"    // what the NIC was last attached to
+	attachmentFile = "link.json"    // what the NICs were last attached to
 	qmpSocket      = "qmp"          // of QEMU's monitor
 	agentSocket    = "qga"          // of the guest's agent
 	varsFile       = "efivars.fd"
@@ -33,6 +33,7 @@ type cloneConfig struct {
 func readConfig(dir string) (cloneConfig, error) {
 	var m cloneConfig
 	err := readJSON(filepath.Join(dir, machineFile), &m)
+	m.upgrade()
 	return m, err
 }
 

@@ -39,7 +39,8 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		accel:       probeAcceleration().name,
 		display:     display(ctx, m, qemu, d.log),
 		sandbox:     qemu.sandbox,
-		runWith:     qemu.major > 9 || qemu.major == 9 && qemu.minor >= 1,
+		runWith:     qemu.atLeast(9, 1),
+		slots:       qemu.atLeast(6, 1),
 	}
 	if os.Geteuid() == 0 {
 		s.user = userOf(m.ID)
@@ -51,10 +52,8 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		}
 		s.efi = f.code
 	}
-	if clone.NIC != "" {
-		if s.netdev, err = d.networks.attach(ctx, m); err != nil {
-			return qemu, setup{}, err
-		}
+	if s.netdevs, err = d.networks.attach(ctx, m, clone.NICs); err != nil {
+		return qemu, setup{}, err
 	}
 	return qemu, s, nil
 }

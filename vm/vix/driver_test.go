@@ -5,6 +5,7 @@ package vix_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -57,6 +58,47 @@ func TestCloneSettings(t *testing.T) {
 		t.Errorf("the clone's disk is %q, want one of its own", got["scsi0:0.filename"])
 	}
 	must(t, d.Destroy(t.Context(), m))
+}
+
+// The first card is on the requested network, each other one on that of the image. An image without a card gets one.
+func TestCardsOfClone(t *testing.T) {
+	for name, test := range map[string]struct{ more, remove, want string }{
+		"several": {
+			"ethernet1.present = \"TRUE\"\nethernet1.connectionType = \"hostonly\"\nethernet1.address = \"00:50:56:00:00:02\"\n" +
+				"ethernet3.present = \"TRUE\"\nethernet3.connectionType = \"custom\"\nethernet3.vnet = \"VMnet7\"\n", "-",
+			"e1000 nat, e1000 hostonly, e1000 hostonly",
+		},
+		"none": {"", "ethernet0.", "vmxnet3 nat"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			text := ""
+			for line := range strings.Lines(read(t, h.gold) + test.more) {
+				if !strings.HasPrefix(line, test.remove) {
+					text += line
+				}
+			}
+			must(t, os.WriteFile(h.gold, []byte(text), 0o600))
+			d, m := h.open(), h.machine()
+			must(t, d.Clone(t.Context(), m, h.gold))
+			st, err := d.Inspect(t.Context(), m)
+			must(t, err)
+			var cards []string
+			for _, n := range st.NICs {
+				cards = append(cards, n.Model+" "+string(n.NetworkType))
+			}
+			if got := strings.Join(cards, ", "); got != test.want {
+				t.Errorf("got cards %q, want %q", got, test.want)
+			}
+			warned := slices.ContainsFunc(st.Warnings, func(w vm.Warning) bool {
+				return w.Code == vm.WarningNetworkReplaced && strings.Contains(w.Message, "ethernet3") && strings.Contains(w.Message, "custom")
+			})
+			if warned != (name == "several") {
+				t.Errorf("got warnings %+v", st.Warnings)
+			}
+			must(t, d.Destroy(t.Context(), m))
+		})
+	}
 }
 
 // An image's base shares the image's disk, is created once, and is removed after the image and the last clone.

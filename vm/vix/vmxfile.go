@@ -32,6 +32,15 @@ func readWarnings(gold string) (warnings vm.Warnings, err error) {
 	for _, line := range f.DisableHostAccess() {
 		warnings.Add(vm.WarningDeviceLeftOut, "%s", line)
 	}
+	hardware, err := f.Hardware()
+	if err != nil {
+		return nil, unreadableImage(err)
+	}
+	for i, nic := range hardware.NICs {
+		if _, replaced := nic.Network(); replaced && i > 0 {
+			warnings.Add(vm.WarningNetworkReplaced, "ethernet%d: the card is on the hostonly network instead of the image's network of type %q", nic.Index, nic.Connection)
+		}
+	}
 	return warnings, nil
 }
 
@@ -92,18 +101,19 @@ func customize(path string, m vm.Machine) error {
 	return vm.WriteFile(path, f.Bytes())
 }
 
-// networkSettings connects every NIC to the requested network instead of the one of the image's author, and removes the
-// MAC addresses, so that VMware generates new ones. A machine without a NIC gets one.
+// networkSettings connects the first NIC to the requested network and the others to those of their types, and removes
+// the MAC addresses, so that VMware generates new ones.
 func networkSettings(f *vmx.File, t vm.NetworkType) ([]setting, error) {
 	hardware, err := f.Hardware()
 	if err != nil {
 		return nil, err
 	}
-	if len(hardware.NICs) == 0 {
-		hardware.NICs = []vmx.NIC{{Model: "e1000"}}
-	}
 	var settings []setting
-	for _, nic := range hardware.NICs {
+	for i, nic := range hardware.NICs {
+		network, _ := nic.Network()
+		if i == 0 {
+			network = string(t)
+		}
 		prefix := "ethernet" + strconv.Itoa(nic.Index)
 		for _, key := range []string{"address", "generatedAddress", "generatedAddressOffset", "vnet", "networkName", "checkMACAddress"} {
 			f.Delete(prefix + "." + key)
@@ -113,7 +123,7 @@ func networkSettings(f *vmx.File, t vm.NetworkType) ([]setting, error) {
 			setting{prefix + ".present", "TRUE"},
 			setting{prefix + ".startConnected", "TRUE"},
 			setting{prefix + ".virtualDev", nic.Model},
-			setting{prefix + ".connectionType", string(t)},
+			setting{prefix + ".connectionType", network},
 			setting{prefix + ".addressType", "generated"},
 		)
 	}

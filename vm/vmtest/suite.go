@@ -145,9 +145,9 @@ func repeated(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
 
 // reopened checks that the driver keeps nothing only in memory.
 func reopened(t *testing.T, h Harness, d vm.Driver, m vm.Machine) {
-	before := h.waitUp(t, d, m)
+	before := h.waitAddress(t, d, m)
 	d = h.Open(t)
-	after := h.waitUp(t, d, m)
+	after := h.waitAddress(t, d, m)
 	if before.MAC != after.MAC || after.Power != vm.PoweredOn || before.IP != after.IP || !cmp.Equal(before.NICs, after.NICs) || !cmp.Equal(before.Warnings, after.Warnings) {
 		t.Errorf("got %+v from another driver, want %+v", after, before)
 	}
@@ -375,15 +375,26 @@ func (h Harness) inspect(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
 // waitUp waits for a sign of life of the guest.
 func (h Harness) waitUp(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
 	t.Helper()
+	return h.waitFor(t, d, m, "sign of life", func(st vm.Status) bool { return st.Up })
+}
+
+// waitAddress waits for the guest's address.
+func (h Harness) waitAddress(t *testing.T, d vm.Driver, m vm.Machine) vm.Status {
+	t.Helper()
+	return h.waitFor(t, d, m, "address", func(st vm.Status) bool { return st.Up && st.IP != "" })
+}
+
+func (h Harness) waitFor(t *testing.T, d vm.Driver, m vm.Machine, what string, done func(vm.Status) bool) vm.Status {
+	t.Helper()
 	ctx := h.context(t)
 	for {
 		st := h.inspect(t, d, m)
-		if st.Up {
+		if done(st) {
 			return st
 		}
 		select {
 		case <-ctx.Done():
-			t.Fatalf("no sign of life within %v; last seen: %+v", h.Limit, st)
+			t.Fatalf("no %s within %v; last seen: %+v", what, h.Limit, st)
 		case <-time.After(50 * time.Millisecond):
 		}
 	}

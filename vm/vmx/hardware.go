@@ -13,14 +13,16 @@ import (
 const maxDisks = 60
 
 // Hardware is the machine that a .vmx file describes. It contains only devices that are present. File names and other
-// text are not checked.
+// text are not checked. A machine without a NIC gets one, as many tools add it only when they start the machine.
 type Hardware struct {
 	GuestOS     string // VMware's identifier, such as "debian11-64"
 	DisplayName string
+	Version     int    // of VMware's virtual hardware; 0 if unknown
 	Firmware    string // "bios" or "efi"
 	SecureBoot  bool
-	CPUs        int // virtual processors; 1 by default
-	Memory      int // MiB; 0 if unknown
+	TPM         bool // a virtual TPM
+	CPUs        int  // virtual processors; 1 by default
+	Memory      int  // MiB; 0 if unknown
 	Controllers []Controller
 	Disks       []Disk // hard disks, in the order in which the firmware tries them
 	NICs        []NIC
@@ -63,16 +65,34 @@ type NIC struct {
 
 	MAC        string // six lower-case hex pairs with colons, or ""
 	Connection string // "bridged" (VMware's default), "nat", "hostonly" or "custom", in lower case
+
+	Added bool // the file has no NIC
+
+	// Slot is the number of the PCI slot as the guest sees it: Linux puts it into the NIC's name, as in ens33. It is the
+	// one in the file, otherwise the one that VMware would choose.
+	Slot int
 }
 
-// Hardware returns the machine that the file describes. An error is a [*CheckError] with a key that no machine can
+// Network returns the type of network that every host has for the NIC: "bridged", "nat" or "hostonly". replaced reports
+// whether that is not the image's: a custom network is one of its maker's host, and becomes hostonly.
+func (n NIC) Network() (network string, replaced bool) {
+	switch n.Connection {
+	case "bridged", "nat", "hostonly":
+		return n.Connection, false
+	}
+	return "hostonly", true
+}
+
+// Hardware returns the machine that the file describes. It has at least one NIC. An error is a [*CheckError] with a key that no machine can
 // have.
 func (f *File) Hardware() (Hardware, error) {
 	h := Hardware{
 		GuestOS:     f.text("guestOS"),
 		DisplayName: f.text("displayName"),
 		Firmware:    "bios",
+		Version:     f.number("virtualHW.version"),
 		SecureBoot:  f.Bool("uefi.secureBoot.enabled"),
+		TPM:         f.Bool("vtpm.present"),
 		CPUs:        max(1, f.number("numvcpus")),
 		Memory:      f.number("memsize"),
 	}
@@ -92,6 +112,10 @@ func (f *File) Hardware() (Hardware, error) {
 	}
 	h.Controllers = f.controllers(h.Disks, is64Bit)
 	h.NICs = f.nics(is64Bit)
+	if len(h.NICs) == 0 {
+		h.NICs = []NIC{h.addedNIC()}
+	}
+	f.assignSlots(&h)
 	for _, a := range f.hostAccesses() {
 		h.HostAccess = append(h.HostAccess, a.description)
 	}

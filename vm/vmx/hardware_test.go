@@ -14,10 +14,10 @@ import (
 func TestHardware(t *testing.T) {
 	tests := map[string]vmx.Hardware{
 		"fusion.vmx": {
-			GuestOS: "darwin20-64", DisplayName: `macOS "Sonoma" – ci`, Firmware: "efi", CPUs: 4, Memory: 8192,
+			GuestOS: "darwin20-64", DisplayName: `macOS "Sonoma" – ci`, Version: 16, Firmware: "efi", CPUs: 4, Memory: 8192,
 			Controllers: []vmx.Controller{{Bus: "nvme"}, {Bus: "sata"}},
 			Disks:       []vmx.Disk{{Bus: "nvme", File: "Virtual Disk.vmdk", Key: "nvme0:0.fileName"}},
-			NICs:        []vmx.NIC{{Model: "vmxnet3", MAC: "00:0c:29:aa:bb:cc", Connection: "nat"}},
+			NICs:        []vmx.NIC{{Model: "vmxnet3", MAC: "00:0c:29:aa:bb:cc", Connection: "nat", Slot: 192}},
 			NVRAM:       "macOS.nvram",
 			HostAccess: []string{
 				`sata0:1: drive of type cdrom-image ("/Applications/Install.iso")`,
@@ -28,12 +28,12 @@ func TestHardware(t *testing.T) {
 			},
 		},
 		"workstation.vmx": {
-			GuestOS: "debian12-64", DisplayName: "Debian 12.x", Firmware: "bios", CPUs: 2, Memory: 2048,
+			GuestOS: "debian12-64", DisplayName: "Debian 12.x", Version: 19, Firmware: "bios", CPUs: 2, Memory: 2048,
 			Controllers: []vmx.Controller{{Bus: "scsi", Adapter: "pvscsi"}},
 			Disks:       []vmx.Disk{{Bus: "scsi", Adapter: "pvscsi", File: "debian.vmdk", Key: "scsi0:0.fileName"}},
 			NICs: []vmx.NIC{
-				{Model: "e1000", MAC: "00:50:56:01:02:03", Connection: "bridged"},
-				{Index: 1, Model: "e1000", Connection: "bridged"},
+				{Model: "e1000", MAC: "00:50:56:01:02:03", Connection: "bridged", Slot: 32},
+				{Index: 1, Model: "e1000", Connection: "bridged", Slot: 33},
 			},
 			HostAccess: []string{
 				`ide1:0: drive of type cdrom-raw ("auto detect")`,
@@ -47,14 +47,14 @@ func TestHardware(t *testing.T) {
 			},
 		},
 		"packer.vmx": {
-			GuestOS: "ubuntu", DisplayName: "packer-box", Firmware: "bios", CPUs: 1, Memory: 512,
+			GuestOS: "ubuntu", DisplayName: "packer-box", Version: 9, Firmware: "bios", CPUs: 1, Memory: 512,
 			Controllers: []vmx.Controller{{Bus: "scsi", Adapter: "buslogic"}, {Bus: "ide"}},
 			Disks: []vmx.Disk{
 				{Bus: "scsi", Unit: 1, Adapter: "buslogic", File: "boot.vmdk", Key: "scsi0:1.fileName", Mode: "independent-nonpersistent"},
 				{Bus: "ide", File: "data.vmdk", Key: "ide0:0.fileName"},
 				{Bus: "scsi", Adapter: "buslogic", File: "disk.vmdk", Key: "scsi0:0.fileName"},
 			},
-			NICs:  []vmx.NIC{{Model: "vlance", Connection: "nat"}},
+			NICs:  []vmx.NIC{{Model: "vlance", Connection: "nat", Slot: 32}},
 			NVRAM: "packer-box.nvram",
 		},
 	}

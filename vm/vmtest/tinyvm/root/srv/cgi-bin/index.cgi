@@ -8,6 +8,7 @@ cat <<end
 mac: $(mac)
 hostname: $(hostname)
 address: $(address)
+slot: $(slot)
 memory_kib: $(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)
 cpus: $(nproc)
 boot_id: $(cat /proc/sys/kernel/random/boot_id)
