@@ -63,7 +63,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	}
 	r.NotFound = a.redirectSlash(r, http.HandlerFunc(a.notFound))
 	r.MethodNotAllowed = http.HandlerFunc(a.methodNotAllowed)
-	return a.logRequests(a.recoverPanics(a.checkOrigin(page.Handler(a.authenticate(r)))))
+	return a.logRequests(a.recoverPanics(a.checkOrigin(page.Handler(a.authenticate(r), documents()))))
 }
 
 // create is POST /vms.

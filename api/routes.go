@@ -1,7 +1,7 @@
 package api
 
 import (
-	_ "embed"
+	"embed"
 	"net/http"
 	"strings"
 
@@ -88,6 +88,24 @@ func (a *api) index(w http.ResponseWriter, _ *http.Request, _ httprouter.Params)
 //
 //go:embed openapi.json
 var description []byte
+
+// readmes are the documents for users that the page links to.
+//
+//go:embed README.md client/README.md
+var readmes embed.FS
+
+// documents returns the documents that the page links to, by file name.
+func documents() map[string][]byte {
+	all := map[string][]byte{"openapi.json": description}
+	for name, path := range map[string]string{"api.md": "README.md", "client.md": "client/README.md"} {
+		text, err := readmes.ReadFile(path)
+		if err != nil {
+			panic(err) // a build with the files rules it out
+		}
+		all[name] = text
+	}
+	return all
+}
 
 // openapi is GET /openapi.json.
 func (a *api) openapi(w http.ResponseWriter, _ *http.Request, _ httprouter.Params) error {

@@ -75,14 +75,16 @@ var (
 type tab struct {
 	t          *testing.T
 	ctx        context.Context
-	mu         sync.Mutex // guards violations
+	url        string
+	mu         sync.Mutex // guards what follows
 	violations []string
+	requests   []string // the paths of the requests so far
 }
 
 func (b browser) open(t *testing.T, address string, v viewport) *tab {
 	t.Helper()
 	ctx, cancel := chromedp.NewContext(b.ctx)
-	p := &tab{t: t, ctx: ctx}
+	p := &tab{t: t, ctx: ctx, url: address}
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the page shows:\n%s", p.text("body"))
@@ -118,6 +120,11 @@ func (p *tab) recordViolation(e any, host string) {
 		u, err := url.Parse(e.Request.URL)
 		if err == nil && u.Scheme != "blob" && u.Hostname() != host {
 			violation = "sent a request to another host: " + e.Request.URL
+		}
+		if err == nil && u.Scheme != "blob" {
+			p.mu.Lock()
+			p.requests = append(p.requests, u.Path)
+			p.mu.Unlock()
 		}
 	}
 	if violation != "" {

@@ -35,9 +35,13 @@ type file struct {
 }
 
 // Handler serves the page at GET / to clients that ask for HTML, and its files below /page/. Every other request goes
-// to next. The files contain no secrets, so no token is needed to read them.
-func Handler(next http.Handler) http.Handler {
+// to next. The documents are those that the page links to, by file name: Markdown or JSON. The files and the documents
+// contain no secrets, so no token is needed to read them.
+func Handler(next http.Handler, documents map[string][]byte) http.Handler {
 	files := loadFiles()
+	for name, body := range documents {
+		files[name] = newFile(name, body)
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/" {
 			w.Header().Add("Vary", "Accept")
@@ -63,10 +67,14 @@ func loadFiles() map[string]*file {
 		if err != nil {
 			panic(err)
 		}
-		sum := sha256.Sum256(body)
-		files[e.Name()] = &file{name: e.Name(), body: body, etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
+		files[e.Name()] = newFile(e.Name(), body)
 	}
 	return files
+}
+
+func newFile(name string, body []byte) *file {
+	sum := sha256.Sum256(body)
+	return &file{name: name, body: body, etag: `"` + hex.EncodeToString(sum[:12]) + `"`}
 }
 
 // requestedFile returns the file that r asks for, or nil.
@@ -108,6 +116,10 @@ func contentType(name string) string {
 		return "text/css; charset=utf-8"
 	case ".js":
 		return "text/javascript; charset=utf-8"
+	case ".json":
+		return "application/json"
+	case ".md":
+		return "text/plain; charset=utf-8" // browsers show no Markdown
 	default:
 		return "image/svg+xml"
 	}

@@ -2,11 +2,13 @@ package page_test
 
 import (
 	"io"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,9 +20,12 @@ import (
 // next is the handler behind the page. Its status shows that a request reached it.
 var next = http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusTeapot) })
 
+// documents are examples of what the page links to.
+var documents = map[string][]byte{"api.md": []byte("# API"), "client.md": []byte("# Client"), "openapi.json": []byte("{}")}
+
 func serve(t *testing.T) *httptest.Server {
 	t.Helper()
-	s := httptest.NewServer(page.Handler(next))
+	s := httptest.NewServer(page.Handler(next, documents))
 	t.Cleanup(s.Close)
 	return s
 }
@@ -97,8 +102,8 @@ func TestOnlyBrowsersGetThePage(t *testing.T) {
 // Each file has its content type, the security policy, and an ETag for revalidation.
 func TestFiles(t *testing.T) {
 	s := serve(t)
-	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".html": "text/html; charset=utf-8"}
-	for _, file := range files(t) {
+	types := map[string]string{".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".html": "text/html; charset=utf-8", ".md": "text/plain; charset=utf-8", ".json": "application/json"}
+	for _, file := range append(files(t), slices.Collect(maps.Keys(documents))...) {
 		path := "/page/" + file
 		if file == "index.html" {
 			path = "/"
@@ -135,8 +140,17 @@ func TestReferences(t *testing.T) {
 	for _, file := range files(t) {
 		existing[file] = true
 	}
+	for name := range documents {
+		existing[name] = true
+	}
+	index := read(t, "index.html")
+	for _, file := range files(t) {
+		if filepath.Ext(file) == ".js" && file != "app.js" && !strings.Contains(index, `<link rel="modulepreload" href="/page/`+file+`">`) {
+			t.Errorf("index.html does not preload %s, so that the browser finds it late", file)
+		}
+	}
 	reference := regexp.MustCompile(`(?:src|href)="([^"#][^"]*)"|from '([^']*)'`)
-	for file := range existing {
+	for _, file := range files(t) {
 		for _, m := range reference.FindAllStringSubmatch(read(t, file), -1) {
 			name, absolute := strings.CutPrefix(m[1], "/page/")
 			if m[2] != "" {
@@ -163,21 +177,21 @@ func TestNothingInline(t *testing.T) {
 	}
 }
 
-// The form shows the API's defaults.
+// The form shows the API's defaults next to its fields, and not in them, where they would look like values.
 func TestDefaults(t *testing.T) {
 	html := read(t, "index.html")
+	form := html[strings.Index(html, `id="create-dialog"`):]
 	for name, want := range map[string]string{
-		"cpus": strconv.Itoa(vm.DefaultCPUs), "memory": vm.DefaultMemory, "tools_init_timeout": vm.DefaultToolsTimeout.String(),
+		"cpus": strconv.Itoa(vm.DefaultCPUs), "memory": strings.Replace(vm.DefaultMemory, "mib", " MiB", 1), "tools": vm.DefaultToolsTimeout.String(),
 	} {
-		input := regexp.MustCompile(`<input id="f-\w+" name="` + name + `"[^>]* placeholder="([^"]*)"`).FindStringSubmatch(html)
-		if input == nil || input[1] != want {
-			t.Errorf("%s: got placeholder %q, want %s", name, input, want)
-		}
-		if !strings.Contains(html, ">Default: "+want) {
+		if !strings.Contains(form, `id="h-`+name+`">Default: `+want) {
 			t.Errorf("%s: its hint does not say %q", name, "Default: "+want)
 		}
 	}
-	if !strings.Contains(html, `<option value="`+string(vm.NAT)+`" selected>`) {
+	if strings.Contains(form, "placeholder=") {
+		t.Error("a field of the form has a placeholder")
+	}
+	if !strings.Contains(html, `value="`+string(vm.NAT)+`" checked`) {
 		t.Errorf("the form does not choose %s", vm.NAT)
 	}
 }

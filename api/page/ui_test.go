@@ -37,6 +37,9 @@ func TestPage(t *testing.T) {
 		{"HTML in names", pageHTMLInNames},
 		{"images", pageImages},
 		{"power", pagePower},
+		{"two hundred machines", pageTwoHundred},
+		{"one machine", pageOneMachine},
+		{"errors of actions", pageActionErrors},
 		{"hidden tab", pageHidden},
 		{"token", pageToken},
 	} {
@@ -48,7 +51,7 @@ func TestPage(t *testing.T) {
 func newMemoryHarness(t *testing.T, daemon string) *harness.Harness {
 	t.Helper()
 	images := harness.MemoryImages(t)
-	s := harness.NewProgram(t, daemon, nil, "-listen", harness.FreeAddress(t), "-log-level", "debug")
+	s := harness.NewProgram(t, daemon, nil, "-listen", harness.FreeAddress(t), "-log-level", "debug", "-creations", "250")
 	s.Site.Serve = func(w http.ResponseWriter, _ *http.Request, file string) { _, _ = w.Write(images[filepath.Base(file)]) }
 	return s
 }
@@ -66,17 +69,20 @@ func pageMachine(t *testing.T, b browser) {
 	p.fill("[name='image.url']", i.URL)
 	p.fill("[name='image.checksum']", "SHA256:"+i.SHA256)
 	p.fill("[name=cpus]", "1")
-	p.fill("[name=memory]", "192mib")
+	p.fill("[name=memory]", "0.1875GiB")
+	p.until("the unit moves to its selector", "document.querySelector('[name=memory]').value === '0.1875' && document.querySelector('[name=memory_unit]').value === 'gib'")
+	p.fill("[name=memory]", "192MiB")
 	p.click("#create-dialog summary")
 	p.fill("[name=tools_init_timeout]", "2m")
 	p.checkAccessibility("the form")
 	p.screenshot("form")
 	p.click("#create-dialog [type=submit]")
-	p.waitForText(".card", harness.TinyVM)
-	p.waitForText(".card", "ready")
-	p.waitForText(".card", "powered-on")
-	id := eval[string](p, query(".card")+".dataset.id")
-	p.waitForText(".card .address", s.Get(id).IPAddress)
+	p.waitForText(".machine", harness.TinyVM)
+	p.waitForText(".machine .badge", "ready")
+	id := eval[string](p, query(".machine")+".dataset.id")
+	p.waitForText(".machine .cell-address", s.Get(id).IPAddress)
+	p.click(".toggle")
+	p.waitForText(".card .addresses", s.Get(id).IPAddress)
 
 	p.until("the screen is on the card", query(".thumbnail img")+".naturalWidth > 100")
 	p.click(".thumbnail")
@@ -95,22 +101,34 @@ func pageMachine(t *testing.T, b browser) {
 	p.waitForText("#connection", "Live")
 	p.until("the banner disappears", query("#offline")+".hidden")
 	p.waitForText("[data-ref=log]", "tinyvm: ready")
-
-	p.click("[data-power=suspend]")
-	p.waitForText(".card", "suspended")
-	p.click("[data-power=resume]")
-	p.waitForText(".card", "powered-on")
-
-	p.click("[data-ref=destroy]")
-	p.waitForText("#confirm-dialog", "are deleted")
-	p.click("#confirm-dialog [value=no]")
-	p.click("[data-ref=destroy]")
-	p.click("#confirm-dialog [value=yes]")
-	p.waitForText("#no-machines", "no machines")
-	p.waitForText("#image-list", "not used")
 	if !eval[bool](p, "window.loadedOnce === true") {
 		t.Error("the page was reloaded, want it to reconnect")
 	}
+	p.navigate(s.URL + "/")
+	p.waitForText("[data-ref=log]", "tinyvm: ready") // an open console survives a reload
+
+	p.until("the screen is on the card again", query(".thumbnail img")+".naturalWidth > 100")
+	p.click("[data-power=suspend]")
+	p.waitForText(".machine .badge", "suspended")
+	if eval[bool](p, query(".thumbnail img")+".hidden") {
+		t.Error("a suspended machine does not show its last screen")
+	}
+	p.inEachStyle(func(style string) { p.checkAccessibility("suspended, " + style); p.screenshot("suspended-" + style) })
+	p.click("[data-power=resume]")
+	p.waitForText(".machine .badge", "ready")
+
+	p.click(".card [data-ref=destroy]")
+	p.waitForText("#confirm-dialog", "are deleted")
+	p.click("#confirm-dialog [value=no]")
+	p.click(".card [data-ref=destroy]")
+	p.click("#confirm-dialog [value=yes]")
+	p.waitForText("#no-machines", "no machines")
+	p.click("[data-view=images]")
+	p.waitForText("#image-list", "not used")
+	p.inEachStyle(func(style string) { p.checkAccessibility("images, " + style); p.screenshot("images-" + style) })
+	p.click("[data-view=host]")
+	p.waitForText("#hypervisor-facts", "qemu")
+	p.inEachStyle(func(style string) { p.checkAccessibility("host, " + style); p.screenshot("host-" + style) })
 	if n := s.QEMUCount(); n != 0 {
 		t.Errorf("%d machines run, want none", n)
 	}
@@ -162,13 +180,22 @@ func pageRestart(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desktop)
 	eval[bool](p, "window.loadedOnce = true")
 	p.submit(s.Site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
-	p.waitForText(".card", "downloading")
+	p.waitForText(".machine .badge", "downloading 5")
+	p.waitForText(".machine .cell-address", fmt.Sprintf(" of %d B", len(archive)))
+	p.click(".toggle")
 	p.waitForText(".card .progress", fmt.Sprintf(" of %d B, ", len(archive)))
 	p.until("the progress bar is past half", query(".card progress")+".position > 0.5")
 	p.inEachStyle(func(style string) { p.checkAccessibility("a download, " + style); p.screenshot("download-" + style) })
 	harness.Must(t, s.Kill())
 	p.waitForText("#offline", "does not answer")
-	p.waitForText(".card", "downloading")
+	p.waitForText("#offline-countdown", "Trying again in ")
+	p.until("the seconds count down", "(window.countdowns ??= new Set()).add("+query("#offline-countdown")+".textContent).size > 2")
+	p.waitForText(".machine", "downloading")
+	p.until("buttons are disabled", "[...document.querySelectorAll('.needs-daemon')].every((b) => b.ariaDisabled === 'true')")
+	p.click(".card [data-ref=destroy]")
+	if eval[bool](p, query("#confirm-dialog")+".open") {
+		t.Error("a button acts while the daemon does not answer")
+	}
 	p.inEachStyle(func(style string) {
 		p.checkAccessibility("without the daemon, " + style)
 		p.screenshot("gone-" + style)
@@ -176,7 +203,8 @@ func pageRestart(t *testing.T, b browser, s *harness.Harness) {
 	close(release)
 	s.Start()
 	p.waitForText("#connection", "Live")
-	p.waitForText(".card", "ready")
+	p.waitForText(".machine .badge", "ready")
+	p.until("buttons are enabled", "[...document.querySelectorAll('.needs-daemon')].every((b) => !b.ariaDisabled)")
 	if !eval[bool](p, "window.loadedOnce === true") {
 		t.Error("the page was reloaded, want it to reconnect")
 	}
@@ -186,18 +214,31 @@ func pageRestart(t *testing.T, b browser, s *harness.Harness) {
 func pageFailure(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desktop)
 	p.submit(s.Site.ImageURL("image0"), strings.Repeat("ab", 32))
-	p.waitForText(".card", "failed")
-	p.waitForText(".card .error", "image-checksum-mismatch")
-	p.waitForText(".card .error", strings.Repeat("ab", 32))
-	if eval[bool](p, query(".thumbnail")+".checkVisibility() || "+query("[data-ref=console]")+".checkVisibility() || "+query("[data-ref=actions]")+".checkVisibility()") {
+	p.waitForText(".machine .badge", "failed")
+	p.waitForText(".machine .cell-address", "image checksum mismatch")
+	p.click(".toggle")
+	p.waitForText(".card .failed", "image-checksum-mismatch")
+	p.waitForText(".card .failed", "abababab…")
+	p.click("[data-ref=details] summary")
+	p.waitForText(".card .facts", strings.Repeat("ab", 32))
+	if eval[bool](p, query(".thumbnail")+".checkVisibility() || "+query("[data-ref=console]")+".checkVisibility() || "+query("[data-power=on]")+".checkVisibility()") {
 		t.Error("the card of a machine that was not created has a screen, a console or a power button")
 	}
 	p.inEachStyle(func(style string) {
 		p.checkAccessibility("with a failed machine, " + style)
 		p.screenshot("failed-" + style)
 	})
-	p.click("[data-ref=destroy]")
-	p.click("#confirm-dialog [value=yes]")
+	failed := eval[string](p, query(".machine")+".dataset.id")
+	p.navigate(s.URL + "/#/machines/" + failed)
+	p.click("[data-ref=retry]")
+	p.until("the machine is created again", query(".machine")+"?.dataset.id !== '"+failed+"' && location.hash !== '#/machines/"+failed+"'")
+	p.waitForText(".machine .badge", "failed")
+	if got := s.Get(eval[string](p, query(".machine")+".dataset.id")); got.Image.URL != s.Site.ImageURL("image0") || got.CPUs != 2 {
+		t.Errorf("trying again: got %+v, want the same request", got)
+	}
+	p.click(".card [data-ref=destroy]")
+	p.waitForText("#not-found", "does not exist")
+	p.click("#not-found a")
 	p.waitForText("#no-machines", "no machines")
 }
 
@@ -208,16 +249,17 @@ func pageErrors(t *testing.T, b browser, s *harness.Harness) {
 	p.click("#create-dialog summary")
 	good := map[string]string{"image.url": s.Site.ImageURL("image0"), "image.checksum": strings.Repeat("ab", 32)}
 	for _, c := range []struct{ field, value, message string }{
-		{"image.url", "", "must be an absolute http or https URL"},
+		{"image.url", "", "Enter the URL"},
 		{"image.url", "ftp://x/y", "must be an absolute http or https URL"},
-		{"image.checksum", "abc", "checksum"},
+		{"image.checksum", "", "Enter the checksum"},
+		{"image.checksum", "abc", "This has 3 digits. A checksum of the type sha256 has 64."},
 		{"cpus", "-1", "must be from 1"},
-		{"cpus", "two", "cpus"},
+		{"cpus", "two", "Enter a whole number"},
 		{"memory", "1gb", "IEC units"},
 		{"tools_init_timeout", "soon", "a whole number of seconds"},
 		{"expires_in", "2000000h", "a whole number of seconds"},
-		{"forward", "22, x", "forward"},
-		{"forward", "22, 22", "forward"},
+		{"forward", "22, x", "Enter port numbers"},
+		{"forward", "22, 22", "without repeats"},
 		{"callback_url", "/x", "must be an absolute http or https URL"},
 	} {
 		eval[bool](p, query("#create-dialog form")+".reset(), true")
@@ -231,14 +273,33 @@ func pageErrors(t *testing.T, b browser, s *harness.Harness) {
 		if n := eval[int](p, "[...document.querySelectorAll('[data-error]')].filter((e) => e.checkVisibility()).length"); n != 1 {
 			t.Errorf("%s %q: got %d errors, want one", c.field, c.value, n)
 		}
+		p.fill("[name='"+c.field+"']", "1")
+		p.until(c.field+" has no error once it is corrected", "![...document.querySelectorAll('[data-error]')].some((e) => e.checkVisibility())")
+	}
+	eval[bool](p, query("#create-dialog form")+".reset(), true")
+	p.fill("[name=cpus]", "many")
+	p.click("#create-dialog [type=submit]")
+	for field, message := range map[string]string{"image.url": "Enter the URL", "image.checksum": "Enter the checksum", "cpus": "Enter a whole number"} {
+		p.waitForText("[data-error='"+field+"']", message) // all at once
+	}
+	p.until("the first field has the focus", query("[name='image.url']")+".matches(':focus')")
+	for name, value := range map[string]string{"image.url": "ftp://x/y", "image.checksum": good["image.checksum"], "name": "Web", "cpus": "1", "memory": "1"} {
+		p.fill("[name='"+name+"']", value)
+	}
+	p.click("#create-dialog [type=submit]")
+	for field, message := range map[string]string{"image.url": "absolute http or https URL", "memory": "at least 32mib", "name": "lower-case letters"} {
+		p.waitForText("[data-error='"+field+"']", message) // the daemon's errors too
+	}
+	if !eval[bool](p, "(() => { const b = document.querySelector('#create-dialog [type=submit]').getBoundingClientRect(); return b.bottom <= innerHeight; })()") {
+		t.Error("Create is not visible")
 	}
 	p.inEachStyle(func(style string) {
 		p.checkAccessibility("the form with an error, " + style)
 		p.screenshot("error-" + style)
 	})
 	harness.Must(t, s.Kill())
-	p.click("#create-dialog [type=submit]")
-	p.waitForText("[data-error='']", "does not answer")
+	p.waitForText("#form-offline", "does not answer")
+	p.until("Create is disabled", query("#create-dialog [type=submit]")+".ariaDisabled === 'true'")
 }
 
 // The page can be used with the keyboard only, and the focus is never lost.
@@ -252,15 +313,12 @@ func pageKeyboard(t *testing.T, b browser, s *harness.Harness) {
 	p.tabTo("[name='image.checksum']")
 	p.keys(strings.Repeat("ab", 32))
 	p.keys(kb.Enter)
-	p.waitForText(".card .error", "image-checksum-mismatch")
+	p.waitForText(".machine .badge", "failed")
 	p.until("the button has the focus again", query("#new-machine")+".matches(':focus')")
-	p.tabTo("[data-ref=destroy]")
+	p.tabTo(".toggle")
 	p.keys(kb.Enter)
-	p.until("Cancel has the focus", query("#confirm-dialog [value=no]")+".matches(':focus')")
-	p.keys(kb.Escape)
-	p.until("Destroy has the focus again", query("[data-ref=destroy]")+".matches(':focus')")
-	p.keys(kb.Enter)
-	p.tabTo("#confirm-dialog [value=yes]")
+	p.waitForText(".card .failed", "image-checksum-mismatch")
+	p.tabTo(".card [data-ref=destroy]")
 	p.keys(kb.Enter)
 	p.waitForText("#no-machines", "no machines")
 	p.until("the heading has the focus", query("#machines")+".matches(':focus')")
@@ -294,7 +352,7 @@ func pagePhone(t *testing.T, b browser, s *harness.Harness) {
 		if w := eval[int](p, "document.documentElement.scrollWidth"); w > int(phone.width) {
 			t.Errorf("%s is %d px wide, want %d at most", what, w, phone.width)
 		}
-		small := eval[[]string](p, `[...document.querySelectorAll('button, input:not([type=checkbox]), select')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)`)
+		small := eval[[]string](p, `[...document.querySelectorAll('button, input:not([type=checkbox], [type=radio]), select')].filter((e) => e.checkVisibility() && e.getBoundingClientRect().height < 44).map((e) => e.outerHTML)`)
 		if len(small) > 0 {
 			t.Errorf("%s has controls under 44 px: %v", what, small)
 		}
@@ -307,11 +365,18 @@ func pagePhone(t *testing.T, b browser, s *harness.Harness) {
 	p.screenshot("phone-form")
 	p.click("#create-dialog [data-close]")
 	p.submit(s.Site.ImageURL(strings.Repeat("long-name-", 12)+".tar.gz"), strings.Repeat("ab", 32))
-	p.waitForText(".card", "failed")
-	p.click(".card details:last-child summary")
+	p.waitForText(".machine .badge", "failed")
+	p.click(".toggle")
+	p.click("[data-ref=details] summary")
 	checkFits("a failed machine")
 	p.screenshot("phone-failed")
-	p.click("[data-ref=destroy]")
+	p.click(".card [data-ref=destroy]")
+	p.waitForText("#no-machines", "no machines")
+	p.submit(s.Site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(harness.MemoryImages(t)["image0"])))
+	p.waitForText(".machine .badge", "ready")
+	checkFits("a machine")
+	p.click(".toggle")
+	p.click(".card [data-ref=destroy]")
 	checkFits("the confirmation")
 	p.click("#confirm-dialog [value=yes]")
 	p.waitForText("#no-machines", "no machines")
@@ -322,8 +387,9 @@ func pageHTMLInNames(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desktop)
 	const html = `<img src=x onerror=alert(1)>"'&amp;`
 	p.submit(s.Site.URL+"/images/x?"+html, strings.Repeat("ab", 32))
-	p.waitForText(".card", "failed")
-	p.click(".card details:last-child summary")
+	p.waitForText(".machine .badge", "failed")
+	p.click(".toggle")
+	p.click("[data-ref=details] summary")
 	p.waitForText(".card .facts", html)
 	if n := eval[int](p, "document.querySelectorAll('.card img').length"); n != 1 {
 		t.Errorf("got %d images on the card, want one", n)
@@ -334,17 +400,28 @@ func pageHTMLInNames(t *testing.T, b browser, s *harness.Harness) {
 func pageImages(t *testing.T, b browser, s *harness.Harness) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(harness.MemoryImages(t)["image0"]))
 	p := b.open(t, s.URL+"/", desktop)
-	for _, fact := range []string{"Health\nok", "Hypervisor\nmemory", "Limits creations\n16", "Limits memory promised\n0b", "Disk free\n", "Network nat\navailable"} {
-		p.waitForText("#host-facts", fact)
+	p.click("[data-view=host]")
+	for list, fact := range map[string]string{
+		"#host-facts": "Health\nok", "#hypervisor-facts": "Hypervisor\nmemory", "#network-facts": "nat\navailable", "#meters": "0 B of 1024 TiB",
+	} {
+		p.waitForText(list, fact)
 	}
+	p.waitForText("#capacity-facts", "Machines\n0")
+	p.click("[data-view=machines]")
 	p.submit(s.Site.ImageURL("image0"), sum)
-	p.waitForText(".card", "ready")
+	p.waitForText(".machine .badge", "ready")
+	p.click("[data-view=host]")
+	p.waitForText("#capacity-facts", "Machines\n1")
+	p.click("[data-view=images]")
 	p.waitForText("#image-list", "used by 1 machine")
 	if eval[bool](p, query("[data-ref=remove]")+".checkVisibility()") {
 		t.Error("an image in use has a remove button")
 	}
+	p.click("[data-view=machines]")
 	p.click("[data-ref=destroy]")
 	p.click("#confirm-dialog [value=yes]")
+	p.waitForText("#no-machines", "no machines")
+	p.click("[data-view=images]")
 	p.waitForText("#image-list", "not used")
 	p.click("[data-ref=remove]")
 	p.click("#confirm-dialog [value=yes]")
@@ -362,13 +439,13 @@ func pagePower(t *testing.T, b browser, s *harness.Harness) {
 	p := b.open(t, s.URL+"/", desktop)
 	archive := harness.MemoryImages(t)["image0"]
 	p.submit(s.Site.ImageURL("image0"), fmt.Sprintf("%x", sha256.Sum256(archive)))
-	p.waitForText(".card", "ready")
-	p.waitForText(".card", "powered-on")
+	p.waitForText(".machine .badge", "ready")
+	p.click(".toggle")
 	for _, step := range []struct{ action, status, buttons string }{
 		{"suspend", "suspended", "resume off"},
-		{"resume", "powered-on", "shutdown suspend reset off"},
+		{"resume", "ready", "shutdown suspend reset off"},
 		{"shutdown", "powered-off", "on"},
-		{"on", "powered-on", "shutdown suspend reset off"},
+		{"on", "ready", "shutdown suspend reset off"},
 		{"off", "powered-off", "on"},
 	} {
 		p.click("[data-power=" + step.action + "]")
@@ -378,15 +455,17 @@ func pagePower(t *testing.T, b browser, s *harness.Harness) {
 			p.click("[data-power=off]")
 			p.click("#confirm-dialog [value=yes]")
 		}
-		p.waitForText(".card", step.status)
+		p.waitForText(".machine .badge", step.status)
 		p.until("the buttons are "+step.buttons, "[...document.querySelectorAll('[data-power]')].filter((b) => b.checkVisibility()).map((b) => b.dataset.power).join(' ') === '"+step.buttons+"'")
 	}
 	for range 4 {
 		s.WaitSettled(s.Create(e2e.Image{URL: s.Site.ImageURL("image0"), SHA256: fmt.Sprintf("%x", sha256.Sum256(archive))}.Body(nil)).ID)
 	}
-	p.until("there are five machines", "document.querySelectorAll('.card').length === 5")
+	p.until("there are five machines", "document.querySelectorAll('.machine').length === 5")
 	for i := range 4 {
-		p.click(fmt.Sprintf(".card:nth-child(%d) [data-ref=console] summary", i+1))
+		row := fmt.Sprintf(".machine:nth-child(%d) ", i+2) // after the head
+		p.click(row + ".toggle")
+		p.click(row + "[data-ref=console] summary")
 	}
 	p.until("only the last three consoles are open", "[...document.querySelectorAll('.card')].map((c) => +c.querySelector('[data-ref=console]').open).join('') === '01110'")
 	p.waitForText("#connection", "Live")
@@ -408,7 +487,7 @@ func pageHidden(t *testing.T, b browser, s *harness.Harness) {
 	}
 	v := s.Create(e2e.Image{URL: s.Site.ImageURL("image0"), SHA256: strings.Repeat("ab", 32)}.Body(nil))
 	setHidden(false)
-	p.waitForText(".card", "failed")
+	p.waitForText(".machine .badge", "failed")
 	s.Destroy(v.ID)
 	p.waitForText("#no-machines", "no machines")
 }
@@ -424,6 +503,7 @@ func pageToken(t *testing.T, b browser, s *harness.Harness) {
 	s.Start()
 	p := b.open(t, s.URL+"/", desktop)
 	p.waitForText("#token-dialog", "Token")
+	p.waitForText("#connection", "Locked")
 	p.inEachStyle(func(style string) {
 		p.checkAccessibility("asking for the token, " + style)
 		p.screenshot("token-" + style)
@@ -440,9 +520,8 @@ func pageToken(t *testing.T, b browser, s *harness.Harness) {
 	p.navigate(s.URL + "/")
 	p.waitForText("#connection", "Live")
 	p.submit(s.Site.ImageURL("image0"), strings.Repeat("ab", 32))
-	p.waitForText(".card", "failed")
+	p.waitForText(".machine .badge", "failed")
 	p.click("[data-ref=destroy]")
-	p.click("#confirm-dialog [value=yes]")
 	p.waitForText("#no-machines", "no machines")
 	p.click("#forget-token")
 	p.waitForText("#token-dialog", "Token")

@@ -1,11 +1,11 @@
 // Requests to the HTTP API, with the token. Errors have the API's messages.
 
-// APIError is an error to show to the user, with the code, message and field of the API's answer. If there was no
+// APIError is an error to show to the user, with the code, message, field and errors of the API's answer. If there was no
 // answer, its code is noAnswer.
 export class APIError extends Error {
-  constructor({ code, message, field = '' }, status = 0) {
+  constructor({ code, message, field = '', errors = [] }, status = 0) {
     super(message);
-    Object.assign(this, { code, field, status });
+    Object.assign(this, { code, field, errors, status });
   }
 }
 
@@ -44,7 +44,7 @@ async function readError(response) {
     // The answer is not the API's, for example a proxy's, or it is incomplete.
   }
   const { code = 'unexpected', message = `The server returned ${response.status} ${response.statusText}` } = body;
-  return new APIError({ code, message, field: body.field }, response.status);
+  return new APIError({ code, message, field: body.field, errors: body.errors }, response.status);
 }
 
 // getJSON returns the document at path.

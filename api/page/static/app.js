@@ -1,18 +1,26 @@
 // The page: it shows the machines of GET /vms and updates them by the events.
 
-import { $, formatTime, setStatusMessage, setText } from './dom.js';
+import { $ } from './dom.js';
 import { getJSON, token, vmPath } from './api.js';
+import { connected, disconnected, isConnected, locked } from './connection.js';
 import { followEvents } from './events.js';
-import { MachineCard } from './machine.js';
+import { allMachines, arrange, getMachine, removeMachine, setLoaded, setUpMachines, showMachine } from './machines.js';
 import { setUpForm } from './form.js';
-import { refreshHost, refreshImages } from './host.js';
+import { refreshHost } from './host.js';
+import { refreshImages } from './images.js';
 import { askToken } from './dialogs.js';
+import { currentRoute } from './view.js';
 
 // refreshInterval is how often everything is read again while the page is visible. Addresses and relative times change
 // without an event.
 const refreshInterval = 15_000;
 
-const cards = new Map(); // by machine ID
+// eventDelay is the time in ms during which events are collected before the documents of their machines are read.
+const eventDelay = 50;
+
+// maxSingleReads is the number of machines up to which each is read by itself. For more, the list is read.
+const maxSingleReads = 5;
+
 const destroyedIDs = new Set(); // IDs are never used again
 const lastEvents = new Map(); // by machine ID: the number of its last event
 let eventCount = 0;
@@ -21,27 +29,12 @@ let eventCount = 0;
 // if an event of the machine came since: the event caused another request.
 function showDocument(doc, requestedAt) {
   if (destroyedIDs.has(doc.id) || (lastEvents.get(doc.id) ?? 0) > requestedAt) return;
-  const card = cards.get(doc.id);
-  if (card) return card.update(doc);
-  const added = new MachineCard(doc, refreshMachine);
-  cards.set(doc.id, added);
-  const older = [...$('machine-list').children].find((node) => creationTime(cards.get(node.dataset.id).doc) <= creationTime(doc));
-  $('machine-list').insertBefore(added.refs.node, older ?? null); // newest first
-  updateCount();
+  showMachine(doc);
 }
 
-const creationTime = (doc) => Date.parse(doc.created_at) || 0;
-
-function removeMachine(id) {
+function forget(id) {
   destroyedIDs.add(id);
-  cards.get(id)?.remove($('machines'));
-  cards.delete(id);
-  updateCount();
-}
-
-function updateCount() {
-  setText($('machine-count'), cards.size ? String(cards.size) : '');
-  $('no-machines').hidden = cards.size > 0;
+  removeMachine(id);
 }
 
 async function refreshMachine(id) {
@@ -49,23 +42,25 @@ async function refreshMachine(id) {
   try {
     showDocument(await getJSON(vmPath(id)), requestedAt);
   } catch (error) {
-    const card = cards.get(id);
-    if (error.status === 404) removeMachine(id);
-    else if (error.status === 409) card?.update({ ...card.doc, error }); // the machine cannot be read: show why
+    const machine = getMachine(id);
+    if (error.status === 404) forget(id);
+    else if (error.status === 409) machine?.update({ ...machine.doc, error }); // the machine cannot be read: show why
     else handleError(error);
   }
 }
 
 async function refreshAll() {
   const requestedAt = eventCount;
-  const before = [...cards.keys()];
+  const before = allMachines().map((m) => m.id);
   const { vms } = await getJSON('/vms');
   const ids = new Set(vms.map((doc) => doc.id));
-  for (const id of before) if (!ids.has(id)) removeMachine(id);
+  for (const id of before) if (!ids.has(id)) forget(id);
   for (const doc of vms) showDocument(doc, requestedAt);
-  updateCount();
+  setLoaded();
+  performance.mark('machines-shown'); // the time to the first useful paint
+  showRoute();
   await Promise.all([refreshImages(), refreshHost()]);
-  for (const card of cards.values()) if (card.isVisible()) card.refreshScreenshot();
+  for (const m of allMachines()) if (m.card?.visible) m.card.refreshScreenshot();
 }
 
 // refresh reads everything again. Calls during a refresh cause one more afterwards, because its answers may be older
@@ -85,7 +80,12 @@ async function refresh() {
 
 // handleError asks for the token if a request needs one. The event stream meets all other errors too, and shows them.
 function handleError(error) {
-  if (error.status === 401) return askToken().then(reconnect);
+  if (error.status === 401) return unlock().then(reconnect);
+}
+
+function unlock() {
+  locked();
+  return askToken();
 }
 
 function handleEvent(name, data) {
@@ -93,54 +93,71 @@ function handleEvent(name, data) {
   eventCount++;
   lastEvents.set(data.id, eventCount);
   if (name === 'gone') {
-    removeMachine(data.id);
-    return scheduleHostRefresh();
+    forget(data.id);
+    return refreshHostSoon();
   }
   if (name !== 'vm' || destroyedIDs.has(data.id)) return;
-  const card = cards.get(data.id);
-  const onlyProgress = card && card.doc.phase === data.phase && card.doc.status === data.status;
-  if (card) card.update({ ...card.doc, phase: data.phase, status: data.status, progress: data.progress });
-  if (['ready', 'failed'].includes(data.phase)) scheduleHostRefresh();
-  if (!onlyProgress) refreshMachine(data.id);
+  const machine = getMachine(data.id);
+  const onlyProgress = machine && machine.doc.phase === data.phase && machine.doc.status === data.status;
+  if (machine) showMachine({ ...machine.doc, phase: data.phase, status: data.status, progress: data.progress });
+  if (onlyProgress) return;
+  readSoon(data.id);
+  refreshHostSoon();
 }
 
-// scheduleHostRefresh reads the images and the health after a short delay, once for several events.
+// readSoon reads the machines of several events together.
+const toRead = new Set();
+function readSoon(id) {
+  if (toRead.size === 0) {
+    setTimeout(() => {
+      const ids = [...toRead];
+      toRead.clear();
+      if (ids.length > maxSingleReads) return refresh();
+      for (const each of ids) refreshMachine(each);
+    }, eventDelay);
+  }
+  toRead.add(id);
+}
+
+// refreshHostSoon reads the images and the health after a short delay, once for several events.
 let hostTimer;
-function scheduleHostRefresh() {
-  clearTimeout(hostTimer);
-  hostTimer = setTimeout(() => { refreshImages().catch(handleError); refreshHost().catch(handleError); }, 300);
+function refreshHostSoon() {
+  hostTimer ??= setTimeout(() => {
+    hostTimer = undefined;
+    refreshImages().catch(handleError);
+    refreshHost().catch(handleError);
+  }, 300);
 }
 
-let disconnectedAt;
-
-function connected() {
-  $('connection').dataset.state = 'live';
-  setText($('connection'), 'Live');
-  $('offline').hidden = true;
-  document.body.classList.remove('stale');
-  $('forget-token').hidden = !token.get();
-  if (disconnectedAt) setStatusMessage('The daemon answers again');
-  disconnectedAt = undefined;
+// showRoute shows the section in the address.
+function showRoute() {
+  const { section } = currentRoute();
+  for (const name of ['machines', 'images', 'host']) {
+    $(`${name}-view`).hidden = name !== section;
+    const link = document.querySelector(`[data-view=${name}]`);
+    if (name === section) link.setAttribute('aria-current', 'page'); else link.removeAttribute('aria-current');
+  }
+  arrange();
 }
 
-function disconnected(error, delay, failures) {
-  $('connection').dataset.state = 'lost';
-  setText($('connection'), 'Offline');
-  if (error?.status === 401) return askToken();
-  disconnectedAt ??= Date.now();
-  if (failures < 2) return; // a daemon that is restarted is back soon
-  document.body.classList.add('stale');
-  setText($('offline-title'), error?.status ? `The daemon sends no events: ${error.message}.` : 'The daemon does not answer.');
-  setText($('offline-text'), `The page was last updated at ${formatTime(disconnectedAt)}. Trying again in ${Math.max(1, Math.round(delay / 1000))} s.`);
-  $('offline').hidden = false;
-}
-
+setUpMachines({ changed: refreshMachine });
 setUpForm((doc) => { showDocument(doc, eventCount); refreshMachine(doc.id); });
-const reconnect = followEvents({ event: handleEvent, connected, disconnected });
+const reconnect = followEvents({
+  event: handleEvent,
+  connected: () => { connected(); for (const m of allMachines()) m.clearLostAnswer(); },
+  disconnected: (error, delay, failures) => (error?.status === 401 ? unlock() : disconnected(error, delay, failures)),
+});
 $('reconnect').onclick = reconnect;
 $('forget-token').onclick = () => { token.remove(); location.reload(); };
-setInterval(() => { if (!document.hidden && !disconnectedAt) refresh(); }, refreshInterval);
+document.querySelector('.skip-link').onclick = (event) => { event.preventDefault(); $('main').focus(); };
+for (const e of document.querySelectorAll('.page-url')) e.textContent = location.origin;
+window.addEventListener('hashchange', () => {
+  showRoute();
+  document.querySelector('main section:not([hidden]) h2').focus();
+});
+showRoute();
+setInterval(() => { if (!document.hidden && isConnected()) refresh(); }, refreshInterval);
 document.addEventListener('visibilitychange', () => {
-  for (const card of cards.values()) card.updateConsole();
+  for (const m of allMachines()) m.card?.updateConsole();
   if (!document.hidden) reconnect();
 });

@@ -1,17 +1,17 @@
 // A machine's serial console, followed while the guest writes.
 
-import { sleep } from './dom.js';
+import { setText, sleep } from './dom.js';
 import { request, vmPath } from './api.js';
 
 const tailBytes = 16 << 10; // shown at the start
 const maxLength = 128 << 10; // characters kept on the page
 
-// followConsole appends the console's output to log until signal is aborted. It shows errors in status. An empty status
-// keeps its line, so that elements below do not move.
+// followConsole appends the console's output to log until signal is aborted. It shows errors in status, which
+// lies over the log.
 export async function followConsole(id, log, status, signal) {
   for (let delay = 1000; !signal.aborted; delay = Math.min(delay * 2, 15_000)) {
     try {
-      status.textContent = log.textContent ? '' : 'No output yet';
+      setText(status, log.textContent ? '' : 'No output yet');
       const response = await request('GET', vmPath(id, `/console?tail=${tailBytes}&follow=1`), { signal });
       log.textContent = '';
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -20,12 +20,12 @@ export async function followConsole(id, log, status, signal) {
         const { value, done } = await reader.read();
         if (done) break;
         append(log, strip(value));
-        status.textContent = '';
+        setText(status, '');
         delay = 1000;
       }
     } catch (error) {
       if (signal.aborted) return;
-      status.textContent = error.message ?? 'The connection to the console broke';
+      setText(status, error.message ?? 'The connection to the console broke');
       if (error.status === 404 || error.status === 501) return;
     }
     await sleep(delay, signal);

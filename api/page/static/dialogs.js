@@ -1,17 +1,18 @@
 // The dialogs for a confirmation, the token and the screen.
 
-import { $, formatTime, setText, sleep } from './dom.js';
+import { $, formatTime, setList, setText, sleep } from './dom.js';
 import { request, token, vmPath } from './api.js';
 
 let resolvePrevious = () => {};
 
 // confirm asks the user before an action that cannot be undone, and resolves to whether the user agrees. Escape and
 // Enter mean no, unless the focus is on the other button.
-export function confirm({ title, text, action }) {
+export function confirm({ title, text, action, list = [] }) {
   const dialog = $('confirm-dialog');
   setText($('confirm-title'), title);
   setText($('confirm-text'), text);
   setText($('confirm-yes'), action);
+  setList($('confirm-list'), list);
   resolvePrevious(false); // a previous question that has no answer yet
   return new Promise((resolve) => {
     resolvePrevious = resolve;

@@ -7,8 +7,31 @@ export function cloneTemplate(template) {
   const node = $(template).content.firstElementChild.cloneNode(true);
   const refs = { node };
   for (const e of node.querySelectorAll('[data-ref]')) refs[e.dataset.ref] = e;
+  markButtons(node);
   return refs;
 }
+
+// While the daemon does not answer, buttons that need it are disabled. They stay focusable, so that the focus is not
+// lost, and say why they do nothing.
+let online = true;
+
+export function setOnline(value) {
+  online = value;
+  markButtons(document);
+}
+
+function markButtons(root) {
+  for (const button of root.querySelectorAll('.needs-daemon')) {
+    if (online) button.removeAttribute('aria-disabled'); else button.setAttribute('aria-disabled', 'true');
+  }
+}
+
+document.addEventListener('click', (event) => {
+  if (!event.target.closest('[aria-disabled=true]')) return;
+  event.preventDefault();
+  event.stopPropagation();
+  setStatusMessage('The daemon does not answer. This works again as soon as it does.');
+}, { capture: true });
 
 // setText sets an element's text, and hides the element if the text is empty. Equal text is not set again, so that a
 // selection in it is kept.
@@ -17,10 +40,46 @@ export function setText(element, value) {
   element.hidden = value === '';
 }
 
+// setTime shows a time in an element as text, with the full time as its tooltip.
+export function setTime(element, time, text) {
+  setText(element, time ? text : '');
+  if (element.dateTime !== (time ?? '')) element.dateTime = time ?? '';
+  element.title = formatDate(time);
+}
+
+// copyText copies text, and shows that on the button for a moment. The clipboard's own interface works only with https
+// or localhost.
+export async function copyText(button, text) {
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    const area = document.createElement('textarea');
+    area.value = text;
+    button.after(area);
+    area.select();
+    document.execCommand('copy');
+    area.remove();
+    button.focus();
+  }
+  button.dataset.copied = '';
+  setStatusMessage(`Copied ${text}`);
+  setTimeout(() => { delete button.dataset.copied; }, 1500);
+}
+
+// setList fills a list with entries, and hides it if there are none.
+export function setList(list, entries) {
+  list.hidden = entries.length === 0;
+  list.replaceChildren(...entries.map((entry) => {
+    const item = document.createElement('li');
+    item.textContent = entry;
+    return item;
+  }));
+}
+
 // setFacts fills a list with names and values. It leaves out empty values.
 export function setFacts(dl, pairs) {
   const present = pairs.filter(([, value]) => value !== undefined && value !== null && value !== '');
-  const json = JSON.stringify(present);
+  const json = JSON.stringify(present.map(([name, value]) => [name, value instanceof Node ? value.textContent : value]));
   if (dl.dataset.current === json) return;
   dl.dataset.current = json;
   dl.replaceChildren(...present.map(([name, value]) => {
@@ -28,8 +87,9 @@ export function setFacts(dl, pairs) {
     const dt = document.createElement('dt');
     const dd = document.createElement('dd');
     dt.textContent = name;
-    dd.textContent = String(value);
+    if (value instanceof Node) dd.append(value); else dd.textContent = String(value);
     div.append(dt, dd);
+    if (dd.textContent.length > 60) div.className = 'wide';
     return div;
   }));
 }
@@ -54,6 +114,27 @@ export function formatRelative(time) {
   }
   return seconds > 0 ? 'in less than a minute' : 'just now';
 }
+
+// formatAge returns the time since then as briefly as possible, for example "2 h".
+export function formatAge(time) {
+  const seconds = (Date.now() - new Date(time)) / 1000;
+  for (const [unit, length] of [['d', 86400], ['h', 3600], ['min', 60]]) {
+    if (seconds >= length) return `${Math.trunc(seconds / length)} ${unit}`;
+  }
+  return 'now';
+}
+
+// timeElement returns an element that shows a time relative to now, with the full time as its tooltip.
+export function timeElement(time) {
+  const element = document.createElement('time');
+  setTime(element, time, formatRelative(time));
+  return element;
+}
+
+export const plural = (n, noun) => `${n} ${noun}${n === 1 ? '' : 's'}`;
+
+// shortenHashes shortens checksums in a message.
+export const shortenHashes = (text) => text.replace(/\b([0-9a-f]{8})[0-9a-f]{24,}\b/gi, '$1…');
 
 export const formatTime = (time) => new Date(time).toLocaleTimeString();
 export const formatDate = (time) => (time ? new Date(time).toLocaleString() : '');

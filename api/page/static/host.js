@@ -1,80 +1,67 @@
-// The host's cached images, health and limits.
+// The host's health and limits.
 
-import { $, cloneTemplate, fileName, formatBytes, formatRelative, setFacts, setStatusMessage, setText } from './dom.js';
-import { getJSON, request } from './api.js';
-import { confirm } from './dialogs.js';
+import { $, formatBytes, setFacts, setText } from './dom.js';
+import { getJSON } from './api.js';
 import { setNetworks } from './form.js';
-
-const rows = new Map(); // by the image's name
-
-// refreshImages reads and shows the cached images.
-export async function refreshImages() {
-  const { images } = await getJSON('/images');
-  const names = new Set();
-  for (const image of images) {
-    const name = `${image.checksum_type}-${image.checksum}`;
-    names.add(name);
-    if (!rows.has(name)) rows.set(name, addRow(name));
-    updateRow(rows.get(name), image);
-  }
-  for (const [name, row] of rows) if (!names.has(name)) removeRow(name, row);
-  setText($('images-total'), images.length ? `${formatBytes(images.reduce((sum, i) => sum + i.disk_bytes, 0))} on disk` : '');
-  $('no-images').hidden = images.length > 0;
-}
-
-function addRow(name) {
-  const row = cloneTemplate('image-template');
-  row.remove.onclick = () => removeImage(name, row);
-  $('image-list').append(row.node);
-  return row;
-}
-
-function updateRow(row, image) {
-  setText(row.name, fileName(image.url) || image.checksum);
-  const usedBy = image.vms === 1 ? 'used by 1 machine' : `used by ${image.vms} machines`;
-  setText(row.summary, `${formatBytes(image.disk_bytes)} on disk · ${image.vms ? usedBy : 'not used'} · last used ${formatRelative(image.last_used_at)}`);
-  setText(row.checksum, `${image.checksum_type} ${image.checksum}`);
-  row.remove.hidden = image.vms > 0;
-  row.remove.setAttribute('aria-label', `Remove: ${row.name.textContent}`);
-}
-
-function removeRow(name, row) {
-  rows.delete(name);
-  const hadFocus = row.node.contains(document.activeElement);
-  row.node.remove();
-  if (hadFocus) $('images').focus();
-}
-
-async function removeImage(name, row) {
-  const text = 'The next machine with this image will download it again.';
-  if (!await confirm({ title: `Remove ${row.name.textContent}?`, text, action: 'Remove' })) return;
-  setText(row.failure, '');
-  try {
-    await request('DELETE', `/images/${encodeURIComponent(name)}`);
-    setStatusMessage(`${row.name.textContent} was removed`);
-  } catch (error) {
-    setText(row.failure, error.message);
-  }
-  await refreshImages();
-}
 
 // refreshHost reads and shows the daemon's health. Status 503 contains the reason why no machine can be created.
 export async function refreshHost() {
   const health = await getJSON('/healthz?verbose=1', { accept: [503] });
-  setText($('host-error'), health.error ? health.error.message : '');
-  const { status, version, hypervisor, error, networks = {}, details: { version: hypervisorVersion, ...details } = {}, ...rest } = health;
+  const { status, version, go, hypervisor, error, machines, creating, disk, limits = {}, networks = {}, details = {} } = health;
+  const slow = /^tcg\b/.test(details.acceleration ?? '');
+  setText($('host-error'), error ? error.message : '');
+  setText($('create-error'), error ? `No machine can be created: ${error.message}` : '');
+  setText($('host-slow'), slow ? `Emulated: slow. No hardware acceleration: ${details.acceleration.replace(/^tcg: (emulated, which is slow: )?/, '')}` : '');
+  $('host-dot').hidden = !error && !slow;
   setNetworks(networks);
-  setFacts($('host-facts'), [
-    ['Health', status], ['Version', version], ['Hypervisor', [hypervisor, hypervisorVersion].filter(Boolean).join(' ')], ...flatten(details), ...flatten(rest),
-    ...Object.entries(networks).map(([name, n]) => [`Network ${name}`, n.available ? 'available' : n.reason]),
+  setMeters(disk, limits);
+  setFacts($('capacity-facts'), [
+    ['Machines', limits.vms ? `${machines} of ${limits.vms}` : machines], ['Creations under way', limits.creations ? `${creating} of ${limits.creations}` : creating],
+    ['Processors of one machine', limits.cpus && `at most ${limits.cpus}`],
   ]);
+  setFacts($('network-facts'), Object.entries(networks).map(([name, n]) => [name, n.available ? 'available' : n.reason]));
+  const { version: hypervisorVersion, ...others } = details;
+  setFacts($('hypervisor-facts'), [['Hypervisor', [hypervisor, hypervisorVersion].filter(Boolean).join(' ')], ...Object.entries(others).map(([name, value]) => [label(name), value])]);
+  setFacts($('host-facts'), [['Health', status], ['Version', version], ['Go', go]]);
 }
 
-// flatten converts a nested object to pairs of name and value.
-function flatten(object, path = '') {
-  return Object.entries(object).flatMap(([key, value]) => {
-    const name = path + key.replace(/_bytes$/, '').replaceAll('_', ' ');
-    if (value !== null && typeof value === 'object') return flatten(value, `${name} `);
-    return [[name[0].toUpperCase() + name.slice(1), /bytes$/.test(key) ? formatBytes(value) : value]];
-  });
+const label = (name) => name[0].toUpperCase() + name.slice(1).replaceAll('_', ' ');
+
+// setMeters shows how much of the memory and of the disk is used.
+function setMeters(disk, limits) {
+  const meters = [];
+  const memory = parseBytes(limits.memory);
+  if (memory) {
+    const promised = parseBytes(limits.memory_promised);
+    meters.push(['Memory promised to machines', promised, memory, `${formatBytes(promised)} of ${formatBytes(memory)}`]);
+  }
+  if (disk?.total_bytes) {
+    const { free_bytes: free, total_bytes: total, reserve_bytes: reserve } = disk;
+    const kept = reserve ? `, of which ${formatBytes(reserve)} are reserved for the host` : '';
+    meters.push(['Disk of the data folder', total - free, total, `${formatBytes(free)} of ${formatBytes(total)} free${kept}`, reserve]);
+  }
+  const parent = $('meters');
+  for (const [i, [name, value, max, text, reserve = 0]] of meters.entries()) {
+    const node = parent.children[i] ?? parent.appendChild(newMeter());
+    const [title, meter, note] = node.children;
+    setText(title, name);
+    Object.assign(meter, { max, high: Math.max(0, Math.min(0.9 * max, max - reserve)), optimum: 0, value });
+    meter.setAttribute('aria-label', name);
+    meter.setAttribute('aria-valuetext', text);
+    setText(note, text);
+  }
+}
+
+function newMeter() {
+  const node = document.createElement('div');
+  node.className = 'meter';
+  node.append(document.createElement('p'), document.createElement('meter'), document.createElement('p'));
+  node.lastChild.className = 'muted';
+  return node;
+}
+
+// parseBytes parses an amount in the API's notation, such as "1.5gib".
+function parseBytes(text = '') {
+  const [, number, unit] = /^([\d.]+)\s*([kmgtp]?)i?b$/i.exec(text) ?? [];
+  return number ? Number(number) * 1024 ** ' kmgtp'.indexOf(unit.toLowerCase() || ' ') : 0;
 }
