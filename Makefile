@@ -21,6 +21,7 @@ TAGS      = $(shell if $(PROBE); then echo vix; fi)
 # The Debian packages that running machines and testing need.
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
 TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping jq openssl chromium \
+  libarchive-tools p7zip-full zip xz-utils zstd \
   $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages)
 
 # axe-core checks the page for accessibility. It comes from npm; its version and

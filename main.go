@@ -91,21 +91,19 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 		return err
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
-	hosts, err := vm.NewHosts(c.AllowHosts, c.DenyHosts)
-	if err != nil {
+	hosts, err1 := vm.NewHosts(c.AllowHosts, c.DenyHosts)
+	credentials, err2 := image.OpenCredentials(config.SecretText(c.CredentialsFile, log.Logger))
+	secrets, err3 := callback.OpenSecrets(config.SecretFile(c.SecretFile, log.Logger))
+	if err := errors.Join(err1, err2, err3); err != nil {
 		return err
 	}
 	metrics := api.NewMetrics(version)
-	images, err := image.Open(data.Images(), imageOptions(c, hosts, metrics, log.Logger))
+	images, err := image.Open(data.Images(), imageOptions(c, hosts, credentials, metrics, log.Logger))
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, images.Close()) }()
-	secrets, err := callback.OpenSecrets(config.SecretFile(c.SecretFile, log.Logger))
-	if err != nil {
-		return err
-	}
-	callbacks := callback.New(callback.Options{Secrets: secrets.Keys, DialControl: hosts.Control})
+	callbacks := callback.New(callback.Options{Secrets: secrets.Keys, DialControl: hosts.Control, RootCAs: c.RootCAs})
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
 		Dir: data.Machines(), Driver: driver, Hypervisor: name, Images: images, Callbacks: callbacks,
@@ -118,7 +116,7 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 	defer vms.Close()
 	return front.Serve(ctx, hangup, server.Service{
 		Handler: api.New(vms, api.Options{Log: log.Logger, Version: version, Hosts: c.ClientHosts(), Metrics: metrics, Authorized: front.Authorized()}),
-		Reload:  func() error { return errors.Join(log.Reopen(), secrets.Reload()) }, Stop: vms.Close,
+		Reload:  func() error { return errors.Join(log.Reopen(), secrets.Reload(), credentials.Reload()) }, Stop: vms.Close,
 	})
 }
 
@@ -132,10 +130,10 @@ func openDriver(ctx context.Context, c config.Config, data *vm.DataFolder, log *
 }
 
 // imageOptions configures the image cache.
-func imageOptions(c config.Config, hosts *vm.Hosts, metrics *api.Metrics, log *slog.Logger) image.Options {
+func imageOptions(c config.Config, hosts *vm.Hosts, credentials *image.Credentials, metrics *api.Metrics, log *slog.Logger) image.Options {
 	return image.Options{
 		Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
-		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Log: log,
+		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Credentials: credentials, RootCAs: c.RootCAs, Log: log,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
 			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,

@@ -7,6 +7,8 @@ package callback
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -54,13 +56,16 @@ type Options struct {
 	// Proxy returns the proxy for a request, like the field of http.Transport. If it is nil, no proxy is used.
 	Proxy func(*http.Request) (*url.URL, error)
 
+	// RootCAs are the certificate authorities of receivers. Nil means those of the host.
+	RootCAs *x509.CertPool
+
 	// MaxInFlight bounds the concurrent attempts; 0 means 64.
 	MaxInFlight int
 
 	// UserAgent is sent with every request; "" means osx-builder.
 	UserAgent string
 
-	// Transport, if set, makes the requests. DialControl and Proxy are not used then.
+	// Transport, if set, makes the requests. DialControl, Proxy and RootCAs are not used then.
 	Transport http.RoundTripper
 }
 
@@ -104,6 +109,7 @@ func transport(o Options) *http.Transport {
 	return &http.Transport{
 		Proxy:                  o.Proxy,
 		DialContext:            dialer.DialContext,
+		TLSClientConfig:        &tls.Config{RootCAs: o.RootCAs},
 		TLSHandshakeTimeout:    Timeout,
 		DisableCompression:     true, // a small answer must not become a large one
 		MaxResponseHeaderBytes: maxAnswer,

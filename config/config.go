@@ -3,6 +3,7 @@
 package config
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -36,6 +37,10 @@ type Config struct {
 	MaxLifetime   time.Duration // longest lifetime of a machine, 1 s to a year; 0 means no limit
 	Connections   int           // largest number of client connections, 1 to 65,535
 	SecretFile    string        // absolute path of the file with the callback secrets, or ""
+
+	CredentialsFile string         // absolute path of the file with the credentials for image servers, or ""
+	CAFile          string         // absolute path of a PEM file with more certificate authorities, or ""
+	RootCAs         *x509.CertPool // those of the host and of CAFile; nil if there is no CAFile
 
 	CacheSize        int64         // disk space for unpacked images in bytes; 0 means the whole disk
 	DiskReserve      int64         // disk space in bytes that images leave free

@@ -38,6 +38,7 @@ func TestHelp(t *testing.T) {
 			"  -log-level LEVEL": "OSX_BUILDER_LOG_LEVEL. Default info.", "  -insecure": "OSX_BUILDER_INSECURE. Default false.",
 			"  -vms N": "OSX_BUILDER_VMS. Default 1000.", "  -memory-reserve SIZE": "OSX_BUILDER_MEMORY_RESERVE. Default 512MiB.",
 			"  -max-lifetime DURATION": "OSX_BUILDER_MAX_LIFETIME. Default none.", "  -connections N": "OSX_BUILDER_CONNECTIONS. Default 1000.",
+			"  -credentials-file FILE": "OSX_BUILDER_CREDENTIALS_FILE. Default none.", "  -ca-file FILE": "OSX_BUILDER_CA_FILE. Default none.",
 			"  -callback-secret-file FILE": "OSX_BUILDER_CALLBACK_SECRET_FILE. Default none.", "  -log-file FILE": "OSX_BUILDER_LOG_FILE. Default none.",
 			"  -print-unit KIND": "", "  -config FILE": "OSX_BUILDER_CONFIG. Default none.", "  -print-config": "", "  -version": "", "  -help": "",
 		} {
@@ -114,6 +115,10 @@ max-lifetime =
 connections = 1000
 # default
 callback-secret-file =
+# default
+credentials-file =
+# default
+ca-file =
 # variable OSX_BUILDER_IMAGE_MAX_BYTES
 image-max-bytes = 1.5GiB
 # default

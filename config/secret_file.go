@@ -24,24 +24,38 @@ func SecretFile(path string, log *slog.Logger) func(parse func(line string) erro
 	return func(parse func(line string) error) error { return readSecretFile(path, log, parse) }
 }
 
-func readSecretFile(path string, log *slog.Logger, parse func(line string) error) error {
+// SecretText returns a function that reads the file at path, with the same limit and the same warning as [SecretFile].
+// SecretText returns nil if path is empty.
+func SecretText(path string, log *slog.Logger) func() (string, error) {
+	if path == "" {
+		return nil
+	}
+	return func() (string, error) { return readSecretText(path, log) }
+}
+
+func readSecretText(path string, log *slog.Logger) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer f.Close()
 	if info, err := f.Stat(); err == nil && info.Mode().Perm()&0o077 != 0 {
 		log.Warn("other users can read or write this file of secrets; run chmod 600", "file", path, "mode", info.Mode().Perm())
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))
-	switch {
-	case err != nil:
+	if err == nil && len(text) > maxSecretFile {
+		err = fmt.Errorf("%s is larger than %d bytes", path, maxSecretFile)
+	}
+	return string(text), err
+}
+
+func readSecretFile(path string, log *slog.Logger, parse func(line string) error) error {
+	text, err := readSecretText(path, log)
+	if err != nil {
 		return err
-	case len(text) > maxSecretFile:
-		return fmt.Errorf("%s is larger than %d bytes", path, maxSecretFile)
 	}
 	number, secrets := 0, 0
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(text) {
 		number++
 		line = strings.TrimSpace(line)
 		if line == "" || strings.HasPrefix(line, "#") {

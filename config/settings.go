@@ -130,6 +130,14 @@ func (c *Config) generalSettings(home string) []setting {
 			help: "File with the secrets that sign callbacks, one per line: whsec_ and 24 to 64 bytes in base64. Every secret signs every callback, so to replace a secret, list both for a while. SIGHUP reads the file again.",
 		},
 		{
+			name: "credentials-file", arg: "FILE", defaultValue: "", value: pathValue{target: &c.CredentialsFile, home: home, optional: true},
+			help: "File with the credentials for image servers. Each line has the start of a URL, then \"bearer TOKEN\", \"basic USER PASSWORD\" or \"header NAME VALUE\"; a file in the format of .netrc works too. They are sent only to that host, and without TLS only to loopback or to a URL that begins with http. SIGHUP reads the file again.",
+		},
+		{
+			name: "ca-file", arg: "FILE", defaultValue: "", value: certificatesValue{pathValue{target: &c.CAFile, home: home, optional: true}, &c.RootCAs},
+			help: "PEM file with certificate authorities that the servers of images and callbacks may use, in addition to this host's.",
+		},
+		{
 			name: "image-max-bytes", arg: "SIZE", defaultValue: "256GiB", value: sizeValue{&c.ImageMaxBytes, minImage},
 			help: "Largest unpacked image, such as 256GiB, or in bytes; at least 1MiB.",
 		},

@@ -39,7 +39,7 @@ func Open(dir string, o Options) (*Cache, error) {
 	}
 	c := &Cache{
 		dir: dir, opts: o, limits: o.Limits.withDefaults(), log: o.Log,
-		client: newClient(o.DialControl, o.CheckURL), fetches: &fetches{groups: map[Sum]*fetchGroup{}},
+		client: newClient(o), fetches: &fetches{groups: map[Sum]*fetchGroup{}},
 	}
 	c.gold = &goldStore{dir: dir, derived: o.Derived, holds: newHolds()}
 	if c.log == nil {

@@ -239,7 +239,7 @@ func TestBadImagesLeaveNothing(t *testing.T) {
 		text string
 	}{
 		"checksum of another file":  {body: good, sum: &wrong, want: image.ErrChecksum, text: wrong.Hex},
-		"page that is no archive":   {body: []byte("<!DOCTYPE html>"), want: image.ErrInvalid, text: "DOCTYPE"},
+		"page that is no archive":   {body: []byte("<!DOCTYPE html>"), want: image.ErrInvalid, text: "web page"},
 		"page for another checksum": {body: []byte("<!DOCTYPE html>"), sum: &wrong, want: image.ErrChecksum, text: wrong.Hex},
 		"nothing at all":            {body: nil, want: image.ErrInvalid, text: "archive"},
 		"no .vmx":                   {body: gzipOf(t, tarOf(t, file{name: "disk.vmdk", body: []byte("x")})), want: image.ErrInvalid, text: "no .vmx"},

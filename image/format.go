@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/klauspost/compress/zstd"
-	"github.com/klauspost/pgzip"
 	"github.com/xi2/xz"
 )
 
@@ -25,8 +24,9 @@ const (
 )
 
 // windowBytes bounds the memory of the decompressors whose archives say how
-// much they want: xz -9 and zstd -21 are the largest within it.
-const windowBytes = 64 << 20
+// much they want. It is what xz and zstd themselves use at most without further
+// options: xz -9 wants 64 MiB, zstd --long 128 MiB.
+const windowBytes = 128 << 20
 
 // sniff returns the format of an archive by its first bytes; 512 are enough. What the
 // URL is called does not matter.
@@ -38,7 +38,7 @@ func sniff(head []byte) form {
 		return formBzip2
 	case bytes.HasPrefix(head, []byte("\xfd7zXZ\x00")):
 		return formXz
-	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")):
+	case bytes.HasPrefix(head, []byte("\x28\xb5\x2f\xfd")), isSkippable(head):
 		return formZstd
 	case bytes.HasPrefix(head, []byte("PK\x03\x04")), bytes.HasPrefix(head, []byte("PK\x05\x06")):
 		return formZip
@@ -47,6 +47,12 @@ func sniff(head []byte) form {
 	default:
 		return formUnknown
 	}
+}
+
+// isSkippable reports whether a zstd archive begins with a frame that decompressors
+// skip (RFC 8878, 3.1.2). pzstd puts one before each frame of data.
+func isSkippable(head []byte) bool {
+	return len(head) >= 4 && head[0]&0xf0 == 0x50 && bytes.Equal(head[1:4], []byte("\x2a\x4d\x18"))
 }
 
 // hasTarChecksum recognizes the header of an archive from before POSIX, which has
@@ -73,13 +79,13 @@ func decompress(f form, in *bufio.Reader) (io.Reader, func(), error) {
 	none := func() {}
 	switch f {
 	case formGzip:
-		z, err := pgzip.NewReaderN(in, 512<<10, 8)
+		z, err := newGzipReader(in)
 		if err != nil {
 			return nil, nil, err
 		}
-		return z, func() { _ = z.Close() }, nil
+		return z, z.close, nil
 	case formBzip2:
-		b := newBzip2Reader(in)
+		b := newBzip2Reader(bufio.NewReader(&bzipPadding{in: in}))
 		return b, b.close, nil
 	case formXz:
 		x, err := xz.NewReader(in, windowBytes)

@@ -37,32 +37,37 @@ func (e *redirectError) Error() string { return e.reason }
 // moves one large body faster than HTTP/2 does, keeps no connection, and has
 // no timeout of its own: the download watches for a stall.
 //
-// Every hop of a redirect is checked by checkURL, which may be nil.
-func newClient(control func(network, address string, c syscall.RawConn) error, checkURL func(*url.URL) error) *http.Client {
+// Every hop of a redirect is checked by o.CheckURL.
+func newClient(o Options) *http.Client {
 	dialer := &net.Dialer{Timeout: 30 * time.Second}
-	if control != nil {
+	if o.DialControl != nil {
 		dialer.Control = func(network, address string, c syscall.RawConn) error {
-			if err := control(network, address, c); err != nil {
+			if err := o.DialControl(network, address, c); err != nil {
 				return &deniedError{err}
 			}
 			return nil
 		}
 	}
+	var transport http.RoundTripper = &http.Transport{
+		Proxy:                 http.ProxyFromEnvironment,
+		DialContext:           dialer.DialContext,
+		TLSClientConfig:       &tls.Config{RootCAs: o.RootCAs},
+		TLSHandshakeTimeout:   30 * time.Second,
+		ExpectContinueTimeout: time.Second,
+		DisableKeepAlives:     true,
+		DisableCompression:    true,
+		ReadBufferSize:        64 << 10,
+	}
+	if o.Credentials != nil {
+		transport = &credentialTransport{transport, o.Credentials}
+	}
 	return &http.Client{
-		Transport: &http.Transport{
-			Proxy:                 http.ProxyFromEnvironment,
-			DialContext:           dialer.DialContext,
-			TLSHandshakeTimeout:   30 * time.Second,
-			ExpectContinueTimeout: time.Second,
-			DisableKeepAlives:     true,
-			DisableCompression:    true,
-			ReadBufferSize:        64 << 10,
-		},
+		Transport: transport,
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
-			if err := checkRedirect(req, via); err != nil || checkURL == nil {
+			if err := checkRedirect(req, via); err != nil || o.CheckURL == nil {
 				return err
 			}
-			if err := checkURL(req.URL); err != nil {
+			if err := o.CheckURL(req.URL); err != nil {
 				return &deniedError{err}
 			}
 			return nil
@@ -131,6 +136,9 @@ func (d *download) accept(res *http.Response) error {
 		return errStartOver
 	case code == http.StatusRequestTimeout, code == http.StatusTooEarly, code == http.StatusTooManyRequests, code >= 500:
 		return &retryableError{err: errors.New("the server answers " + res.Status), after: retryAfter(res.Header)}
+	case code == http.StatusUnauthorized, code == http.StatusForbidden:
+		return fail(ErrDownload, nil, "downloading %s: the server answers %q; if it needs credentials, add or correct them in the file of "+
+			"-credentials-file", PublicURL(d.url), res.Status)
 	default:
 		return fail(ErrDownload, nil, "downloading %s: the server answers %q, not 200; check the URL", PublicURL(d.url), res.Status)
 	}

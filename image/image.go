@@ -1,6 +1,7 @@
 package image
 
 import (
+	"crypto/x509"
 	"log/slog"
 	"net/url"
 	"os"
@@ -66,6 +67,13 @@ type Options struct {
 	// connection; its error reaches the caller. Behind a proxy that is the
 	// proxy's address.
 	DialControl func(network, address string, c syscall.RawConn) error
+
+	// Credentials are what requests to image servers carry. Nil means none.
+	Credentials *Credentials
+
+	// RootCAs are the certificate authorities of image servers. Nil means those
+	// of the host.
+	RootCAs *x509.CertPool
 
 	// Downloaded is called after each download with how many bytes it
 	// brought, and whether the archive was then whole and right. It returns

@@ -2,12 +2,14 @@ package image
 
 import (
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/text/cases"
+	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/unicode/norm"
 )
 
@@ -15,15 +17,19 @@ import (
 const maxElement = 255
 
 // cleanName turns an entry's name into a slash-separated path below the
-// image's folder, or refuses it. "." is the folder itself. Only names pass
-// that mean the same file on every host: what Linux takes and Windows or macOS
-// do not is refused as well, for images travel.
+// image's folder, or refuses it. "." is the folder itself. A name that leads out
+// of the folder on some host is unsafe. Others that not every host takes, or not
+// every host takes for the same file, are invalid, for images travel.
 func cleanName(raw string, l Limits) (string, error) {
 	if len(raw) > l.PathLength {
 		return "", over(ErrPathTooLong, "path %s is longer than the %d bytes that are allowed", quoted(raw), l.PathLength)
 	}
-	if problem := badPath(raw); problem != "" {
+	if problem := outside(raw); problem != "" {
 		return "", fail(ErrUnsafe, nil, "the image's path %s %s", quoted(raw), problem)
+	}
+	raw = fromCodePage(raw)
+	if problem := badPath(raw); problem != "" {
+		return "", fail(ErrInvalid, nil, "the image's path %s %s; rename the file and pack the image again", quoted(raw), problem)
 	}
 	name := path.Clean(raw)
 	if name == "." {
@@ -35,30 +41,35 @@ func cleanName(raw string, l Limits) (string, error) {
 	}
 	for _, e := range elements {
 		if problem := badElement(e); problem != "" {
-			return "", fail(ErrUnsafe, nil, "the image's path %s %s", quoted(raw), problem)
+			return "", fail(ErrInvalid, nil, "the image's path %s %s; rename the file and pack the image again", quoted(raw), problem)
 		}
 	}
 	return name, nil
+}
+
+// outside says how a path leads out of the image's folder, on any system.
+func outside(raw string) string {
+	slashed := strings.ReplaceAll(raw, `\`, "/")
+	switch {
+	case strings.HasPrefix(slashed, "/"):
+		return "is absolute"
+	case len(raw) > 1 && raw[1] == ':' && (raw[0]|0x20 >= 'a' && raw[0]|0x20 <= 'z'):
+		return "begins with a drive"
+	case slices.Contains(strings.Split(slashed, "/"), ".."):
+		return "leaves the image's folder"
+	}
+	return ""
 }
 
 func badPath(raw string) string {
 	switch {
 	case raw == "":
 		return "is empty"
-	case !utf8.ValidString(raw):
-		return "is not UTF-8"
-	case strings.HasPrefix(raw, "/"):
-		return "is absolute"
 	case strings.ContainsAny(raw, `\:*?"<>|`):
 		return `has one of \ : * ? " < > |, which not every host takes`
 	}
-	for _, e := range strings.Split(raw, "/") {
-		if e == ".." {
-			return "leaves the image's folder"
-		}
-	}
 	for _, r := range raw {
-		if !unicode.IsPrint(r) {
+		if !unicode.IsGraphic(r) {
 			return "has a character that cannot be printed"
 		}
 	}
@@ -104,33 +115,40 @@ type spelling struct {
 	dir  bool
 }
 
-// add takes note of a path and of the folders that it implies.
-func (n *names) add(name string, dir bool) error {
+// add takes note of a path and of the folders that it implies. It reports whether
+// there already is a file of exactly this name.
+func (n *names) add(name string, dir bool) (again bool, err error) {
 	if fold(name) == recordName {
-		return fail(ErrInvalid, nil, "the image has a file %s at its top, a name that is taken here", recordName)
+		return false, fail(ErrInvalid, nil, "the image has a file %s at its top, a name that is taken here", recordName)
 	}
 	for parent := path.Dir(name); parent != "."; parent = path.Dir(parent) {
-		if err := n.note(parent, true); err != nil {
-			return err
+		if _, err := n.note(parent, true); err != nil {
+			return false, err
 		}
 	}
 	return n.note(name, dir)
 }
 
-func (n *names) note(name string, dir bool) error {
+func (n *names) note(name string, dir bool) (again bool, err error) {
 	key := fold(name)
 	was, ok := n.seen[key]
 	switch {
 	case !ok:
 		n.seen[key] = spelling{name: name, dir: dir}
-		return nil
+		return false, nil
 	case was.name != name:
-		return fail(ErrUnsafe, nil, "the image's paths %s and %s are one on hosts that ignore letter case or Unicode forms", quoted(was.name), quoted(name))
-	case dir && was.dir:
-		return nil
+		return false, fail(ErrInvalid, nil, "the image's paths %s and %s are one on hosts that ignore letter case or Unicode forms; rename one", quoted(was.name), quoted(name))
+	case dir != was.dir:
+		return false, fail(ErrInvalid, nil, "the image has %s both as a file and as a folder", quoted(name))
 	default:
-		return fail(ErrUnsafe, nil, "the image has %s twice", quoted(name))
+		return !dir, nil
 	}
+}
+
+// has reports whether there is a file of exactly this name.
+func (n *names) has(name string) bool {
+	was, ok := n.seen[fold(name)]
+	return ok && was.name == name && !was.dir
 }
 
 // fold maps all spellings of a name that some file system takes for one to one
@@ -147,4 +165,36 @@ func quoted(name string) string {
 		return strconv.QuoteToASCII(name[:most]) + "..."
 	}
 	return strconv.Quote(name)
+}
+
+// fromCodePage returns a name that is not UTF-8 as text, one character for each
+// byte: nobody says in which code page a zip or tar archive has its names. The
+// characters are those of the code page 437, which is that of zip. Each byte has
+// its own, so that the original bytes can be compared. In multibyte code pages, the
+// second byte of a character may be a backslash or a bar. These become their wide
+// forms, because they separate nothing.
+func fromCodePage(raw string) string {
+	if utf8.ValidString(raw) {
+		return raw
+	}
+	var b strings.Builder
+	for i := 0; i < len(raw); i++ {
+		b.WriteRune(charmap.CodePage437.DecodeByte(raw[i]))
+		if raw[i] < utf8.RuneSelf || i+1 == len(raw) {
+			continue
+		}
+		if wide, ok := map[byte]rune{'\\': '\uff3c', '|': '\uff5c'}[raw[i+1]]; ok {
+			b.WriteRune(wide)
+			i++
+		}
+	}
+	return b.String()
+}
+
+// isForMac reports whether an entry is what macOS adds beside the files: resource
+// forks, icons and views of folders. It looks at the name as it is in the archive.
+func isForMac(raw string) bool {
+	elements := strings.Split(strings.TrimRight(strings.ReplaceAll(raw, `\`, "/"), "/"), "/")
+	base := elements[len(elements)-1]
+	return strings.HasPrefix(base, "._") || base == "Icon\r" || base == ".DS_Store" || slices.Contains(elements, "__MACOSX")
 }

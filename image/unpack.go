@@ -9,7 +9,12 @@ import (
 	"io"
 	"os"
 	"path"
+	"slices"
 	"strings"
+
+	"github.com/dustin/go-humanize"
+	"github.com/klauspost/compress/zstd"
+	"github.com/xi2/xz"
 )
 
 // tree is what an archive held.
@@ -56,7 +61,7 @@ func (u *unpacker) unpack(archive *follower) (*tree, error) {
 	case formZip:
 		err = u.zip()
 	case formUnknown:
-		err = fail(ErrInvalid, nil, "the image is no archive that is known here (it begins with %q): tar, tar.gz, tar.bz2, tar.xz, tar.zst and zip are", head[:min(len(head), 16)])
+		err = fail(ErrInvalid, nil, "the image is %s", adviceOn(head))
 	default:
 		err = u.compressedTar(form, in)
 	}
@@ -98,25 +103,38 @@ func (u *unpacker) mustBeTar(in *bufio.Reader) error {
 	case form == formTar, err == nil && bytes.Equal(head, make([]byte, tarBlock)): // one without entries begins with its end
 		return nil
 	case form == formUnknown:
-		return fail(ErrInvalid, nil, "the image's archive has no tar archive in it (what was compressed begins with %q)", head[:min(len(head), 16)])
+		return fail(ErrInvalid, nil, "the image's archive has no tar archive in it; what was compressed is %s", adviceOn(head))
 	default:
 		return fail(ErrInvalid, nil, "the image is packed twice: in its archive is another one; unpack one layer")
 	}
 }
 
-// entry takes one entry of the archive.
-func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error {
+// count counts an entry of the archive.
+func (u *unpacker) count() error {
 	if err := u.ctx.Err(); err != nil {
 		return context.Cause(u.ctx)
 	}
 	if u.entries++; u.entries > u.limits.Entries {
 		return over(ErrTooManyEntries, "archive has more than the %d entries that are allowed", u.limits.Entries)
 	}
-	name, err := cleanName(raw, u.limits)
-	if err != nil || name == "." || isResourceFork(name) {
+	return nil
+}
+
+// entry takes one file or folder of the archive. A file that comes again replaces
+// the first, as when tar has appended a newer one.
+func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error {
+	if err := u.count(); err != nil {
 		return err
 	}
-	if err := u.names.add(name, dir); err != nil {
+	name, err := cleanName(raw, u.limits)
+	if err != nil || name == "." {
+		return err
+	}
+	again, err := u.names.add(name, dir)
+	if err == nil && again {
+		err = u.forget(name)
+	}
+	if err != nil {
 		return err
 	}
 	if size < 0 || size > u.limits.UnpackedBytes-u.tree.bytes {
@@ -132,16 +150,25 @@ func (u *unpacker) entry(raw string, dir bool, size int64, body io.Reader) error
 	return u.file(name, body)
 }
 
+// forget removes a file that was unpacked.
+func (u *unpacker) forget(name string) error {
+	info, err := u.root.Lstat(name)
+	if err == nil {
+		err = u.root.Remove(name)
+	}
+	if err != nil {
+		return fmt.Errorf("unpacking %s: %w", name, err)
+	}
+	u.tree.bytes -= info.Size()
+	u.tree.files = slices.DeleteFunc(u.tree.files, func(f string) bool { return f == name })
+	return nil
+}
+
 func (u *unpacker) mkdir(name string) error {
 	if err := u.root.MkdirAll(name, 0o755); err != nil {
 		return fmt.Errorf("unpacking %s: %w", name, diskError(err))
 	}
 	return nil
-}
-
-// isResourceFork reports whether macOS added the entry to the archive beside a file.
-func isResourceFork(name string) bool {
-	return strings.HasPrefix(path.Base(name), "._") || name == "__MACOSX" || strings.HasPrefix(name, "__MACOSX/")
 }
 
 // unreadable judges an error of reading the archive: bytes that do not come
@@ -157,6 +184,8 @@ func (u *unpacker) unreadable(err error) error {
 		return u.stream.err
 	case errors.As(err, &f):
 		return err
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, xz.ErrMemlimit):
+		return fail(ErrInvalid, err, "the archive needs a window of more than %s to decompress; compress it with zstd --long=27 or less, or with xz -9 or --lzma2=dict=128MiB", humanize.IBytes(windowBytes))
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return fail(ErrInvalid, err, "the archive is cut off")
 	default:

@@ -1,12 +1,15 @@
 package image
 
 import (
+	"encoding/binary"
 	"errors"
+	"hash/crc32"
 	"io"
 	"io/fs"
+	"strings"
+	"unicode/utf8"
 
 	"github.com/klauspost/compress/zip"
-	"github.com/mholt/archiver/v3"
 )
 
 // zipEntryBytes bounds what is read of a zip's directory, which is held in
@@ -20,68 +23,127 @@ func (u *unpacker) zip() error {
 	if err != nil {
 		return err
 	}
-	if err := u.zipCheck(in, size); err != nil {
+	files, err := u.zipDirectory(in, size)
+	if err != nil {
 		return err
 	}
-	z := archiver.NewZip()
-	section := io.NewSectionReader(in, 0, size)
-	if err := z.Open(section, size); err != nil {
-		return u.unreadable(err)
-	}
-	defer z.Close()
-	for {
-		f, err := z.Read()
-		if err == io.EOF {
-			return nil
-		}
-		if err != nil {
-			return u.unreadable(err)
-		}
-		h := f.Header.(zip.FileHeader)
-		err = u.entry(h.Name, f.IsDir(), int64(min(h.UncompressedSize64, 1<<62)), f)
-		if err = errors.Join(err, f.Close()); err != nil {
-			return u.unreadable(err)
-		}
-	}
-}
-
-// zipCheck looks at a zip's directory before anything is opened: it is of a
-// bearable size, and has only entries that this package reads.
-func (u *unpacker) zipCheck(in io.ReaderAt, size int64) error {
-	limited := &limitedReaderAt{r: in, left: zipEntryBytes*int64(u.limits.Entries) + 128<<10}
-	z, err := zip.NewReader(limited, size)
-	if limited.left < 0 {
-		return over(ErrTooManyEntries, "zip directory is larger than that of the %d entries that are allowed", u.limits.Entries)
-	}
+	places, err := newZipPlaces(in, size, files)
 	if err != nil {
 		return u.unreadable(err)
 	}
-	if err := u.zipEnd(in, size, len(z.Comment)); err != nil {
-		return err
-	}
-	for _, f := range z.File {
-		switch mode := f.Mode(); {
-		case mode&fs.ModeSymlink != 0:
-			return fail(ErrUnsafe, nil, "the image's %s is a link; only files and folders may be in an image", quoted(f.Name))
-		case mode&^fs.ModePerm&^fs.ModeDir&^fs.ModeSetuid&^fs.ModeSetgid&^fs.ModeSticky != 0:
-			return fail(ErrUnsafe, nil, "the image's %s is a device or a pipe; only files and folders may be in an image", quoted(f.Name))
-		case f.Flags&1 != 0:
-			return fail(ErrInvalid, nil, "the image's %s is encrypted", quoted(f.Name))
-		case f.Method != zip.Store && f.Method != zip.Deflate:
-			return fail(ErrInvalid, nil, "the image's %s is compressed by zip's method %d; only stored (0) and deflated (8) files are read here", quoted(f.Name), f.Method)
+	for i, f := range files {
+		name := zipName(&f.FileHeader)
+		if isForMac(name) || isVolumeLabel(f) {
+			places.skip(i)
+			if err := u.count(); err != nil {
+				return err
+			}
+			continue
+		}
+		body, err := places.open(i)
+		if err != nil {
+			return u.unreadable(err)
+		}
+		dir := strings.HasSuffix(name, "/") || f.Mode().IsDir()
+		err = u.entry(name, dir, int64(min(f.UncompressedSize64, 1<<62)), body)
+		if err == nil && dir { // which has no data, and reading it shows that
+			_, err = io.Copy(io.Discard, io.LimitReader(body, 1))
+		}
+		body.close()
+		if err != nil {
+			return u.unreadable(err)
 		}
 	}
 	return nil
 }
 
-// zipEnd makes sure that nothing follows the directory's end record, which is
-// 22 bytes and the archive's comment.
-func (u *unpacker) zipEnd(in io.ReaderAt, size int64, comment int) error {
-	var end [4]byte
-	if _, err := in.ReadAt(end[:], size-22-int64(comment)); err != nil || string(end[:]) != "PK\x05\x06" {
-		return fail(ErrInvalid, err, "the archive has something behind its end")
+// zipDirectory looks at a zip's directory before anything is opened: it is of a
+// bearable size, and has only entries that this package reads.
+func (u *unpacker) zipDirectory(in io.ReaderAt, size int64) ([]*zip.File, error) {
+	limited := &limitedReaderAt{r: in, left: zipEntryBytes*int64(u.limits.Entries) + 128<<10}
+	z, err := zip.NewReader(limited, size)
+	if limited.left < 0 {
+		return nil, over(ErrTooManyEntries, "zip directory is larger than that of the %d entries that are allowed", u.limits.Entries)
+	}
+	if err != nil {
+		return nil, u.unreadable(err)
+	}
+	if _, err := zipEndRecord(in, size); err != nil {
+		return nil, fail(ErrInvalid, err, "the archive has something behind its end")
+	}
+	seen := map[string]bool{}
+	for _, f := range z.File {
+		name := zipName(&f.FileHeader)
+		if isForMac(name) || isVolumeLabel(f) {
+			continue
+		}
+		if err := zipEntryAllowed(in, f, name); err != nil {
+			return nil, err
+		}
+		if seen[name] && !strings.HasSuffix(name, "/") {
+			return nil, fail(ErrInvalid, nil, "the image has %s twice; pack it again", quoted(name))
+		}
+		seen[name] = true
+	}
+	// Reading goes on with the reader that has no limit.
+	if z, err = zip.NewReader(in, size); err != nil {
+		return nil, u.unreadable(err)
+	}
+	return z.File, nil
+}
+
+// zipEntryAllowed refuses an entry that is no file or folder, or that cannot be
+// read here.
+func zipEntryAllowed(in io.ReaderAt, f *zip.File, name string) error {
+	switch mode := f.Mode(); {
+	case mode&fs.ModeSymlink != 0:
+		target := make([]byte, 4096)
+		at, err := f.DataOffset()
+		if err != nil {
+			return fail(ErrInvalid, err, "the archive is damaged: %v", err)
+		}
+		n, _ := in.ReadAt(target[:min(f.CompressedSize64, uint64(len(target)))], at)
+		if f.Method != zip.Store {
+			return fail(ErrUnsafe, nil, "the image's %s is a link; only files and folders may be in an image", quoted(name))
+		}
+		return symbolicLink(name, string(target[:n]))
+	case mode&fs.ModeDevice != 0:
+		return fail(ErrUnsafe, nil, "the image's %s is a device; only files and folders may be in an image", quoted(name))
+	case mode&(fs.ModeNamedPipe|fs.ModeSocket|fs.ModeIrregular) != 0:
+		return fail(ErrInvalid, nil, "the image's %s is a pipe or a socket; pack it again without it", quoted(name))
+	case f.Flags&1 != 0:
+		return fail(ErrInvalid, nil, "the image's %s is encrypted; pack it again without a password", quoted(name))
+	case zipMethods[f.Method] == nil:
+		return fail(ErrInvalid, nil, "the image's %s is compressed by zip's method %d (%s), which is not read here; pack the folder with tar -czf, or in 7-Zip with the method Deflate", quoted(name), f.Method, methodName(f.Method))
 	}
 	return nil
+}
+
+// isVolumeLabel reports whether an entry is the label of a disk under DOS.
+func isVolumeLabel(f *zip.File) bool {
+	const label = 0x08
+	host := f.CreatorVersion >> 8
+	return (host == 0 || host == 10 || host == 11 || host == 14) && f.ExternalAttrs&label != 0
+}
+
+// zipName returns the name of an entry. If an extra field has it in UTF-8
+// (APPNOTE.TXT, 4.6.9), that counts. Windows' own programs separate folders by
+// backslashes.
+func zipName(h *zip.FileHeader) string {
+	const unicodePath = 0x7075
+	name := h.Name
+	for extra := h.Extra; len(extra) >= 4; {
+		id, n := binary.LittleEndian.Uint16(extra), int(binary.LittleEndian.Uint16(extra[2:]))
+		if n > len(extra)-4 {
+			break
+		}
+		field := extra[4 : 4+n]
+		extra = extra[4+n:]
+		if id == unicodePath && n > 5 && field[0] == 1 && binary.LittleEndian.Uint32(field[1:]) == crc32.ChecksumIEEE([]byte(h.Name)) && utf8.Valid(field[5:]) {
+			name = string(field[5:])
+		}
+	}
+	return strings.ReplaceAll(fromCodePage(name), `\`, "/")
 }
 
 // limitedReaderAt fails once more than left bytes were read.
