@@ -31,7 +31,7 @@ AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
 .DEFAULT_GOAL := build
-.PHONY: build programs has-root run demo install install-files uninstall dist dist-check test test-vix has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build programs image-deps run-deps has-root run demo install install-files uninstall dist dist-check test test-vix has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default target)
 
@@ -45,10 +45,10 @@ $(BUILD)/tags: always
 	@tags='$(TAGS)'; [ -n "$$tags" ] || echo 'building without VMware support: it needs cgo, and a C compiler such as gcc'; \
 	[ -e $@ ] && [ "$$tags" = "$$(cat $@)" ] || echo "$$tags" >$@
 
-run: deps build ## install what is missing and run the daemon
+run: run-deps build ## install what is missing and run the daemon
 	$(BINARY)
 
-demo: test-deps build image ## run one machine from image to deletion and explain each step
+demo: deps build image ## run one machine from image to deletion and explain each step
 	@go build -o $(BUILD)/demo ./vm/vmtest/demo
 	@$(BUILD)/demo -binary $(BINARY) -image $(IMAGE)
 
@@ -181,7 +181,7 @@ fuzz: ## run each fuzz target for FUZZTIME
 	  done; \
 	done
 
-image: test-deps $(IMAGE) ## build build/tinyvm.tar.gz, the small guest image
+image: image-deps $(IMAGE) ## build build/tinyvm.tar.gz, the small guest image
 
 $(IMAGE): $(wildcard vm/vmtest/tinyvm/*)
 	$(TINYVM) $(BUILD)
@@ -214,6 +214,16 @@ deps: ## install QEMU and what else machines need
 
 test-deps:
 	$(call install,$(PACKAGES) $(TEST_PACKAGES))
+
+# What builds the guest image is less than what the tests need: no browser and no npm.
+image-deps:
+	$(call install,$(shell $(TINYVM) --packages))
+
+# The daemon takes VMware if it is there, and then needs no QEMU.
+HAS_VMWARE = command -v vmrun >/dev/null || for f in /usr/lib/vmware-vix /usr/lib /usr/local/lib/vmware-vix /usr/local/lib; do \
+               [ -e $$f/libvixAllProducts.so ] && break; false; done || [ -e '/Applications/VMware Fusion.app' ]
+run-deps:
+	@if $(HAS_VMWARE); then echo 'VMware is installed, so QEMU is not needed'; else $(MAKE) -s deps; fi
 
 clean: ## remove build/
 	rm -rf $(BUILD)

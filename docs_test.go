@@ -283,18 +283,3 @@ func TestDocumentedFields(t *testing.T) {
 		}
 	}
 }
-
-// A PREFIX or DESTDIR that begins with ~ would make a folder of that name: zsh
-// and sh do not replace a ~ that follows a =.
-func TestMakeRefusesTilde(t *testing.T) {
-	for _, arg := range []string{"PREFIX=~/.local", "PREFIX=~", "DESTDIR=~/pkg"} {
-		out, err := exec.Command("make", "-n", "install", arg).CombinedOutput()
-		name, _, _ := strings.Cut(arg, "=")
-		if err == nil || !strings.Contains(string(out), `as in `+name+`="$HOME/.local"`) {
-			t.Errorf("make install %s: got %v, %s", arg, err, out)
-		}
-	}
-	if out, err := exec.Command("make", "-n", "install", "PREFIX="+t.TempDir()).CombinedOutput(); err != nil {
-		t.Errorf("make install: %v: %s", err, out)
-	}
-}

@@ -60,6 +60,13 @@ func (f *fieldDecoder) field(prefix, name string, text json.RawMessage, v reflec
 	}
 	path := prefix + jsonName(v.Type().Field(i))
 	target := v.Field(i)
+	if target.Kind() == reflect.Pointer && target.Type().Elem().Kind() == reflect.Struct {
+		if string(text) == "null" {
+			return nil
+		}
+		target.Set(reflect.New(target.Type().Elem()))
+		target = target.Elem()
+	}
 	_, decodesItself := target.Addr().Interface().(json.Unmarshaler)
 	if target.Kind() == reflect.Struct && !decodesItself {
 		if string(text) == "null" {
@@ -156,8 +163,12 @@ func fields(t reflect.Type, prefix string) []string {
 		if name == "" {
 			continue
 		}
-		if _, decodesItself := reflect.New(f.Type).Interface().(json.Unmarshaler); f.Type.Kind() == reflect.Struct && !decodesItself {
-			names = append(names, fields(f.Type, prefix+name+".")...)
+		of := f.Type
+		if of.Kind() == reflect.Pointer {
+			of = of.Elem()
+		}
+		if _, decodesItself := reflect.New(of).Interface().(json.Unmarshaler); of.Kind() == reflect.Struct && !decodesItself {
+			names = append(names, fields(of, prefix+name+".")...)
 			continue
 		}
 		names = append(names, prefix+name)

@@ -74,6 +74,7 @@ var statuses = map[vm.Code]int{
 	vm.CodeImageInUse:    http.StatusConflict,
 	vm.CodeHypervisor:    http.StatusInternalServerError,
 	vm.CodeGuestStopped:  http.StatusInternalServerError,
+	vm.CodeGuestNotReady: http.StatusInternalServerError,
 	vm.CodeAttempts:      http.StatusInternalServerError,
 	vm.CodeCancelled:     http.StatusConflict,
 	vm.CodeExpired:       http.StatusConflict,

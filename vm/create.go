@@ -73,6 +73,9 @@ func (m *Manager) accept(ctx context.Context, s spec, res *reservation) (VM, err
 	now := time.Now().UTC()
 	r := newRecord(s, now)
 	r.RequestID = RequestID(ctx)
+	if host := m.opts.Driver.Limits().HostCPUs; host > 0 && s.CPUs > host {
+		r.Warnings.Add(WarningCPUs, "the machine has %d virtual processors and the host has %d processors; more than the host has make the guest slower", s.CPUs, host)
+	}
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.opts.MaxLifetime), now)
 	if err := m.names.add(r.ID, s.Name); err != nil {
 		return VM{}, err

@@ -110,6 +110,9 @@ func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 		return fmt.Errorf("starting the machine: %w", err)
 	}
 	c.job.setPhase(Waiting, nil)
+	if c.record.Spec.ReadyWhen != nil {
+		return c.waitForService(ctx, vm)
+	}
 	return c.waitForGuest(ctx, vm)
 }
 
@@ -121,21 +124,15 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		st, err := c.vms.opts.Driver.Inspect(limited, vm)
+		st, err := c.inspect(limited, vm)
 		if err == nil {
-			c.vms.events.setStatus(vm.ID, st)
-			c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
-		}
-		switch {
-		case err == nil && st.Fault != nil:
-			return st.Fault
-		case err == nil && st.Up && st.IP != "":
-			c.address = st.IP
-			return nil
-		case err == nil && st.Died:
-			return &Error{Code: CodeHypervisor, Message: "the machine died before its guest answered: " + st.StoppedBecause, Err: ErrDied}
-		case err == nil && (st.Power == PoweredOff || st.Power == ""):
-			return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; check that the image boots on this hypervisor"}
+			if err := hasFailed(st); err != nil {
+				return err
+			}
+			if st.Up && st.IP != "" {
+				c.address = st.IP
+				return nil
+			}
 		}
 		if sleep(limited, pollEvery) {
 			continue
@@ -149,6 +146,29 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 		c.warnSilent(st, limit)
 		return nil
 	}
+}
+
+// inspect reads the machine's live state and publishes it.
+func (c *creation) inspect(ctx context.Context, vm Machine) (Status, error) {
+	st, err := c.vms.opts.Driver.Inspect(ctx, vm)
+	if err == nil {
+		c.vms.events.setStatus(vm.ID, st)
+		c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
+	}
+	return st, err
+}
+
+// hasFailed returns the error of a machine that cannot become ready, or nil.
+func hasFailed(st Status) error {
+	switch {
+	case st.Fault != nil:
+		return st.Fault
+	case st.Died:
+		return &Error{Code: CodeHypervisor, Message: "the machine died before its guest answered: " + st.StoppedBecause, Err: ErrDied}
+	case st.Power == PoweredOff || st.Power == "":
+		return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; check that the image boots on this hypervisor"}
+	}
+	return nil
 }
 
 // warnSilent adds a warning about a guest that was not ready in time.

@@ -205,8 +205,9 @@ type PortForward struct {
 
 // Limits is the largest machine that a host can run.
 type Limits struct {
-	CPUs   int // virtual processors
-	Memory int // MiB
+	CPUs     int // virtual processors
+	Memory   int // MiB
+	HostCPUs int // the host's processors, which may be fewer than CPUs; 0 if they are not known
 
 	// AllMemory is how much memory all machines can have together, in MiB, if a hypervisor has several hosts. 0 means
 	// Memory.

@@ -27,6 +27,24 @@ func timeoutError(value string) error {
 		`a whole number of seconds or a duration such as "30s", at most 1h`)
 }
 
+// ReadyTimeout is a duration with the same JSON as [Timeout]. Zero means the default.
+type ReadyTimeout time.Duration
+
+// UnmarshalJSON reads both forms. Its errors are *[Error].
+func (t *ReadyTimeout) UnmarshalJSON(b []byte) error {
+	d, ok := parseDuration(b)
+	if !ok {
+		return readyTimeoutError(string(b))
+	}
+	*t = ReadyTimeout(d)
+	return nil
+}
+
+func readyTimeoutError(value string) error {
+	return fieldError("ready_timeout", value,
+		`a whole number of seconds or a duration such as "5m", at most 1h`)
+}
+
 // Lifetime is a duration with the same JSON as [Timeout]. Zero means none.
 type Lifetime time.Duration
 

@@ -47,6 +47,7 @@ const (
 	CodeImageNotFound Code = "image-not-found"
 	CodeImageInUse    Code = "image-in-use"
 	CodeGuestStopped  Code = "guest-stopped"
+	CodeGuestNotReady Code = "guest-not-ready"
 	CodeAttempts      Code = "too-many-attempts"
 	CodeCancelled     Code = "creation-cancelled"
 	CodeExpired       Code = "expired"
@@ -62,7 +63,7 @@ func Codes() []Code {
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
 		CodeImageArchive, CodeImageEntries, CodeImageDepth, CodeImagePath, CodeImageRatio, CodeImageStalled,
-		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeAttempts, CodeCancelled, CodeExpired,
+		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeGuestNotReady, CodeAttempts, CodeCancelled, CodeExpired,
 	}
 }
 
@@ -73,6 +74,9 @@ type Error struct {
 	Message string `json:"message"`
 	Field   string `json:"field,omitempty"` // the invalid field of the request, if any
 	Err     error  `json:"-"`
+
+	// Console is the end of the guest's console, with [CodeGuestNotReady], or "".
+	Console string `json:"console,omitempty"`
 
 	// Errors lists all invalid fields of a request if there are several. Code, Message and Field are those of the first.
 	Errors []*Error `json:"errors,omitempty"`

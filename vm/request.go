@@ -40,6 +40,9 @@ type Request struct {
 	ExpiresIn        Lifetime    `json:"expires_in"`
 	Name             string      `json:"name"`
 
+	ReadyWhen    *ReadyWhen   `json:"ready_when"`
+	ReadyTimeout ReadyTimeout `json:"ready_timeout"`
+
 	Invalid []*Error `json:"-"` // fields that could not be read; Create reports them with all other invalid fields
 }
 
@@ -64,6 +67,8 @@ type spec struct {
 	CallbackURL  string      `json:"callback_url,omitempty"`
 	ToolsSeconds int         `json:"tools_init_timeout"`   // as asked, 0 if not given
 	ExpiresIn    int         `json:"expires_in,omitempty"` // seconds, 0 if not given
+	ReadyWhen    *ReadyWhen  `json:"ready_when,omitempty"`
+	ReadySeconds int         `json:"ready_timeout,omitempty"` // as asked, 0 if not given
 }
 
 func (s spec) toolsTimeout() time.Duration {
@@ -83,7 +88,7 @@ func (s spec) source() (image.Source, error) {
 func normalize(q Request, limits Limits, p *problems) spec {
 	s := spec{
 		Name: q.Name, CPUs: cmp.Or(q.CPUs, DefaultCPUs), LaunchGUI: q.LaunchGUI,
-		Network: cmp.Or(q.NetworkType, NAT), CallbackURL: q.CallbackURL,
+		Network: cmp.Or(q.NetworkType, NAT), CallbackURL: q.CallbackURL, ReadyWhen: q.ReadyWhen,
 	}
 	if s.CPUs < 0 || s.CPUs > limits.CPUs {
 		p.add(fieldError("cpus", fmt.Sprint(s.CPUs), fmt.Sprintf("from 1 to %d on this host", limits.CPUs)))
@@ -103,6 +108,7 @@ func normalize(q Request, limits Limits, p *problems) spec {
 	}
 	s.ToolsSeconds, err = parseToolsTimeout(time.Duration(q.ToolsInitTimeout))
 	p.add(err)
+	s.ReadySeconds = parseReadyWhen(s.ReadyWhen, time.Duration(q.ReadyTimeout), p)
 	p.add(checkName(s.Name))
 	return s
 }

@@ -14,7 +14,7 @@ import (
 // limited is the driver of a small host.
 type limited struct{ *vmtest.Driver }
 
-func (limited) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 4096} }
+func (limited) Limits() vm.Limits { return vm.Limits{CPUs: 8, Memory: 4096, HostCPUs: 4} }
 
 func (limited) Network(t vm.NetworkType) error {
 	if t == vm.HostOnly {

@@ -21,6 +21,7 @@ const (
 	WarningSecureBootOff   WarningCode = "secure-boot-off"  // the image wants Secure Boot, the machine starts without it
 	WarningSlowDisk        WarningCode = "disk-slow"        // a disk that is slow to read in its format
 	WarningGuestSilent     WarningCode = "guest-silent"     // the guest gave no sign of life in time
+	WarningCPUs            WarningCode = "cpus-exceed-host" // the machine has more virtual processors than the host has processors
 	WarningNoAddress       WarningCode = "no-address"       // the guest is up, but had no address in time
 )
 
@@ -28,7 +29,7 @@ const (
 func WarningCodes() []WarningCode {
 	return []WarningCode{
 		WarningDeviceLeftOut, WarningDeviceReplaced, WarningNetworkReplaced, WarningTPMLeftOut, WarningSecureBootOff,
-		WarningSlowDisk, WarningGuestSilent, WarningNoAddress,
+		WarningSlowDisk, WarningCPUs, WarningGuestSilent, WarningNoAddress,
 	}
 }
 

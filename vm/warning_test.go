@@ -95,6 +95,23 @@ func TestWarningsAboutTheGuest(t *testing.T) {
 	}
 }
 
+// A machine with more processors than its host has a warning from the start, which stays.
+func TestWarningAboutProcessors(t *testing.T) {
+	h := newHarness(t)
+	h.options = func(o *vm.Options) { o.Driver = limited{h.driver} }
+	h.open()
+	for cpus, want := range map[int]int{4: 0, 5: 1} {
+		q := h.request()
+		q.CPUs = cpus
+		v := h.create(q)
+		for _, got := range []vm.VM{v, h.wait(v.ID)} {
+			if len(got.Warnings) != want || want == 1 && (got.Warnings[0].Code != vm.WarningCPUs || !strings.Contains(got.Warnings[0].Message, "5 virtual processors and the host has 4")) {
+				t.Errorf("%d processors: got %+v, want %d warnings", cpus, got.Warnings, want)
+			}
+		}
+	}
+}
+
 // An image decides how many warnings there are, and what they quote.
 func TestWarningsAreBounded(t *testing.T) {
 	var w vm.Warnings

@@ -9,6 +9,7 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
 	"osx-builder/vm/vix"
+	"osx-builder/vm/vmware"
 	"osx-builder/vm/vsphere"
 )
 
@@ -18,12 +19,13 @@ type VSphere = vsphere.Settings
 // Drivers returns the candidates of this program. VMware comes first: if it is installed, the images were probably made
 // for it. Drivers sets the options that name folders and the log.
 func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Options, remote VSphere) []Candidate {
+	v.HostIDs = filepath.Join(data.Path(), "vmware-hosts.json")
 	v.Gold, v.Dir, v.Log = data.Gold(), filepath.Join(data.Images(), qemu.PreparedFolder), log
 	q.Dir, q.MachinesDir, q.Gold, q.Log = data.Path(), data.Machines(), data.Gold(), log
 	vs := vsphere.Options{Settings: remote, Dir: data.Path(), Machines: data.Machines(), Gold: data.Gold(), Log: log}
 	return []Candidate{
 		{
-			Name: "vix", Product: "VMware", OwnsMachine: vix.OwnsMachine,
+			Name: "vix", Product: "VMware", OwnsMachine: vmware.OwnsMachine,
 			Open: func() (Driver, error) {
 				d, err := vix.Open(v)
 				if err != nil {

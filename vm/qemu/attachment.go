@@ -136,7 +136,7 @@ func (b bridgeBackend) available(t vm.NetworkType) error {
 
 // attach forwards no ports: the host reaches the guest at the guest's address.
 func (b bridgeBackend) attach(ctx context.Context, m vm.Machine, i int, t vm.NetworkType, _ attachment) (attachment, error) {
-	tap, err := b.manager.Attach(ctx, network.Kind(t), m.ID, macOf(m.ID, i))
+	tap, err := b.manager.Attach(ctx, network.Kind(t), m.ID, macOf(m.ID, i), m.Name)
 	if err != nil {
 		return attachment{}, fmt.Errorf("attaching the machine to its network: %w", err)
 	}

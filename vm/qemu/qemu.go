@@ -26,6 +26,7 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -141,7 +142,9 @@ func (d *Driver) Close() error {
 }
 
 // Limits returns the processors that QEMU's pc can have and the host's memory.
-func (d *Driver) Limits() vm.Limits { return vm.Limits{CPUs: 255, Memory: hostMemory()} }
+func (d *Driver) Limits() vm.Limits {
+	return vm.Limits{CPUs: 255, Memory: hostMemory(), HostCPUs: runtime.NumCPU()}
+}
 
 // Ready looks for QEMU at every call, so that it may be installed while the
 // daemon runs.

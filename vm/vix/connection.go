@@ -12,6 +12,7 @@ import (
 	govix "github.com/hooklift/govix"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmware"
 )
 
 const (
@@ -30,7 +31,7 @@ const (
 type connection struct {
 	library   string // path of VMware's library
 	host      *govix.Host
-	deadlines Deadlines
+	deadlines vmware.Deadlines
 
 	calls      chan struct{} // a semaphore with an item for each running call
 	toolsWaits chan struct{} // likewise for waits for tools
@@ -46,7 +47,7 @@ func connect(goos string, o Options) (*connection, error) {
 		calls: make(chan struct{}, maxCalls), toolsWaits: make(chan struct{}, maxToolsWaits),
 	}
 	err = c.connect(o.HostOptions)
-	if isCode(err, codeLicence) && o.HostOptions == 0 && goos == "darwin" && c.connect(hostOptionVmrun) == nil {
+	if isCode(err, vmware.CodeLicence) && o.HostOptions == 0 && goos == "darwin" && c.connect(hostOptionVmrun) == nil {
 		return c, nil
 	}
 	if err != nil {
@@ -131,7 +132,7 @@ func (c *connection) call(ctx context.Context, step string, limit time.Duration,
 		defer func() { <-c.calls }()
 		err := recovered(f)
 		for _, v := range vms {
-			v.release()
+			v.Release()
 		}
 		done <- err
 	}()

@@ -4,12 +4,11 @@ package vix
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmware"
 )
 
 // Destroy implements [vm.Driver].
@@ -17,11 +16,11 @@ func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not destroying: %w", err)
 	}
-	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Stop)
+	ref, err := d.vms.acquire(ctx, vmware.VMXPath(m), d.deadlines.Stop)
 	if err != nil {
 		return err
 	}
-	defer ref.release()
+	defer ref.Release()
 	if err := d.stop(ctx, ref, m); err != nil {
 		return err
 	}
@@ -31,37 +30,36 @@ func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
 	if err := os.RemoveAll(m.Dir); err != nil {
 		return fmt.Errorf("removing the machine's folder: %w", err)
 	}
-	if err := d.bases.removeMarker(m.ID); err != nil {
+	if err := d.bases.RemoveMarker(m.ID); err != nil {
 		return fmt.Errorf("removing the machine's marker from its base: %w", err)
 	}
-	d.bases.sweep(ctx)
+	d.bases.RemoveUnused(ctx)
 	return nil
 }
 
 // stop powers the machine off and waits until no process uses it.
 func (d *Driver) stop(ctx context.Context, ref *vmRef, m vm.Machine) error {
-	_, err := os.Stat(vmxPath(m))
-	if errors.Is(err, fs.ErrNotExist) && ref.vm == nil {
+	if !vmware.HasVMX(m) && ref.vm == nil {
 		return nil
 	}
-	err = ref.powerOff(ctx)
-	if isCode(err, codeLocked) && d.locks.removeStale(m.Dir) {
+	err := ref.powerOff(ctx)
+	if isCode(err, vmware.CodeLocked) && d.locks.RemoveStale(m.Dir) {
 		err = ref.powerOff(ctx)
 	}
-	if isCode(err, codeUnreadable, codeNeedPassword, codeBadPassword) && isUnlocked(m.Dir) {
+	if vmware.IsUnreadable(err) && d.locks.Held(m) == nil {
 		d.log.Warn("VMware cannot open the machine, and no process uses it; removing its files", "vm", m.ID, "err", err)
 		return nil
 	}
-	if err != nil && !isNotFound(err) {
+	if err != nil && !vmware.IsNotFound(err) {
 		return err
 	}
-	return d.locks.await(ctx, m, d.deadlines.Unlock)
+	return d.locks.Await(ctx, m, d.deadlines.Unlock)
 }
 
 // delete makes VMware delete the machine, which is off and unused, with its files. What VMware cannot delete is removed
 // with the folder.
 func (d *Driver) delete(ctx context.Context, ref *vmRef, m vm.Machine) error {
-	if _, err := os.Stat(vmxPath(m)); errors.Is(err, fs.ErrNotExist) && ref.vm == nil {
+	if !vmware.HasVMX(m) && ref.vm == nil {
 		return nil
 	}
 	err := ref.call(ctx, "delete the machine", d.deadlines.Stop, func() error {
@@ -74,30 +72,15 @@ func (d *Driver) delete(ctx context.Context, ref *vmRef, m vm.Machine) error {
 	switch {
 	case err == nil:
 		return nil
-	case isCode(err, codeLocked, codeRunning) || codeOf(err) == 0:
+	case isCode(err, vmware.CodeLocked, vmware.CodeRunning) || codeOf(err) == 0:
 		return err
 	}
-	held, lockErr := heldLocks(m.Dir)
-	if lockErr != nil {
-		return lockErr
+	if err := d.locks.Held(m); err != nil {
+		return err
 	}
-	if len(held) > 0 {
-		return stillLocked(held[0])
-	}
-	if isNotFound(err) {
+	if vmware.IsNotFound(err) {
 		return nil
 	}
 	d.log.Warn("VMware did not delete the machine, which is off; removing its files", "vm", m.ID, "err", err)
 	return nil
-}
-
-// isUnlocked reports whether no process uses the machine in dir.
-func isUnlocked(dir string) bool {
-	held, err := heldLocks(dir)
-	return err == nil && len(held) == 0
-}
-
-// isNotFound reports whether VMware answered that the machine does not exist.
-func isNotFound(err error) bool {
-	return isCode(err, codeFileNotFound, codeVMNotFound)
 }

@@ -8,11 +8,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"os"
 	"runtime"
 	"strconv"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmware"
 )
 
 // Supported reports whether this binary can drive VMware.
@@ -21,13 +21,13 @@ func Supported() bool { return true }
 // Driver drives VMware. Its methods may be called concurrently.
 type Driver struct {
 	log       *slog.Logger
-	deadlines Deadlines
-	leases    map[vm.NetworkType]string
+	deadlines vmware.Deadlines
+	leases    vmware.Leases
 
 	conn  *connection
 	vms   *openVMs
-	bases *baseStore
-	locks fileLocks
+	bases *vmware.Bases
+	locks *vmware.Locks
 }
 
 var _ vm.Driver = (*Driver)(nil)
@@ -38,10 +38,10 @@ var _ vm.Driver = (*Driver)(nil)
 func Open(o Options) (*Driver, error) { return openOn(runtime.GOOS, o) }
 
 func openOn(goos string, o Options) (*Driver, error) {
-	o.Deadlines = o.Deadlines.withDefaults()
+	o.Deadlines = o.Deadlines.WithDefaults()
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	if o.Leases == nil {
-		o.Leases = leaseFiles()
+		o.Leases = vmware.LeaseFiles()
 	}
 	conn, err := connect(goos, o)
 	if err != nil {
@@ -49,13 +49,15 @@ func openOn(goos string, o Options) (*Driver, error) {
 	}
 	vms := newOpenVMs(conn)
 	d := &Driver{
-		log: o.Log, deadlines: o.Deadlines, leases: o.Leases, conn: conn, vms: vms,
-		bases: &baseStore{dir: o.Dir, gold: o.Gold, vms: vms, log: o.Log}, locks: fileLocks{o.Log},
+		log: o.Log, deadlines: o.Deadlines, leases: o.Leases, conn: conn, vms: vms, locks: vmware.NewLocks(o.HostIDs, o.Log),
 	}
-	if err := errors.Join(os.MkdirAll(o.Dir, 0o755), d.bases.removeUnfinished()); err != nil {
-		return nil, errors.Join(fmt.Errorf("preparing the folder of the base machines: %w", err), d.Close())
+	acquire := func(ctx context.Context, path string) (vmware.Acquired, error) {
+		return vms.acquire(ctx, path, o.Deadlines.Clone)
 	}
-	d.bases.sweep(context.Background())
+	d.bases = &vmware.Bases{Dir: o.Dir, Gold: o.Gold, Log: o.Log, Locks: d.locks, Acquire: acquire}
+	if err := d.bases.Open(context.Background()); err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
 	return d, nil
 }
 
@@ -75,7 +77,7 @@ func (d *Driver) Close() error {
 // Limits implements [vm.Driver]. VMware gives a machine at most as many processors as the host has, but two on any
 // host.
 func (d *Driver) Limits() vm.Limits {
-	return vm.Limits{CPUs: max(2, runtime.NumCPU()), Memory: hostMemory()}
+	return vm.Limits{CPUs: max(2, runtime.NumCPU()), Memory: vmware.HostMemory(), HostCPUs: runtime.NumCPU()}
 }
 
 // Network implements [vm.Driver]. VMware has a network of each type.
@@ -101,7 +103,7 @@ func errClosed() error {
 
 // Sweep implements [vm.Driver]: it removes what the bases hold for machines that are not known.
 func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
-	return errors.Join(d.bases.sweepMarkers(known), d.bases.removeUnused(ctx))
+	return d.bases.Sweep(ctx, known)
 }
 
 // Describe implements [vm.Driver].

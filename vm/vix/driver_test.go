@@ -14,6 +14,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
+	"osx-builder/vm/vmware"
 	"osx-builder/vm/vmx"
 )
 
@@ -200,7 +201,7 @@ func TestOddLines(t *testing.T) {
 func TestStatus(t *testing.T) {
 	h := newHarness(t)
 	lease := filepath.Join(h.dir, "leases")
-	h.options.Leases = map[vm.NetworkType]string{vm.NAT: lease}
+	h.options.Leases = vmware.Leases{vm.NAT: lease}
 	h.set("tools.ms", -1)
 	h.set("ip.ms", -1)
 	d := h.open()

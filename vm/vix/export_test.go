@@ -2,8 +2,6 @@
 
 package vix
 
-import "io/fs"
-
 // OpenOn is Open on the given operating system.
 func OpenOn(goos string, o Options) (*Driver, error) { return openOn(goos, o) }
 
@@ -12,9 +10,3 @@ func LibraryPaths(goos string) []string { return libraryPaths(goos) }
 
 // MaxCalls bounds the running calls.
 const MaxCalls = maxCalls
-
-// ReadLocks reads the locks in a machine's folder, and returns how many there are.
-func ReadLocks(dir fs.FS) (int, error) {
-	locks, err := readLocks(dir)
-	return len(locks), err
-}

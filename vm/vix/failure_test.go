@@ -14,6 +14,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/vix"
+	"osx-builder/vm/vmware"
 )
 
 // want returns the code that a client sees for an error of VIX.
@@ -172,7 +173,7 @@ func TestNoDisplay(t *testing.T) {
 func TestHangingCalls(t *testing.T) {
 	h := newHarness(t)
 	patient := h.open()
-	h.options.Deadlines = vix.Deadlines{
+	h.options.Deadlines = vmware.Deadlines{
 		Connect: 5 * time.Second, Read: 300 * time.Millisecond, Clone: 300 * time.Millisecond, Start: 300 * time.Millisecond,
 		Stop: 300 * time.Millisecond, Unlock: 300 * time.Millisecond, Tools: time.Second,
 	}

@@ -20,6 +20,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/vix"
+	"osx-builder/vm/vmware"
 )
 
 // double is the path of the double of VMware's library, built by TestMain.
@@ -67,7 +68,7 @@ type harness struct {
 }
 
 // deadlines are short, so that a test can exceed them.
-var deadlines = vix.Deadlines{
+var deadlines = vmware.Deadlines{
 	Connect: 5 * time.Second, Read: 5 * time.Second, Clone: 5 * time.Second, Start: 5 * time.Second,
 	Stop: 5 * time.Second, Unlock: 5 * time.Second, Tools: time.Second,
 }
@@ -102,7 +103,7 @@ func newHarness(t *testing.T) *harness {
 	h.gold = h.image("gold", goldVMX)
 	h.options = vix.Options{
 		Gold: h.dir, Dir: filepath.Join(h.dir, "bases"), Library: double, Deadlines: deadlines,
-		Log: slog.New(slog.NewTextHandler(&h.log, nil)), Leases: map[vm.NetworkType]string{},
+		Log: slog.New(slog.NewTextHandler(&h.log, nil)), Leases: vmware.Leases{},
 	}
 	t.Cleanup(func() {
 		if t.Failed() {

@@ -4,26 +4,24 @@ package vix
 
 import (
 	"context"
-	"net/netip"
-	"os"
-	"time"
 
 	govix "github.com/hooklift/govix"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmware"
 )
 
 // Inspect implements [vm.Driver].
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
-	if complete, err := isComplete(m); !complete || err != nil {
+	if complete, err := vmware.IsComplete(m); !complete || err != nil {
 		return vm.Status{}, err
 	}
-	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Read)
+	ref, err := d.vms.acquire(ctx, vmware.VMXPath(m), d.deadlines.Read)
 	if err != nil {
-		return vm.Status{}, unreadable(err)
+		return vm.Status{}, vmware.Unreadable(err)
 	}
-	defer ref.release()
-	if complete, err := isComplete(m); !complete || err != nil {
+	defer ref.Release()
+	if complete, err := vmware.IsComplete(m); !complete || err != nil {
 		return vm.Status{}, err // destroyed while acquire waited
 	}
 	statuses := make(chan vm.Status, 1)
@@ -33,22 +31,12 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		return err
 	})
 	if err != nil {
-		return vm.Status{}, unreadable(err)
+		return vm.Status{}, vmware.Unreadable(err)
 	}
 	st := <-statuses
-	c, err := readComplete(m)
-	if err != nil {
+	if err := d.leases.Complete(&st, m); err != nil {
 		return vm.Status{}, err
 	}
-	st.Warnings, st.NICs = c.Warnings, nics(vmxPath(m))
-	if len(st.NICs) > 0 {
-		st.MAC = st.NICs[0].MACAddress
-	}
-	if st.Power != vm.PoweredOff && st.Power != vm.Suspended {
-		st.IP = d.address(st, m.Network)
-		d.fillAddresses(&st)
-	}
-	st.Up = st.Tools == vm.ToolsRunning || st.IP != ""
 	return st, nil
 }
 
@@ -134,59 +122,4 @@ func powerOf(bits govix.VMPowerState) vm.Power {
 		}
 	}
 	return vm.PoweredOff
-}
-
-// nics returns the machine's NICs. VMware writes the MAC addresses that it generates into the .vmx.
-func nics(vmx string) []vm.NIC {
-	f, err := readVMX(vmx)
-	if err != nil {
-		return nil
-	}
-	hardware, err := f.Hardware()
-	if err != nil {
-		return nil
-	}
-	var all []vm.NIC
-	for _, n := range hardware.NICs {
-		all = append(all, vm.NIC{Model: n.Model, MACAddress: n.MAC, NetworkType: vm.NetworkType(n.Connection)})
-	}
-	return all
-}
-
-// fillAddresses gives the first NIC the machine's address, and the others those of their leases.
-func (d *Driver) fillAddresses(st *vm.Status) {
-	for i := range st.NICs {
-		if n := &st.NICs[i]; i == 0 {
-			n.IPAddress = st.IP
-		} else {
-			n.IPAddress = d.lease(n.MACAddress, n.NetworkType)
-		}
-	}
-}
-
-// address returns the address that VIX reports, or otherwise the one of the NIC's lease.
-func (d *Driver) address(st vm.Status, t vm.NetworkType) string {
-	if isGuestAddress(st.IP, t) {
-		return st.IP
-	}
-	return d.lease(st.MAC, t)
-}
-
-// lease returns the address that VMware's DHCP server gave to a NIC, or "".
-func (d *Driver) lease(mac string, t vm.NetworkType) string {
-	leases, err := os.ReadFile(d.leases[t])
-	if err != nil {
-		return "" // VMware has no such network, or no lease yet
-	}
-	return Lease(leases, mac, time.Now())
-}
-
-// isGuestAddress reports whether the address that VIX reports is the guest's. On VMware's own networks it can be the
-// host's, which ends in 1.
-func isGuestAddress(ip string, t vm.NetworkType) bool {
-	addr, err := netip.ParseAddr(ip)
-	if err != nil || addr.IsLoopback() || addr.IsUnspecified() {
-		return false
-	}
-	return t == vm.Bridged || !addr.Is4() || addr.As4()[3] != 1
 }

@@ -128,8 +128,8 @@ func (o *openVMs) closeAll() {
 
 func (r *vmRef) retain() { r.shares.Add(1) }
 
-// release undoes acquire or retain. The last release unlocks the machine.
-func (r *vmRef) release() {
+// Release undoes acquire or retain. The last Release unlocks the machine.
+func (r *vmRef) Release() {
 	if r.shares.Add(-1) == 0 {
 		<-r.lock
 		r.vms.removeUser(r.openVM)

@@ -2,9 +2,8 @@ package vix
 
 import (
 	"log/slog"
-	"time"
 
-	"osx-builder/vm"
+	"osx-builder/vm/vmware"
 )
 
 // Options configures a [Driver]. Gold and Dir are required.
@@ -16,6 +15,10 @@ type Options struct {
 	// of a folder with the image's name. Dir is created if it is absent. If it is on the file system of the images, a
 	// base needs almost no disk space; otherwise it is a copy of the image.
 	Dir string
+
+	// HostIDs is the path of a file in which the driver stores VMware's IDs of this host, with which it tells the locks
+	// of other hosts from its own. If it is empty, they are not stored.
+	HostIDs string
 
 	// Library is the path of VMware's libvixAllProducts. If it is empty, the library is searched where VMware's
 	// installers put it.
@@ -30,19 +33,7 @@ type Options struct {
 
 	// Leases are the lease files of VMware's DHCP servers, by network. If it is nil, the files are those of VMware's
 	// installers.
-	Leases map[vm.NetworkType]string
+	Leases vmware.Leases
 
-	Deadlines Deadlines
-}
-
-// Deadlines bound single calls of VMware's library. If a call takes longer, it fails for the caller while VMware
-// continues it. Destroy takes at most four times Stop and once Unlock, which is less than the API's time limit.
-type Deadlines struct {
-	Connect time.Duration // connecting to VMware; 30 s
-	Read    time.Duration // opening a machine or reading its state; 5 s
-	Clone   time.Duration // taking a snapshot and making a linked clone; 5 min
-	Start   time.Duration // powering on; 2 min
-	Stop    time.Duration // powering off or deleting; 40 s
-	Unlock  time.Duration // until a machine that is off is unlocked; 2 min
-	Tools   time.Duration // one of many waits for the guest's tools; 5 s, at least 1 s
+	Deadlines vmware.Deadlines
 }

@@ -12,6 +12,7 @@ import (
 	govix "github.com/hooklift/govix"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmware"
 )
 
 // refusalTime is how long to wait for a guest's refusal to shut down. If the guest does not refuse, VMware answers only
@@ -25,11 +26,11 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if a == vm.ActionShutdown {
 		return d.shutDown(ctx, m)
 	}
-	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Stop)
+	ref, err := d.vms.acquire(ctx, vmware.VMXPath(m), d.deadlines.Stop)
 	if err != nil {
 		return err
 	}
-	defer ref.release()
+	defer ref.Release()
 	switch a {
 	case vm.ActionOff:
 		err = ref.forceOff(ctx)
@@ -45,7 +46,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if err != nil {
 		return err
 	}
-	return d.locks.await(ctx, m, d.deadlines.Unlock) // otherwise the next start would find the machine locked
+	return d.locks.Await(ctx, m, d.deadlines.Unlock) // otherwise the next start would find the machine locked
 }
 
 // shutDown asks the guest's tools. The call lasts until the machine is off and cannot be cancelled, so it opens the
@@ -53,7 +54,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 	var asked atomic.Bool
 	err := d.conn.call(ctx, "ask the guest to shut down", refusalTime, func() error {
-		v, h, err := openVMX(d.conn.host, vmxPath(m))
+		v, h, err := openVMX(d.conn.host, vmware.VMXPath(m))
 		if err != nil {
 			return err
 		}
@@ -65,7 +66,7 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 		return v.PowerOff(govix.VMPOWEROP_FROM_GUEST)
 	})
 	switch {
-	case isCode(err, codeNotRunning):
+	case isCode(err, vmware.CodeNotRunning):
 		return nil
 	case asked.Load() && errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil:
 		return nil
@@ -85,7 +86,7 @@ func (r *vmRef) powerOn(ctx context.Context, gui bool) error {
 			return err
 		}
 		r.tools = nil
-		if err := r.vm.PowerOn(options); err != nil && !isCode(err, codeRunning) {
+		if err := r.vm.PowerOn(options); err != nil && !isCode(err, vmware.CodeRunning) {
 			return err
 		}
 		r.tools = conn.waitForTools(r.path)
@@ -103,7 +104,7 @@ func (r *vmRef) powerOff(ctx context.Context) error {
 		if p := powerOf(bits); p == vm.PoweredOff || p == vm.Suspended {
 			return nil
 		}
-		if err := r.vm.PowerOff(govix.VMPOWEROP_NORMAL); err != nil && !isCode(err, codeNotRunning) {
+		if err := r.vm.PowerOff(govix.VMPOWEROP_NORMAL); err != nil && !isCode(err, vmware.CodeNotRunning) {
 			return err
 		}
 		return nil

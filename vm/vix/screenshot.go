@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmware"
 )
 
 // maxScreenshot bounds a screenshot, in bytes.
@@ -23,11 +24,11 @@ var _ vm.Screenshotter = (*Driver)(nil)
 // Screenshot implements [vm.Screenshotter]. It does not use govix's function, which passes VMware the address of one
 // byte for a size and an address, and frees memory that is not its own.
 func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
-	ref, err := d.vms.acquire(ctx, vmxPath(m), d.deadlines.Read)
+	ref, err := d.vms.acquire(ctx, vmware.VMXPath(m), d.deadlines.Read)
 	if err != nil {
-		return nil, unreadable(err)
+		return nil, vmware.Unreadable(err)
 	}
-	defer ref.release()
+	defer ref.Release()
 	screenshots := make(chan []byte, 1)
 	err = ref.call(ctx, "read the machine's screen", d.deadlines.Read, func() error {
 		if running, err := ref.vm.IsRunning(); err != nil {

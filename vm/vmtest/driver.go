@@ -4,6 +4,7 @@ package vmtest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -50,6 +51,9 @@ type Driver struct {
 
 	// Fault is that of every running machine.
 	Fault *vm.Error
+
+	// Address is the address of running guests; "" means 192.0.2.1, which nobody has.
+	Address string
 
 	// NoAddress lets the tools of guests answer, but gives them no address.
 	NoAddress bool
@@ -219,7 +223,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	}
 	nic := vm.NIC{Model: "vmxnet3", MACAddress: st.MAC, NetworkType: s.Machine.Network}
 	if s.Power == vm.PoweredOn && !d.Silent {
-		st.IP, st.Tools, st.Up = "192.0.2.1", vm.ToolsRunning, true
+		st.IP, st.Tools, st.Up = cmp.Or(d.Address, "192.0.2.1"), vm.ToolsRunning, true
 		if d.NoAddress {
 			st.IP = ""
 		}

@@ -17,6 +17,9 @@ func (m *Manager) clean(ctx context.Context) error {
 	if !permitted() || probeRules() != nil {
 		return m.removeFiles() // what needs these was never made
 	}
+	if err := m.rewriting.removeAll(); err != nil {
+		return fmt.Errorf("removing nftables tables %s_…: %w", m.table(), err)
+	}
 	if err := m.devices.removeTaps(&state{}); err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func TestSubnetIsTheOneAskedFor(t *testing.T) {
 			t.Errorf("guest %d got %s, want one of %s", n, a, want)
 		}
 	}
-	_, err := l.Attach(t.Context(), network.NAT, id(6), mac(6))
+	_, err := l.Attach(t.Context(), network.NAT, id(6), mac(6), "")
 	if err == nil || !strings.Contains(err.Error(), want.String()) {
 		t.Errorf("Attach to a full subnet: %v, want an error that names %s", err, want)
 	}
@@ -74,7 +74,7 @@ func TestSubnetCollidesWithNothing(t *testing.T) {
 	}
 
 	l = newLab(t, func(c *network.Config) { c.Subnet = "192.168.9.0/24" })
-	_, err := l.Attach(t.Context(), network.NAT, id(1), mac(1))
+	_, err := l.Attach(t.Context(), network.NAT, id(1), mac(1), "")
 	if err == nil || !strings.Contains(err.Error(), "192.168.9.0/24") {
 		t.Errorf("Attach with a subnet that is taken: %v, want an error that names it", err)
 	}
@@ -121,16 +121,16 @@ func TestCardsThatCannotBeAttached(t *testing.T) {
 	t.Parallel()
 	newHost(t)
 	l := newLab(t, nil)
-	if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1)); err != nil {
+	if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1), ""); err != nil {
 		t.Fatal(err)
 	}
 	for name, attach := range map[string]func() (string, error){
-		"MAC of another machine": func() (string, error) { return l.Attach(t.Context(), network.NAT, id(2), mac(1)) },
-		"MAC on another network": func() (string, error) { return l.Attach(t.Context(), network.HostOnly, id(1), mac(1)) },
-		"group address":          func() (string, error) { return l.Attach(t.Context(), network.NAT, id(2), []byte{1, 0, 0, 0, 0, 1}) },
-		"short address":          func() (string, error) { return l.Attach(t.Context(), network.NAT, id(2), []byte{2, 0}) },
-		"unknown network":        func() (string, error) { return l.Attach(t.Context(), "lan", id(2), mac(2)) },
-		"bridged without bridge": func() (string, error) { return l.Attach(t.Context(), network.Bridged, id(2), mac(2)) },
+		"MAC of another machine": func() (string, error) { return l.Attach(t.Context(), network.NAT, id(2), mac(1), "") },
+		"MAC on another network": func() (string, error) { return l.Attach(t.Context(), network.HostOnly, id(1), mac(1), "") },
+		"group address":          func() (string, error) { return l.Attach(t.Context(), network.NAT, id(2), []byte{1, 0, 0, 0, 0, 1}, "") },
+		"short address":          func() (string, error) { return l.Attach(t.Context(), network.NAT, id(2), []byte{2, 0}, "") },
+		"unknown network":        func() (string, error) { return l.Attach(t.Context(), "lan", id(2), mac(2), "") },
+		"bridged without bridge": func() (string, error) { return l.Attach(t.Context(), network.Bridged, id(2), mac(2), "") },
 	} {
 		if tap, err := attach(); err == nil {
 			t.Errorf("%s: got tap %s, want an error", name, tap)

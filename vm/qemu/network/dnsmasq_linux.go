@@ -23,6 +23,12 @@ const (
 	serverDeadline = 10 * time.Second // dnsmasq is ready within some 20 ms
 	leaseTime      = time.Hour        // guests renew after half of it; the address stays the same
 	logLimit       = 1 << 20          // bytes of dnsmasq.log at which it is truncated
+
+	// domain is that of guests' names. ICANN reserves .internal for private networks, some of which use it.
+	domain = "vm.internal"
+
+	// noDNS is the tag of cards whose guests must not ask this network's DNS server.
+	noDNS = "nodns"
 )
 
 // dhcpServers are the dnsmasq processes of one Manager, one for each managed
@@ -51,6 +57,9 @@ func (s *dhcpServers) hostsDir() string {
 }
 
 func (s *dhcpServers) hostsPath(k Kind) string { return filepath.Join(s.hostsDir(), string(k)) }
+
+// namesPath is a file in the form of /etc/hosts with the names of k's guests.
+func (s *dhcpServers) namesPath(k Kind) string { return s.hostsPath(k) + ".names" }
 
 // ensure makes sure that a dnsmasq with the right settings serves the
 // bridge of k, which has the given index, and knows st's guests.
@@ -110,10 +119,14 @@ func (s *dhcpServers) config(st *state, k Kind, index int) []byte {
 		"no-ping", // an address belongs to one MAC: nobody else can have it
 		"no-hosts",
 		"bogus-priv",
+		"addn-hosts=" + s.namesPath(k), // read again on SIGHUP
+		"domain=" + domain,
+		"expand-hosts",           // a name is known with the domain and without it
+		"local=/" + domain + "/", // and asked of no other server
 	}
 	if k == HostOnly {
 		// Forwarded queries, and a router, would be a way out.
-		lines = append(lines, "port=0", "dhcp-option=option:router", "dhcp-option=option:dns-server")
+		lines = append(lines, "no-resolv", "dhcp-option=option:router", "dhcp-option=tag:"+noDNS+",option:dns-server")
 	}
 	if u, g := serverUser(); u != "" {
 		lines = append(lines, "user="+u, "group="+g)
@@ -139,21 +152,38 @@ func serverUser() (name, group string) {
 	return "root", "root" // a system without nobody
 }
 
-// writeHosts writes which address each guest of k gets, and reports whether
-// that is news.
+// writeHosts writes which address and which name each guest of k has, and
+// reports whether that is news. A guest that has a card on nat too is not told
+// of the DNS server of hostonly, which would answer nothing that is outside.
 func (s *dhcpServers) writeHosts(st *state, k Kind) (changed bool, err error) {
-	var b bytes.Buffer
+	var addresses, names bytes.Buffer
 	for _, g := range st.attached(k) {
-		fmt.Fprintf(&b, "%s,%s\n", g.MAC, g.Address)
-	}
-	have, err := os.ReadFile(s.hostsPath(k))
-	if err == nil && bytes.Equal(have, b.Bytes()) {
-		return false, nil
+		tag, end := "", ""
+		if k == HostOnly && st.has(NAT, g.ID) {
+			tag = "set:" + noDNS + ","
+		}
+		if g.Endless {
+			end = ",infinite"
+		}
+		fmt.Fprintf(&addresses, "%s,%s%s%s\n", g.MAC, tag, g.Address, end)
+		if g.Name != "" {
+			fmt.Fprintf(&names, "%s %s\n", g.Address, g.Name)
+		}
 	}
 	if err := os.MkdirAll(s.hostsDir(), 0o755); err != nil {
 		return false, err
 	}
-	return true, replace(s.hostsPath(k), b.Bytes(), 0o644)
+	for path, text := range map[string][]byte{s.hostsPath(k): addresses.Bytes(), s.namesPath(k): names.Bytes()} {
+		have, err := os.ReadFile(path)
+		if err == nil && bytes.Equal(have, text) {
+			continue
+		}
+		if err := replace(path, text, 0o644); err != nil {
+			return false, err
+		}
+		changed = true
+	}
+	return changed, nil
 }
 
 // start starts dnsmasq and returns when it serves. One that was killed a

@@ -99,13 +99,29 @@ func (b *box) dhcp(t *testing.T) netip.Addr { return b.ask(t, patience) }
 // options.
 func (b *box) ask(t *testing.T, wait time.Duration, more ...string) netip.Addr {
 	t.Helper()
+	answer := b.udhcpc(t, wait, more...)
+	if answer == "" {
+		return netip.Addr{}
+	}
+	return netip.MustParseAddr(strings.Fields(answer)[0])
+}
+
+// offer asks for a lease and returns everything that the server says.
+func (b *box) offer(t *testing.T) string {
+	t.Helper()
+	return b.udhcpc(t, patience)
+}
+
+// udhcpc returns the address that the server gives and what else it says, or "" if nobody answers.
+func (b *box) udhcpc(t *testing.T, wait time.Duration, more ...string) string {
+	t.Helper()
 	script := filepath.Join(t.TempDir(), "script")
 	const text = `#!/bin/sh
 [ "$1" = bound ] || exit 0
 ip addr flush dev $interface
 ip addr add $ip/$mask dev $interface
 [ -z "$router" ] || ip route replace default via $router
-echo "bound $ip router=$router dns=$dns"
+echo "bound $ip router=$router dns=$dns domain=$domain"
 `
 	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
 		t.Fatal(err)
@@ -115,9 +131,9 @@ echo "bound $ip router=$router dns=$dns"
 	out, err := b.try("busybox", append(args, more...)...)
 	_, after, ok := strings.Cut(out, "bound ")
 	if err != nil || !ok {
-		return netip.Addr{}
+		return ""
 	}
-	return netip.MustParseAddr(strings.Fields(after)[0])
+	return after
 }
 
 // get connects from the box and returns whom the server there takes it for.
@@ -209,10 +225,13 @@ func id(n int) string { return fmt.Sprintf("3c1f6b1e-0000-4000-8000-%012d", n) }
 
 func mac(n int) net.HardwareAddr { return net.HardwareAddr{0x52, 0x54, 0, 0, 0, byte(n)} }
 
+// name returns the name of the nth machine.
+func name(n int) string { return fmt.Sprintf("vm-%d", n) }
+
 // attach attaches the nth machine and copies it up.
 func (l *lab) attach(t *testing.T, k network.Kind, n int) *box {
 	t.Helper()
-	tap, err := l.Attach(t.Context(), k, id(n), mac(n))
+	tap, err := l.Attach(t.Context(), k, id(n), mac(n), name(n))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,7 +24,7 @@ func (m *Manager) assign(st *state, k Kind) error {
 		return fmt.Errorf("choosing the subnet of the %s network: %w", k, err)
 	}
 	st.Gateways[k] = gw
-	taken := map[netip.Addr]bool{}
+	taken := map[netip.Addr]bool{st.Inner[k]: true}
 	for _, g := range st.attached(k) {
 		taken[g.Address] = true
 	}

@@ -369,7 +369,7 @@ func TestForwardingIsRestored(t *testing.T) {
 			newHost(t)
 			setForwarding(t, c.before)
 			l := newLab(t, nil)
-			if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1)); err != nil {
+			if _, err := l.Attach(t.Context(), network.NAT, id(1), mac(1), ""); err != nil {
 				t.Fatal(err)
 			}
 			if c.then != nil {
@@ -406,7 +406,7 @@ func TestLastDaemonRestoresForwarding(t *testing.T) {
 				labs := []*lab{newLab(t, nil), newLab(t, nil)}
 				for n, l := range labs {
 					for card := range 2 {
-						if _, err := l.Attach(t.Context(), network.NAT, id(2*n+card), mac(2*n+card)); err != nil {
+						if _, err := l.Attach(t.Context(), network.NAT, id(2*n+card), mac(2*n+card), ""); err != nil {
 							t.Fatal(err)
 						}
 					}
@@ -460,7 +460,7 @@ func TestManyAtOnce(t *testing.T) {
 		}
 	}
 	atOnce(func(n int) error {
-		_, err := l.Attach(t.Context(), network.NAT, id(n), mac(n))
+		_, err := l.Attach(t.Context(), network.NAT, id(n), mac(n), "")
 		return err
 	})
 	seen := map[string]bool{}

@@ -16,12 +16,13 @@ import (
 // and repeated after an interruption at any point.
 type Manager struct {
 	names
-	dir      string
-	subnet   netip.Prefix // from the configuration, or zero
-	log      *slog.Logger
-	devices  *devices
-	servers  *dhcpServers
-	firewall *firewall
+	dir       string
+	subnet    netip.Prefix // from the configuration, or zero
+	log       *slog.Logger
+	devices   *devices
+	servers   *dhcpServers
+	firewall  *firewall
+	rewriting rewriting
 
 	// change holds one value while a verb changes the host's network. Each looks
 	// at what is there and adds what is missing, and a second one must not do so
@@ -45,10 +46,11 @@ func Open(c Config) (*Manager, error) {
 	dir := filepath.Clean(c.Dir)
 	m := &Manager{
 		names: n, dir: dir, log: log,
-		devices:  &devices{n, c.Isolate},
-		servers:  &dhcpServers{n, dir, log},
-		firewall: &firewall{n, c.Isolate},
-		change:   make(chan struct{}, 1),
+		devices:   &devices{n, c.Isolate},
+		servers:   &dhcpServers{n, dir, log},
+		firewall:  &firewall{n, c.Isolate},
+		rewriting: rewriting{n},
+		change:    make(chan struct{}, 1),
 	}
 	if c.Subnet != "" {
 		p, err := parseSubnet(c.Subnet)
@@ -75,52 +77,84 @@ func (m *Manager) beginChange(ctx context.Context) (end func(), err error) {
 // by its name with script=no and downscript=no. The tap is persistent and up,
 // on a bridge of kind k that has its address, its DHCP server and its rules.
 // The card's address is fixed from the first Attach to Detach, also across
-// restarts. Of a card that is attached already it repairs what is missing.
-func (m *Manager) Attach(ctx context.Context, k Kind, id string, mac net.HardwareAddr) (string, error) {
+// restarts. Of a card that is attached already it repairs what is missing. name
+// is an RFC 1123 label, by which the guests of managed networks find the machine
+// in the DNS, or "".
+func (m *Manager) Attach(ctx context.Context, k Kind, id string, mac net.HardwareAddr, name string) (string, error) {
+	g, _, err := m.attach(ctx, guest{ID: id, Name: name, MAC: mac.String(), Kind: k})
+	return g.Tap, err
+}
+
+// attach attaches a card as wanted describes it, and returns it as it is attached
+// together with the inner identity of its network. A card that is attached
+// already keeps its address.
+func (m *Manager) attach(ctx context.Context, wanted guest) (guest, Inner, error) {
+	none := func(err error) (guest, Inner, error) { return guest{}, Inner{}, err }
+	k := wanted.Kind
 	if err := m.Available(k); err != nil {
-		return "", err
+		return none(err)
 	}
-	if len(mac) != 6 || mac[0]&1 != 0 {
-		return "", fmt.Errorf("MAC address %q is not that of an Ethernet card", mac)
+	if mac, err := wanted.hardwareAddr(); err != nil || len(mac) != 6 || mac[0]&1 != 0 {
+		return none(fmt.Errorf("MAC address %q is not that of an Ethernet card", wanted.MAC))
 	}
 	end, err := m.beginChange(ctx)
 	if err != nil {
-		return "", err
+		return none(err)
 	}
 	defer end()
 	st, err := m.load()
 	if err != nil {
-		return "", err
+		return none(err)
 	}
-	tap, err := m.admit(st, k, id, mac.String())
+	before, err := m.admit(st, &wanted)
 	if err != nil {
-		return "", err
+		return none(err)
 	}
 	if err := m.prepare(st, k); err != nil {
-		return "", err
+		return none(err)
 	}
 	if err := m.converge(ctx, st, k); err != nil {
-		return "", fmt.Errorf("setting up the %s network: %w", k, err)
+		return none(fmt.Errorf("setting up the %s network: %w", k, err))
 	}
-	if err := m.devices.ensureTap(*st.find(mac.String())); err != nil {
-		return "", fmt.Errorf("setting up tap %s: %w", tap, err)
+	if k == NAT && st.has(HostOnly, wanted.ID) {
+		// The DNS server of hostonly is not for this machine any more; see writeHosts.
+		if err := m.converge(ctx, st, HostOnly); err != nil {
+			return none(fmt.Errorf("setting up the %s network: %w", HostOnly, err))
+		}
 	}
-	return tap, nil
+	g := *st.find(wanted.MAC)
+	if err := m.devices.ensureTap(g); err != nil {
+		return none(fmt.Errorf("setting up tap %s: %w", g.Tap, err))
+	}
+	if g.Inner == nil && before.Inner != nil {
+		err = m.rewriting.remove(before)
+	} else {
+		err = m.rewriting.replace(g)
+	}
+	if err != nil {
+		return none(fmt.Errorf("rewriting the addresses at tap %s: %w", g.Tap, err))
+	}
+	return g, m.innerOf(st, k), nil
 }
 
-// admit puts a card into st, with a tap of its own.
-func (m *Manager) admit(st *state, k Kind, id, mac string) (tap string, err error) {
-	if g := st.find(mac); g != nil && (g.ID != id || g.Kind != k) {
-		return "", fmt.Errorf("MAC address %s is attached to the %s network by machine %s already", mac, g.Kind, g.ID)
-	}
-	tap = m.tapName(id, mac)
-	if st.find(mac) == nil {
-		if slices.ContainsFunc(st.Guests, func(g guest) bool { return g.Tap == tap }) {
-			return "", fmt.Errorf("MAC address %s of machine %s gives a tap name that is taken; choose another", mac, id)
+// admit puts the card g into st, with a tap of its own, and returns how the card
+// was attached before.
+func (m *Manager) admit(st *state, g *guest) (before guest, err error) {
+	g.Tap = m.tapName(g.ID, g.MAC)
+	if was := st.find(g.MAC); was != nil {
+		if was.ID != g.ID || was.Kind != g.Kind {
+			return guest{}, fmt.Errorf("MAC address %s is attached to the %s network by machine %s already", g.MAC, was.Kind, was.ID)
 		}
-		st.Guests = append(st.Guests, guest{ID: id, MAC: mac, Kind: k, Tap: tap})
+		before = *was
+		g.Tap, g.Address = was.Tap, was.Address
+		*was = *g
+		return before, nil
 	}
-	return tap, nil
+	if slices.ContainsFunc(st.Guests, func(other guest) bool { return other.Tap == g.Tap }) {
+		return guest{}, fmt.Errorf("MAC address %s of machine %s gives a tap name that is taken; choose another", g.MAC, g.ID)
+	}
+	st.Guests = append(st.Guests, *g)
+	return guest{}, nil
 }
 
 // prepare decides all that is decided once about network k, and writes it down
@@ -160,6 +194,9 @@ func (m *Manager) Repair(ctx context.Context) error {
 		}
 		if err == nil {
 			err = m.devices.ensureTaps(st, k)
+		}
+		if err == nil {
+			err = m.rewriting.replace(st.attached(k)...)
 		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("setting up the %s network: %w", k, err))
@@ -241,6 +278,9 @@ func (m *Manager) Sweep(ctx context.Context, known func(id string) bool) error {
 	}
 	if len(gone) == 0 {
 		return nil
+	}
+	if err := m.rewriting.remove(gone...); err != nil {
+		return fmt.Errorf("ending the rewriting of addresses: %w", err)
 	}
 	for _, k := range st.managed() {
 		if err := m.servers.endLeases(ctx, st, k, gone); err != nil {

@@ -14,7 +14,10 @@
 // Other people's bridges, tables and dnsmasqs are never touched.
 package network
 
-import "log/slog"
+import (
+	"log/slog"
+	"net/netip"
+)
 
 // Kind is what a guest's card is attached to, in VMware's words.
 type Kind string
@@ -34,4 +37,12 @@ type Config struct {
 	Isolate bool   // guests do not reach each other
 	Bridge  string // the host's bridge for Bridged; empty: there is none
 	Log     *slog.Logger
+}
+
+// Inner is how guests that are started from memory know themselves. They all
+// have the card and the address of the guest that the memory was taken from.
+type Inner struct {
+	MAC     string       `json:"mac"` // six lower-case hex pairs with colons
+	Address netip.Addr   `json:"address"`
+	Gateway netip.Prefix `json:"gateway"` // the host's address on the bridge, with the length of the subnet
 }

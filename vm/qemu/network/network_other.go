@@ -26,8 +26,21 @@ func (*Manager) Available(Kind) error { return errPlatform }
 func (*Manager) Warnings() ([]string, error) { return nil, nil }
 
 // Attach says that managed networks need Linux.
-func (*Manager) Attach(context.Context, Kind, string, net.HardwareAddr) (string, error) {
+func (*Manager) Attach(context.Context, Kind, string, net.HardwareAddr, string) (string, error) {
 	return "", errPlatform
+}
+
+// Inner says that managed networks need Linux.
+func (*Manager) Inner(context.Context, Kind) (Inner, error) { return Inner{}, errPlatform }
+
+// AttachTemplate says that managed networks need Linux.
+func (*Manager) AttachTemplate(context.Context, Kind, string) (string, Inner, error) {
+	return "", Inner{}, errPlatform
+}
+
+// AttachInner says that managed networks need Linux.
+func (*Manager) AttachInner(context.Context, Kind, string, net.HardwareAddr, string, Inner) (string, netip.Addr, error) {
+	return "", netip.Addr{}, errPlatform
 }
 
 // Repair has nothing to put right.

@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"strings"
@@ -101,10 +102,55 @@ func TestNamesAreResolved(t *testing.T) {
 	internet.serveDNS(t, "web.example", internetIP)
 	l := newLab(t, nil)
 	b, a := l.boot(t, network.NAT, 1)
-	out, err := b.try("busybox", "nslookup", "-type=a", "web.example", firstOf(a).String())
-	if err != nil || !strings.Contains(out, "Address: "+internetIP) {
-		t.Errorf("the guest got %v: %s", err, out)
+	if out := b.lookup("web.example", a); !strings.Contains(out, "Address: "+internetIP) {
+		t.Errorf("the guest got %s", out)
 	}
+}
+
+// Guests of a managed network find each other by name, for as long as the other is attached. The DNS server of hostonly
+// asks no other, and a machine that has a card on nat too is not told of it.
+func TestGuestsHaveNames(t *testing.T) {
+	t.Parallel()
+	newHost(t)
+	internet := newInternet(t)
+	internet.serveDNS(t, "web.example", internetIP)
+	l := newLab(t, nil)
+	for _, k := range []network.Kind{network.NAT, network.HostOnly} {
+		first := map[network.Kind]int{network.NAT: 1, network.HostOnly: 11}[k]
+		one, a := l.boot(t, k, first)
+		_, b := l.boot(t, k, first+1)
+		for _, other := range []string{name(first + 1), name(first+1) + ".vm.internal"} {
+			if out := one.lookup(other, a); !strings.Contains(out, "Address: "+b.String()) {
+				t.Errorf("%s: %s: got %s, want %s", k, other, out, b)
+			}
+		}
+		if err := l.Detach(t.Context(), id(first+1)); err != nil {
+			t.Fatal(err)
+		}
+		if !until(func() bool { return !strings.Contains(one.lookup(name(first+1), a), b.String()) }) {
+			t.Errorf("%s: the name of a detached machine still has an address", k)
+		}
+		if out := one.lookup("web.example", a); strings.Contains(out, internetIP) != (k == network.NAT) {
+			t.Errorf("%s: the guest got %s for a name outside", k, out)
+		}
+		if out := one.offer(t); !strings.Contains(out, "dns="+firstOf(a).String()) || !strings.Contains(out, "domain=vm.internal") {
+			t.Errorf("%s: got %q, want the DNS server %s and its domain", k, out, firstOf(a))
+		}
+	}
+	both := l.attach(t, network.HostOnly, 20)
+	if _, err := l.Attach(t.Context(), network.NAT, id(20), mac(21), name(20)); err != nil {
+		t.Fatal(err)
+	}
+	if out := both.offer(t); !strings.Contains(out, "dns= ") {
+		t.Errorf("a machine on both networks: got %q, want no DNS server of hostonly", out)
+	}
+}
+
+// lookup asks the DNS server of the network that the address is in.
+func (b *box) lookup(name string, on netip.Addr) string {
+	out, err := b.try("busybox", "nslookup", "-type=a", name, firstOf(on).String())
+	_, answer, _ := strings.Cut(out, "\n\n") // the first lines are about the server
+	return fmt.Sprint(answer, err)
 }
 
 func TestSpoofingGuestIsCutOff(t *testing.T) {

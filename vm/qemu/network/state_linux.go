@@ -20,6 +20,7 @@ import (
 type state struct {
 	Gateways map[Kind]netip.Prefix `json:"gateways"` // the host's own address on the bridge
 	Guests   []guest               `json:"guests"`
+	Inner    map[Kind]netip.Addr   `json:"inner,omitempty"` // of guests that are started from memory, see [Inner]
 
 	// ForwardingOff is the boot of the host during which it did not forward
 	// packets when one of us needed that, so that its forwarding is turned off
@@ -30,10 +31,13 @@ type state struct {
 // guest is one card of a machine.
 type guest struct {
 	ID      string     `json:"id"`
-	MAC     string     `json:"mac"` // six lower-case hex pairs with colons
+	Name    string     `json:"name,omitempty"` // by which other guests find it in the DNS
+	MAC     string     `json:"mac"`            // six lower-case hex pairs with colons
 	Kind    Kind       `json:"kind"`
 	Tap     string     `json:"tap"`
-	Address netip.Addr `json:"address,omitzero"` // zero if the LAN assigns it
+	Address netip.Addr `json:"address,omitzero"`  // zero if the LAN assigns it
+	Inner   *Inner     `json:"inner,omitempty"`   // how the guest knows itself, if it was started from memory
+	Endless bool       `json:"endless,omitempty"` // its lease does not end
 }
 
 func (g guest) hardwareAddr() (net.HardwareAddr, error) { return net.ParseMAC(g.MAC) }
@@ -53,6 +57,9 @@ func (m *Manager) load() (*state, error) {
 	}
 	if st.Gateways == nil {
 		st.Gateways = map[Kind]netip.Prefix{}
+	}
+	if st.Inner == nil {
+		st.Inner = map[Kind]netip.Addr{}
 	}
 	return st, nil
 }
@@ -112,6 +119,11 @@ func (st *state) managed() []Kind {
 		}
 	}
 	return kinds
+}
+
+// has reports whether a card of the machine is attached to k.
+func (st *state) has(k Kind, id string) bool {
+	return slices.ContainsFunc(st.Guests, func(g guest) bool { return g.Kind == k && g.ID == id })
 }
 
 // attached returns the guests of k.

@@ -39,8 +39,14 @@ func TestManagedNetwork(t *testing.T) {
 			s.Start()    // to destroy the machine at the end
 		}
 	})
-	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{"forward": []int{8080}}))
+	body := s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{
+		"forward": []int{8080}, "ready_when": map[string]any{"port": 22}, "name": "web",
+	}))
 	v := s.WaitReady(s.Create(body).ID)
+	server := v.IPAddress[:strings.LastIndex(v.IPAddress, ".")] + ".1"
+	if out := shell(s, "busybox nslookup -type=a web.vm.internal "+server); !strings.Contains(out, v.IPAddress) {
+		t.Errorf("the DNS server says %s, want %s", out, v.IPAddress)
+	}
 	if v.PortForwards != nil || !slices.Contains(v.Addresses, v.IPAddress) {
 		t.Errorf("got forwards %v, address %s and addresses %v, want no forwards and the address among the addresses",
 			v.PortForwards, v.IPAddress, v.Addresses)
@@ -110,7 +116,7 @@ func TestUserNetwork(t *testing.T) {
 	}
 
 	body = s.Image(harness.TinyVM).Body(harness.SmallVM(map[string]any{
-		"network_type": "hostonly", "forward": []int{8080},
+		"network_type": "hostonly", "forward": []int{8080}, "ready_when": map[string]any{"port": 80, "http": "/"},
 	}))
 	v := s.WaitReady(s.Create(body).ID)
 	if v.IPAddress != "127.0.0.1" || len(v.PortForwards) != 3 {

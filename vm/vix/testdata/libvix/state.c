@@ -59,19 +59,35 @@ int guest_ip(const char *path, char *ip, size_t size)
 	return 0;
 }
 
+/* Returns the start time of a process, as VMware's locks contain it, or 0. */
+static unsigned long long process_start(int pid)
+{
+	char path[64], *data, *rest;
+	unsigned long long start = 0;
+
+	snprintf(path, sizeof path, "/proc/%d/stat", pid);
+	if (file_read(path, &data) != 0)
+		return 0;
+	rest = strrchr(data, ')');
+	if (rest != NULL)
+		sscanf(rest + 1, " %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &start);
+	free(data);
+	return start;
+}
+
 /*
- * A lock is a folder X.lck with a file that names the process. The double runs no process for a machine, so it uses
- * process 1.
+ * A lock is a folder X.lck with a file that names the host and the process. The double runs no process for a machine,
+ * so it uses process 1.
  */
 int lock_acquire(const char *path, int pid)
 {
-	char dir[PATH_SIZE + 8], file[PATH_SIZE + 32], text[128];
+	char dir[PATH_SIZE + 8], file[PATH_SIZE + 32], text[512] = "";
 
 	snprintf(dir, sizeof dir, "%s.lck", path);
 	if (mkdir(dir, 0755) != 0 && errno != EEXIST)
 		return -1;
 	snprintf(file, sizeof file, "%s/M00001.lck", dir);
-	snprintf(text, sizeof text, "host %d-1(vmware-vmx) 1 X [ lc=1\n", pid);
+	snprintf(text, sizeof text, "uuid=double %d-%llu(vmware-vmx) 1 X [ lc=1\n", pid, process_start(pid));
 	return file_write(file, text);
 }
 

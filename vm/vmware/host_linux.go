@@ -1,6 +1,4 @@
-//go:build vix && cgo
-
-package vix
+package vmware
 
 import (
 	"math"
@@ -10,8 +8,8 @@ import (
 	"osx-builder/vm"
 )
 
-// hostMemory returns the host's memory in MiB.
-func hostMemory() int {
+// HostMemory returns the host's memory in MiB.
+func HostMemory() int {
 	var info unix.Sysinfo_t
 	if err := unix.Sysinfo(&info); err != nil {
 		return math.MaxInt32 // let VMware refuse
@@ -19,8 +17,8 @@ func hostMemory() int {
 	return int(info.Totalram * uint64(info.Unit) >> 20)
 }
 
-// leaseFiles returns the lease files of VMware Workstation's DHCP servers.
-func leaseFiles() map[vm.NetworkType]string {
+// LeaseFiles returns the lease files of VMware Workstation's DHCP servers.
+func LeaseFiles() map[vm.NetworkType]string {
 	return map[vm.NetworkType]string{
 		vm.NAT:      "/etc/vmware/vmnet8/dhcpd/dhcpd.leases",
 		vm.HostOnly: "/etc/vmware/vmnet1/dhcpd/dhcpd.leases",

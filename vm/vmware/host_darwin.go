@@ -1,6 +1,4 @@
-//go:build vix && cgo
-
-package vix
+package vmware
 
 import (
 	"math"
@@ -11,8 +9,8 @@ import (
 	"osx-builder/vm"
 )
 
-// hostMemory returns the host's memory in MiB.
-func hostMemory() int {
+// HostMemory returns the host's memory in MiB.
+func HostMemory() int {
 	bytes, err := unix.SysctlUint64("hw.memsize")
 	if err != nil {
 		return math.MaxInt32 // let VMware refuse
@@ -20,8 +18,8 @@ func hostMemory() int {
 	return int(bytes >> 20)
 }
 
-// leaseFiles returns the lease files of VMware Fusion's DHCP servers.
-func leaseFiles() map[vm.NetworkType]string {
+// LeaseFiles returns the lease files of VMware Fusion's DHCP servers.
+func LeaseFiles() map[vm.NetworkType]string {
 	return map[vm.NetworkType]string{
 		vm.NAT:      "/var/db/vmware/vmnet-dhcpd-vmnet8.leases",
 		vm.HostOnly: "/var/db/vmware/vmnet-dhcpd-vmnet1.leases",

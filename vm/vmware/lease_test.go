@@ -1,10 +1,10 @@
-package vix_test
+package vmware_test
 
 import (
 	"testing"
 	"time"
 
-	"osx-builder/vm/vix"
+	"osx-builder/vm/vmware"
 )
 
 func TestLease(t *testing.T) {
@@ -34,12 +34,12 @@ func TestLease(t *testing.T) {
 		"malformed lines":             {"lease\n}\n{\nhardware ethernet\nends;\n;;;\x00\xff\n", ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := vix.Lease([]byte(c.file), nic, now); got != c.want {
+			if got := vmware.Lease([]byte(c.file), nic, now); got != c.want {
 				t.Errorf("got %q, want %q", got, c.want)
 			}
 		})
 	}
-	if got := vix.Lease([]byte(entry("172.16.1.2", nic, later)), "", now); got != "" {
+	if got := vmware.Lease([]byte(entry("172.16.1.2", nic, later)), "", now); got != "" {
 		t.Errorf("without a NIC: got %q, want none", got)
 	}
 }

@@ -1,4 +1,4 @@
-package vix
+package vmware
 
 import (
 	"bufio"

@@ -1,6 +1,4 @@
-//go:build vix && cgo && !windows
-
-package vix
+package vmware
 
 import (
 	"fmt"
@@ -46,7 +44,7 @@ func readWarnings(gold string) (warnings vm.Warnings, err error) {
 
 // writeVMX writes the .vmx of a base: that of the image without devices of the host and lines that VMware cannot read,
 // and powered off.
-func (s *baseStore) writeVMX(b base) error {
+func (s *Bases) writeVMX(b Base) error {
 	f, err := readVMX(b.gold)
 	if err != nil {
 		return unreadableImage(err)
@@ -58,7 +56,7 @@ func (s *baseStore) writeVMX(b base) error {
 	if err := setAll(f, dialogAnswers); err != nil {
 		return err
 	}
-	return vm.WriteFile(b.vmx(), f.Bytes())
+	return vm.WriteFile(b.VMX(), f.Bytes())
 }
 
 // setting is a key of a .vmx file and its value.
@@ -128,4 +126,21 @@ func networkSettings(f *vmx.File, t vm.NetworkType) ([]setting, error) {
 		)
 	}
 	return settings, nil
+}
+
+// nics returns the machine's NICs. VMware writes the MAC addresses that it generates into the .vmx.
+func nics(path string) []vm.NIC {
+	f, err := readVMX(path)
+	if err != nil {
+		return nil
+	}
+	hardware, err := f.Hardware()
+	if err != nil {
+		return nil
+	}
+	var all []vm.NIC
+	for _, n := range hardware.NICs {
+		all = append(all, vm.NIC{Model: n.Model, MACAddress: n.MAC, NetworkType: vm.NetworkType(n.Connection)})
+	}
+	return all
 }

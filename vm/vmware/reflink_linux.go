@@ -1,6 +1,4 @@
-//go:build vix && cgo
-
-package vix
+package vmware
 
 import (
 	"errors"

@@ -1,6 +1,4 @@
-//go:build vix && cgo && !windows
-
-package vix
+package vmware
 
 import (
 	"context"
