@@ -20,6 +20,7 @@ import (
 
 func TestDriver(t *testing.T) {
 	h := newHarness(t)
+	h.set("ip.ms", 0) // when the tools run, the guest has its address
 	vmtest.TestDriver(t, vmtest.Harness{
 		Open: func(t *testing.T) vm.Driver {
 			t.Helper()
@@ -51,6 +52,10 @@ func TestCloneSettings(t *testing.T) {
 		"ethernet0.startconnected": "TRUE", "ethernet0.virtualdev": "e1000",
 		"floppy0.present": "FALSE", "firmware": "efi", "nvram": "gold.nvram",
 		"msg.autoanswer": "TRUE", "uuid.action": "create",
+		"remotedisplay.vnc.enabled": "FALSE", "sharedfolder.maxnum": "0", "hgfs.maprootshare": "FALSE",
+		"hgfs.linkrootshare": "FALSE", "isolation.tools.hgfs.disable": "TRUE", "isolation.tools.copy.disable": "TRUE",
+		"isolation.tools.paste.disable": "TRUE", "isolation.tools.dnd.disable": "TRUE",
+		"isolation.tools.setguioptions.enable": "FALSE", "vmci0.unrestricted": "FALSE",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the clone's .vmx (-want +got):\n%s", diff)
@@ -173,6 +178,47 @@ func TestCloneUnusualImages(t *testing.T) {
 	must(t, d.Destroy(t.Context(), m))
 }
 
+// What an image opens between its guest and the host is closed in the clone, and its independent disks can have
+// snapshots.
+func TestCloneIsolation(t *testing.T) {
+	for name, c := range map[string]struct {
+		line string            // of the image
+		want map[string]string // in the clone; "" is absent
+	}{
+		"VNC server": {
+			"RemoteDisplay.vnc.enabled = \"TRUE\"\nRemoteDisplay.vnc.port = \"5901\"\nRemoteDisplay.vnc.key = \"x\"",
+			map[string]string{"remotedisplay.vnc.enabled": "FALSE", "remotedisplay.vnc.port": "", "remotedisplay.vnc.key": ""},
+		},
+		"shared folder": {
+			"sharedFolder0.present = \"TRUE\"\nsharedFolder0.enabled = \"TRUE\"\nsharedFolder0.hostPath = \"/\"\nsharedFolder.maxNum = \"1\"",
+			map[string]string{"sharedfolder0.present": "FALSE", "sharedfolder.maxnum": "0", "isolation.tools.hgfs.disable": "TRUE"},
+		},
+		"root share": {"hgfs.mapRootShare = \"TRUE\"\nhgfs.linkRootShare = \"TRUE\"", map[string]string{"hgfs.maprootshare": "FALSE", "hgfs.linkrootshare": "FALSE"}},
+		"clipboard":  {"isolation.tools.copy.disable = \"FALSE\"\nisolation.tools.paste.disable = \"FALSE\"", map[string]string{"isolation.tools.copy.disable": "TRUE", "isolation.tools.paste.disable": "TRUE"}},
+		"host-guest channel": {
+			"vmci0.unrestricted = \"TRUE\"", map[string]string{"vmci0.unrestricted": "FALSE"},
+		},
+		"independent disk":     {"scsi0:0.mode = \"independent-persistent\"", map[string]string{"scsi0:0.mode": ""}},
+		"independent disk (2)": {"scsi0:0.mode = \"Independent-nonpersistent\"", map[string]string{"scsi0:0.mode": ""}},
+		"other disk mode":      {"scsi0:0.mode = \"persistent\"", map[string]string{"scsi0:0.mode": "persistent"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := newHarness(t)
+			d := h.open()
+			m := h.machine()
+			must(t, d.Clone(t.Context(), m, h.image("image", goldVMX+c.line+"\n")))
+			f, err := vmx.Parse([]byte(read(t, filepath.Join(m.Dir, "*.vmx"))))
+			must(t, err)
+			for key, want := range c.want {
+				if got, _ := f.Get(key); got != want {
+					t.Errorf("%s: got %q, want %q", key, got, want)
+				}
+			}
+			must(t, d.Destroy(t.Context(), m))
+		})
+	}
+}
+
 // Lines of real .vmx files that govix's parsers refuse, ignore or panic at.
 func TestOddLines(t *testing.T) {
 	h := newHarness(t)
@@ -227,6 +273,12 @@ func TestStatus(t *testing.T) {
 	waitUntil(t, "tools running", func() bool { return inspect().Tools == vm.ToolsRunning })
 	if st = inspect(); st.IP != "172.16.1.9" {
 		t.Errorf("VIX reports the host's address: got %q, want the lease's", st.IP)
+	}
+	for _, linkLocal := range []string{"169.254.7.7", "fe80::1"} {
+		h.set("ip", linkLocal)
+		if st = inspect(); st.IP != "172.16.1.9" {
+			t.Errorf("VIX reports %s: got %q, want the lease's", linkLocal, st.IP)
+		}
 	}
 	h.set("ip", "192.168.99.7")
 	if st = inspect(); st.IP != "192.168.99.7" {

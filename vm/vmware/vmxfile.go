@@ -3,6 +3,7 @@ package vmware
 import (
 	"fmt"
 	"os"
+	"regexp"
 	"strconv"
 	"strings"
 
@@ -51,12 +52,22 @@ func (s *Bases) writeVMX(b Base) error {
 	}
 	f.Normalize() // readWarnings has what these leave out
 	f.DisableHostAccess()
-	// A suspended machine cannot be cloned.
-	f.DeleteFunc(func(key string) bool { return strings.HasPrefix(key, "checkpoint.vmstate") })
-	if err := setAll(f, dialogAnswers); err != nil {
+	f.DeleteFunc(func(key string) bool {
+		// A suspended machine cannot be cloned, and an independent disk has no snapshots.
+		return strings.HasPrefix(key, "checkpoint.vmstate") || independentDisk(f, key) || strings.HasPrefix(key, "remotedisplay.vnc.")
+	})
+	if err := setAll(f, append(dialogAnswers, isolation...)); err != nil {
 		return err
 	}
 	return vm.WriteFile(b.VMX(), f.Bytes())
+}
+
+var diskMode = regexp.MustCompile(`^(scsi|sata|ide|nvme)[0-9]+:[0-9]+\.mode$`)
+
+// independentDisk reports whether key makes a disk independent of snapshots.
+func independentDisk(f *vmx.File, key string) bool {
+	mode, _ := f.Get(key)
+	return diskMode.MatchString(key) && strings.HasPrefix(strings.ToLower(strings.TrimSpace(mode)), "independent")
 }
 
 // setting is a key of a .vmx file and its value.
@@ -65,6 +76,21 @@ type setting struct{ key, value string }
 // dialogAnswers answer what VMware would ask in a dialog, which nobody may see: the default answer, and that the
 // machine was copied.
 var dialogAnswers = []setting{{"msg.autoAnswer", "TRUE"}, {"uuid.action", "create"}}
+
+// isolation closes what VMware opens between a guest and its host: the image's own VNC server, shared folders, the
+// clipboard, and drag and drop. Tools use other channels for the guest's state, address and shutdown.
+var isolation = []setting{
+	{"RemoteDisplay.vnc.enabled", "FALSE"},
+	{"sharedFolder.maxNum", "0"},
+	{"hgfs.mapRootShare", "FALSE"},
+	{"hgfs.linkRootShare", "FALSE"},
+	{"isolation.tools.hgfs.disable", "TRUE"},
+	{"isolation.tools.copy.disable", "TRUE"},
+	{"isolation.tools.paste.disable", "TRUE"},
+	{"isolation.tools.dnd.disable", "TRUE"},
+	{"isolation.tools.setGUIOptions.enable", "FALSE"},
+	{"vmci0.unrestricted", "FALSE"},
+}
 
 func setAll(f *vmx.File, settings []setting) error {
 	for _, s := range settings {
@@ -86,7 +112,7 @@ func customize(path string, m vm.Machine) error {
 		{"numvcpus", strconv.Itoa(m.CPUs)},
 		{"displayName", m.ID},
 		{"annotation", m.Annotation},
-	}, dialogAnswers...)
+	}, append(dialogAnswers, isolation...)...)
 	// VMware refuses a machine whose processors do not fill its sockets.
 	f.Delete("cpuid.coresPerSocket")
 	network, err := networkSettings(f, m.Network)
