@@ -24,9 +24,9 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	}
 	defer ref.Release()
 	return d.bases.Clone(ctx, m, gold, func(ctx context.Context, b vmware.Base, acquired vmware.Acquired) error {
-		return d.conn.call(ctx, "clone the image", d.deadlines.Clone, func() error {
+		return d.conn.call(ctx, "clone the image", d.deadlines.Clone, func(s *session) error {
 			ref.close() // it is open if its folder was removed behind VMware's back
-			return cloneVMX(d.conn.host, b.VMX(), vmware.SnapshotName, vmware.VMXPath(m))
+			return cloneVMX(s.host, b.VMX(), vmware.SnapshotName, vmware.VMXPath(m))
 		}, ref, acquired.(*vmRef))
 	})
 }

@@ -4,9 +4,9 @@ package vix
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"runtime/debug"
+	"sync/atomic"
 	"time"
 
 	govix "github.com/hooklift/govix"
@@ -20,8 +20,17 @@ const (
 	// thread.
 	maxCalls = 32
 
-	// maxToolsWaits bounds the waits for tools. They are calls that take seconds, and must not keep others waiting.
-	maxToolsWaits = 16
+	// maxBackground bounds the calls in the background: waits for tools, which take seconds, and reads of addresses. They
+	// must not keep other calls waiting.
+	maxBackground = 32
+
+	// closeTimeout bounds the wait for running calls when the driver is closed. The daemon has nine seconds to end, and
+	// also stops its jobs in them.
+	closeTimeout = 4 * time.Second
+
+	// The pauses between attempts while VMware answers that something is busy.
+	firstBusyPause = 20 * time.Millisecond
+	lastBusyPause  = time.Second
 
 	// hostOptionVmrun is an undocumented option that VMware's vmrun sets on macOS.
 	hostOptionVmrun = 0x200
@@ -30,11 +39,12 @@ const (
 // connection is the connection to VMware. There is only one, because VMware limits the connections to a host.
 type connection struct {
 	library   string // path of VMware's library
-	host      *govix.Host
+	sessions  *sessions
+	options   int // of VixHost_Connect
 	deadlines vmware.Deadlines
 
 	calls      chan struct{} // a semaphore with an item for each running call
-	toolsWaits chan struct{} // likewise for waits for tools
+	background chan struct{} // likewise for calls in the background
 }
 
 func connect(goos string, o Options) (*connection, error) {
@@ -44,46 +54,66 @@ func connect(goos string, o Options) (*connection, error) {
 	}
 	c := &connection{
 		library: library, deadlines: o.Deadlines,
-		calls: make(chan struct{}, maxCalls), toolsWaits: make(chan struct{}, maxToolsWaits),
+		calls: make(chan struct{}, maxCalls), background: make(chan struct{}, maxBackground),
 	}
-	err = c.connect(o.HostOptions)
-	if isCode(err, vmware.CodeLicence) && o.HostOptions == 0 && goos == "darwin" && c.connect(hostOptionVmrun) == nil {
-		return c, nil
+	c.options = o.HostOptions
+	host, err := c.connect(context.Background())
+	if isCode(err, vmware.CodeLicence) && o.HostOptions == 0 && goos == "darwin" {
+		c.options = hostOptionVmrun
+		if h, e := c.connect(context.Background()); e == nil {
+			host, err = h, nil
+		}
 	}
 	if err != nil {
 		return nil, err
 	}
+	c.sessions = newSessions(host, c.connect, o.Log)
 	return c, nil
 }
 
-func (c *connection) connect(options int) error {
+// connect connects to VMware. If VMware accepts the connection only after the deadline, it is closed again.
+func (c *connection) connect(ctx context.Context) (*govix.Host, error) {
 	hosts := make(chan *govix.Host, 1)
-	err := c.call(context.Background(), "accept a connection", c.deadlines.Connect, func() error {
-		host, err := govix.Connect(govix.ConnectConfig{Provider: govix.VMWARE_WORKSTATION, Options: govix.HostOption(options)})
-		repairSignals() // VMware's wrapper library has just loaded the other library
-		hosts <- host
-		return err
+	var late atomic.Bool
+	discard := func() {
+		select {
+		case host := <-hosts:
+			host.Disconnect()
+		default:
+		}
+	}
+	err := c.run(ctx, "accept a connection", c.deadlines.Connect, func() error {
+		host, err := govix.Connect(govix.ConnectConfig{
+			Provider: govix.VMWARE_WORKSTATION, Options: govix.HostOption(c.options),
+		})
+		if err != nil {
+			return err
+		}
+		if hosts <- host; late.Load() {
+			discard()
+		}
+		return nil
 	})
 	if err != nil {
-		message := err.Error()
-		if e, ok := errors.AsType[*vm.Error](err); ok {
-			message = e.Message
+		late.Store(true)
+		go discard()
+		return nil, &vm.Error{
+			Code: vm.CodeHypervisorUnavailable, Message: c.library + " was opened, but " + message(err), Err: err,
 		}
-		return &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: c.library + " was opened, but " + message, Err: err}
 	}
-	c.host = <-hosts
-	return nil
+	return <-hosts, nil
 }
 
 // disconnect waits until no call runs, calls closeVMs and disconnects. It returns false if that takes too long.
 // Afterwards no call can start.
 func (c *connection) disconnect(closeVMs func()) bool {
-	timer := time.NewTimer(c.deadlines.Read + c.deadlines.Tools)
+	timer := time.NewTimer(closeTimeout)
 	defer timer.Stop()
-	for range maxCalls + maxToolsWaits {
+	c.sessions.close()
+	for range maxCalls + maxBackground {
 		select {
 		case c.calls <- struct{}{}:
-		case c.toolsWaits <- struct{}{}:
+		case c.background <- struct{}{}:
 		case <-timer.C:
 			return false
 		}
@@ -92,7 +122,7 @@ func (c *connection) disconnect(closeVMs func()) bool {
 	go func() {
 		defer close(done)
 		closeVMs()
-		c.host.Disconnect()
+		c.sessions.end()
 	}()
 	select {
 	case <-done:
@@ -105,9 +135,28 @@ func (c *connection) disconnect(closeVMs func()) bool {
 // isBusy reports whether no further call can start.
 func (c *connection) isBusy() bool { return len(c.calls) == cap(c.calls) }
 
-// call runs f, which calls VMware's library, and waits at most limit for it. step says what f does, in the form that
-// [explain] needs. The given VMs stay acquired until f returns, even if call returns earlier.
-func (c *connection) call(ctx context.Context, step string, limit time.Duration, f func() error, vms ...*vmRef) error {
+// call runs f, which calls VMware's library in a session, and waits at most limit for it. If the connection is lost,
+// call first waits for another. step says what f does, in the form that [explain] needs. The given VMs stay acquired
+// until f returns, even if call returns earlier.
+func (c *connection) call(ctx context.Context, step string, limit time.Duration, f func(s *session) error, vms ...*vmRef) error {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	if err := c.sessions.await(ctx, timer.C); err != nil {
+		return err
+	}
+	return c.run(ctx, step, limit, func() error {
+		s := c.sessions.use()
+		defer c.sessions.done(s)
+		err := f(s)
+		if isLost(err) {
+			c.sessions.lose(s, err)
+		}
+		return err
+	}, vms...)
+}
+
+// run is call without a session.
+func (c *connection) run(ctx context.Context, step string, limit time.Duration, f func() error, vms ...*vmRef) error {
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("not asking VMware to %s: %w", step, err)
 	}
@@ -130,7 +179,8 @@ func (c *connection) call(ctx context.Context, step string, limit time.Duration,
 	done := make(chan error, 1)
 	go func() {
 		defer func() { <-c.calls }()
-		err := recovered(f)
+		err := c.patiently(ctx, limit, f)
+		repairSignals() // VMware loads parts of itself in many calls
 		for _, v := range vms {
 			v.Release()
 		}
@@ -143,6 +193,22 @@ func (c *connection) call(ctx context.Context, step string, limit time.Duration,
 		return fmt.Errorf("waiting for VMware to %s: %w", step, ctx.Err())
 	case <-timer.C:
 		return timedOut(step, limit)
+	}
+}
+
+// patiently calls f, and again while VMware answers that something is busy, but not for longer than limit.
+func (c *connection) patiently(ctx context.Context, limit time.Duration, f func() error) error {
+	end := time.Now().Add(limit)
+	for pause := firstBusyPause; ; pause = min(2*pause, lastBusyPause) {
+		err := recovered(f)
+		if !isCode(err, vmware.CodeBusy) || time.Now().Add(pause).After(end) {
+			return err
+		}
+		select {
+		case <-time.After(pause):
+		case <-ctx.Done():
+			return err
+		}
 	}
 }
 

@@ -88,6 +88,9 @@ func (d *Driver) Ready(context.Context) error {
 	if d.vms.isClosed() {
 		return errClosed()
 	}
+	if err := d.conn.sessions.err(); err != nil {
+		return err
+	}
 	if d.conn.isBusy() {
 		return &vm.Error{
 			Code:    vm.CodeHypervisorUnavailable,

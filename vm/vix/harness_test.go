@@ -152,7 +152,7 @@ func (h *harness) set(name string, content any) {
 // clear removes all errors and hangs.
 func (h *harness) clear() {
 	h.t.Helper()
-	for _, kind := range []string{"error.*", "hang.*"} {
+	for _, kind := range []string{"error.*", "hang.*", "busy.*", "lost"} {
 		names, err := filepath.Glob(filepath.Join(h.control, kind))
 		must(h.t, err)
 		for _, name := range names {

@@ -27,7 +27,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	statuses := make(chan vm.Status, 1)
 	err = ref.call(ctx, "read the machine's state", d.deadlines.Read, func() error {
 		st, err := ref.status()
-		statuses <- st
+		if err == nil {
+			statuses <- st
+		}
 		return err
 	})
 	if err != nil {
@@ -61,7 +63,7 @@ func (r *vmRef) status() (st vm.Status, err error) {
 	st.CPUs, st.Memory = int(cpus), int(memory)
 	st.Tools = vm.ToolsNotRunning
 	if st.Power == vm.PoweredOff || st.Power == vm.Suspended {
-		r.tools = nil
+		r.tools, r.address = nil, nil
 		return st, nil
 	}
 	if r.tools.isDue() {
@@ -70,8 +72,7 @@ func (r *vmRef) status() (st vm.Status, err error) {
 	if st.Tools, err = r.toolsState(bits); err != nil {
 		return st, err
 	}
-	// Before the guest has an address, the variable is empty or an error.
-	st.IP, _ = r.vm.ReadVariable(govix.VM_GUEST_VARIABLE, "ip")
+	st.IP = r.guestAddress()
 	return st, nil
 }
 

@@ -108,6 +108,9 @@ func loadAt(path string) error {
 // repairSignals restores the signal handlers that VMware's library has changed.
 func repairSignals() { C.osxb_repair_signals() }
 
+// operationOpen names the operation in errors of openVMX.
+const operationOpen = "OpenVM"
+
 // handle is a reference to an object of VMware's library.
 type handle = C.VixHandle
 
@@ -123,7 +126,9 @@ func openVMX(host *govix.Host, path string) (*govix.VM, handle, error) {
 	defer C.free(unsafe.Pointer(cPath))
 	hostHandle := C.VixHandle(reflect.ValueOf(host).Elem().FieldByName("handle").Int())
 	var h C.VixHandle
-	if err := vixError("OpenVM", C.osxb_open_vm(hostHandle, cPath, &h)); err != nil {
+	err := vixError(operationOpen, C.osxb_open_vm(hostHandle, cPath, &h))
+	repairSignals()
+	if err != nil {
 		return nil, 0, err
 	}
 	v, err := newGovixVM(h)

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	govix "github.com/hooklift/govix"
+
+	"osx-builder/vm/vmware"
 )
 
 // openVMs holds the machines that are open in VMware's library, and a lock for each.
@@ -26,10 +28,12 @@ type openVM struct {
 	path  string
 	users int // goroutines that hold or wait for the lock; guarded by openVMs.mu
 
-	lock   chan struct{} // a mutex with room for one item; it guards the fields below
-	vm     *govix.VM     // nil while the machine is not open
-	handle handle
-	tools  *toolsWait // the last wait since the machine was powered on
+	lock    chan struct{} // a mutex with room for one item; it guards the fields below
+	vm      *govix.VM     // nil while the machine is not open
+	handle  handle
+	session *session     // in which it is open
+	tools   *toolsWait   // the last wait since the machine was powered on
+	address *addressRead // the last read since the machine was powered on
 }
 
 // vmRef is the right to use a machine, which nobody else has meanwhile. A call that outlives its caller retains it.
@@ -112,17 +116,18 @@ func (o *openVMs) count() int {
 
 // closeAll closes all machines. It is called after close, when no call can run.
 func (o *openVMs) closeAll() {
-	var handles []handle
+	var open []openVM
 	o.mu.Lock()
 	for _, v := range o.byPath {
 		if v.vm != nil {
-			handles = append(handles, v.handle)
-			v.vm, v.handle = nil, 0
+			open = append(open, openVM{handle: v.handle, session: v.session})
+			v.vm, v.handle, v.session = nil, 0, nil
 		}
 	}
 	o.mu.Unlock()
-	for _, h := range handles {
-		releaseHandle(h)
+	for _, v := range open {
+		releaseHandle(v.handle)
+		o.conn.sessions.done(v.session)
 	}
 }
 
@@ -137,30 +142,40 @@ func (r *vmRef) Release() {
 }
 
 // call is [connection.call] with the machine open. If the call fails, the machine is opened again for the next call,
-// because its handle may be invalid.
+// because its handle may be invalid. If the handle was invalid or the connection lost, call tries again.
 func (r *vmRef) call(ctx context.Context, step string, limit time.Duration, f func() error) error {
-	return r.vms.conn.call(ctx, step, limit, func() error {
-		if err := r.open(); err != nil {
+	attempt := func() error {
+		return r.vms.conn.call(ctx, step, limit, func(s *session) error {
+			if err := r.open(s); err != nil {
+				return err
+			}
+			err := f()
+			if err != nil {
+				r.close()
+			}
 			return err
+		}, r)
+	}
+	err := attempt()
+	for range 2 { // the machine's handle can be invalid, and then the connection's
+		if isLost(err) || isCode(err, vmware.CodeInvalidHandle) {
+			err = attempt()
 		}
-		err := f()
-		if err != nil {
-			r.close()
-		}
-		return err
-	}, r)
+	}
+	return err
 }
 
-// open opens the machine in VMware's library, unless it is open. It is called in [connection.call].
-func (r *vmRef) open() error {
-	if r.vm != nil {
+// open opens the machine in this session, unless it is open in it. It is called in [connection.call].
+func (r *vmRef) open(s *session) error {
+	if r.vm != nil && r.session == s {
 		return nil
 	}
-	v, handle, err := openVMX(r.vms.conn.host, r.path)
+	r.close()
+	v, handle, err := openVMX(s.host, r.path)
 	if err != nil {
 		return err
 	}
-	r.vm, r.handle = v, handle
+	r.vm, r.handle, r.session = v, handle, r.vms.conn.sessions.retain(s)
 	return nil
 }
 
@@ -170,5 +185,6 @@ func (r *vmRef) close() {
 		return
 	}
 	releaseHandle(r.handle)
-	r.vm, r.handle, r.tools = nil, 0, nil
+	r.vms.conn.sessions.done(r.session)
+	r.vm, r.handle, r.session, r.tools, r.address = nil, 0, nil, nil, nil
 }

@@ -53,8 +53,8 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 // machine a second time instead of acquiring it: the machine can be used meanwhile.
 func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 	var asked atomic.Bool
-	err := d.conn.call(ctx, "ask the guest to shut down", refusalTime, func() error {
-		v, h, err := openVMX(d.conn.host, vmware.VMXPath(m))
+	err := d.conn.call(ctx, "ask the guest to shut down", refusalTime, func(s *session) error {
+		v, h, err := openVMX(s.host, vmware.VMXPath(m))
 		if err != nil {
 			return err
 		}
@@ -85,7 +85,7 @@ func (r *vmRef) powerOn(ctx context.Context, gui bool) error {
 		if running, err := r.vm.IsRunning(); running || err != nil {
 			return err
 		}
-		r.tools = nil
+		r.tools, r.address = nil, nil
 		if err := r.vm.PowerOn(options); err != nil && !isCode(err, vmware.CodeRunning) {
 			return err
 		}
@@ -135,14 +135,14 @@ func (r *vmRef) suspend(ctx context.Context) error {
 		if err != nil || powerOf(bits) == vm.Suspended {
 			return err
 		}
-		r.tools = nil
+		r.tools, r.address = nil, nil
 		return r.vm.Suspend()
 	})
 }
 
 func (r *vmRef) reset(ctx context.Context) error {
 	return r.call(ctx, "reset the machine", r.vms.conn.deadlines.Stop, func() error {
-		r.tools = nil
+		r.tools, r.address = nil, nil
 		return r.vm.Reset(govix.VMPOWEROP_NORMAL)
 	})
 }

@@ -37,7 +37,9 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 			return &vm.Error{Code: vm.CodePower, Message: "machine " + m.ID + " does not run, so it has no screen"}
 		}
 		png, err := captureScreen(ref.handle)
-		screenshots <- png
+		if err == nil {
+			screenshots <- png
+		}
 		return err
 	})
 	if err != nil {

@@ -49,11 +49,11 @@ func (l Leases) lease(mac string, t vm.NetworkType) string {
 	return Lease(leases, mac, time.Now())
 }
 
-// isGuestAddress reports whether the address that the tools report is the guest's. On VMware's own networks it can be
-// the host's, which ends in 1.
+// isGuestAddress reports whether the address that the tools report is the guest's, and can be reached. On VMware's
+// own networks it can be the host's, which ends in 1. A guest without a lease has a link-local address.
 func isGuestAddress(ip string, t vm.NetworkType) bool {
 	addr, err := netip.ParseAddr(ip)
-	if err != nil || addr.IsLoopback() || addr.IsUnspecified() {
+	if err != nil || addr.IsLoopback() || addr.IsUnspecified() || addr.IsLinkLocalUnicast() {
 		return false
 	}
 	return t == vm.Bridged || !addr.Is4() || addr.As4()[3] != 1

@@ -56,6 +56,8 @@ func (s *Bases) Clone(ctx context.Context, m vm.Machine, gold string, clone Clon
 func (s *Bases) retry(ctx context.Context, m vm.Machine, b Base, attempt func() error) error {
 	err := attempt()
 	switch state, stateErr := b.state(); {
+	case IsCode(err, CodeHostNotConnected, CodeConnectionLost, CodeNotResponding, CodeInvalidHandle):
+		return attempt() // the driver connects again
 	case IsCode(err, CodeLocked) && s.Locks.RemoveStale(filepath.Dir(b.VMX())):
 		return attempt()
 	case IsCode(err, CodeFileReadOnly, CodeFileAccess, CodeHostPermission) && stateErr == nil && state.Shared && b.hasOnlyClone(m.ID):

@@ -11,7 +11,7 @@ type Deadlines struct {
 	Start   time.Duration // powering on; 2 min
 	Stop    time.Duration // powering off or deleting; 40 s
 	Unlock  time.Duration // until a machine that is off is unlocked; 2 min
-	Tools   time.Duration // one of many waits for the guest's tools; 5 s, at least 1 s
+	Tools   time.Duration // one of many waits for the guest's tools; 3 s, at least 1 s
 }
 
 func setDefault(d *time.Duration, value time.Duration) {
@@ -28,7 +28,7 @@ func (l Deadlines) WithDefaults() Deadlines {
 	setDefault(&l.Start, 2*time.Minute)
 	setDefault(&l.Stop, 40*time.Second)
 	setDefault(&l.Unlock, 2*time.Minute)
-	setDefault(&l.Tools, 5*time.Second)
+	setDefault(&l.Tools, 3*time.Second)
 	// govix truncates the time to whole seconds, and 0 means no limit to VIX.
 	l.Tools = max(l.Tools, time.Second)
 	return l

@@ -133,7 +133,7 @@ func errorCode(code int) vm.Code {
 		return vm.CodeOpen
 	case CodeDiskFull:
 		return vm.CodeDiskFull
-	case CodeLicence, CodeNoWorkstation, CodeNoVersion, CodeNoProvider, CodeNoPlayer, CodeNoProduct:
+	case CodeHostNotConnected, CodeConnectionLost, CodeNotResponding, CodeLicence, CodeNoWorkstation, CodeNoVersion, CodeNoProvider, CodeNoPlayer, CodeNoProduct:
 		return vm.CodeHypervisorUnavailable
 	}
 	return vm.CodeHypervisor

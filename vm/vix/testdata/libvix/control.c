@@ -48,12 +48,33 @@ long control_number(const char *name, long default_value)
 	return control_text(name, text, sizeof text) ? strtol(text, NULL, 0) : default_value;
 }
 
+/* Reports whether this call is one of the given percentage of calls, which are chosen at random. */
+static int chosen(const char *name)
+{
+	static unsigned int seed = 1;
+	long percent = control_number(name, 0);
+	int n;
+
+	if (percent <= 0)
+		return 0;
+	pthread_mutex_lock(&lock);
+	n = rand_r(&seed) % 100;
+	pthread_mutex_unlock(&lock);
+	return n < percent;
+}
+
 /* Returns the code with which a call of the function fails now, or 0. */
 int control_error(const char *function, const char *path)
 {
 	char name[128], text[512], part[PATH_SIZE] = "", file[PATH_SIZE];
 	int code = 0, times = -1;
 
+	if (chosen("busy.percent")) {
+		pthread_mutex_lock(&big_lock);
+		count("busy", 1);
+		pthread_mutex_unlock(&big_lock);
+		return E_BUSY;
+	}
 	snprintf(name, sizeof name, "error.%s", function);
 	pthread_mutex_lock(&lock);
 	if (control_text(name, text, sizeof text)) {
@@ -78,6 +99,41 @@ static int hangs(const char *function, const char *path)
 	return control_text(name, part, sizeof part) && strstr(path == NULL ? "" : path, part) != NULL;
 }
 
+/* Reports whether this function installs signal handlers: the one that the file "signals" names. */
+int control_signals(const char *function)
+{
+	char text[128];
+
+	if (!control_text("signals", text, sizeof text))
+		return 0;
+	return strcmp(text[0] == 0 ? "VixHost_Connect" : text, function) == 0;
+}
+
+/* Loses all connections when the file "lost" appears, with the code that it contains. It is called with big_lock held. */
+void control_lost(void)
+{
+	static int there;
+	long code = control_number("lost", 0);
+
+	if (code != 0 && !there)
+		hosts_lose((int)code);
+	there = code != 0;
+}
+
+static void random_delay(void)
+{
+	static unsigned int seed = 2;
+	long ms = control_number("random.ms", 0);
+	struct timespec t = {0, 0};
+
+	if (ms <= 0)
+		return;
+	pthread_mutex_lock(&lock);
+	t.tv_nsec = rand_r(&seed) % ms * 1000000;
+	pthread_mutex_unlock(&lock);
+	nanosleep(&t, NULL);
+}
+
 /* Waits as long as the control folder says, possibly for ever. */
 void control_delay(const char *function, const char *path)
 {
@@ -85,6 +141,7 @@ void control_delay(const char *function, const char *path)
 	struct timespec tick = {0, 20 * 1000 * 1000};
 	long ms;
 
+	random_delay();
 	snprintf(name, sizeof name, "delay.%s", function);
 	ms = control_number(name, 0);
 	if (ms > 0) {

@@ -13,7 +13,7 @@
 enum kind { HOST, VM, JOB, SNAPSHOT, PROPLIST, KINDS };
 
 enum {
-	E_FAIL = 1, E_INVALID_ARG = 3, E_FILE_NOT_FOUND = 4, E_NOT_SUPPORTED = 6, E_DISK_FULL = 8,
+	E_FAIL = 1, E_INVALID_ARG = 3, E_FILE_NOT_FOUND = 4, E_BUSY = 5, E_NOT_SUPPORTED = 6, E_DISK_FULL = 8,
 	E_FILE_ACCESS = 13, E_LOCKED = 15, E_LICENSE = 32,
 	E_INVALID_HANDLE = 1000, E_WRONG_HANDLE = 1001, E_TOOLS_TIMEOUT = 3000, E_NOT_RUNNING = 3006,
 	E_RUNNING = 3007, E_TOOLS_NOT_RUNNING = 3016, E_DIALOG = 3028, E_CANNOT_POWER_ON = 3041,
@@ -28,6 +28,8 @@ struct object {
 	enum kind kind;
 	int refs;
 	struct object *next;
+	struct object *host;   /* VM and SNAPSHOT: where it came from, or NULL once that is disconnected */
+	int lost;              /* HOST: the code with which everything that came from it fails, or 0 */
 
 	char path[PATH_SIZE];  /* VM and SNAPSHOT: the machine's .vmx */
 	int deleted;           /* VM: its files are gone */
@@ -47,13 +49,17 @@ extern pthread_cond_t job_done;
 /* handles.c; all functions except make_error are called with big_lock held */
 struct object *object_new(enum kind kind);
 struct object *object_find(VixHandle handle, enum kind kind, VixError *err);
-struct object *object_vm(const char *path);
+struct object *object_vm(const char *path, struct object *host);
+void hosts_lose(int code);
 void object_ref(struct object *o);
 void object_unref(struct object *o);
 struct object *object_next(struct object *o);
 VixError make_error(int code);
 void count(const char *name, int by);
 void stats_write(void);
+
+/* hosts.c */
+void install_signal_handlers(void);
 
 /* control.c */
 void control_open(void);
@@ -63,6 +69,8 @@ long control_number(const char *name, long default_value);
 int control_text(const char *name, char *text, size_t size);
 int control_error(const char *function, const char *path);
 void control_delay(const char *function, const char *path);
+void control_lost(void);
+int control_signals(const char *function);
 
 /* jobs.c: work runs in a thread without big_lock and returns a VIX code. */
 struct work {
@@ -73,8 +81,10 @@ struct work {
 	char text[PATH_SIZE], text2[PATH_SIZE];
 	int number;
 	VixHandle handle;
+	struct object *host; /* of VixHost_OpenVM, referenced while the job runs */
 	VixEventProc *callback;
 	void *data;
+	VixError failed; /* the error with which the job ends at once, or 0 */
 	int (*run)(struct work *w);
 };
 VixHandle job_start(const char *function, VixHandle vm, const char *path, struct work w);

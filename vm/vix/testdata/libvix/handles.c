@@ -1,4 +1,4 @@
-/* Handles, references and counters. The number of a handle is never reused. */
+/* Handles, references and counters. The number of a handle contains its type, and is never reused. */
 #include "double.h"
 
 #include <fcntl.h>
@@ -12,9 +12,11 @@ pthread_mutex_t big_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct object *objects;
 static VixHandle last_handle = 100;
 
+enum { TYPE_SHIFT = 24 };
+
 static struct counter { const char *name; int n; } counters[] = {
 	{"host", 0}, {"vm", 0}, {"job", 0}, {"snapshot", 0}, {"proplist", 0},
-	{"dead_release", 0}, {"dead_call", 0}, {"jobs", 0}, {"calls", 0}, {"endless", 0}, {"bad_delete", 0},
+	{"dead_release", 0}, {"dead_call", 0}, {"jobs", 0}, {"calls", 0}, {"endless", 0}, {"bad_delete", 0}, {"orphan", 0}, {"busy", 0},
 };
 
 VixError make_error(int code)
@@ -59,7 +61,7 @@ struct object *object_new(enum kind kind)
 {
 	struct object *o = calloc(1, sizeof *o);
 
-	o->handle = ++last_handle;
+	o->handle = (VixHandle)(kind + 1) << TYPE_SHIFT | ++last_handle;
 	o->kind = kind;
 	o->refs = 1;
 	o->next = objects;
@@ -86,26 +88,41 @@ struct object *object_find(VixHandle handle, enum kind kind, VixError *err)
 		*err = make_error(E_INVALID_HANDLE);
 		return NULL;
 	}
+	control_lost();
 	if (kind != KINDS && o->kind != kind) {
 		*err = make_error(E_WRONG_HANDLE);
+		return NULL;
+	}
+	struct object *host = o->kind == HOST ? o : o->host;
+	if (host != NULL && host->lost != 0) {
+		*err = make_error(host->lost);
 		return NULL;
 	}
 	*err = VIX_OK;
 	return o;
 }
 
+/* The connections of all hosts are lost. */
+void hosts_lose(int code)
+{
+	for (struct object *o = objects; o != NULL; o = o->next)
+		if (o->kind == HOST)
+			o->lost = code;
+}
+
 /* Returns an open machine with another reference, or a new one. */
-struct object *object_vm(const char *path)
+struct object *object_vm(const char *path, struct object *host)
 {
 	struct object *o;
 
 	for (o = objects; o != NULL; o = o->next) {
-		if (o->kind == VM && !o->deleted && strcmp(o->path, path) == 0) {
+		if (o->kind == VM && !o->deleted && o->host == host && strcmp(o->path, path) == 0) {
 			object_ref(o);
 			return o;
 		}
 	}
 	o = object_new(VM);
+	o->host = host;
 	snprintf(o->path, sizeof o->path, "%s", path);
 	return o;
 }
@@ -122,6 +139,12 @@ void object_unref(struct object *o)
 		p = &(*p)->next;
 	*p = o->next;
 	count(kinds[o->kind], -1);
+	for (struct object *of = objects; o->kind == HOST && of != NULL; of = of->next) {
+		if (of->host == o) {
+			of->host = NULL;
+			count("orphan", 1);
+		}
+	}
 	if (o->kind == JOB && o->result != 0) {
 		struct object *r = find(o->result);
 		if (r != NULL)
@@ -156,7 +179,9 @@ EXPORT void VixHost_Disconnect(VixHandle handle)
 	control_delay("VixHost_Disconnect", NULL);
 	pthread_mutex_lock(&big_lock);
 	struct object *host = object_find(handle, HOST, &err);
-	if (host != NULL)
+	if (host == NULL)
+		host = find(handle); /* a lost connection can be ended too */
+	if (host != NULL && host->kind == HOST)
 		object_unref(host);
 	pthread_mutex_unlock(&big_lock);
 }

@@ -15,7 +15,7 @@ static void on_signal(int number)
 }
 
 /* Like a library that was not written for a Go process. */
-static void install_signal_handlers(void)
+void install_signal_handlers(void)
 {
 	struct sigaction action = {.sa_handler = on_signal};
 	static const int numbers[] = {SIGSEGV, SIGBUS, SIGTERM, SIGURG, SIGUSR2};
@@ -28,8 +28,6 @@ static int connect_host(struct work *w)
 {
 	long needed = control_number("connect.options", 0);
 
-	if (control_has("signals"))
-		install_signal_handlers();
 	if ((w->number & needed) != needed)
 		return E_LICENSE;
 	pthread_mutex_lock(&big_lock);
@@ -60,7 +58,7 @@ static int open_vm(struct work *w)
 	if (realpath(w->path, real) == NULL)
 		return E_VM_NOT_FOUND;
 	pthread_mutex_lock(&big_lock);
-	job_result(w, object_vm(real));
+	job_result(w, object_vm(real, w->host));
 	pthread_mutex_unlock(&big_lock);
 	return 0;
 }
@@ -73,8 +71,11 @@ EXPORT VixHandle VixHost_OpenVM(VixHandle host, const char *path, VixVMOpenOptio
 
 	(void)options, (void)list;
 	pthread_mutex_lock(&big_lock);
-	if (object_find(host, HOST, &err) == NULL)
-		w.run = NULL;
+	w.host = object_find(host, HOST, &err);
+	if (w.host != NULL)
+		object_ref(w.host);
+	else
+		w.failed = err;
 	pthread_mutex_unlock(&big_lock);
 	return job_start("VixHost_OpenVM", 0, path, w);
 }

@@ -17,6 +17,8 @@ static void *run(void *data)
 	code = control_error(w->function, w->path);
 	if (code == 0 && w->run != NULL)
 		code = w->run(w);
+	if (control_signals(w->function))
+		install_signal_handlers();
 	if (w->callback != NULL)
 		w->callback(w->job->handle, VIX_EVENTTYPE_JOB_COMPLETED, VIX_INVALID_HANDLE, w->data);
 	pthread_mutex_lock(&big_lock);
@@ -26,6 +28,8 @@ static void *run(void *data)
 	object_unref(w->job);
 	if (w->vm != NULL)
 		object_unref(w->vm);
+	if (w->host != NULL)
+		object_unref(w->host);
 	pthread_mutex_unlock(&big_lock);
 	free(w);
 	return NULL;
@@ -40,7 +44,7 @@ VixHandle job_start(const char *function, VixHandle vm, const char *path, struct
 	struct work *copy = malloc(sizeof *copy);
 	pthread_attr_t detached;
 	pthread_t thread;
-	VixError err = VIX_OK;
+	VixError err = w.failed;
 	VixHandle handle;
 
 	*copy = w;

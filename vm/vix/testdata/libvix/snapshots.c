@@ -102,10 +102,11 @@ int snapshot_add(const char *path, const char *name)
 	return vmx_rewrite(file, file, keep, NULL, more) == 0 ? 0 : E_FILE_ACCESS;
 }
 
-static struct object *snapshot_object(const char *path, const char *name)
+static struct object *snapshot_object(const char *path, const char *name, struct object *host)
 {
 	struct object *o = object_new(SNAPSHOT);
 
+	o->host = host;
 	snprintf(o->path, sizeof o->path, "%s", path);
 	snprintf(o->name, sizeof o->name, "%.200s", name);
 	return o;
@@ -121,7 +122,7 @@ static int create_snapshot(struct work *w)
 	if (code != 0)
 		return code;
 	pthread_mutex_lock(&big_lock);
-	job_result(w, snapshot_object(w->path, w->text));
+	job_result(w, snapshot_object(w->path, w->text, w->vm->host));
 	pthread_mutex_unlock(&big_lock);
 	return 0;
 }
@@ -163,9 +164,11 @@ EXPORT VixError VixVM_GetNamedSnapshot(VixHandle vm, const char *name, VixHandle
 	if (n != 1)
 		return make_error(n == 0 ? E_SNAPSHOT_NOTFOUND : E_SNAPSHOT_DUPLICATE);
 	pthread_mutex_lock(&big_lock);
-	*snapshot = snapshot_object(path, name)->handle;
+	struct object *o = object_find(vm, VM, &err);
+	if (o != NULL)
+		*snapshot = snapshot_object(path, name, o->host)->handle;
 	pthread_mutex_unlock(&big_lock);
-	return VIX_OK;
+	return err;
 }
 
 EXPORT VixError VixVM_GetNumRootSnapshots(VixHandle vm, int *result)
@@ -230,7 +233,7 @@ static int clone_locked(struct work *w)
 	if (g.failed != 0)
 		return g.failed;
 	pthread_mutex_lock(&big_lock);
-	job_result(w, object_vm(w->text));
+	job_result(w, object_vm(w->text, w->vm->host));
 	pthread_mutex_unlock(&big_lock);
 	return 0;
 }

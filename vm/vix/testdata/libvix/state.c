@@ -86,9 +86,21 @@ int lock_acquire(const char *path, int pid)
 	snprintf(dir, sizeof dir, "%s.lck", path);
 	if (mkdir(dir, 0755) != 0 && errno != EEXIST)
 		return -1;
+	/* While a process takes a lock, it has this folder and this file in it. */
+	snprintf(file, sizeof file, "%s/D00001.lck", dir);
+	if (mkdir(file, 0755) != 0 && errno != EEXIST)
+		return -1;
+	snprintf(file, sizeof file, "%s/E00001.lck", dir);
+	if (file_write(file, "") != 0)
+		return -1;
 	snprintf(file, sizeof file, "%s/M00001.lck", dir);
 	snprintf(text, sizeof text, "uuid=double %d-%llu(vmware-vmx) 1 X [ lc=1\n", pid, process_start(pid));
-	return file_write(file, text);
+	if (file_write(file, text) != 0)
+		return -1;
+	snprintf(file, sizeof file, "%s/E00001.lck", dir);
+	unlink(file);
+	snprintf(file, sizeof file, "%s/D00001.lck", dir);
+	return rmdir(file);
 }
 
 void lock_release(const char *path)
@@ -101,10 +113,25 @@ void lock_release(const char *path)
 	rmdir(file);
 }
 
-/* As in VMware, an empty folder is no lock, and the file of a process that has exited is one. */
+/* Reports whether the claim is one of this host whose process has exited. */
+static int is_stale(const char *file)
+{
+	unsigned long long start;
+	char *data;
+	int pid, stale;
+
+	if (file_read(file, &data) != 0)
+		return 0;
+	stale = sscanf(data, "uuid=double %d-%llu", &pid, &start) == 2 &&
+		((kill(pid, 0) != 0 && errno == ESRCH) || (start != 0 && process_start(pid) != start));
+	free(data);
+	return stale;
+}
+
+/* As in VMware, an empty folder is no lock, and a claim of a process of this host that has exited is removed. */
 int lock_held(const char *path)
 {
-	char dir[PATH_SIZE + 8];
+	char dir[PATH_SIZE + 8], file[PATH_SIZE + 300];
 	struct dirent *e;
 	int held = 0;
 
@@ -112,8 +139,15 @@ int lock_held(const char *path)
 	DIR *d = opendir(dir);
 	if (d == NULL)
 		return 0;
-	while ((e = readdir(d)) != NULL)
-		held = held || e->d_name[0] != '.';
+	while ((e = readdir(d)) != NULL) {
+		if (e->d_name[0] == '.')
+			continue;
+		snprintf(file, sizeof file, "%s/%s", dir, e->d_name);
+		if (is_stale(file))
+			unlink(file);
+		else
+			held = 1;
+	}
 	closedir(d);
 	return held;
 }
