@@ -245,4 +245,21 @@ type (
 	Powerer interface {
 		Power(ctx context.Context, m Machine, a Action) error
 	}
+
+	// Lister reads the live state of many machines in few calls, if its
+	// hypervisor is on other hosts. The Manager then lists machines with it
+	// instead of inspecting each. The result has the status of each of the
+	// machines that exists, by ID, as Inspect returns it. A machine that is not
+	// where the driver put it may be missing. It may be called at any time.
+	Lister interface {
+		List(ctx context.Context, machines []Machine) (map[string]Status, error)
+	}
+
+	// Watcher calls changed after the state of machines may have changed, until
+	// ctx ends or it cannot go on. It need not notice every change: the Manager
+	// also looks by itself, but less often while Watch runs. changed returns at
+	// once. It may be called again after it has returned.
+	Watcher interface {
+		Watch(ctx context.Context, changed func()) error
+	}
 )

@@ -92,13 +92,13 @@ func newManager(o Options) *Manager {
 		tasks: m.tasks, store: m.store, log: o.Log, byID: make(map[string]*time.Timer),
 		destroy: m.destroyAndWait, missing: func(id string) { m.unregister(id, "") },
 	}
-	inspections := newInspections(o.Driver, o.Log, m.tasks)
-	m.reader = &reader{store: m.store, driver: o.Driver, hypervisor: o.Hypervisor, jobs: m.jobs, inspections: inspections}
+	inspections, listings := newInspections(o.Driver, o.Log, m.tasks), newListings(o.Driver, o.Log, m.tasks)
+	m.reader = &reader{store: m.store, driver: o.Driver, hypervisor: o.Hypervisor, jobs: m.jobs, inspections: inspections, listings: listings}
 	m.power = &powerOperations{
 		tasks: m.tasks, jobs: m.jobs, store: m.store, driver: o.Driver, reader: m.reader, events: m.events, log: o.Log,
 		byID: make(map[string]*powerOperation),
 	}
-	m.events.watch = (&powerWatch{store: m.store, inspections: inspections, events: m.events}).run
+	m.events.watch = (&powerWatch{store: m.store, inspections: inspections, events: m.events, listings: listings, driver: o.Driver}).run
 	m.counter = &stateCounter{store: m.store, tasks: m.tasks, reader: m.reader}
 	m.callbacks = &callbacks{sender: o.Callbacks, store: m.store, reader: m.reader, hooks: o.Hooks, log: o.Log}
 	m.tombstones = &tombstones{

@@ -87,6 +87,7 @@ type reader struct {
 	hypervisor  string
 	jobs        *jobs
 	inspections *inspections
+	listings    *listings // nil if the driver reads machines one by one
 }
 
 func (r *reader) read(ctx context.Context, id string) (VM, error) {
@@ -129,6 +130,10 @@ func (r *reader) join(rec *record, j *job, st Status, err error) (VM, error) {
 // index of a machine among ids and the machine, nil if it does not exist any
 // more. It takes little more than listTimeout, however many machines are slow.
 func (r *reader) each(ctx context.Context, ids []string, f func(i int, v *VM)) {
+	if r.listings != nil {
+		r.eachListed(ctx, ids, f)
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, listTimeout)
 	defer cancel()
 	var records, states errgroup.Group
@@ -152,6 +157,58 @@ func (r *reader) each(ctx context.Context, ids []string, f func(i int, v *VM)) {
 	}
 	_ = records.Wait() // machines carry their own errors
 	_ = states.Wait()
+}
+
+// eachListed is each with a driver that lists machines. Machines that should be there and are not in the list are read
+// one by one.
+func (r *reader) eachListed(ctx context.Context, ids []string, f func(i int, v *VM)) {
+	read := make([]listed, len(ids))
+	var group errgroup.Group
+	group.SetLimit(readsAtOnce)
+	for i, id := range ids {
+		group.Go(func() error {
+			read[i].job = r.jobs.get(id)
+			read[i].record, read[i].err = r.store.get(id)
+			return nil
+		})
+	}
+	_ = group.Wait() // machines carry their own errors
+	var machines []Machine
+	for _, one := range read {
+		if one.err == nil {
+			machines = append(machines, r.store.machine(one.record))
+		}
+	}
+	statuses, err := r.listings.read(ctx, machines)
+	for i, id := range ids {
+		one := read[i]
+		if one.err != nil {
+			f(i, r.withoutRecord(id, one.err))
+			continue
+		}
+		st, found := statuses[id]
+		if err != nil || found || one.record.Phase != Ready {
+			v, _ := r.join(one.record, one.job, st, err) // v.Error has it
+			f(i, &v)
+			continue
+		}
+		group.Go(func() error {
+			ctx, cancel := context.WithTimeout(ctx, listTimeout)
+			defer cancel()
+			st, err := r.inspections.read(ctx, r.store.machine(one.record))
+			v, _ := r.join(one.record, one.job, st, err)
+			f(i, &v)
+			return nil
+		})
+	}
+	_ = group.Wait()
+}
+
+// listed is what eachListed knows of a machine before its live state.
+type listed struct {
+	job    *job
+	record *record
+	err    error // why there is no record
 }
 
 // withoutRecord returns a machine whose record cannot be read as List shows it,

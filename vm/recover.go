@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
 )
 
@@ -61,7 +60,11 @@ type recovery struct{ vms *Manager }
 func (r recovery) sweepHost(ids []string) {
 	ctx, cancel := context.WithTimeout(r.vms.tasks.ctx, time.Minute)
 	defer cancel()
-	if err := r.vms.opts.Driver.Sweep(ctx, func(id string) bool { return slices.Contains(ids, id) }); err != nil {
+	known := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		known[id] = true
+	}
+	if err := r.vms.opts.Driver.Sweep(ctx, func(id string) bool { return known[id] }); err != nil {
 		r.vms.opts.Log.Error("the host was not swept of what unknown machines left", "err", err)
 	}
 }

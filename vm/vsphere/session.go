@@ -100,6 +100,7 @@ func (s *session) open(ctx context.Context) error {
 	u.User = nil
 	c := soap.NewClient(u, s.opts.Insecure)
 	c.UserAgent = "osx-builder"
+	c.DefaultTransport().MaxIdleConnsPerHost = callsAtOnce // otherwise most calls begin with a TLS handshake
 	if s.opts.CAFile != "" {
 		if err := c.SetRootCAs(s.opts.CAFile); err != nil {
 			return unavailable(err, "-vsphere-ca-file %s cannot be used: %v", s.opts.CAFile, err)

@@ -5,6 +5,7 @@ package vcenter
 import (
 	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"image"
 	"image/png"
@@ -167,6 +168,41 @@ func (s *Server) Change(name string, change func(v *mo.VirtualMachine)) bool {
 		return true
 	}
 	return false
+}
+
+// Duplicate adds n copies of a machine without making them by the API, each changed by change.
+func (s *Server) Duplicate(name string, n int, change func(i int, v *mo.VirtualMachine)) error {
+	ctx, all := s.model.Service.Context, s.model.Map()
+	for _, e := range all.All("VirtualMachine") {
+		v, ok := e.(*simulator.VirtualMachine)
+		if !ok || v.Name != name {
+			continue
+		}
+		folder := all.Get(*v.Parent).(*simulator.Folder)
+		text, err := json.Marshal(v.Config.ExtraConfig)
+		if err != nil {
+			return err
+		}
+		for i := range n {
+			twin := &simulator.VirtualMachine{VirtualMachine: v.VirtualMachine}
+			twin.Self = types.ManagedObjectReference{}
+			config, guest := *v.Config, *v.Guest
+			twin.Config, twin.Guest = &config, &guest
+			var options []*types.OptionValue
+			if err := json.Unmarshal(text, &options); err != nil {
+				return err
+			}
+			config.ExtraConfig = nil
+			for _, o := range options {
+				config.ExtraConfig = append(config.ExtraConfig, o)
+			}
+			change(i, &twin.VirtualMachine)
+			all.PutEntity(folder, twin)
+			all.AppendReference(ctx, folder, &folder.ChildEntity, twin.Self)
+		}
+		return nil
+	}
+	return fmt.Errorf("there is no machine %q", name)
 }
 
 // screen serves a screen of one white pixel to whoever has a session.
