@@ -1,5 +1,5 @@
 // Command osx-builder is a small HTTP daemon that turns an image's URL and checksum into a running virtual machine, and
-// destroys it on request. With a verb as its first argument it is the command line of a running daemon.
+// destroys it on request. With a verb it is the command line of a running daemon.
 package main
 
 import (
@@ -50,7 +50,7 @@ func main() {
 	})
 	if err := run(ctx, hangup, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "osx-builder:", err)
-		os.Exit(1)
+		os.Exit(config.ExitCode(err))
 	}
 }
 

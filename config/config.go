@@ -88,6 +88,28 @@ func (e *HelpError) Error() string { return e.Text }
 // invalid value, one per line: the setting, the source of the value, and what is allowed. If the arguments ask for
 // help, the error is a [*HelpError].
 func Load(args []string, getenv func(string) string) (Config, error) {
+	c, err := load(args, getenv)
+	if _, help := errors.AsType[*HelpError](err); err != nil && !help {
+		err = &settingsError{err}
+	}
+	return c, err
+}
+
+// settingsError is an error in the settings.
+type settingsError struct{ error }
+
+func (e *settingsError) Unwrap() error { return e.error }
+
+// ExitCode returns the exit code of a daemon that ends with the error: 2 if its settings are invalid, as of the command
+// line's verbs, and otherwise 1.
+func ExitCode(err error) int {
+	if _, invalid := errors.AsType[*settingsError](err); invalid {
+		return 2
+	}
+	return 1
+}
+
+func load(args []string, getenv func(string) string) (Config, error) {
 	c := Config{from: make(map[string]string)}
 	table := c.settings(getenv("HOME"))
 	flags, err := readFlags(table, args)

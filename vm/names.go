@@ -151,7 +151,7 @@ func similarNames(ref string, names []string) []string {
 		return nil
 	}
 	distance := func(name string) int { return levenshtein.Distance(ref, name, nil) }
-	similar := slices.DeleteFunc(names, func(name string) bool { return distance(name) > min(maxTypos, len(ref)/2) })
+	similar := slices.DeleteFunc(names, func(name string) bool { return distance(name) > min(maxTypos, (len(ref)+1)/2) })
 	slices.SortStableFunc(similar, func(a, b string) int { return cmp.Compare(distance(a), distance(b)) })
 	return similar[:min(len(similar), maxCandidates)]
 }

@@ -13,7 +13,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
+	"path"
 	"strings"
 	"time"
 
@@ -28,23 +30,12 @@ const (
 // hashes are the checksum types that the daemon accepts.
 var hashes = map[string]func() hash.Hash{"md5": md5.New, "sha1": sha1.New, "sha256": sha256.New, "sha512": sha512.New}
 
-// inferChecksumType returns the type of a checksum in hex with this length. If no type matches, it returns sha256, and
-// the daemon refuses the checksum.
-func inferChecksumType(checksum string) string {
-	for name, h := range hashes {
-		if len(checksum) == 2*h().Size() {
-			return name
-		}
-	}
-	return "sha256"
-}
-
 func newChecksumCommand(c *cli) *cobra.Command {
 	var checksumType string
 	cmd := &cobra.Command{
 		Use: "checksum FILE|URL", Short: "Print the checksum of an image's archive",
 		Long: "Prints the checksum of an image's archive in hex. For a URL, it is the checksum of what the server\nsends now. It proves nothing if you do not trust the server and the connection.",
-		Args: cobra.ExactArgs(1),
+		Args: oneArg("the file or URL"),
 		RunE: c.run(func(ctx context.Context, args []string) error {
 			sum, err := computeChecksum(ctx, &c.output, args[0], checksumType)
 			if err != nil {
@@ -55,6 +46,7 @@ func newChecksumCommand(c *cli) *cobra.Command {
 		}),
 	}
 	cmd.Flags().StringVar(&checksumType, "type", "sha256", "md5, sha1, sha256 or sha512")
+	completeFlag(cmd, "type", "md5", "sha1", "sha256", "sha512")
 	return cmd
 }
 
@@ -72,7 +64,7 @@ func computeChecksum(ctx context.Context, out *output, source, checksumType stri
 	h := newHash()
 	p := out.newProgress()
 	defer p.end()
-	p.setStage("computing the checksum of "+source, true)
+	p.setStage("computing the checksum of", fileName(source, p), true)
 	if _, err := io.Copy(h, &progressReader{Reader: r, progress: p, total: size}); err != nil {
 		if ctx.Err() != nil {
 			return "", errInterrupted
@@ -80,6 +72,17 @@ func computeChecksum(ctx context.Context, out *output, source, checksumType stri
 		return "", fmt.Errorf("reading %s: %w", source, err)
 	}
 	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// fileName returns what the progress calls a file or URL: on a terminal the end of its path, which fits into a line.
+func fileName(source string, p *progress) string {
+	if p.out == nil || p.width() == 0 {
+		return source
+	}
+	if u, err := url.Parse(source); err == nil {
+		source = u.Path
+	}
+	return path.Base(source)
 }
 
 // openSource opens a file or URL. The size is -1 if it is not known.

@@ -18,30 +18,27 @@ type Options struct {
 	Version        string // printed by the verb version
 }
 
-// HasVerb reports whether a program's arguments begin with a verb. The daemon's arguments are only flags.
-func HasVerb(args []string) bool { return len(args) > 0 && !strings.HasPrefix(args[0], "-") }
-
 // Run executes the verb in the arguments and returns the exit code of the process. ctx ends when the user interrupts
 // the process.
 func Run(ctx context.Context, o Options) int {
 	c := &cli{
 		settings: settings{getenv: o.Getenv},
-		output:   output{stdout: o.Stdout, stderr: o.Stderr},
+		output:   newOutput(o.Stdout, o.Stderr, o.Getenv),
 		stdin:    o.Stdin,
 	}
 	cmd, err := newRootCommand(c, o).ExecuteContextC(ctx)
-	switch {
-	case err == nil:
+	if err == nil {
 		return exitOK
-	case !c.started:
-		fmt.Fprintf(o.Stderr, "osx-builder: %v (see osx-builder help%s)\n", err, strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name()))
-		return exitUsage
-	default:
-		for line := range strings.Lines(err.Error()) {
-			fmt.Fprintln(o.Stderr, "osx-builder:", strings.TrimSpace(line))
-		}
-		return exitCode(ctx, err)
 	}
+	if !c.started {
+		help := strings.TrimPrefix(cmd.CommandPath(), cmd.Root().Name())
+		c.errorf("%v (see osx-builder help%s)", err, help)
+		return exitUsage
+	}
+	for line := range strings.Lines(err.Error()) {
+		c.errorf("%s", strings.TrimSpace(line))
+	}
+	return exitCode(ctx, err)
 }
 
 // cli is one run of the command line. Its parts are shared by all verbs.
@@ -60,10 +57,23 @@ func (c *cli) run(do func(ctx context.Context, args []string) error) func(*cobra
 	}
 }
 
+// runWithDaemon is run for a verb that needs the daemon.
+func (c *cli) runWithDaemon(do func(ctx context.Context, daemon *apiClient, args []string) error) func(*cobra.Command, []string) error {
+	return c.run(func(ctx context.Context, args []string) error {
+		daemon, err := c.newClient()
+		if err != nil {
+			return err
+		}
+		return do(ctx, daemon, args)
+	})
+}
+
 const longHelp = `Creates and destroys virtual machines through an osx-builder daemon.
 
-Documents are written to stdout as JSON, everything else to stderr. Without a
-verb, osx-builder starts the daemon; see osx-builder -help.
+ID is a machine's id, the start of it with at least four characters, or its
+name. On a terminal, results are printed for people. If stdout is a pipe or a
+file, or with --json, they are the daemon's JSON. Everything else goes to stderr.
+Without a verb, osx-builder starts the daemon; see osx-builder -help.
 
 Exit codes: 0 success, 1 the machine failed, 2 invalid command line or request,
 3 not found, 4 conflict, 5 daemon unavailable, 6 timeout, 7 not allowed,
@@ -73,25 +83,34 @@ Exit codes: 0 success, 1 the machine failed, 2 invalid command line or request,
 func newRootCommand(c *cli, o Options) *cobra.Command {
 	root := &cobra.Command{
 		Use: "osx-builder VERB", Short: "Create and destroy virtual machines", Long: longHelp,
-		SilenceErrors: true, SilenceUsage: true,
+		SilenceErrors: true, SilenceUsage: true, DisableSuggestions: true,
+		Args: cobra.ArbitraryArgs, RunE: unknownVerb,
 	}
-	root.SetArgs(o.Args)
+	root.SetArgs(longFlags(o.Args))
 	root.SetIn(o.Stdin)
 	root.SetOut(o.Stdout)
 	root.SetErr(o.Stderr)
+	root.SetFlagErrorFunc(flagError)
+	root.SetUsageTemplate(strings.ReplaceAll(root.UsageTemplate(), ".FlagUsages ", ".FlagUsagesWrapped 79 "))
+	root.CompletionOptions.DisableDefaultCmd = true
 	f := root.PersistentFlags()
 	c.settings.addFlags(f)
-	f.BoolVarP(&c.quiet, "quiet", "q", false, "print no progress on stderr, only errors")
+	f.BoolVarP(&c.quiet, "quiet", "q", false, "print no progress on stderr, only errors; list prints only ids")
+	f.BoolVar(&c.json, "json", false, "print the daemon's JSON, even on a terminal")
+	root.SetHelpCommand(newHelpCommand(c))
 	root.AddCommand(
-		newCreateCommand(c), newListCommand(c), newGetCommand(c), newWaitCommand(c), newDeleteCommand(c), newPowerCommand(c),
-		newConsoleCommand(c), newScreenshotCommand(c), newImagesCommand(c), newChecksumCommand(c), newVersionCommand(c, o.Version),
+		newCreateCommand(c), newListCommand(c), newGetCommand(c), newWaitCommand(c), newDeleteCommand(c), newExtendCommand(c),
+		newPowerCommand(c), newStartCommand(c), newStopCommand(c), newSuspendCommand(c), newResumeCommand(c), newResetCommand(c),
+		newSSHCommand(c), newConsoleCommand(c), newScreenshotCommand(c), newEventsCommand(c), newInfoCommand(c),
+		newImagesCommand(c), newChecksumCommand(c), newCompletionCommand(c), newVersionCommand(c, o.Version),
 	)
+	wrapHelp(root)
 	return root
 }
 
 func newVersionCommand(c *cli, version string) *cobra.Command {
 	return &cobra.Command{
-		Use: "version", Short: "Print the version of this program", Args: cobra.NoArgs,
+		Use: "version", Short: "Print the version of this program", Args: noArgs,
 		RunE: c.run(func(context.Context, []string) error {
 			_, err := fmt.Fprintln(c.stdout, version)
 			return err

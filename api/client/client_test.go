@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
 
+	"github.com/rivo/uniseg"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"osx-builder/vm/vmtest/e2e"
@@ -61,6 +63,21 @@ func TestScripts(t *testing.T) {
 			"finish": func(ts *testscript.TestScript, _ bool, args []string) {
 				checkExitCode(ts, args[1], envOf(ts).finish(ts, args[0]))
 			},
+			// terminal [-in TEXT] CODE ARG... runs osx-builder on a terminal of 80 columns, on which the user types TEXT and Enter,
+			// and checks its exit code. What the terminal received is in stdout. launch-terminal NAME ARG... is launch on a terminal.
+			"terminal": func(ts *testscript.TestScript, _ bool, args []string) {
+				input := ""
+				if args[0] == "-in" {
+					input, args = args[1]+"\n", args[2:]
+				}
+				envOf(ts).launchOnTerminal(ts, "terminal", input, args[1:])
+				checkExitCode(ts, args[0], envOf(ts).finish(ts, "terminal"))
+			},
+			"launch-terminal": func(ts *testscript.TestScript, _ bool, args []string) {
+				envOf(ts).launchOnTerminal(ts, args[0], "", args[1:])
+			},
+			// fits checks that no line of stdout is wider than a terminal of 80 columns.
+			"fits":     checkWidth,
 			"document": checkDocument,
 			// envsubst FILE replaces the script's variables in a file.
 			"envsubst": func(ts *testscript.TestScript, _ bool, args []string) {
@@ -71,6 +88,19 @@ func TestScripts(t *testing.T) {
 			"setid": func(ts *testscript.TestScript, _ bool, _ []string) { setID(ts, envOf(ts).daemon) },
 		},
 	})
+}
+
+// escapes matches the escape sequences of a terminal.
+var escapes = regexp.MustCompile("\x1b\\[[0-9;?]*[A-Za-z]")
+
+// checkWidth checks that what was drawn on a terminal was never wider than 80 columns, even before it was drawn again.
+func checkWidth(ts *testscript.TestScript, _ bool, _ []string) {
+	text := escapes.ReplaceAllString(ts.ReadFile("stdout"), "")
+	for _, line := range strings.FieldsFunc(text, func(c rune) bool { return c == '\r' || c == '\n' }) {
+		if n := uniseg.StringWidth(line); n > 80 {
+			ts.Fatalf("a line has %d columns, want at most 80: %q", n, line)
+		}
+	}
 }
 
 func checkExitCode(ts *testscript.TestScript, code string, got int) {

@@ -23,32 +23,31 @@ type createOptions struct {
 func newCreateCommand(c *cli) *cobra.Command {
 	var o createOptions
 	cmd := &cobra.Command{
-		Use:   "create {-f FILE | --image URL --checksum SUM}",
-		Short: "Create a machine, and print its document",
-		Example: "  osx-builder create -f vm.json --wait\n" +
-			"  osx-builder create --image https://example.com/debian.tar.gz --checksum auto --memory 1gib --wait",
-		Args: cobra.NoArgs,
-		RunE: c.run(func(ctx context.Context, _ []string) error { return o.run(ctx, c) }),
+		Use:   "create {FILE | --image URL --checksum SUM}",
+		Short: "Create a machine, and print it",
+		Example: "  osx-builder create vm.json --wait\n" +
+			"  osx-builder create --image https://example.com/debian.tar.gz \\\n    --checksum auto --name web --wait",
+		Args: func(_ *cobra.Command, args []string) error { return o.setFile(args) },
+		RunE: c.runWithDaemon(func(ctx context.Context, daemon *apiClient, _ []string) error { return o.run(ctx, c, daemon) }),
 	}
-	o.addFlags(cmd.Flags())
+	o.addFlags(cmd)
 	f := cmd.Flags()
 	f.StringVar(&o.key, "idempotency-key", "", "a key of your choice: the same key and request return the same machine")
 	f.BoolVar(&o.wait, "wait", false, "wait until the machine is ready")
-	addTimeoutFlag(cmd, &o.timeout)
+	addTimeoutFlag(cmd, &o.timeout, defaultTimeout)
 	f.BoolVar(&o.cancel, "cancel-on-interrupt", false, "with --wait: destroy the machine on Ctrl-C or SIGTERM")
-	cmd.MarkFlagsOneRequired("file", "image")
 	return c.withFieldFlag(cmd)
 }
 
-func (o *createOptions) run(ctx context.Context, c *cli) error {
+func (o *createOptions) run(ctx context.Context, c *cli, daemon *apiClient) error {
 	if o.cancel && !o.wait {
 		return usageError("--cancel-on-interrupt needs --wait")
 	}
-	daemon, err := c.newClient()
-	if err != nil {
+	if err := c.checkField(ctx, daemon); err != nil {
 		return err
 	}
-	body, err := o.body(ctx, c)
+	started := time.Now()
+	body, err := o.body(ctx, c, daemon)
 	if err != nil {
 		return err
 	}
@@ -60,36 +59,58 @@ func (o *createOptions) run(ctx context.Context, c *cli) error {
 	// ends the process.
 	document, err := daemon.do(context.WithoutCancel(ctx), http.MethodPost, "/vms", body, header)
 	if err != nil {
-		return err
-	}
-	if !o.wait {
-		return c.printDocument(document)
+		return o.nameFlags(err)
 	}
 	m, err := parseMachine(document)
 	if err != nil {
-		return err
+		return errors.Join(err, c.printDocument(document))
 	}
-	c.infof("machine %s accepted", m.ID)
+	if !o.wait {
+		return c.printMachine(m, 0)
+	}
+	if !c.forPeople() || ctx.Err() != nil {
+		c.infof("machine %s accepted", c.label(m))
+	}
 	m, err = waitFor(ctx, c, daemon, m, goalReady, o.timeout)
-	err = errors.Join(err, c.printDocument(m.document))
-	if ctx.Err() != nil {
-		err = errors.Join(err, o.interrupted(ctx, c, daemon, m.ID))
-	}
-	return err
+	return o.finish(ctx, c, daemon, m, err, time.Since(started))
 }
 
-// interrupted destroys the machine after Ctrl-C, or explains that it still exists.
-func (o *createOptions) interrupted(ctx context.Context, c *cli, daemon *apiClient, id string) error {
-	if !o.cancel {
-		c.infof("machine %[1]s still exists; run osx-builder wait %[1]s to wait for it, or osx-builder delete %[1]s to destroy it", id)
-		return nil
+// finish prints the machine at the end of a wait. After an error the last line says what to do with the machine, which
+// exists in any case.
+func (o *createOptions) finish(ctx context.Context, c *cli, daemon *apiClient, m machine, err error, took time.Duration) error {
+	if err == nil {
+		return c.printMachine(m, took)
 	}
-	c.infof("destroying machine %s; press Ctrl-C again to keep it", id)
-	if err := daemon.destroyVM(context.WithoutCancel(ctx), id); err != nil {
-		return fmt.Errorf("destroying machine %s: %w", id, err)
+	if !c.forPeople() {
+		err = errors.Join(err, c.printDocument(m.document))
 	}
-	c.infof("machine %s destroyed", id)
-	return nil
+	var timeout *exitError
+	switch {
+	case ctx.Err() != nil && o.cancel:
+		c.infof("destroying machine %s; press Ctrl-C again to keep it", c.label(m))
+		if err := daemon.destroyVM(context.WithoutCancel(ctx), m.ID); err != nil {
+			return fmt.Errorf("destroying machine %s: %w", c.label(m), err)
+		}
+		return fmt.Errorf("interrupted; machine %s destroyed", c.label(m))
+	case ctx.Err() != nil:
+		return errors.New("interrupted; " + c.stillExists(m))
+	case errors.As(err, &timeout) && timeout.code == exitFailed:
+		return err // it names the machine
+	default:
+		return errors.Join(err, errors.New(c.stillExists(m)))
+	}
+}
+
+// stillExists says what to do with a machine for which the command does not wait any longer.
+func (c *cli) stillExists(m machine) string {
+	ref := m.ID
+	switch {
+	case m.Name != "":
+		ref = m.Name
+	case isTerminal(c.stderr):
+		ref = shortID(m)
+	}
+	return fmt.Sprintf("machine %s still exists; run osx-builder wait %s to wait for it, or osx-builder delete %s to destroy it", c.label(m), ref, ref)
 }
 
 // jsonString returns s as JSON.

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/creack/pty"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"osx-builder/vm/vmtest/e2e"
@@ -43,6 +44,7 @@ type scriptEnv struct {
 type command struct {
 	*exec.Cmd
 	stdout, stderr buffer
+	read           chan struct{} // closed when the terminal's output is read; nil without a terminal
 }
 
 // buffer is the output of a command. It can be read while the command runs.
@@ -77,7 +79,11 @@ func newScriptEnv(t *testing.T, env *testscript.Env) (*scriptEnv, error) {
 	good, slow := archive("good"), archive("slow")
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /images/good.tar", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(good) })
-	mux.HandleFunc("GET /images/slow.tar", func(w http.ResponseWriter, req *http.Request) {
+	mux.HandleFunc("GET /images/{name}", func(w http.ResponseWriter, req *http.Request) {
+		if !strings.HasPrefix(req.PathValue("name"), "slow") {
+			http.NotFound(w, req)
+			return
+		}
 		w.Header().Set("Content-Length", fmt.Sprint(len(slow)))
 		_, _ = w.Write(slow[:len(slow)/2])
 		_ = http.NewResponseController(w).Flush()
@@ -98,6 +104,7 @@ func newScriptEnv(t *testing.T, env *testscript.Env) (*scriptEnv, error) {
 	env.Setenv("SITE", e.site.URL)
 	env.Setenv("GOOD_SUM", sum(good))
 	env.Setenv("SLOW_SUM", sum(slow))
+	env.Setenv("SHORT_SUM", sum(good)[:12])
 	env.Setenv("PATH", filepath.Dir(e.program)+string(filepath.ListSeparator)+env.Getenv("PATH"))
 	env.Defer(e.close)
 	return e, nil
@@ -137,11 +144,33 @@ func (e *scriptEnv) stop() {
 
 // launch starts a command line in the background.
 func (e *scriptEnv) launch(ts *testscript.TestScript, name string, args []string) {
-	c := &command{Cmd: exec.Command(e.program, args...)}
-	c.Dir, c.Stdout, c.Stderr = ts.MkAbs("."), &c.stdout, &c.stderr
-	c.Env = append(os.Environ(), "OSX_BUILDER_HOST="+ts.Getenv("OSX_BUILDER_HOST"))
+	c := e.command(ts, name, args)
+	c.Stdout, c.Stderr = &c.stdout, &c.stderr
 	ts.Check(c.Start())
+}
+
+// command returns a command line with the script's environment.
+func (e *scriptEnv) command(ts *testscript.TestScript, name string, args []string) *command {
+	c := &command{Cmd: exec.Command(e.program, args...)}
+	c.Dir = ts.MkAbs(".")
+	c.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "TERM=xterm", "NO_COLOR="+ts.Getenv("NO_COLOR"), "OSX_BUILDER_HOST="+ts.Getenv("OSX_BUILDER_HOST"))
 	e.commands[name] = c
+	return c
+}
+
+// launchOnTerminal starts a command line in the background on a terminal of 80 columns, on which the user types input.
+func (e *scriptEnv) launchOnTerminal(ts *testscript.TestScript, name, input string, args []string) {
+	c := e.command(ts, name, args)
+	terminal, err := pty.StartWithSize(c.Cmd, &pty.Winsize{Rows: 24, Cols: 80})
+	ts.Check(err)
+	c.read = make(chan struct{})
+	go func() {
+		defer close(c.read)
+		defer terminal.Close()
+		_, _ = io.Copy(&c.stdout, terminal) // ends when the command ends
+	}()
+	_, err = io.WriteString(terminal, input)
+	ts.Check(err)
 }
 
 // finish waits for a launched command line, copies its output to the script, and returns its exit code.
@@ -151,7 +180,10 @@ func (e *scriptEnv) finish(ts *testscript.TestScript, name string) int {
 		ts.Fatalf("command %s was not launched", name)
 	}
 	_ = c.Wait() // the exit code is checked instead
-	_, _ = io.WriteString(ts.Stdout(), c.stdout.String())
+	if c.read != nil {
+		<-c.read
+	}
+	_, _ = io.WriteString(ts.Stdout(), strings.ReplaceAll(c.stdout.String(), "\r\n", "\n"))
 	_, _ = io.WriteString(ts.Stderr(), c.stderr.String())
 	return c.ProcessState.ExitCode()
 }

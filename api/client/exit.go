@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strings"
 )
 
 // The exit codes, for scripts. README.md documents them.
@@ -39,17 +40,43 @@ func usageError(format string, args ...any) error {
 // apiError is an error that the daemon returned.
 type apiError struct {
 	status  int
-	Code    string `json:"code"`
-	Message string `json:"message"`
-	Field   string `json:"field"`
+	Code    string      `json:"code"`
+	Message string      `json:"message"`
+	Field   string      `json:"field"`
+	Errors  []*apiError `json:"errors"` // of all invalid fields, if there are several
+
+	flag string // the flag that sets the field, or ""
 }
 
+// Error returns a line for each invalid field.
 func (e *apiError) Error() string {
+	if len(e.Errors) > 0 {
+		var lines []string
+		for _, each := range e.Errors {
+			lines = append(lines, each.Error())
+		}
+		return strings.Join(lines, "\n")
+	}
 	text := e.Message + " (" + e.Code
 	if e.Field != "" {
 		text += ", field " + e.Field
 	}
-	return text + ")"
+	if e.flag != "" {
+		text += ", flag --" + e.flag
+	}
+	text += ")"
+	if e.status == http.StatusUnauthorized {
+		text += "; name the file with the token with --token-file or OSX_BUILDER_TOKEN_FILE"
+	}
+	return text
+}
+
+// all returns the errors of all invalid fields.
+func (e *apiError) all() []*apiError {
+	if len(e.Errors) > 0 {
+		return e.Errors
+	}
+	return []*apiError{e}
 }
 
 func (e *apiError) exitCode() int {

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 )
 
@@ -20,6 +21,9 @@ const (
 	// destroyTimeout is the longest time that destroying a machine may take. The daemon first waits until its other
 	// work on the machine has stopped.
 	destroyTimeout = 5 * time.Minute
+
+	// powerTimeout is the longest time that a power action may take: as long as the daemon lets the hypervisor work.
+	powerTimeout = 10 * time.Minute
 
 	// maxAnswer is the largest document, in bytes. The largest list is smaller.
 	maxAnswer = 256 << 20
@@ -33,6 +37,7 @@ type apiClient struct {
 	name    string // the address as the user wrote it
 	baseURL string // without a slash at the end
 	token   string
+	remote  bool // the daemon is on another host
 	http    *http.Client
 }
 
@@ -43,7 +48,12 @@ func (c *apiClient) get(ctx context.Context, path string) ([]byte, error) {
 
 // do sends a request and returns the document in the answer.
 func (c *apiClient) do(ctx context.Context, method, path string, body []byte, header http.Header) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+	return c.doWithin(ctx, answerTimeout, method, path, body, header)
+}
+
+// doWithin is do with another limit to the time that the answer takes.
+func (c *apiClient) doWithin(ctx context.Context, limit time.Duration, method, path string, body []byte, header http.Header) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	res, err := c.open(ctx, method, path, body, header)
 	if err != nil {
@@ -92,6 +102,16 @@ func (c *apiClient) removeImage(ctx context.Context, checksum string) error {
 // open sends a request and returns the answer, whose body is still to be read. An answer with an error status is
 // returned as an [*apiError].
 func (c *apiClient) open(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
+	res, err := c.send(ctx, method, path, body, header)
+	if err != nil || res.StatusCode < 300 {
+		return res, err
+	}
+	defer res.Body.Close()
+	return nil, c.statusError(res, method, path)
+}
+
+// send sends a request and returns the answer, whatever its status is.
+func (c *apiClient) send(ctx context.Context, method, path string, body []byte, header http.Header) (*http.Response, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.baseURL+path, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
@@ -109,16 +129,18 @@ func (c *apiClient) open(ctx context.Context, method, path string, body []byte, 
 	if err != nil {
 		return nil, c.requestError(ctx, err)
 	}
-	if res.StatusCode < 300 {
-		return res, nil
-	}
-	defer res.Body.Close()
+	return res, nil
+}
+
+// statusError returns the error in an answer.
+func (c *apiClient) statusError(res *http.Response, method, path string) error {
 	text, _ := io.ReadAll(io.LimitReader(res.Body, 1<<20)) // a partial body is handled below
 	e := &apiError{status: res.StatusCode}
 	if json.Unmarshal(text, e) != nil || e.Code == "" {
-		return nil, fmt.Errorf("the server at %s is not osx-builder: %s %s returned %s", c.name, method, path, res.Status)
+		path, _, _ = strings.Cut(path, "?")
+		return fmt.Errorf("the server at %s is not osx-builder: %s %s returned %s", c.name, method, path, res.Status)
 	}
-	return nil, e
+	return e
 }
 
 // requestError explains why a request got no answer.

@@ -1,14 +1,19 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
+	"net/http"
 	"os"
+	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"github.com/tailscale/hujson"
 )
@@ -16,7 +21,7 @@ import (
 // requestOptions are the flags that make up a request: a file, and flags that override fields of the file.
 type requestOptions struct {
 	file                                             string
-	image, checksum, checksumType                    string
+	name, image, checksum, checksumType              string
 	memory, network, callback, toolsTimeout, expires string
 	cpus                                             int
 	forward                                          []int
@@ -25,12 +30,23 @@ type requestOptions struct {
 	set *pflag.FlagSet
 }
 
-func (o *requestOptions) addFlags(f *pflag.FlagSet) {
+// flagOf returns the flag that sets a field of a request, or "".
+func flagOf(field string) string {
+	return map[string]string{
+		"name": "name", "image.url": "image", "image.checksum": "checksum", "image.checksum_type": "checksum-type", "cpus": "cpus",
+		"memory": "memory", "network_type": "network", "forward": "forward", "launch_gui": "gui", "callback_url": "callback-url",
+		"tools_init_timeout": "tools-timeout", "expires_in": "expires-in",
+	}[field]
+}
+
+func (o *requestOptions) addFlags(cmd *cobra.Command) {
+	f := cmd.Flags()
 	o.set = f
 	f.StringVarP(&o.file, "file", "f", "", "JSON file with the request, - for stdin; flags override its fields")
+	f.StringVar(&o.name, "name", "", "name of the machine, which works wherever its id does")
 	f.StringVar(&o.image, "image", "", "URL of the image's archive")
-	f.StringVar(&o.checksum, "checksum", "", "checksum of the archive in hex; auto computes it from the archive at the URL, auto:FILE from a local copy")
-	f.StringVar(&o.checksumType, "checksum-type", "", "md5, sha1, sha256 or sha512 (default: inferred from the checksum's length)")
+	f.StringVar(&o.checksum, "checksum", "", "checksum of the archive, in hex or as a line of sha256sum; auto computes it from the archive at the URL, auto:FILE from a local copy")
+	f.StringVar(&o.checksumType, "checksum-type", "", "md5, sha1, sha256 or sha512 (default: inferred from the checksum; sha256 for auto)")
 	f.IntVar(&o.cpus, "cpus", 0, "virtual processors")
 	f.StringVar(&o.memory, "memory", "", "memory in IEC units, for example 1gib")
 	f.StringVar(&o.network, "network", "", "nat, bridged or hostonly")
@@ -39,10 +55,40 @@ func (o *requestOptions) addFlags(f *pflag.FlagSet) {
 	f.StringVar(&o.callback, "callback-url", "", "URL to which the document is posted when the machine is ready or failed")
 	f.StringVar(&o.toolsTimeout, "tools-timeout", "", "the longest time until the guest responds, for example 90s")
 	f.StringVar(&o.expires, "expires-in", "", "destroy the machine after this time, for example 2h")
+	completeFlag(cmd, "network", "nat", "bridged", "hostonly")
+	completeFlag(cmd, "checksum-type", "md5", "sha1", "sha256", "sha512")
+}
+
+// setFile takes the file from the arguments: "create vm.json" is "create -f vm.json".
+func (o *requestOptions) setFile(args []string) error {
+	if err := checkArgs(args, 0, 1, ""); err != nil {
+		return err
+	}
+	if len(args) == 1 {
+		if o.file != "" {
+			return fmt.Errorf("there are two files, %s and %s; one is allowed", o.file, args[0])
+		}
+		o.file = args[0]
+	}
+	if o.file == "" && o.image == "" {
+		return errors.New("the request is missing: name a JSON file, or use --image and --checksum")
+	}
+	return nil
+}
+
+// nameFlags adds to the errors of a request's fields the flags that set them.
+func (o *requestOptions) nameFlags(err error) error {
+	var e *apiError
+	if errors.As(err, &e) {
+		for _, each := range e.all() {
+			each.flag = flagOf(each.Field)
+		}
+	}
+	return err
 }
 
 // body returns the request's JSON. Without flags, it is the file's content, unchanged.
-func (o *requestOptions) body(ctx context.Context, c *cli) ([]byte, error) {
+func (o *requestOptions) body(ctx context.Context, c *cli, daemon *apiClient) ([]byte, error) {
 	b := []byte("{}")
 	if o.file != "" {
 		var err error
@@ -61,7 +107,7 @@ func (o *requestOptions) body(ctx context.Context, c *cli) ([]byte, error) {
 	}
 	maps.Copy(request, fields)
 	if len(image) > 0 {
-		if request["image"], err = o.mergeImage(ctx, &c.output, request["image"], image); err != nil {
+		if err := o.mergeImage(ctx, c, daemon, request, image); err != nil {
 			return nil, err
 		}
 	}
@@ -75,11 +121,15 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 		{"memory", "memory", o.memory},
 		{"network", "network_type", o.network},
 		{"callback-url", "callback_url", o.callback},
-		{"tools-timeout", "tools_init_timeout", o.toolsTimeout},
-		{"expires-in", "expires_in", o.expires},
+		{"name", "name", o.name},
 	} {
 		if o.set.Changed(f.flag) {
 			fields[f.field] = jsonString(f.value)
+		}
+	}
+	for flag, field := range map[string]string{"tools-timeout": "tools_init_timeout", "expires-in": "expires_in"} {
+		if o.set.Changed(flag) {
+			fields[field] = durationJSON(o.set.Lookup(flag).Value.String())
 		}
 	}
 	if o.set.Changed("cpus") {
@@ -104,30 +154,73 @@ func (o *requestOptions) imageFields() map[string]string {
 	return image
 }
 
-// mergeImage overrides fields of the file's image. If the checksum is auto, mergeImage computes it. If there is no
-// checksum type, mergeImage infers it from the length.
-func (o *requestOptions) mergeImage(ctx context.Context, out *output, base json.RawMessage, overrides map[string]string) (json.RawMessage, error) {
+// mergeImage overrides fields of the file's image. If the checksum is auto, mergeImage computes it once the daemon has
+// checked everything else.
+func (o *requestOptions) mergeImage(ctx context.Context, c *cli, daemon *apiClient, request map[string]json.RawMessage, overrides map[string]string) error {
 	image := make(map[string]string)
-	if base != nil {
+	if base := request["image"]; base != nil {
 		if err := json.Unmarshal(base, &image); err != nil {
-			return nil, usageError("image in %s: %w", o.file, err)
+			return usageError("image in %s must be an object of strings: %w", o.file, err)
 		}
+	}
+	if o.checksum != "" && o.checksumType == "" {
+		delete(image, "checksum_type") // that of the file's checksum
 	}
 	maps.Copy(image, overrides)
-	if o.checksum != "" && o.checksumType == "" {
-		image["checksum_type"] = inferChecksumType(o.checksum)
-	}
-	if source, ok := strings.CutPrefix(o.checksum, "auto"); ok {
-		if source = strings.TrimPrefix(source, ":"); source == "" {
-			source = image["url"]
+	if source, ok := strings.CutPrefix(o.checksum, "auto"); ok && (source == "" || source[0] == ':') {
+		delete(image, "checksum")
+		if err := o.checkRest(ctx, daemon, request, image); err != nil {
+			return err
 		}
-		sum, err := computeChecksum(ctx, out, source, image["checksum_type"])
+		image["checksum_type"] = cmp.Or(image["checksum_type"], "sha256")
+		sum, err := computeChecksum(ctx, &c.output, cmp.Or(strings.TrimPrefix(source, ":"), image["url"]), image["checksum_type"])
 		if err != nil {
-			return nil, err
+			return err
 		}
 		image["checksum"] = sum
 	}
-	return json.Marshal(image)
+	return setImage(request, image)
+}
+
+func setImage(request map[string]json.RawMessage, image map[string]string) (err error) {
+	request["image"], err = json.Marshal(image)
+	return err
+}
+
+// checkRest lets the daemon check a request that lacks nothing but the checksum, before that is computed from a large
+// file. The daemon always refuses such a request, and lists all invalid fields.
+func (o *requestOptions) checkRest(ctx context.Context, daemon *apiClient, request map[string]json.RawMessage, image map[string]string) error {
+	if err := setImage(request, image); err != nil {
+		return err
+	}
+	body, err := json.Marshal(request)
+	if err != nil {
+		return err
+	}
+	_, err = daemon.do(ctx, http.MethodPost, "/vms", body, nil)
+	var e *apiError
+	if !errors.As(err, &e) {
+		return err
+	}
+	rest := slices.DeleteFunc(slices.Clone(e.all()), func(each *apiError) bool { return each.Field == "image.checksum" })
+	if len(rest) > 0 {
+		e.Errors = rest
+		return o.nameFlags(e)
+	}
+	return o.checkName(ctx, daemon, request["name"])
+}
+
+// checkName returns an error if a machine has the name already. The daemon checks that last.
+func (o *requestOptions) checkName(ctx context.Context, daemon *apiClient, value json.RawMessage) error {
+	var name string
+	if json.Unmarshal(value, &name) != nil || name == "" {
+		return nil
+	}
+	m, err := daemon.machine(ctx, name)
+	if err == nil && m.Name == name {
+		return &exitError{exitConflict, fmt.Errorf("the name %q belongs to machine %s; choose another name with --name", name, m.ID)}
+	}
+	return nil
 }
 
 // readFile reads a file that the user named, or stdin for "-".

@@ -29,7 +29,7 @@ type settings struct {
 }
 
 func (s *settings) addFlags(f *pflag.FlagSet) {
-	f.StringVar(&s.host, "host", "", "the daemon's address: http://HOST:PORT, https://HOST:PORT or unix:/PATH (variable OSX_BUILDER_HOST; default "+defaultHost+")")
+	f.StringVar(&s.host, "host", "", "the daemon's address: [http://]HOST:PORT, https://HOST:PORT or unix:/PATH (variable OSX_BUILDER_HOST; default "+defaultHost+")")
 	f.StringVar(&s.tokenFile, "token-file", "", "file with the daemon's token (variable OSX_BUILDER_TOKEN_FILE)")
 	f.StringVar(&s.caCert, "ca-cert", "", "PEM file with the certificate that signed the daemon's (variable OSX_BUILDER_CA_CERT)")
 }
@@ -55,11 +55,16 @@ func (s *settings) newClient() (*apiClient, error) {
 			return dialer.DialContext(ctx, "unix", path)
 		}
 	} else {
-		u, err := url.Parse(name)
-		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || u.RawQuery != "" {
-			return nil, usageError("--host %q: it must be http://HOST:PORT, https://HOST:PORT or unix:/PATH", name)
+		base := name
+		if !strings.Contains(base, "://") {
+			base = "http://" + base
 		}
-		c.baseURL = strings.TrimRight(name, "/")
+		u, err := url.Parse(base)
+		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Hostname() == "" || u.User != nil || u.RawQuery != "" {
+			return nil, usageError("--host %q: it must be [http://]HOST:PORT, https://HOST:PORT or unix:/PATH", name)
+		}
+		c.baseURL = strings.TrimRight(base, "/")
+		c.remote = !isLoopback(u.Hostname())
 	}
 	var err error
 	if c.token, err = readToken(cmp.Or(s.tokenFile, s.getenv("OSX_BUILDER_TOKEN_FILE"))); err != nil {
@@ -67,6 +72,12 @@ func (s *settings) newClient() (*apiClient, error) {
 	}
 	transport.TLSClientConfig, err = tlsConfig(cmp.Or(s.caCert, s.getenv("OSX_BUILDER_CA_CERT")))
 	return c, err
+}
+
+// isLoopback reports whether a host is this one.
+func isLoopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // readToken returns the first token in a file. The file can be the daemon's own, which may contain several tokens and

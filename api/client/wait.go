@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -30,27 +31,40 @@ const (
 	goalReady   goal = "ready"
 	goalAddress goal = "address"
 	goalGone    goal = "gone"
+	goalOff     goal = "powered-off"
 )
 
 func goals() []string {
-	return []string{string(goalReady), string(goalAddress), string(goalGone), "powered-on", "powered-off", "suspended"}
+	return []string{string(goalReady), string(goalAddress), string(goalGone), "powered-on", string(goalOff), "suspended"}
+}
+
+// text completes the sentence "the machine …".
+func (g goal) text() string {
+	switch g {
+	case goalAddress:
+		return "did not have an address"
+	case goalGone:
+		return "was not gone"
+	default:
+		return "was not " + string(g)
+	}
 }
 
 // reached reports whether the machine is in the state. It returns an error if the machine can no longer reach it.
-func (g goal) reached(m machine) (bool, error) {
+func (w *waiter) reached(m machine) (bool, error) {
 	switch {
-	case g == goalGone:
+	case w.goal == goalGone:
 		return false, nil // the daemon returns not found instead
 	case m.Phase == "failed":
-		return false, m.failure()
+		return false, w.out.failure(m)
 	case m.Phase == "destroying":
-		return false, &exitError{exitNotFound, fmt.Errorf("machine %s is being destroyed", m.ID)}
-	case g == goalReady:
+		return false, &exitError{exitNotFound, fmt.Errorf("machine %s is being destroyed", w.out.label(m))}
+	case w.goal == goalReady:
 		return m.Phase == "ready", nil
-	case g == goalAddress:
+	case w.goal == goalAddress:
 		return m.Phase == "ready" && m.IP != "", nil
 	default:
-		return m.Status == string(g), nil
+		return m.Status == string(w.goal), nil
 	}
 }
 
@@ -58,28 +72,32 @@ func newWaitCommand(c *cli) *cobra.Command {
 	var state string
 	var timeout time.Duration
 	cmd := &cobra.Command{
-		Use: "wait ID", Short: "Wait for a machine, and print its document", Args: cobra.ExactArgs(1), ValidArgsFunction: c.completeMachines,
-		RunE: c.run(func(ctx context.Context, args []string) error {
+		Use: "wait ID", Short: "Wait for a machine, and print it", Args: oneArg(machineArg), ValidArgsFunction: c.completeMachine,
+		RunE: c.runWithDaemon(func(ctx context.Context, daemon *apiClient, args []string) error {
 			if !slices.Contains(goals(), state) {
-				return usageError("--for %q: it must be one of %v", state, goals())
+				return usageError("--for %q: it must be one of %s", state, strings.Join(goals(), ", "))
 			}
-			daemon, err := c.newClient()
-			if err != nil {
+			if err := c.checkField(ctx, daemon); err != nil {
 				return err
 			}
+			started := time.Now()
 			m, err := waitFor(ctx, c, daemon, machine{ID: args[0]}, goal(state), timeout)
-			return errors.Join(err, c.printDocument(m.document))
+			if err != nil && c.forPeople() {
+				return err // it says everything
+			}
+			return errors.Join(c.printMachine(m, time.Since(started)), err)
 		}),
 	}
 	f := cmd.Flags()
 	f.StringVar(&state, "for", string(goalReady), "ready, address (the address is known), gone, powered-on, powered-off or suspended")
-	addTimeoutFlag(cmd, &timeout)
-	_ = cmd.RegisterFlagCompletionFunc("for", cobra.FixedCompletions(goals(), cobra.ShellCompDirectiveNoFileComp)) // the flag exists
+	addTimeoutFlag(cmd, &timeout, defaultTimeout)
+	completeFlag(cmd, "for", goals()...)
 	return c.withFieldFlag(cmd)
 }
 
-func addTimeoutFlag(cmd *cobra.Command, timeout *time.Duration) {
-	cmd.Flags().DurationVar(timeout, "timeout", defaultTimeout, "the longest time to wait; 0 for no limit")
+func addTimeoutFlag(cmd *cobra.Command, timeout *time.Duration, most time.Duration) {
+	*timeout = most
+	cmd.Flags().Var((*durationValue)(timeout), "timeout", "the longest time to wait; 0 for no limit")
 }
 
 // waitFor waits until the machine is in the state, and shows its progress. It returns the machine as it was last read,
@@ -90,7 +108,7 @@ func waitFor(ctx context.Context, c *cli, daemon *apiClient, m machine, g goal, 
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 		defer cancel()
 	}
-	w := &waiter{daemon: daemon, goal: g, machine: m, progress: c.newProgress(), answeredAt: time.Now()}
+	w := &waiter{out: &c.output, daemon: daemon, goal: g, timeout: timeout, machine: m, progress: c.newProgress(), answeredAt: time.Now()}
 	defer w.progress.end()
 	for {
 		polledAt := time.Now()
@@ -105,15 +123,17 @@ func waitFor(ctx context.Context, c *cli, daemon *apiClient, m machine, g goal, 
 		select {
 		case <-time.After(pollInterval - time.Since(polledAt)):
 		case <-ctx.Done():
-			return w.machine, contextError(ctx)
+			return w.machine, w.contextError(ctx)
 		}
 	}
 }
 
 // waiter waits for a machine to reach a state.
 type waiter struct {
+	out        *output
 	daemon     *apiClient
 	goal       goal
+	timeout    time.Duration
 	machine    machine // as it was last read
 	progress   *progress
 	answeredAt time.Time // of the last answer
@@ -136,7 +156,7 @@ func (w *waiter) poll(ctx context.Context) (done bool, err error) {
 	}
 	w.machine, w.answeredAt = m, time.Now()
 	w.progress.update(m)
-	return w.goal.reached(m)
+	return w.reached(m)
 }
 
 // handleError decides what an error means. It can mean that the machine is gone, which may be the goal. If the daemon
@@ -151,18 +171,26 @@ func (w *waiter) handleError(ctx context.Context, err error) (done bool, _ error
 		w.machine = machine{}
 		return true, nil
 	case ctx.Err() != nil:
-		return false, contextError(ctx)
+		return false, w.contextError(ctx)
 	case !answeredBefore || !temporary || time.Since(w.answeredAt) > maxOutage:
 		return false, err
 	}
-	w.progress.notice(fmt.Sprintf("%v; retrying for %v", err, maxOutage))
+	w.progress.notice(fmt.Sprintf("%v; retrying for %s", err, durationText(maxOutage)))
 	return false, nil
 }
 
-// contextError returns an error that distinguishes --timeout from an interruption by the user.
-func contextError(ctx context.Context) error {
-	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return &exitError{exitTimeout, errors.New("--timeout reached")}
+// contextError returns an error that distinguishes --timeout, with how far the machine got, from an interruption by
+// the user.
+func (w *waiter) contextError(ctx context.Context) error {
+	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return errInterrupted
 	}
-	return errInterrupted
+	if w.machine.document == nil {
+		return &exitError{exitTimeout, fmt.Errorf("after %s the daemon had not answered about machine %s", durationText(w.timeout), w.machine.ID)}
+	}
+	state := w.machine.state()
+	if file := w.machine.file(); file != "" && w.machine.Progress != nil {
+		state = strings.TrimSpace(w.machine.Phase + " " + file + " " + w.machine.percent())
+	}
+	return &exitError{exitTimeout, fmt.Errorf("after %s machine %s %s; it is %s (--timeout)", durationText(w.timeout), w.out.label(w.machine), w.goal.text(), state)}
 }
