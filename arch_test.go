@@ -27,7 +27,7 @@ import (
 var allowedImports = map[string][]string{
 	"": {
 		"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/hypervisor", "vm/qemu", "vm/vix",
-		"vm/vmx",
+		"vm/vmx", "vm/vmx/ovf",
 	},
 	"api":                  {"api/page", "vm"},
 	"api/client":           nil,
@@ -57,6 +57,7 @@ var allowedImports = map[string][]string{
 	"vm/vmtest/vcenter":    nil,
 	"vm/vmware":            {"vm", "vm/vmx"},
 	"vm/vmx":               nil,
+	"vm/vmx/ovf":           {"vm/vmx"},
 	"vm/vsphere":           {"vm", "vm/vmx"},
 }
 

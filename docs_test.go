@@ -29,13 +29,14 @@ var topLevel = []string{"CHANGELOG.md", "CONTRIBUTING.md", "OPERATIONS.md", "REA
 // needs are the comments <!-- needs: NAME --> that blocks of sh may have, with
 // the reason why such a block does not run in a test. Its syntax is checked.
 var needs = map[string]string{
-	"a fresh Debian": "it installs packages and Go from the Internet, and clones the repository",
-	"macOS":          "it uses Xcode and Homebrew",
-	"VMware":         "VMware is not installed",
-	"a guest":        "it is typed into a guest, which it shuts down",
-	"Packer":         "Packer needs VMware",
-	"Vagrant":        "Vagrant downloads a box from the Internet",
-	"Docker":         "it changes the firewall of a host with Docker",
+	"a fresh Debian":   "it installs packages and Go from the Internet, and clones the repository",
+	"macOS":            "it uses Xcode and Homebrew",
+	"VMware":           "VMware is not installed",
+	"a guest":          "it is typed into a guest, which it shuts down",
+	"Packer":           "Packer needs VMware",
+	"VMware's ovftool": "it exports a machine of a vCenter",
+	"Vagrant":          "Vagrant downloads a box from the Internet",
+	"Docker":           "it changes the firewall of a host with Docker",
 }
 
 // block is a fenced block of a document.

@@ -27,6 +27,7 @@ import (
 	"osx-builder/vm/qemu"
 	"osx-builder/vm/vix"
 	"osx-builder/vm/vmx"
+	"osx-builder/vm/vmx/ovf"
 )
 
 var version = "unknown" // set by the linker
@@ -132,7 +133,7 @@ func openDriver(ctx context.Context, c config.Config, data *vm.DataFolder, log *
 // imageOptions configures the image cache.
 func imageOptions(c config.Config, hosts *vm.Hosts, credentials *image.Credentials, metrics *api.Metrics, log *slog.Logger) image.Options {
 	return image.Options{
-		Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
+		Prepare: ovf.Prepare[*image.Files], Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
 		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Credentials: credentials, RootCAs: c.RootCAs, Log: log,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,

@@ -6,7 +6,7 @@
 //
 //	HTTP ──▶ <type>-<sum>.part ──▶ decompress ──▶ tar ──▶ .staging-*/ ─┐
 //	  └────▶ hash                                                     │
-//	            └──▶ the sum is right? ──▶ Options.Check ──▶ rename ──┴──▶ gold/<type>-<sum>/
+//	            └──▶ the sum is right? ──▶ Options.Prepare, Options.Check ──▶ rename ──┴──▶ gold/<type>-<sum>/
 //
 // Download, hash, decompression and unpacking overlap: the unpacker follows
 // the .part file while it grows. A .part outlives a broken connection and the

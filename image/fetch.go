@@ -64,18 +64,18 @@ func (c *Cache) attempt(f *fetchGroup, url string, p *part, fresh bool) (Gold, e
 	}
 	defer func() { _ = removeTree(staging) }() // what stays is swept by the next Open
 
-	tree, err := c.downloadAndUnpack(f, url, p, fresh, staging)
+	u, err := c.downloadAndUnpack(f, url, p, fresh, staging)
 	if err != nil {
 		return Gold{}, err
 	}
-	if err := c.check(staging, tree.vmx); err != nil {
+	if err := c.prepare(u, staging); err != nil {
 		return Gold{}, err
 	}
-	return c.publish(f.ctx, staging, tree, url, p)
+	return c.publish(f.ctx, staging, &u.tree, url, p)
 }
 
 // downloadAndUnpack fills staging while the archive arrives.
-func (c *Cache) downloadAndUnpack(f *fetchGroup, url string, p *part, fresh bool, staging string) (*tree, error) {
+func (c *Cache) downloadAndUnpack(f *fetchGroup, url string, p *part, fresh bool, staging string) (*unpacker, error) {
 	root, err := os.OpenRoot(staging)
 	if err != nil {
 		return nil, fmt.Errorf("unpacking: %w", err)
@@ -101,11 +101,12 @@ func (c *Cache) downloadAndUnpack(f *fetchGroup, url string, p *part, fresh bool
 	follower := p.follow(ctx, f.meter)
 	defer follower.close()
 	u := newUnpacker(ctx, root, c.limits, c.checkSpace)
-	tree, unpackErr := u.unpack(follower)
+	unpackErr := u.unpack(follower)
 	if unpackErr == nil {
 		err := <-downloaded
 		f.meter.set(Unpacking, p.size, p.size)
-		return tree, err
+		u.ctx = f.ctx // the download's own ends with it
+		return u, err
 	}
 	ownErr := follower.failure() == nil // and not just that no more bytes came
 	if ownErr {
@@ -134,25 +135,4 @@ func grace(m *meter) time.Duration {
 		return graceTime
 	}
 	return 0
-}
-
-// check asks Options.Check.
-func (c *Cache) check(staging, vmx string) error {
-	if c.opts.Check == nil {
-		return nil
-	}
-	root, err := os.OpenRoot(staging)
-	if err != nil {
-		return fmt.Errorf("checking the image: %w", err)
-	}
-	defer root.Close()
-	err = c.opts.Check(root, vmx)
-	if err == nil {
-		return nil
-	}
-	var unsafe interface{ Unsafe() bool }
-	if errors.As(err, &unsafe) && unsafe.Unsafe() {
-		return fail(ErrUnsafe, err, "%v", err)
-	}
-	return fail(ErrInvalid, err, "%v", err)
 }

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"context"
 	"crypto/x509"
 	"log/slog"
 	"net/url"
@@ -40,6 +41,12 @@ type Gold struct {
 
 // Options configure a [Cache]. The zero Options are usable.
 type Options struct {
+	// Prepare makes an unpacked image usable before it is checked: name is the
+	// path of its .vmx file or, if it has none, of its .ovf file. Prepare may
+	// change files, and returns the path of the .vmx file. Its errors count as
+	// those of Check. Nil changes nothing and accepts no .ovf file.
+	Prepare func(ctx context.Context, files *Files, name string) (vmx string, err error)
+
 	// Check looks at an unpacked image before it becomes gold: root is its
 	// folder, vmx its .vmx file's slash-separated path in it. An error makes
 	// Ensure fail with ErrInvalid, or with ErrUnsafe if the error has a

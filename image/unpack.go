@@ -19,7 +19,7 @@ import (
 
 // tree is what an archive held.
 type tree struct {
-	vmx   string   // slash-separated path
+	vmx   string   // slash-separated path of the .vmx file, or before Options.Prepare of an .ovf file
 	files []string // slash-separated paths of all files
 	bytes int64    // of all files, holes included
 }
@@ -50,12 +50,12 @@ func newUnpacker(ctx context.Context, root *os.Root, l Limits, checkSpace func(i
 // unpack reads an archive of any known format and writes its files. Whatever
 // the archive does, nothing outside the root changes. It has read to the
 // archive's very end when it returns nil.
-func (u *unpacker) unpack(archive *follower) (*tree, error) {
+func (u *unpacker) unpack(archive *follower) error {
 	u.archive = archive
 	in := bufio.NewReaderSize(archive, 256<<10)
 	head, err := in.Peek(512)
 	if err != nil && err != io.EOF {
-		return nil, err
+		return err
 	}
 	switch form := sniff(head); form {
 	case formZip:
@@ -66,7 +66,7 @@ func (u *unpacker) unpack(archive *follower) (*tree, error) {
 		err = u.compressedTar(form, in)
 	}
 	if err != nil {
-		return nil, err
+		return err
 	}
 	return u.finish()
 }
@@ -193,24 +193,28 @@ func (u *unpacker) unreadable(err error) error {
 	}
 }
 
-// finish makes sure that the archive holds one machine.
-func (u *unpacker) finish() (*tree, error) {
-	var vmx []string
+// finish makes sure that the archive holds one machine: a .vmx file, or otherwise an
+// .ovf file.
+func (u *unpacker) finish() error {
+	found := map[string][]string{}
 	for _, name := range u.tree.files {
-		if strings.EqualFold(path.Ext(name), ".vmx") {
-			vmx = append(vmx, name)
+		ext := strings.ToLower(path.Ext(name))
+		found[ext] = append(found[ext], name)
+	}
+	if len(u.tree.files) == 0 {
+		return fail(ErrInvalid, nil, "the archive holds no file")
+	}
+	for _, ext := range []string{".vmx", ".ovf"} {
+		switch all := found[ext]; len(all) {
+		case 0:
+		case 1:
+			u.tree.vmx = all[0]
+			return nil
+		default:
+			return fail(ErrInvalid, nil, "the image has %d %s files (%s and %s among them); it needs exactly one", len(all), ext, all[0], all[1])
 		}
 	}
-	switch {
-	case len(u.tree.files) == 0:
-		return nil, fail(ErrInvalid, nil, "the archive holds no file")
-	case len(vmx) == 0:
-		return nil, fail(ErrInvalid, nil, "the image has no .vmx file among its %d files; it needs exactly one", len(u.tree.files))
-	case len(vmx) > 1:
-		return nil, fail(ErrInvalid, nil, "the image has %d .vmx files (%s and %s among them); it needs exactly one", len(vmx), vmx[0], vmx[1])
-	}
-	u.tree.vmx = vmx[0]
-	return &u.tree, nil
+	return fail(ErrInvalid, nil, "the image has no .vmx file and no .ovf file among its %d files; it needs exactly one", len(u.tree.files))
 }
 
 // streamSlack is what a tar stream may have beside the files' bytes.

@@ -20,6 +20,7 @@ const (
 	WarningTPMLeftOut      WarningCode = "tpm-left-out"     // the image has a virtual TPM, the machine has none
 	WarningSecureBootOff   WarningCode = "secure-boot-off"  // the image wants Secure Boot, the machine starts without it
 	WarningSlowDisk        WarningCode = "disk-slow"        // a disk that is slow to read in its format
+	WarningOVFLeftOut      WarningCode = "ovf-left-out"     // something of an OVF package that the machine does not have, or a property that nobody set
 	WarningGuestSilent     WarningCode = "guest-silent"     // the guest gave no sign of life in time
 	WarningCPUs            WarningCode = "cpus-exceed-host" // the machine has more virtual processors than the host has processors
 	WarningNoAddress       WarningCode = "no-address"       // the guest is up, but had no address in time
@@ -29,7 +30,7 @@ const (
 func WarningCodes() []WarningCode {
 	return []WarningCode{
 		WarningDeviceLeftOut, WarningDeviceReplaced, WarningNetworkReplaced, WarningTPMLeftOut, WarningSecureBootOff,
-		WarningSlowDisk, WarningCPUs, WarningGuestSilent, WarningNoAddress,
+		WarningSlowDisk, WarningCPUs, WarningOVFLeftOut, WarningGuestSilent, WarningNoAddress,
 	}
 }
 

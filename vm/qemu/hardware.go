@@ -84,6 +84,9 @@ func mapHardware(from vmx.Hardware, networks networkBackends) (hardware, vm.Warn
 	for _, what := range from.HostAccess {
 		m.warnings.Add(vm.WarningDeviceLeftOut, "%s", what)
 	}
+	for _, what := range from.Remarks {
+		m.warnings.Add(vm.WarningOVFLeftOut, "%s", what)
+	}
 	return m.to, m.warnings, nil
 }
 

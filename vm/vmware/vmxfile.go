@@ -35,6 +35,9 @@ func readWarnings(gold string) (warnings vm.Warnings, err error) {
 	if err != nil {
 		return nil, unreadableImage(err)
 	}
+	for _, what := range hardware.Remarks {
+		warnings.Add(vm.WarningOVFLeftOut, "%s", what)
+	}
 	for i, nic := range hardware.NICs {
 		if _, replaced := nic.Network(); replaced && i > 0 {
 			warnings.Add(vm.WarningNetworkReplaced, "ethernet%d: the card is on the hostonly network instead of the image's network of type %q", nic.Index, nic.Connection)

@@ -142,7 +142,7 @@ func (c *checker) checkDisk(f *File, d Disk, n int) error {
 	}
 	if redo, _ := f.Get(prefix + ".redo"); redo != "" {
 		if reason := unsafeName(redo); reason != "" {
-			return &CheckError{Key: prefix + ".redo", Value: redo, Hostile: true, Reason: reason}
+			return &CheckError{Key: prefix + ".redo", Value: redo, Hostile: leavesImage(redo), Reason: reason}
 		}
 	}
 	name, err := c.resolve(c.vmx, d.Key, d.File)
@@ -210,7 +210,7 @@ func (c *checker) resolve(by, key, value string) (string, error) {
 		return "", &CheckError{File: by, Key: key, Value: value, Reason: "the name is empty; a hard disk needs a file inside the image"}
 	}
 	if reason := unsafeName(value); reason != "" {
-		return "", &CheckError{File: by, Key: key, Value: value, Hostile: true, Reason: reason}
+		return "", &CheckError{File: by, Key: key, Value: value, Hostile: leavesImage(value), Reason: reason}
 	}
 	name := path.Join(path.Dir(by), value)
 	return name, c.locate(by, key, value, checkRegular(c.root, name))

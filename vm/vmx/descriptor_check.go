@@ -42,7 +42,7 @@ func (c *checker) checkDescriptor(name string, v VMDK) error {
 	}
 	for _, s := range v.desc.fileKeys {
 		if reason := unsafeName(s.value); reason != "" {
-			return &CheckError{File: name, Key: s.key, Value: s.value, Hostile: true, Reason: reason}
+			return &CheckError{File: name, Key: s.key, Value: s.value, Hostile: leavesImage(s.value), Reason: reason}
 		}
 	}
 	for _, e := range v.listed {

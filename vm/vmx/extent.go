@@ -24,7 +24,7 @@ func checkExtentName(name string, e Extent) error {
 		return &CheckError{File: name, Key: "extent type", Value: e.Type, Hostile: true, Reason: "disks of the host are not allowed; convert the disk to monolithicSparse or streamOptimized"}
 	}
 	if reason := unsafeName(e.File); reason != "" {
-		return &CheckError{File: name, Key: "extent", Value: e.File, Hostile: true, Reason: reason}
+		return &CheckError{File: name, Key: "extent", Value: e.File, Hostile: leavesImage(e.File), Reason: reason}
 	}
 	return nil
 }

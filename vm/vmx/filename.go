@@ -32,4 +32,10 @@ func unsafeName(name string) string {
 	return ""
 }
 
+// leavesImage reports whether a name that unsafeName refuses leads out of the image on some host. One with backslashes
+// may be a path inside the image on Windows, which [Resolve] did not find.
+func leavesImage(name string) bool {
+	return !strings.Contains(name, `\`) || unsafeName(strings.ReplaceAll(name, `\`, "/")) != ""
+}
+
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }

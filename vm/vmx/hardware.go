@@ -31,7 +31,13 @@ type Hardware struct {
 	// HostAccess has a line for each device or setting with which the machine accesses the host, like the result of
 	// [File.DisableHostAccess].
 	HostAccess []string
+
+	// Remarks are lines about what was left out when the .vmx was made from an OVF package.
+	Remarks []string
 }
+
+// RemarkKey begins the keys of Hardware.Remarks; a number follows. VMware ignores them.
+const RemarkKey = "osxbuilder.remark"
 
 // Controller is a disk controller that is present or has a disk.
 type Controller struct {
@@ -118,6 +124,11 @@ func (f *File) Hardware() (Hardware, error) {
 	f.assignSlots(&h)
 	for _, a := range f.hostAccesses() {
 		h.HostAccess = append(h.HostAccess, a.description)
+	}
+	for _, key := range f.Keys() {
+		if strings.HasPrefix(key, RemarkKey) {
+			h.Remarks = append(h.Remarks, f.text(key))
+		}
 	}
 	return h, nil
 }

@@ -21,7 +21,7 @@ func (c *checker) checkSnapshots(name string) error {
 			continue
 		}
 		if reason := unsafeName(l.value); reason != "" {
-			return &CheckError{File: name, Key: l.key, Value: l.value, Hostile: true, Reason: reason}
+			return &CheckError{File: name, Key: l.key, Value: l.value, Hostile: leavesImage(l.value), Reason: reason}
 		}
 	}
 	return nil

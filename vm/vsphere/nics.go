@@ -19,6 +19,9 @@ var knownNICs = map[string]bool{"e1000": true, "e1000e": true, "vmxnet2": true, 
 // differences returns the network type of each NIC, and how the machine differs from its image. The first NIC is on the
 // network that was asked for. Each other stays on the image's if there is a port group for that.
 func differences(s *site, m vm.Machine, h vmx.Hardware) (networks []string, warnings vm.Warnings) {
+	for _, what := range h.Remarks {
+		warnings.Add(vm.WarningOVFLeftOut, "%s", what)
+	}
 	for _, what := range h.HostAccess {
 		warnings.Add(vm.WarningDeviceLeftOut, "%s", what)
 	}
