@@ -15,21 +15,22 @@ type setup struct {
 	vm.Machine
 	cloneConfig
 
-	accel   string   // "kvm", "hvf" or "tcg"
-	display string   // "none", "gtk", "sdl" or "cocoa"
-	efi     string   // path of the EFI firmware's code, if the machine has EFI
-	netdevs []string // -netdev options of the NICs, without their ids
-	sandbox bool     // QEMU has seccomp
-	user    int      // user and group that QEMU becomes, or 0 to stay the daemon's
-	runWith bool     // QEMU gets user by -run-with, as of 9.1, instead of -runas
-	slots   bool     // QEMU has ACPI hot-plug of PCI Express, as of 6.1, which hides the slots' numbers
+	accel   string // "kvm", "hvf" or "tcg"
+	display string // "none", "gtk", "sdl" or "cocoa"
+	sandbox bool   // QEMU has seccomp
+	user    int    // user and group of QEMU, or 0: the daemon's
+	runWith bool   // QEMU gets user by -run-with, as of 9.1, instead of -runas
+	slots   bool   // QEMU has ACPI hot-plug of PCI Express, as of 6.1, which hides the slots' numbers
+
+	attachments // of the NICs
+	handed      // set by open
 }
 
-// arguments returns the command line without the program. QEMU runs in
-// Machine.Dir and gets file names relative to it, so that the sockets' paths
-// stay short.
+// arguments returns the command line without the program. QEMU gets its files
+// open: it opens none by its name.
 func arguments(s setup) []string {
 	return slices.Concat(
+		s.sets,
 		board(s),
 		confinement(s),
 		controls(s),
@@ -42,7 +43,7 @@ func arguments(s setup) []string {
 // board returns the options of the mainboard, processors and memory.
 func board(s setup) []string {
 	board, clock := s.Board+",accel="+s.accel, "utc"
-	if s.efi != "" {
+	if s.firmware.code != "" {
 		board += ",pflash0=efi-code,pflash1=efi-vars"
 	}
 	if s.LocalTime {
@@ -58,17 +59,17 @@ func board(s setup) []string {
 		"-m", strconv.Itoa(s.Memory),
 		"-rtc", "base=" + clock,
 		"-boot", "strict=on",
-		"-object", "rng-random,id=rng0,filename=/dev/urandom",
+		"-object", "rng-random,id=rng0,filename=" + s.random,
 		"-device", "virtio-rng-pci,rng=rng0",
 	}
 	if s.Board == boardQ35 && s.slots {
 		// With ACPI's hot-plug the guest does not see the numbers of the slots.
 		args = append(args, "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
 	}
-	if s.efi != "" {
+	if s.firmware.code != "" {
 		args = append(args,
-			"-blockdev", disk.RawBlockdev("efi-code", s.efi, true),
-			"-blockdev", disk.RawBlockdev("efi-vars", varsFile, false))
+			"-blockdev", disk.RawBlockdev("efi-code", s.firmware.code, true),
+			"-blockdev", disk.RawBlockdev("efi-vars", s.firmware.vars, false))
 	}
 	return args
 }
@@ -87,14 +88,13 @@ func processor(s setup) string {
 }
 
 // confinement takes privileges from QEMU that it does not need, because a guest
-// may break into it. If the daemon is root, QEMU opens its files and then
-// becomes a user that owns nothing. Changing the user needs the system calls that
-// elevateprivileges=deny forbids; afterwards QEMU has no privilege left that
-// these calls could raise.
+// may break into it. Without a window QEMU has none from its start; see
+// [setup.rules]. With a window a QEMU of root opens the window and then becomes
+// user, which needs the system calls that elevateprivileges=deny forbids.
 func confinement(s setup) []string {
 	var args []string
 	elevate := "deny"
-	if s.user != 0 {
+	if s.user != 0 && s.hasWindow() {
 		elevate = "allow"
 		option, prefix := "-runas", ""
 		if s.runWith {
@@ -104,7 +104,7 @@ func confinement(s setup) []string {
 	}
 	if s.sandbox {
 		rules := "on,obsolete=deny,elevateprivileges=" + elevate
-		if s.display == "none" {
+		if !s.hasWindow() {
 			// A GUI toolkit starts helper processes and sets the scheduling of
 			// its threads.
 			rules += ",spawn=deny,resourcecontrol=deny"
@@ -114,6 +114,9 @@ func confinement(s setup) []string {
 	return args
 }
 
+// hasWindow reports whether a window shows the machine's screen.
+func (s setup) hasWindow() bool { return s.display != "none" }
+
 // controls returns the options of the files and sockets by which the daemon
 // reaches QEMU and the guest.
 func controls(s setup) []string {
@@ -122,11 +125,10 @@ func controls(s setup) []string {
 		serial = []string{"-serial", "chardev:serial0"}
 	}
 	return append(serial,
-		"-pidfile", process.PIDFile,
-		"-chardev", "socket,id=qmp,path="+qmpSocket+",server=on,wait=off",
+		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", s.monitor),
 		"-mon", "chardev=qmp,mode=control",
-		"-chardev", "file,id=serial0,path="+serialLog+",append=on",
-		"-chardev", "socket,id=qga,path="+agentSocket+",server=on,wait=off",
+		"-chardev", "file,id=serial0,append=on,path="+s.serial,
+		"-chardev", fmt.Sprintf("socket,id=qga,fd=%d,server=on,wait=off", s.agent),
 		"-device", "virtio-serial-pci",
 		"-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0")
 }
@@ -137,17 +139,20 @@ func disks(s setup) []string {
 	var args []string
 	controllers := map[string]bool{}
 	for i, d := range s.Disks {
-		node := fmt.Sprintf("disk%d", i)
+		node := nodeOf(i)
 		if device := controllerDevice(s.Board, d); device != "" && !controllers[device] {
 			args = append(args, "-device", device)
 			controllers[device] = true
 		}
 		args = append(args,
-			"-blockdev", d.Blockdev(node),
+			"-blockdev", s.blockdevs[i],
 			"-device", fmt.Sprintf("%s,drive=%s,bootindex=%d", diskDevice(s.Board, d), node, i))
 	}
 	return args
 }
+
+// nodeOf is QEMU's name of a disk.
+func nodeOf(disk int) string { return fmt.Sprintf("disk%d", disk) }
 
 // screen returns the options of the graphics card, which is VMware's except on ARM. With a window it adds a pointer that
 // follows the host's.
@@ -159,7 +164,7 @@ func screen(s setup) []string {
 		}
 	}
 	args := []string{"-device", "vmware-svga", "-display", s.display}
-	if s.display != "none" {
+	if s.hasWindow() {
 		args = append(args, "-device", "piix3-usb-uhci", "-device", "usb-tablet")
 	}
 	return args

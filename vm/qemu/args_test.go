@@ -19,25 +19,22 @@ func TestArgumentsOfHost(t *testing.T) {
 		"emulated":     {func(*setup) {}, []string{"-machine q35,accel=tcg", "-cpu max,la57=off", "-display none"}, []string{"-sandbox", "-runas", "usb-tablet", "ICH9-LPC"}},
 		"accelerated":  {func(s *setup) { s.accel = "kvm" }, []string{"-machine q35,accel=kvm", "-cpu max -"}, nil},
 		"sandbox":      {func(s *setup) { s.sandbox = true }, []string{"-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}, nil},
-		"root":         {func(s *setup) { s.sandbox, s.user = true, 7 }, []string{"-runas 7:7", "elevateprivileges=allow,spawn=deny"}, []string{"-run-with"}},
-		"root, new":    {func(s *setup) { s.user, s.runWith = 7, true }, []string{"-run-with user=7:7"}, []string{"-runas"}},
+		"root":         {func(s *setup) { s.sandbox, s.user = true, 7 }, []string{"elevateprivileges=deny,spawn=deny"}, []string{"-run"}},
+		"root, window": {func(s *setup) { s.display, s.sandbox, s.user = "gtk", true, 7 }, []string{"-runas 7:7", "elevateprivileges=allow -"}, []string{"-run-with"}},
+		"root, new":    {func(s *setup) { s.display, s.user, s.runWith = "gtk", 7, true }, []string{"-run-with user=7:7"}, []string{"-runas"}},
 		"window":       {func(s *setup) { s.display = "gtk" }, []string{"-display gtk", "usb-tablet"}, nil},
 		"window, safe": {func(s *setup) { s.display, s.sandbox = "gtk", true }, []string{"-sandbox on,obsolete=deny,elevateprivileges=deny -"}, []string{"spawn", "resourcecontrol"}},
 		"efi": {
-			func(s *setup) { s.efi = "/fw/code, x.fd" },
-			[]string{"pflash0=efi-code,pflash1=efi-vars", `"filename":"/fw/code, x.fd"`, `"filename":"efivars.fd"`},
+			func(s *setup) { s.firmware = firmware{code: "/dev/fdset/7", vars: "/dev/fdset/8"} },
+			[]string{"pflash0=efi-code,pflash1=efi-vars", `"filename":"/dev/fdset/7"},"node-name":"efi-code","read-only":true`, `"filename":"/dev/fdset/8"},"node-name":"efi-vars","read-only":false`},
 			nil,
 		},
-		"tap": {func(s *setup) { s.netdevs[0] = attachment{Tap: "osxb0"}.netdev(0) }, []string{"-netdev tap,id=net0,ifname=osxb0,script=no,downscript=no"}, []string{"hostfwd"}},
-		"user network": {
-			func(s *setup) { s.netdevs[0] = attachment{Forwards: []vm.PortForward{{Host: 5, Guest: 22}}}.netdev(0) },
-			[]string{"-netdev user,id=net0,net=10.0.2.0/24,hostfwd=tcp:127.0.0.1:5-:22"},
-			nil,
-		},
+		"network": {func(s *setup) { s.netdevs[0] = "tap,fd=9" }, []string{"-netdev tap,id=net0,fd=9 -device vmxnet3,netdev=net0"}, nil},
+		"files":   {func(s *setup) { s.sets, s.monitor, s.agent = []string{"-add-fd", "fd=6,set=0"}, 11, 12 }, []string{"-add-fd fd=6,set=0 -name", "id=qmp,fd=11,", "id=qga,fd=12,"}, nil},
 		"two networks": {
 			func(s *setup) {
 				s.NICs = append(s.NICs, nic{Device: "e1000", Slot: 33})
-				s.netdevs = append(s.netdevs, attachment{Restrict: true}.netdev(1))
+				s.netdevs = append(s.netdevs, "user,net=10.0.3.0/24,restrict=on")
 			},
 			[]string{
 				"-device pcie-root-port,id=port1,slot=33,chassis=2 -netdev user,id=net1,net=10.0.3.0/24,restrict=on -device e1000,netdev=net1,mac=52:",
@@ -58,9 +55,10 @@ func TestArgumentsOfHost(t *testing.T) {
 			s := setup{
 				Machine: vm.Machine{ID: "4d8e9e0b-4ac8-4b34-8f6a-54a1a0f5a5ee", CPUs: 2, Memory: 512},
 				cloneConfig: cloneConfig{hardware: hardware{
-					Board: boardQ35, NICs: []nic{{Device: "vmxnet3", Slot: 160}}, Disks: []disk.Disk{{Bus: "ide", Overlay: "disk0.qcow2", Backing: []string{"/gold/disk.vmdk"}}},
+					Board: boardQ35, NICs: []nic{{Device: "vmxnet3", Slot: 160}}, Disks: []disk.Disk{{Bus: "ide"}},
 				}},
-				accel: "tcg", display: "none", netdevs: []string{"user,net=10.0.2.0/24"},
+				accel: "tcg", display: "none",
+				handed: handed{blockdevs: []string{"{}"}, netdevs: []string{"user,net=10.0.2.0/24"}},
 			}
 			test.change(&s)
 			got := strings.Join(arguments(s), " ") + " -"
@@ -78,9 +76,14 @@ func TestArgumentsOfHost(t *testing.T) {
 	}
 }
 
-func TestUserOf(t *testing.T) {
-	a, b := userOf("a"), userOf("b")
-	if a == b || a != userOf("a") || a < 0x70000000 || a > 0x70ffffff {
-		t.Errorf("got users %#x and %#x, want two, always the same, from 0x70000000 to 0x70ffffff", a, b)
+// QEMU's option for a NIC on the user network has each forwarded port.
+func TestUserNetworkOption(t *testing.T) {
+	for want, a := range map[string]attachment{
+		"user,net=10.0.5.0/24,hostfwd=tcp:127.0.0.1:5-:22,hostfwd=tcp:127.0.0.1:6-:80": {Forwards: []vm.PortForward{{Host: 5, Guest: 22}, {Host: 6, Guest: 80}}},
+		"user,id=net0,restrict=on": {Restrict: true},
+	} {
+		if got, err := a.open(3, nil); err != nil || got != want {
+			t.Errorf("got %q, %v, want %q", got, err, want)
+		}
 	}
 }

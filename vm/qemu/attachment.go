@@ -12,6 +12,7 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
 	"osx-builder/vm/qemu/network"
+	"osx-builder/vm/qemu/process"
 )
 
 // sshPort is forwarded to every guest on the user network.
@@ -44,30 +45,28 @@ func (a attachments) of(i int) attachment {
 }
 
 // attach makes the attachments of the machine's NICs, writes them down for
-// Inspect and returns QEMU's options for them, without their ids.
-func (n *networks) attach(ctx context.Context, m vm.Machine, nics []nic) (netdevs []string, err error) {
+// Inspect and returns them.
+func (n *networks) attach(ctx context.Context, m vm.Machine, nics []nic) (all attachments, err error) {
 	last := readAttachments(m.Dir)
-	var all attachments
 	for i, card := range nics {
 		backend, err := n.backends.forType(card.network(m))
 		if err != nil {
-			return nil, err
+			return attachments{}, err
 		}
 		a, err := backend.attach(ctx, m, i, card.network(m), last.of(i))
 		if err != nil {
-			return nil, err
+			return attachments{}, err
 		}
 		if i == 0 {
 			all.attachment = a
 		} else {
 			all.Others = append(all.Others, a)
 		}
-		netdevs = append(netdevs, a.netdev(i))
 	}
 	if err := writeJSON(filepath.Join(m.Dir, attachmentFile), all); err != nil {
-		return nil, disk.FullError(err)
+		return attachments{}, disk.FullError(err)
 	}
-	return netdevs, nil
+	return all, nil
 }
 
 // readAttachments returns the machine's last attachments. They are zero if there
@@ -80,11 +79,15 @@ func readAttachments(dir string) attachments {
 	return a
 }
 
-// netdev is QEMU's option for the attachment of the NIC with index i, without
-// its id. Each user network has a subnet of its own.
-func (a attachment) netdev(i int) string {
+// open opens what the NIC with index i is attached to and returns QEMU's option
+// for it, without its id. Each user network has a subnet of its own.
+func (a attachment) open(i int, files *process.Files) (netdev string, err error) {
 	if a.Tap != "" {
-		return "tap,ifname=" + a.Tap + ",script=no,downscript=no"
+		tap, err := network.OpenTap(a.Tap)
+		if err != nil {
+			return "", err
+		}
+		return fmt.Sprintf("tap,fd=%d", files.Add(tap)), nil
 	}
 	option := fmt.Sprintf("user,net=10.0.%d.0/24", 2+i)
 	if a.Restrict {
@@ -93,7 +96,7 @@ func (a attachment) netdev(i int) string {
 	for _, f := range a.Forwards {
 		option += fmt.Sprintf(",hostfwd=tcp:127.0.0.1:%d-:%d", f.Host, f.Guest)
 	}
-	return option
+	return option, nil
 }
 
 // hostPort returns the host's port that leads to the guest's, or 0.

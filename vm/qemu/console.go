@@ -27,7 +27,7 @@ const (
 
 // Console opens the machine's serial log.
 func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, error) {
-	f, err := os.Open(filepath.Join(m.Dir, serialLog))
+	f, err := process.OpenOwned(filepath.Join(m.Dir, serialLog), os.O_RDONLY)
 	if err != nil {
 		return nil, err // not a typed nil
 	}
@@ -77,7 +77,7 @@ func (l *logTrimmer) trim() {
 // trimFile frees the log's blocks before its last [vm.ConsoleKept] bytes. On a
 // file system without holes it empties the log.
 func trimFile(path string) error {
-	f, err := os.OpenFile(path, os.O_WRONLY, 0)
+	f, err := process.OpenOwned(path, os.O_WRONLY)
 	if err != nil {
 		return err
 	}

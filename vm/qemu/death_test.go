@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -238,7 +239,8 @@ func (d *death) kill(pid int) error {
 // processIn returns the number in the machine's pid file, 0 if there is none yet.
 func processIn(m vm.Machine) int {
 	text, _ := os.ReadFile(filepath.Join(m.Dir, "pid"))
-	pid, _ := strconv.Atoi(strings.TrimSpace(string(text)))
+	var pid int
+	_, _ = fmt.Sscan(string(text), &pid)
 	return pid
 }
 
@@ -322,10 +324,19 @@ func TestDeathBeforeTheMonitor(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newTestDriver(t)
-			script := filepath.Join(r.data, "qemu")
-			text := "#!/bin/sh\ncase \" $* \" in *' -pidfile '*) mkdir ../../died 2>/dev/null && { " + test.dies + "; };; esac\nexec qemu-system-x86_64 \"$@\"\n"
-			if err := os.WriteFile(script, []byte(text), 0o700); err != nil {
-				t.Fatal(err)
+			script := filepath.Join(harness.ProgramDir(t), "qemu")
+			install := func(dies string) {
+				text := "#!/bin/sh\ncase \" $* \" in *' -name '*) " + dies + ";; esac\nexec qemu-system-x86_64 \"$@\"\n"
+				if err := errors.Join(os.WriteFile(script+".new", []byte(text), 0o755), os.Rename(script+".new", script)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			install(test.dies)
+			dying := func(life int) bool {
+				if life > 1 {
+					install(":")
+				}
+				return false
 			}
 			o := options(r.data)
 			o.QEMU = script
@@ -334,7 +345,7 @@ func TestDeathBeforeTheMonitor(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer d.Close()
-			g := newManaged(r, &mortal{Driver: d, t: t, deaths: map[string]*death{}, death: moments, kills: func(int) bool { return false }}, idleGuest)
+			g := newManaged(r, &mortal{Driver: d, t: t, deaths: map[string]*death{}, death: moments, kills: dying}, idleGuest)
 			id := g.create().ID
 			v := g.settled(1)[id]
 			if v.Phase != test.want || v.Error != nil && !strings.Contains(v.Error.Message, test.words) {

@@ -37,12 +37,19 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 		return err
 	}
 	process.AwaitSupervisor(ctx, m.Dir)
+	if err := d.users.kill(ctx, m); err != nil {
+		return err
+	}
 	// The presence of this file means a complete clone, so it goes first.
 	if err := os.Remove(filepath.Join(m.Dir, machineFile)); err != nil && !missing(err) && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
 	d.readiness.forget(m.Dir)
-	return removeAll(m.Dir)
+	if err := removeAll(m.Dir); err != nil {
+		return err
+	}
+	d.users.free(m.ID)
+	return nil
 }
 
 // removeAll removes dir and everything in it, including read-only folders.

@@ -116,7 +116,7 @@ func (r *testDriver) image(code []byte, lines ...string) string {
 	sector := append(bytes.Clone(code), make([]byte, 1<<20-len(code))...)
 	binary.LittleEndian.PutUint16(sector[510:], 0xaa55)
 	raw := filepath.Join(dir, "raw")
-	if err := os.WriteFile(raw, sector, 0o600); err != nil {
+	if err := os.WriteFile(raw, sector, 0o644); err != nil {
 		r.t.Fatal(err)
 	}
 	r.run("qemu-img", "convert", "-f", "raw", "-O", "vmdk", "-o", "subformat=streamOptimized", raw, filepath.Join(dir, "disk.vmdk"))
@@ -217,8 +217,8 @@ func pidOf(t *testing.T, m vm.Machine) int {
 	if err != nil {
 		t.Fatal(err)
 	}
-	pid, err := strconv.Atoi(strings.TrimSpace(string(text)))
-	if err != nil {
+	var pid int
+	if _, err := fmt.Sscan(string(text), &pid); err != nil {
 		t.Fatal(err)
 	}
 	return pid

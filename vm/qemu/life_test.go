@@ -422,7 +422,7 @@ func TestStartFails(t *testing.T) {
 		t.Fatal(err)
 	}
 	err := r.Start(t.Context(), m)
-	wantCode(t, err, vm.CodeHypervisor, "qcow2")
+	wantCode(t, err, vm.CodeHypervisor, "disk0.qcow2", "too short")
 	if got := r.inspect(m).Power; got != vm.PoweredOff {
 		t.Errorf("got %q, want %q", got, vm.PoweredOff)
 	}

@@ -1,12 +1,15 @@
 package qemu_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"sync"
 	"testing"
@@ -174,13 +177,13 @@ func TestPreparedGoesWithItsImage(t *testing.T) {
 func TestInterruptedPreparation(t *testing.T) {
 	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
-	begun := r.slowTool()
+	tool, release := r.slowTool()
 	ctx, cancel := context.WithCancelCause(t.Context())
 	stop := errors.New("stop")
 	m := r.machine()
 	ended := make(chan error, 1)
 	go func() { ended <- r.Clone(ctx, m, vmx) }()
-	until(t, harness.Timeout, "a conversion", func() bool { _, err := os.Stat(begun); return err == nil })
+	until(t, harness.Timeout, "a conversion", func() bool { return harness.HasProcess(tool, "convert") })
 	second, give := context.WithTimeoutCause(t.Context(), time.Millisecond, stop)
 	defer give()
 	if err := r.Clone(second, r.machine(), vmx); !errors.Is(err, stop) {
@@ -197,9 +200,7 @@ func TestInterruptedPreparation(t *testing.T) {
 	if err := os.WriteFile(litter, nil, 0o600); err != nil { // as a killed daemon leaves it
 		t.Fatal(err)
 	}
-	if err := os.Remove(begun + ".on"); err != nil {
-		t.Fatal(err)
-	}
+	release()
 	r.reopen(nil)
 	if _, err := os.Stat(litter); err == nil {
 		t.Error("the unfinished file is still there")
@@ -210,24 +211,23 @@ func TestInterruptedPreparation(t *testing.T) {
 	}
 }
 
-// slowTool makes qemu-img's conversions last, once begun, while the file
-// begun.on is there.
-func (r *testDriver) slowTool() (begun string) {
+// slowTool makes qemu-img's conversions last until release is called. It returns
+// the path of the program that stands for qemu-img.
+func (r *testDriver) slowTool() (tool string, release func()) {
 	r.t.Helper()
-	dir := r.t.TempDir()
-	begun = filepath.Join(dir, "begun")
-	real, err := exec.LookPath("qemu-img")
-	if err != nil {
+	dir := harness.ProgramDir(r.t)
+	slow := filepath.Join(dir, "slow")
+	if err := os.WriteFile(slow, nil, 0o600); err != nil {
 		r.t.Fatal(err)
 	}
-	script := fmt.Sprintf("#!/bin/sh\ncase $1 in convert) touch %[1]s; [ -e %[1]s.on ] && exec sleep 60;; esac\nexec %[2]s \"$@\"\n", begun, real)
-	for name, text := range map[string]string{"qemu-img": script, "begun.on": ""} {
-		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+	// Without exec, so that the command line of the script stays.
+	tool = r.wrapToolIn(dir, "case $1 in convert) [ -e "+slow+" ] && { sleep 60; exit; };; esac")
+	return tool, func() {
+		r.t.Helper()
+		if err := os.Remove(slow); err != nil {
 			r.t.Fatal(err)
 		}
 	}
-	r.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	return begun
 }
 
 // If a disk cannot be prepared, the machine reads the image's own file: the
@@ -258,20 +258,16 @@ func TestUnprepared(t *testing.T) {
 	check("no room", r.gold("sha256-aa"))
 
 	r.reopen(nil)
-	dir, log := t.TempDir(), filepath.Join(t.TempDir(), "calls")
-	real, _ := exec.LookPath("qemu-img")
-	script := fmt.Sprintf("#!/bin/sh\necho $1 >>%s\ncase $1 in convert) ulimit -t >>%[1]s; ulimit -f >>%[1]s; kill -SEGV $$;; esac\nexec %s \"$@\"\n", log, real)
-	if err := os.WriteFile(filepath.Join(dir, "qemu-img"), []byte(script), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	var log bytes.Buffer
+	r.reopen(func(o *qemu.Options) { o.Log = slog.New(slog.NewTextHandler(&log, nil)) })
 	crashing := r.gold("sha256-bb")
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	r.wrapTool("case $1 in convert) echo call $$ $(ulimit -t) $(ulimit -f) >&2; kill -SEGV $$;; esac")
 	check("qemu-img crashes", crashing)
 	check("it crashed before", crashing)
-	calls, err := os.ReadFile(log)
-	// 60 s, and 35 s for the first GiB of data.
-	if err != nil || strings.Count(string(calls), "convert") != 1 || !strings.Contains(string(calls), "\n95\n") || strings.Contains(string(calls), "unlimited") {
-		t.Errorf("got calls %q, %v, want one conversion, under limits", calls, err)
+	calls := regexp.MustCompile(`call \d+ (\w+) (\w+)`).FindAllStringSubmatch(log.String(), -1)
+	// Both warnings are about the same call. 60 s, and 35 s for the first GiB of data.
+	if len(calls) != 2 || calls[0][0] != calls[1][0] || calls[0][1] != "95" || calls[0][2] == "unlimited" {
+		t.Errorf("got calls %q, want one conversion, under limits", calls)
 	}
 }
 
@@ -280,7 +276,7 @@ func TestUnprepared(t *testing.T) {
 func TestPreparedByManyThreads(t *testing.T) {
 	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
-	r.wrapTool(`case $1 in convert) %[1]s bench -f raw -d 64 -c 20000 -s 65536 "` + filepath.Join(filepath.Dir(vmx), "disk.vmdk") + `" >&2 || exit;; esac`)
+	r.wrapTool(`case $1 in convert) %[1]s bench -f raw -d 64 -c 20000 -s 65536 /proc/self/fd/3 >&2 || exit;; esac`)
 	m := r.machine()
 	r.clone(m, vmx)
 	if files := r.prepared(); len(files) != 1 || backing(t, m) != files[0] {
@@ -293,7 +289,7 @@ func TestPreparedByManyThreads(t *testing.T) {
 func TestPreparedAfterFetchedAgain(t *testing.T) {
 	r := newGoldTestDriver(t)
 	vmx := r.gold("sha256-aa")
-	broken := filepath.Join(t.TempDir(), "broken")
+	broken := filepath.Join(harness.ProgramDir(t), "broken")
 	r.wrapTool(`case $1 in convert) [ -e ` + broken + ` ] && kill -SEGV $$;; esac`)
 	if err := os.WriteFile(broken, nil, 0o600); err != nil {
 		t.Fatal(err)
@@ -321,16 +317,22 @@ func TestPreparedAfterFetchedAgain(t *testing.T) {
 // the real one, whose path is %[1]s in it.
 func (r *testDriver) wrapTool(before string) {
 	r.t.Helper()
+	r.wrapToolIn(harness.ProgramDir(r.t), before)
+}
+
+func (r *testDriver) wrapToolIn(dir, before string) (path string) {
+	r.t.Helper()
 	real, err := exec.LookPath("qemu-img")
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	dir := r.t.TempDir()
-	script := "#!/bin/sh\n" + fmt.Sprintf(before+"\nexec %[1]s \"$@\"\n", real)
-	if err := os.WriteFile(filepath.Join(dir, "qemu-img"), []byte(script), 0o700); err != nil {
+	path = filepath.Join(dir, "qemu-img")
+	script := "#!/bin/sh\n" + strings.ReplaceAll(before, "%[1]s", real) + "\nexec " + real + " \"$@\"\n"
+	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
 		r.t.Fatal(err)
 	}
 	r.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return path
 }
 
 // A chain of VMDK files becomes one qcow2 file.

@@ -63,6 +63,7 @@ type Driver struct {
 	stopTasks   func() // stops the background tasks and waits for them
 
 	prepared *disk.Prepared
+	users    *users
 
 	monitors  qmp.Client
 	queries   stateQueries // uses monitors
@@ -114,12 +115,17 @@ func Open(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
+	users, err := openUsers(o.MachinesDir)
+	if err != nil {
+		return nil, err
+	}
 	d := &Driver{
 		log:         log,
 		machinesDir: o.MachinesDir,
 		binaries:    binaries{name: cmp.Or(o.QEMU, defaultBinary)},
 		networks:    networks{manager, backends, log},
 		prepared:    prepared,
+		users:       users,
 	}
 	d.queries.monitors = &d.monitors
 	d.readiness.queries = &d.queries
@@ -155,8 +161,9 @@ func (d *Driver) Ready(ctx context.Context) error {
 
 // Describe returns what machines run on: QEMU's "version" and "path", or under
 // "missing" why it cannot be used; the "acceleration" and, under "network", the
-// backend of nat machines, each with its reason; and under "firewall" which
-// settings of the host may block machines.
+// backend of nat machines, each with its reason; under "confinement" what keeps
+// a guest that breaks into QEMU from the host, and what is missing for it; and
+// under "firewall" which settings of the host may block machines.
 func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts := map[string]string{}
 	var missing *vm.Error
@@ -175,6 +182,7 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	if user, is := nat.(*userBackend); is {
 		facts["network"] += ": " + user.why
 	}
+	facts["confinement"] = confinementOf(nat)
 	switch warnings, err := d.networks.firewallWarnings(); {
 	case err != nil:
 		facts["firewall"] = err.Error()

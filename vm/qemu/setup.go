@@ -2,7 +2,6 @@ package qemu
 
 import (
 	"context"
-	"crypto/sha256"
 	"log/slog"
 	"os"
 	"runtime"
@@ -10,28 +9,31 @@ import (
 	"strings"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/process"
 )
 
 // Command returns the program and the arguments with which Start would run the
 // cloned machine now in m.Dir. It starts nothing, but it attaches the machine to
-// its network as Start does.
+// its network as Start does. The descriptors in the arguments are those that Start
+// would hand over.
 func (d *Driver) Command(ctx context.Context, m vm.Machine) ([]string, error) {
 	clone, err := readConfig(m.Dir)
 	if err != nil {
 		return nil, unreadable(m, machineFile, err)
 	}
-	qemu, s, err := d.prepare(ctx, m, clone)
+	command, err := d.prepare(ctx, m, clone)
 	if err != nil {
 		return nil, err
 	}
-	return append([]string{qemu.path}, arguments(s)...), nil
+	return command.Argv, command.Files.Close()
 }
 
-// prepare collects and creates what the machine needs to start.
-func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (binary, setup, error) {
+// prepare collects, creates and opens what the machine needs to start. The caller
+// closes the command's files.
+func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (process.Command, error) {
 	qemu, err := d.binaries.find(ctx)
 	if err != nil {
-		return qemu, setup{}, err
+		return process.Command{}, err
 	}
 	s := setup{
 		Machine:     m,
@@ -42,29 +44,24 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		runWith:     qemu.atLeast(9, 1),
 		slots:       qemu.atLeast(6, 1),
 	}
-	if os.Geteuid() == 0 {
-		s.user = userOf(m.ID)
+	if s.user, err = d.users.of(m); err != nil {
+		return process.Command{}, err
 	}
 	if clone.Firmware == "efi" {
-		f, err := findFirmware(qemu.path)
-		if err != nil {
-			return qemu, setup{}, err
+		if s.firmware, err = findFirmware(qemu.path); err != nil {
+			return process.Command{}, err
 		}
-		s.efi = f.code
 	}
-	if s.netdevs, err = d.networks.attach(ctx, m, clone.NICs); err != nil {
-		return qemu, setup{}, err
+	if s.attachments, err = d.networks.attach(ctx, m, clone.NICs); err != nil {
+		return process.Command{}, err
 	}
-	return qemu, s, nil
-}
-
-// userOf returns the user and group number of the machine's QEMU if the daemon
-// is root. Each machine has its own, so that a guest that breaks out of one QEMU
-// cannot reach another. Systems give none of the 16 million numbers from
-// 0x70000000 to people, services or containers (https://systemd.io/UIDS-GIDS).
-func userOf(id string) int {
-	sum := sha256.Sum256([]byte(id))
-	return 0x70000000 + int(sum[0])<<16 + int(sum[1])<<8 + int(sum[2])
+	files, err := s.open()
+	if err != nil {
+		return process.Command{}, err
+	}
+	return process.Command{
+		Dir: m.Dir, Argv: append([]string{qemu.path}, arguments(s)...), Env: s.environment(), Files: files, Rules: s.rules(qemu.path, files),
+	}, nil
 }
 
 // display returns the kind of window that shows the machine's screen, or "none".

@@ -82,10 +82,12 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 // launch starts QEMU once. If QEMU ended and said why, the error is a
 // *disk.CommandError.
 func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) error {
-	qemu, s, err := d.prepare(ctx, m, clone)
+	process.AwaitSupervisor(ctx, m.Dir)
+	command, err := d.prepare(ctx, m, clone)
 	if err != nil {
 		return err
 	}
+	defer command.Files.Close() // if it does not start
 	// The machine may have ended while it was suspended.
 	if err := errors.Join(forgetSuspension(m.Dir), forgetSwitchedOff(m.Dir)); err != nil {
 		return err
@@ -95,12 +97,12 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) er
 		return err
 	}
 	defer ended.Close()
-	err = process.Spawn(m.Dir, append([]string{qemu.path}, arguments(s)...), w)
+	err = errors.Join(process.Spawn(command, w), command.Files.Close())
 	if err == nil {
 		err = d.awaitStart(ctx, m, ended)
 	}
 	if err != nil {
-		return errors.Join(disk.FullError(err), endFailedStart(m, ended))
+		return errors.Join(disk.FullError(err), endFailedStart(m, ended, d.users))
 	}
 	return nil
 }
@@ -127,14 +129,14 @@ func (d *Driver) awaitStart(ctx context.Context, m vm.Machine, ended *os.File) e
 
 // endFailedStart kills a QEMU that did not start. It finds one that does not hold
 // its lock yet by its command line.
-func endFailedStart(m vm.Machine, ended *os.File) error {
+func endFailedStart(m vm.Machine, ended *os.File, u *users) error {
 	ctx, cancel := context.WithTimeout(context.Background(), process.KillTimeout)
 	defer cancel()
 	for {
 		if over, err := process.HasEnded(ended); over || err != nil {
 			return err
 		}
-		if err := errors.Join(process.Kill(ctx, m.Dir), process.KillOrphans(ctx, m.ID)); err != nil {
+		if err := errors.Join(process.Kill(ctx, m.Dir), process.KillOrphans(ctx, m.ID), u.kill(ctx, m)); err != nil {
 			return err
 		}
 		if err := ctx.Err(); err != nil {

@@ -6,15 +6,13 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
-	"osx-builder/vm"
+	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/vmx"
 )
 
@@ -22,6 +20,10 @@ const (
 	// overlayTimeout bounds the creation of an empty overlay, which takes
 	// milliseconds on a disk that is not overloaded.
 	overlayTimeout = time.Minute
+
+	// overlayBytes bounds the length of an empty overlay, besides its tables,
+	// which take less than a thousandth of the disk.
+	overlayBytes = 64 << 20
 
 	// maxLayers bounds the length of a chain of VMDK files. VMware's own limit
 	// is 32.
@@ -93,19 +95,17 @@ func allocatedIn(file string) (int64, error) {
 func (d *Disk) CreateOverlay(ctx context.Context, dir string) error {
 	ctx, cancel := context.WithTimeout(ctx, overlayTimeout)
 	defer cancel()
-	format, below := "vmdk", d.Backing[0]
-	if d.Base != "" {
-		format, below = "qcow2", d.Base
+	f, err := process.CreateOwned(filepath.Join(dir, d.Overlay), os.O_RDWR)
+	if err != nil {
+		return err
 	}
-	cmd := exec.CommandContext(ctx, Tool, "create", "-q", "-u", "-f", "qcow2",
-		"-F", format, "-b", below, d.Overlay, strconv.FormatInt(d.Size, 10))
-	cmd.Dir = dir
-	cmd.WaitDelay = time.Second
-	if out, err := cmd.CombinedOutput(); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return &CommandError{What: "creating the overlay of disk " + d.Slot(), Stderr: strings.TrimSpace(string(out)), Err: err}
+	defer f.Close()
+	format, below := d.below()
+	tool := &imageTool{seconds: int64(overlayTimeout / time.Second), bytes: overlayBytes + d.Size>>8}
+	_, err = tool.run(ctx, "creating the overlay of disk "+d.Slot(), "create", "-q", "-u", "-f", "qcow2",
+		"-F", format, "-b", below, tool.giveTarget(f), strconv.FormatInt(d.Size, 10))
+	if err != nil {
+		return err
 	}
-	return vm.SyncPath(filepath.Join(dir, d.Overlay))
+	return f.Sync()
 }

@@ -16,6 +16,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
+	"osx-builder/vm/qemu/process"
 )
 
 // vmdk creates an image folder with one disk of this VMDK subformat, which holds
@@ -57,6 +58,18 @@ func readLayers(t *testing.T, folder string) disk.Disk {
 	return d
 }
 
+// prepare prepares the disks of the image in folder.
+func prepare(t *testing.T, gold, folder string, disks []disk.Disk) {
+	t.Helper()
+	p, err := disk.OpenPrepared(gold, 0, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Prepare(t.Context(), filepath.Join(folder, "machine.vmx"), disks); err != nil {
+		t.Fatalf("Prepare: %v", err)
+	}
+}
+
 // A slow disk is prepared, a fast one is used as it is. In both cases the overlay
 // holds the image's data.
 func TestOverlay(t *testing.T) {
@@ -68,14 +81,8 @@ func TestOverlay(t *testing.T) {
 			if d.Size != 1<<20 || len(d.Backing) != 1 {
 				t.Errorf("got size %d and layers %v, want 1 MiB and one", d.Size, d.Backing)
 			}
-			p, err := disk.OpenPrepared(gold, 0, slog.New(slog.DiscardHandler))
-			if err != nil {
-				t.Fatal(err)
-			}
 			disks := []disk.Disk{d}
-			if err := p.Prepare(t.Context(), filepath.Join(folder, "machine.vmx"), disks); err != nil {
-				t.Fatalf("Prepare: %v", err)
-			}
+			prepare(t, gold, folder, disks)
 			if got := disks[0].Base != ""; got != prepared {
 				t.Fatalf("got base %q, want one: %t", disks[0].Base, prepared)
 			}
@@ -87,39 +94,55 @@ func TestOverlay(t *testing.T) {
 	}
 }
 
-// QEMU gets every layer of a disk with its format, and a prepared disk instead
-// of the VMDK files.
+// QEMU gets every layer of a disk open and with its format, and a prepared disk
+// instead of the VMDK files. It finds the extents of a text descriptor open too.
 func TestBlockdev(t *testing.T) {
-	vmdks := disk.Disk{Overlay: "disk0.qcow2", Backing: []string{"/gold/top, 1.vmdk", "/gold/base.vmdk"}}
-	prepared := vmdks
-	prepared.Base = "/prepared/a.qcow2"
-	for name, test := range map[string]struct {
-		disk disk.Disk
-		want string
+	for subformat, want := range map[string]struct {
+		drivers string
+		files   int
 	}{
-		"VMDK files": {vmdks, "qcow2 disk0.qcow2, vmdk /gold/top, 1.vmdk, vmdk /gold/base.vmdk"},
-		"prepared":   {prepared, "qcow2 disk0.qcow2, qcow2 /prepared/a.qcow2"},
+		"monolithicSparse": {"qcow2 vmdk", 2},
+		"streamOptimized":  {"qcow2 qcow2", 2},
+		"monolithicFlat":   {"qcow2 vmdk", 3},
 	} {
-		type node struct {
-			Driver   string
-			ReadOnly bool `json:"read-only"`
-			File     struct{ Filename string }
-			Backing  *node
-		}
-		var top node
-		if err := json.Unmarshal([]byte(test.disk.Blockdev("disk0")), &top); err != nil {
-			t.Fatal(err)
-		}
-		var layers []string
-		for n := &top; n != nil; n = n.Backing {
-			layers = append(layers, n.Driver+" "+n.File.Filename)
-			if n.ReadOnly == (n == &top) {
-				t.Errorf("%s: %s: got read-only %t, want every layer but the overlay read-only", name, n.File.Filename, n.ReadOnly)
+		t.Run(subformat, func(t *testing.T) {
+			gold, dir := filepath.Join(t.TempDir(), "gold"), t.TempDir()
+			folder := vmdk(t, filepath.Join(gold, "sha256-aa"), subformat)
+			disks := []disk.Disk{readLayers(t, folder)}
+			if subformat == "streamOptimized" {
+				prepare(t, gold, folder, disks)
 			}
-		}
-		if got := strings.Join(layers, ", "); got != test.want {
-			t.Errorf("%s: got %s, want %s", name, got, test.want)
-		}
+			d := disks[0]
+			if err := d.CreateOverlay(t.Context(), dir); err != nil {
+				t.Fatal(err)
+			}
+			var files process.Files
+			defer files.Close()
+			option, err := d.Blockdev("disk0", dir, &files)
+			if err != nil {
+				t.Fatal(err)
+			}
+			type node struct {
+				Driver   string
+				ReadOnly bool `json:"read-only"`
+				File     struct{ Filename string }
+				Backing  *node
+			}
+			var top node
+			if err := json.Unmarshal([]byte(option), &top); err != nil {
+				t.Fatal(err)
+			}
+			var drivers []string
+			for n := &top; n != nil; n = n.Backing {
+				drivers = append(drivers, n.Driver)
+				if !strings.HasPrefix(n.File.Filename, "/dev/fdset/") || n.ReadOnly == (n == &top) {
+					t.Errorf("got layer %+v, want a file that is open, and every layer but the overlay read-only", n)
+				}
+			}
+			if got := strings.Join(drivers, " "); got != want.drivers || files.Len() != want.files {
+				t.Errorf("got layers %s of %d files, want %s of %d", got, files.Len(), want.drivers, want.files)
+			}
+		})
 	}
 }
 

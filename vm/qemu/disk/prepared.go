@@ -184,7 +184,6 @@ func (s *Prepared) ensure(ctx context.Context, base string, d *Disk) error {
 // convert writes a temporary file and renames it to base once it is complete. It
 // returns the file's size.
 func (s *Prepared) convert(ctx context.Context, base string, d *Disk) (size int64, err error) {
-	source := "json:" + jsonText(vmdkChain(d.Backing))
 	allocated, err := d.allocated()
 	if err != nil {
 		return 0, err
@@ -195,9 +194,16 @@ func (s *Prepared) convert(ctx context.Context, base string, d *Disk) (size int6
 	bound := convertBound(allocated, d.Size)
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Duration(bound)*time.Second)
 	defer cancel()
-	out, err := limited(ctx, bound, convertSlack, "measure", "--output=json", "-O", "qcow2", source)
+	tool := &imageTool{seconds: bound, bytes: convertSlack}
+	defer tool.close()
+	chain, err := vmdkChain(d.Backing, tool.give)
 	if err != nil {
-		return 0, &CommandError{What: "measuring disk " + d.Slot(), Stderr: out, Err: err}
+		return 0, err
+	}
+	source := "json:" + jsonText(chain)
+	out, err := tool.run(ctx, "measuring disk "+d.Slot(), "measure", "--output=json", "-O", "qcow2", source)
+	if err != nil {
+		return 0, err
 	}
 	var measured struct{ Required int64 }
 	if err := json.Unmarshal([]byte(out), &measured); err != nil {
@@ -212,8 +218,9 @@ func (s *Prepared) convert(ctx context.Context, base string, d *Disk) (size int6
 	}
 	defer os.Remove(f.Name()) // fails once it was renamed
 	defer f.Close()
-	if out, err = limited(ctx, bound, measured.Required+convertSlack, "convert", "-O", "qcow2", source, f.Name()); err != nil {
-		return 0, &CommandError{What: "preparing disk " + d.Slot(), Stderr: out, Err: err}
+	tool.bytes = measured.Required + convertSlack
+	if _, err = tool.run(ctx, "preparing disk "+d.Slot(), "convert", "-O", "qcow2", source, tool.giveTarget(f)); err != nil {
+		return 0, err
 	}
 	if err := errors.Join(f.Chmod(0o444), f.Sync()); err != nil {
 		return 0, err

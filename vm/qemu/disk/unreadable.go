@@ -4,18 +4,24 @@ import (
 	"errors"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
+
+	"github.com/dustin/go-humanize"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmx"
 )
 
 // isUnreadable reports whether a conversion failed because of the disk's
-// contents, so that a guest could not read it either. Otherwise space, memory,
-// time or qemu-img itself was missing.
+// contents, so that a guest could not read it either, or could only with more memory than
+// toolMemory. Otherwise space, time or qemu-img itself was missing.
 func isUnreadable(err error) bool {
 	var refused *vmx.CheckError
 	if errors.As(err, &refused) {
+		return true
+	}
+	if isTooLarge(err) {
 		return true
 	}
 	var command *CommandError
@@ -23,12 +29,20 @@ func isUnreadable(err error) bool {
 	if !errors.As(err, &command) || !errors.As(command.Err, &exit) || exit.ExitCode() != 1 {
 		return false
 	}
-	for _, wanting := range []string{"No space left", "Disk quota", "Cannot allocate memory", "Too many open files", "Permission denied"} {
+	for _, wanting := range []string{"No space left", "Disk quota", "Too many open files", "Permission denied"} {
 		if strings.Contains(command.Stderr, wanting) {
 			return false
 		}
 	}
 	return strings.Contains(command.Stderr, "error while reading") || strings.Contains(command.Stderr, "Could not open 'json:")
+}
+
+// isTooLarge reports whether qemu-img was refused memory. The first two texts are
+// those of the C library and of GLib, the last one is QEMU's.
+func isTooLarge(err error) bool {
+	var command *CommandError
+	return errors.As(err, &command) && slices.ContainsFunc([]string{"Cannot allocate memory", "failed to allocate", "Could not allocate"},
+		func(text string) bool { return strings.Contains(command.Stderr, text) })
 }
 
 // unreadableDisk returns the client's error for such a disk.
@@ -39,6 +53,13 @@ func unreadableDisk(d *Disk, err error) error {
 	}
 	var command *CommandError
 	errors.As(err, &command)
+	if isTooLarge(err) {
+		return &vm.Error{
+			Code: vm.CodeImageInvalid, Err: err,
+			Message: "disk " + d.Slot() + " (" + filepath.Base(d.Backing[0]) + ") needs more memory than " + humanize.IBytes(toolMemory) +
+				" to be read: its tables are larger than its data needs; convert the disk to streamOptimized and pack it again",
+		}
+	}
 	return &vm.Error{
 		Code: vm.CodeImageInvalid, Err: err,
 		Message: "disk " + d.Slot() + " (" + filepath.Base(d.Backing[0]) + ") cannot be read: " + firstLine(command.Stderr) +

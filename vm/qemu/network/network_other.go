@@ -7,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 )
 
 // errPlatform is the answer of every verb that would change the host.
@@ -42,6 +43,9 @@ func (*Manager) AttachTemplate(context.Context, Kind, string) (string, Inner, er
 func (*Manager) AttachInner(context.Context, Kind, string, net.HardwareAddr, string, Inner) (string, netip.Addr, error) {
 	return "", netip.Addr{}, errPlatform
 }
+
+// OpenTap says that managed networks need Linux.
+func OpenTap(string) (*os.File, error) { return nil, errPlatform }
 
 // Repair has nothing to put right.
 func (*Manager) Repair(context.Context) error { return nil }

@@ -32,6 +32,9 @@ const (
 	// overwrites it, which needs no space on the disk.
 	blankStatus = "       \n"
 
+	// maxStatus bounds what is read of ExitFile, which a QEMU that a guest took over may have made the shell write.
+	maxStatus = 64
+
 	// supervisorTimeout bounds the wait for the shell to write down how QEMU
 	// ended, if nothing depends on it.
 	supervisorTimeout = 2 * time.Second
@@ -101,7 +104,7 @@ func signalText(n int) string { return fmt.Sprintf("signal %d (%v)", n, syscall.
 
 // stderrTail returns the end of what QEMU wrote to its standard error.
 func stderrTail(dir string) string {
-	f, err := os.Open(filepath.Join(dir, LogFile))
+	f, err := OpenOwned(filepath.Join(dir, LogFile), os.O_RDONLY)
 	if err != nil {
 		return err.Error()
 	}
@@ -146,7 +149,7 @@ func newExitFile(dir string) (*os.File, error) {
 // readExit returns the content of ExitFile, or "" if there is no file, and
 // whether a shell may still write to it.
 func readExit(dir string) (text string, supervised bool) {
-	f, err := os.Open(filepath.Join(dir, ExitFile))
+	f, err := OpenOwned(filepath.Join(dir, ExitFile), os.O_RDONLY)
 	if err != nil {
 		return "", false
 	}
@@ -154,7 +157,7 @@ func readExit(dir string) (text string, supervised bool) {
 	// The shell writes before it releases the lock, so the lock is tried first.
 	supervised = unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB) != nil
 	var b bytes.Buffer
-	if _, err := b.ReadFrom(f); err != nil {
+	if _, err := b.ReadFrom(io.LimitReader(f, maxStatus)); err != nil {
 		return "", supervised
 	}
 	return b.String(), supervised

@@ -2,9 +2,7 @@ package process
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"testing"
 )
 
@@ -68,14 +66,6 @@ func TestExitFile(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(filepath.Join(dir, "*")); len(left) != 1 {
 		t.Errorf("got %v, want one file", left)
-	}
-}
-
-func TestShellWords(t *testing.T) {
-	words := []string{"a b", "", "it's", "$HOME", "`x`", "two\nlines", `\`, `"`, "*", "ü"}
-	out, err := exec.Command("/bin/sh", "-c", "printf '%s|' "+shellWords(words)).Output()
-	if want := strings.Join(words, "|") + "|"; err != nil || string(out) != want {
-		t.Errorf("got %q, %v, want %q", out, err, want)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -35,11 +36,10 @@ func GuestName(id string) string { return "guest=osxb-" + id }
 
 // Holder returns the process that runs the machine in dir, or 0.
 //
-// QEMU holds a POSIX write lock on its pid file while it runs, and the kernel
-// reports the lock's owner. Unlike the number in the file, the owner is never
-// stale and never another process.
+// QEMU has a lock on its pid file while it runs, which the kernel releases. So the
+// number in the file is never stale.
 func Holder(dir string) (int, error) {
-	f, err := os.Open(filepath.Join(dir, PIDFile))
+	f, err := OpenOwned(filepath.Join(dir, PIDFile), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -51,10 +51,30 @@ func Holder(dir string) (int, error) {
 	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
 		return 0, fmt.Errorf("reading the owner of the lock of %s: %w", f.Name(), err)
 	}
-	if lock.Type == unix.F_UNLCK {
+	switch {
+	case lock.Type == unix.F_UNLCK:
 		return 0, nil
+	case lock.Pid > 0: // QEMU itself locked the file: on macOS, or for an earlier version of the daemon
+		return int(lock.Pid), nil
+	default:
+		return numberIn(f, filepath.Base(dir)), nil
 	}
-	return int(lock.Pid), nil
+}
+
+// numberIn returns the number in a pid file that is locked, if the process of this
+// number is in the session that the file names. Another one would have the number
+// of a QEMU that has left its lock to a process which it started. While the shell
+// has not written the number, numberIn returns 0. If the shell was killed before
+// it did, numberIn looks for the QEMU of the machine id.
+func numberIn(f *os.File, id string) int {
+	var pid, session int
+	if n, _ := fmt.Fscan(io.LimitReader(f, maxStatus), &pid, &session); n < 2 {
+		return findMachine(id)
+	}
+	if is, err := unix.Getsid(pid); err != nil || is != session {
+		return 0
+	}
+	return pid
 }
 
 // Kill kills the process that runs the machine in dir and returns when it is gone.

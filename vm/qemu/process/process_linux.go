@@ -7,12 +7,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"osx-builder/vm/qemu/confine"
 )
 
 // kill sends SIGKILL to the process pid if alive still returns true. It opens
@@ -34,6 +35,27 @@ func kill(pid int, alive func() bool) error {
 		return os.NewSyscallError("pidfd_send_signal", err)
 	}
 	return nil
+}
+
+// lockPIDFile locks a file that QEMU inherits. The lock belongs to the open file,
+// not to a process.
+func lockPIDFile(f *os.File) error {
+	return os.NewSyscallError("fcntl", unix.FcntlFlock(f.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_RDLCK}))
+}
+
+// pidArguments returns nothing: QEMU inherits its lock.
+func pidArguments() []string { return nil }
+
+// findMachine returns the QEMU that was started for the machine id, or 0.
+func findMachine(id string) int {
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	for _, dir := range dirs {
+		if runsMachine(dir, id) {
+			pid, _ := strconv.Atoi(filepath.Base(dir))
+			return pid
+		}
+	}
+	return 0
 }
 
 // KillOrphans kills every QEMU that was started for the machine id and that no
@@ -64,6 +86,28 @@ func KillOrphans(ctx context.Context, id string) error {
 	return nil
 }
 
+// KillUser kills every process of a machine's own user, whatever a QEMU that a
+// guest took over has started and renamed. It is a no-op if there is none. A
+// process of that user sends the signal, so that the kernel finds all others at
+// once, however fast they multiply.
+func KillUser(ctx context.Context, user int) error {
+	ctx, cancel := context.WithTimeout(ctx, KillTimeout)
+	defer cancel()
+	for hasProcesses(user) {
+		rules := confine.Rules{User: user, Free: true} // Landlock would forbid the signal
+		out, err := confine.Output(confine.Script(ctx, rules, "kill -KILL -1\n", nil, nil), rules)
+		if err != nil && ctx.Err() != nil {
+			return fmt.Errorf("ending the processes of user %d: %w: %s", user, err, out)
+		}
+	}
+	return nil
+}
+
+func hasProcesses(user int) bool {
+	dirs, _ := filepath.Glob("/proc/[0-9]*") // the pattern is well formed
+	return slices.ContainsFunc(dirs, func(dir string) bool { return ownerOf(dir) == user })
+}
+
 // Orphans returns the ids of the machines whose QEMU works in a folder of dir,
 // even if that folder was removed.
 func Orphans(dir string) (ids []string) {
@@ -84,6 +128,22 @@ func Orphans(dir string) (ids []string) {
 	return ids
 }
 
+// ownerOf returns the user of the process at dir in /proc, or -1 if it has
+// ended.
+func ownerOf(dir string) int {
+	status, err := os.ReadFile(filepath.Join(dir, "status"))
+	if err != nil || bytes.Contains(status, []byte("\nState:\tZ")) {
+		return -1
+	}
+	_, line, _ := bytes.Cut(status, []byte("\nUid:\t"))
+	id, _, _ := bytes.Cut(line, []byte("\t"))
+	user, err := strconv.Atoi(string(id))
+	if err != nil {
+		return -1
+	}
+	return user
+}
+
 // runsMachine reports whether the process at dir in /proc has the command line
 // of the machine id. A process that has ended has none.
 func runsMachine(dir, id string) bool {
@@ -93,21 +153,5 @@ func runsMachine(dir, id string) bool {
 	}
 	args := bytes.Split(line, []byte{0})
 	name := slices.IndexFunc(args, func(a []byte) bool { return string(a) == GuestName(id) })
-	return name > 0 && string(args[name-1]) == "-name" && bytes.Contains(line, []byte("\x00-pidfile\x00"+PIDFile+"\x00"))
-}
-
-// WithoutAmbient calls f so that the processes which f starts do not inherit the
-// capabilities that a daemon without root has for its networks. Only the thread
-// that calls f loses them, and that thread ends with its goroutine.
-func WithoutAmbient(f func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if err := unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0); err != nil {
-			done <- os.NewSyscallError("prctl", err)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
+	return name > 0 && string(args[name-1]) == "-name" && bytes.Contains(line, []byte("\x00-uuid\x00"+id+"\x00"))
 }

@@ -21,6 +21,15 @@ func kill(pid int, alive func() bool) error {
 	return nil
 }
 
+// lockPIDFile does nothing: QEMU itself locks its pid file.
+func lockPIDFile(*os.File) error { return nil }
+
+// pidArguments returns the options that make QEMU lock its pid file.
+func pidArguments() []string { return []string{"-pidfile", PIDFile} }
+
+// findMachine finds none, for the same reason as KillOrphans.
+func findMachine(string) int { return 0 }
+
 // Orphans finds none, for the same reason as KillOrphans.
 func Orphans(string) []string { return nil }
 
@@ -28,5 +37,5 @@ func Orphans(string) []string { return nil }
 // file system.
 func KillOrphans(context.Context, string) error { return nil }
 
-// WithoutAmbient calls f: only Linux has ambient capabilities.
-func WithoutAmbient(f func() error) error { return f() }
+// KillUser does nothing: only Linux's machines have users of their own.
+func KillUser(context.Context, int) error { return nil }

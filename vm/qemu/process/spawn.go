@@ -8,61 +8,94 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
+
+	"osx-builder/vm/qemu/confine"
 )
 
 // spawnTimeout bounds the start of a shell, which takes milliseconds. It is long,
 // because a shell that is cut short leaves open whether there is a process.
 const spawnTimeout = 10 * time.Second
 
-// launcher is a script that starts QEMU. QEMU is not a child of the daemon, so it
-// outlives the daemon, which need not reap it. (QEMU's own -daemonize needs
-// system calls that QEMU's sandbox forbids.) A shell waits for QEMU and writes
-// its exit status to descriptor 4. Descriptor 3 is closed when both have ended.
-// %s is QEMU's command line. The shell reads the script from its standard input,
-// so that only QEMU has the machine's command line.
-const launcher = `{
-%s </dev/null >/dev/null 2>` + LogFile + ` 4>&- &
+// supervisor is a script that starts QEMU. QEMU is not a child of the daemon, so it outlives the daemon, which need not
+// reap it. (QEMU's own -daemonize needs system calls that QEMU's sandbox forbids.) A shell waits for QEMU and writes its
+// exit status to descriptor 4. Descriptor 3 is closed when both have ended; 5 gets QEMU's standard error. QEMU keeps
+// descriptor 6, whose lock says that it runs; 7 gets its number and its session. %s is QEMU's command line.
+const supervisor = `{
+%s </dev/null >/dev/null 2>&5 4>&- 5>&- 7>&- &
+echo $! $$ >&7
+exec 6>&- 7>&-
 trap '' HUP INT TERM
 wait $!
 echo $? >&4
 } >/dev/null 2>&1 &
 `
 
-// Spawn runs argv in dir, in a session of its own. w stays open until the process
-// has ended and its exit status is written down.
-func Spawn(dir string, argv []string, w *os.File) error {
+// firstFile is the descriptor of QEMU's first file.
+const firstFile = 8
+
+// Command is a QEMU to start.
+type Command struct {
+	Dir   string        // the machine's folder
+	Argv  []string      // the program's absolute path, and its arguments
+	Env   []string      // all of QEMU's environment, as in NAME=value
+	Files *Files        // what QEMU finds open; the caller closes them
+	Rules confine.Rules // what QEMU may do
+}
+
+// Spawn starts QEMU in c.Dir, in a session of its own. w stays open until QEMU has ended and its exit status is written
+// down. Call [AwaitSupervisor] before, because the shell of an earlier QEMU has that QEMU's files open too.
+func Spawn(c Command, w *os.File) error {
 	defer w.Close()
-	exit, err := newExitFile(dir)
+	exit, err := newExitFile(c.Dir)
 	if err != nil {
 		return err
 	}
 	defer exit.Close()
+	log, err := CreateOwned(filepath.Join(c.Dir, LogFile), os.O_WRONLY|os.O_APPEND)
+	if err != nil {
+		return fmt.Errorf("creating QEMU's log: %w", err)
+	}
+	defer log.Close()
+	held, number, err := newPIDFile(c.Dir)
+	if err != nil {
+		return fmt.Errorf("creating QEMU's pid file: %w", err)
+	}
+	defer held.Close()
+	defer number.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), spawnTimeout)
 	defer cancel()
 	var stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, "/bin/sh", "-s")
-	cmd.Stdin = strings.NewReader(fmt.Sprintf(launcher, shellWords(argv)))
-	cmd.Dir = dir
+	files := append([]*os.File{w, exit, log, held, number}, c.Files.files...)
+	command := confine.Quote(append(c.Argv, pidArguments()...))
+	cmd := confine.Script(ctx, c.Rules, fmt.Sprintf(supervisor, command), nil, c.Env, files...)
+	cmd.Dir = c.Dir
 	cmd.Stderr = &stderr
-	cmd.ExtraFiles = []*os.File{w, exit}
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	cmd.WaitDelay = time.Second
-	if err := WithoutAmbient(cmd.Run); err != nil {
-		return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
+	err = confine.Run(cmd, c.Rules)
+	var ended *exec.ExitError
+	if err == nil || errors.As(err, &ended) && ended.ExitCode() < 0 && ctx.Err() == nil {
+		return nil // if somebody killed the shell, QEMU may have started or not, as w and the pid file say
 	}
-	return nil
+	return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
 }
 
-// shellWords quotes a command line for a shell.
-func shellWords(argv []string) string {
-	var words []string
-	for _, a := range argv {
-		words = append(words, "'"+strings.ReplaceAll(a, "'", `'\''`)+"'")
+// newPIDFile creates the pid file. held is open for reading, with a lock on Linux that lasts until everybody has closed
+// it; number is open for writing. So a QEMU that a guest took over cannot change the number.
+func newPIDFile(dir string) (held, number *os.File, err error) {
+	path := filepath.Join(dir, PIDFile)
+	if number, err = CreateOwned(path, os.O_WRONLY); err != nil {
+		return nil, nil, err
 	}
-	return strings.Join(words, " ")
+	held, err = OpenOwned(path, os.O_RDONLY)
+	if err == nil {
+		if err = lockPIDFile(held); err == nil {
+			return held, number, nil
+		}
+		held.Close()
+	}
+	return nil, nil, errors.Join(err, number.Close())
 }
 
 // HasEnded waits a few milliseconds and reports whether the process has ended.

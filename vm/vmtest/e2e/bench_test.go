@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -171,13 +170,11 @@ func BenchmarkColdCreate(b *testing.B) {
 // machine.
 type benchmark struct {
 	*e2e.Daemon
-	b          *testing.B
-	args       []string // of the daemon
-	site       *e2e.Site
-	image      e2e.Image
-	qemuArgs   []string // the command line
-	machineDir string   // of the machine
-	goldDisk   string   // of the machine
+	b        *testing.B
+	args     []string // of the daemon
+	site     *e2e.Site
+	image    e2e.Image
+	qemuArgs []string // the command line
 }
 
 func newBenchmark(b *testing.B, args ...string) *benchmark {
@@ -199,15 +196,11 @@ func newBenchmark(b *testing.B, args ...string) *benchmark {
 	})
 	v := r.create()
 	r.waitPage(v.ID)
-	r.machineDir = filepath.Join(data, "vms", v.ID)
-	pid, err := os.ReadFile(filepath.Join(r.machineDir, "pid"))
+	pid, err := os.ReadFile(filepath.Join(data, "vms", v.ID, "pid"))
 	harness.Must(b, err)
-	cmdline, err := os.ReadFile(filepath.Join("/proc", strings.TrimSpace(string(pid)), "cmdline"))
+	cmdline, err := os.ReadFile(filepath.Join("/proc", strings.Fields(string(pid))[0], "cmdline"))
 	harness.Must(b, err)
 	r.qemuArgs = strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
-	gold, err := filepath.Glob(filepath.Join(data, "images", "gold", "*", "*", "*.vmdk"))
-	harness.Must(b, err)
-	r.goldDisk = gold[0]
 	r.destroy(v.ID)
 	return r
 }
@@ -289,12 +282,15 @@ func (r *benchmark) startManually(vmdk string) manualMachine {
 	forward := fmt.Sprintf("hostfwd=tcp:127.0.0.1:%d-:22,hostfwd=tcp:127.0.0.1:%d-:80", harness.FreePort(r.b), m.pagePort)
 	args := slices.Clone(r.qemuArgs)
 	for i, a := range args {
-		a = strings.ReplaceAll(strings.ReplaceAll(a, r.machineDir, dir), r.goldDisk, vmdk)
 		if at := strings.Index(a, "hostfwd="); at >= 0 {
 			a = a[:at] + forward
 		}
-		args[i] = a
+		args[i] = byName(a, vmdk)
 	}
+	for at := slices.Index(args, "-add-fd"); at >= 0; at = slices.Index(args, "-add-fd") {
+		args = slices.Delete(args, at, at+2)
+	}
+	args = append(args, "-pidfile", "pid")
 	var script strings.Builder
 	fmt.Fprintf(&script, "cd %s && qemu-img create -q -f qcow2 -F vmdk -b %s disk0.qcow2 &&", dir, vmdk)
 	for _, a := range args {
@@ -306,6 +302,25 @@ func (r *benchmark) startManually(vmdk string) manualMachine {
 		r.b.Fatalf("starting QEMU from a shell: %v: %s", err, out)
 	}
 	return m
+}
+
+// byName returns an option in which QEMU opens by its name what the daemon hands it open.
+func byName(option, vmdk string) string {
+	for with, instead := range map[string]string{
+		"rng-random,id=rng0,": "rng-random,id=rng0,filename=/dev/urandom",
+		"socket,id=qmp,":      "socket,id=qmp,path=qmp,server=on,wait=off",
+		"socket,id=qga,":      "socket,id=qga,path=qga,server=on,wait=off",
+		"file,id=serial0,":    "file,id=serial0,path=serial.log",
+	} {
+		if strings.HasPrefix(option, with) {
+			return instead
+		}
+	}
+	if !strings.Contains(option, `"node-name":"disk0"`) {
+		return option
+	}
+	return fmt.Sprintf(`{"node-name":"disk0","driver":"qcow2","discard":"unmap","file":{"driver":"file","filename":"disk0.qcow2","discard":"unmap"},`+
+		`"backing":{"driver":"vmdk","read-only":true,"backing":null,"file":{"driver":"file","filename":%q}}}`, vmdk)
 }
 
 func (m manualMachine) waitPage() {
@@ -321,7 +336,8 @@ func (m manualMachine) stop() {
 	m.b.Helper()
 	pid, err := os.ReadFile(filepath.Join(m.dir, "pid"))
 	harness.Must(m.b, err)
-	n, err := strconv.Atoi(strings.TrimSpace(string(pid)))
+	var n int
+	_, err = fmt.Sscan(string(pid), &n)
 	harness.Must(m.b, err)
 	p, err := os.FindProcess(n)
 	harness.Must(m.b, err)

@@ -72,7 +72,7 @@ func TestMachineLifecycle(t *testing.T) {
 // GET shows every phase. The test blocks each step until GET has shown its phase.
 func TestPhases(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	dir := harness.ProgramDir(t)
 	env := append(os.Environ(), "PATH="+dir+":"+os.Getenv("PATH"))
 	releaseImg, releaseSystem := holdProgram(t, dir, "qemu-img"), holdProgram(t, dir, "qemu-system-x86_64")
 	s := harness.NewEnv(t, env)

@@ -38,7 +38,7 @@ func TestStopInEachPhase(t *testing.T) {
 	t.Parallel()
 	for _, phase := range []vm.Phase{vm.Downloading, vm.Cloning, vm.Starting, vm.Waiting} {
 		t.Run(string(phase), func(t *testing.T) {
-			dir := t.TempDir()
+			dir := harness.ProgramDir(t)
 			releaseImg, releaseSystem := holdProgram(t, dir, "qemu-img"), holdProgram(t, dir, "qemu-system-x86_64")
 			if phase != vm.Cloning {
 				releaseImg()

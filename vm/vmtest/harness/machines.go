@@ -3,11 +3,13 @@ package harness
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"os"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
+	"testing"
 	"time"
 
 	"osx-builder/vm"
@@ -129,7 +131,28 @@ func (h *Harness) QEMUPID(id string) int {
 	h.T.Helper()
 	b, err := os.ReadFile(filepath.Join(h.Data, "vms", id, "pid"))
 	Must(h.T, err)
-	pid, err := strconv.Atoi(strings.TrimSpace(string(b)))
+	var pid int
+	_, err = fmt.Sscan(string(b), &pid)
 	Must(h.T, err)
 	return pid
+}
+
+// ProgramDir returns a folder for programs that stand for QEMU or its tools. Their users, which are others than the
+// daemon's if that is root, can execute what is in it.
+func ProgramDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/tmp", "osxb")
+	Must(t, err)
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	Must(t, os.Chmod(dir, 0o755))
+	return dir
+}
+
+// HasProcess reports whether a process has all these words in its command line.
+func HasProcess(words ...string) bool {
+	lines, _ := filepath.Glob("/proc/[0-9]*/cmdline") // the pattern is well formed
+	return slices.ContainsFunc(lines, func(path string) bool {
+		line, err := os.ReadFile(path)
+		return err == nil && !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(string(line), w) })
+	})
 }
