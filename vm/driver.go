@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"time"
 )
 
 // Driver creates, runs and destroys machines.
@@ -262,4 +263,22 @@ type (
 	Watcher interface {
 		Watch(ctx context.Context, changed func()) error
 	}
+
+	// ImageKeeper keeps images on its hypervisor, besides the unpacked image on
+	// this host, for the machines of all data folders that use the hypervisor.
+	// RemoveImage is a no-op for an image that is not kept. While a machine
+	// needs it, the error is an *Error of CodeImageInUse. Both may be called at
+	// any time.
+	ImageKeeper interface {
+		KeptImages(ctx context.Context) ([]KeptImage, error)
+		RemoveImage(ctx context.Context, image string) error
+	}
 )
+
+// KeptImage is an image that a hypervisor keeps.
+type KeptImage struct {
+	Image     string    // the type and the sum of its archive, as in "sha256-0123"
+	Bytes     int64     // that it takes there; 0 if unknown
+	Machines  int       // of any data folder that need it
+	CreatedAt time.Time // UTC; zero if unknown
+}

@@ -27,7 +27,8 @@ type CachedImage struct {
 	VMs          int       `json:"vms"`          // machines that need it
 }
 
-// CachedImages lists the unpacked images, the least recently used first.
+// CachedImages lists the unpacked images, the least recently used first, and then
+// those that only the hypervisor has.
 func (m *Manager) CachedImages() ([]CachedImage, error) {
 	entries, err := m.opts.Images.List()
 	if err != nil {
@@ -40,7 +41,7 @@ func (m *Manager) CachedImages() ([]CachedImage, error) {
 			CreatedAt: e.CreatedAt, LastUsedAt: e.UsedAt, VMs: e.InUse,
 		})
 	}
-	return list, nil
+	return m.kept.merge(list), nil
 }
 
 // findImage returns the checksum of the image that name means: a checksum in hex or
@@ -85,7 +86,7 @@ func (m *Manager) RemoveImage(name string) error {
 	if err != nil {
 		return err
 	}
-	err = m.opts.Images.Remove(sum)
+	err = m.kept.remove(m.opts.Images, sum)
 	switch {
 	case errors.Is(err, image.ErrInUse):
 		return &Error{Code: CodeImageInUse, Message: err.Error(), Err: err}

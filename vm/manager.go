@@ -55,6 +55,7 @@ type Manager struct {
 	tombstones *tombstones
 	warnings   *imageWarnings
 	probe      *hostProbe
+	kept       *keptImages
 	followers  chan struct{} // has a value for each follower of a console
 }
 
@@ -105,6 +106,7 @@ func newManager(o Options) *Manager {
 		tasks: m.tasks, store: m.store, callbacks: m.callbacks, hooks: o.Hooks, log: o.Log, most: cmp.Or(o.Tombstones, maxTombstones),
 	}
 	m.warnings = &imageWarnings{log: o.Log}
+	m.kept = &keptImages{driver: o.Driver, tasks: m.tasks, log: o.Log}
 	m.probe = &hostProbe{tasks: m.tasks, driver: o.Driver, hypervisor: o.Hypervisor}
 	m.followers = make(chan struct{}, followersAtOnce)
 	return m

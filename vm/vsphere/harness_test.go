@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/vmware/govmomi/vim25/mo"
+	"github.com/vmware/govmomi/vim25/types"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/harness"
@@ -128,4 +130,21 @@ func ctx(t testing.TB) context.Context {
 	c, cancel := context.WithTimeout(t.Context(), harness.Timeout)
 	t.Cleanup(cancel)
 	return c
+}
+
+func removeFolder(m vm.Machine) error { return os.RemoveAll(m.Dir) }
+
+// rename renames a machine on the server.
+func (b *bench) rename(t *testing.T, m vm.Machine, name string) {
+	t.Helper()
+	if !b.server.Change("osxb-"+m.ID, func(v *mo.VirtualMachine) { v.Name = name }) {
+		t.Fatalf("there is no machine %s", m.ID)
+	}
+}
+
+// serverHook makes calls use another hook; nil ends that.
+func (b *bench) serverHook(calls *failures, hook func(method string) types.BaseMethodFault) {
+	calls.mu.Lock()
+	defer calls.mu.Unlock()
+	calls.other = hook
 }

@@ -7,6 +7,14 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
+// Tasks lists the methods whose tasks Options.TaskHook can fail.
+func Tasks() []string {
+	return []string{
+		"CloneVM_Task", "CreateSnapshot_Task", "CreateVM_Task", "Destroy_Task", "PowerOffVM_Task", "PowerOnVM_Task", "ReconfigVM_Task",
+		"SuspendVM_Task",
+	}
+}
+
 // failTasks puts objects whose tasks can fail in the place of the simulator's. The session's objects come first there.
 func (s *Server) failTasks(ctx *simulator.Context, m *simulator.Method) {
 	switch o := ctx.Map.Get(m.This).(type) {
@@ -90,6 +98,14 @@ func (v *machine) PowerOffVMTask(ctx *simulator.Context, req *types.PowerOffVM_T
 		return &methods.PowerOffVM_TaskBody{Res: &types.PowerOffVM_TaskResponse{Returnval: fail(ctx, v.Self, "powerOff", fault)}}
 	}
 	return v.VirtualMachine.PowerOffVMTask(ctx, req)
+}
+
+// SuspendVMTask suspends the machine.
+func (v *machine) SuspendVMTask(ctx *simulator.Context, req *types.SuspendVM_Task) soap.HasFault {
+	if fault := v.hook("SuspendVM_Task"); fault != nil {
+		return &methods.SuspendVM_TaskBody{Res: &types.SuspendVM_TaskResponse{Returnval: fail(ctx, v.Self, "suspend", fault)}}
+	}
+	return v.VirtualMachine.SuspendVMTask(ctx, req)
 }
 
 // DestroyTask removes the machine.
