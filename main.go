@@ -69,7 +69,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	if c.CleanNetwork {
 		return hypervisor.CleanNetworks(ctx, c.Data, log.Logger)
 	}
-	return serve(ctx, hangup, c, log)
+	return hypervisor.Repeat(func() error { return serve(ctx, hangup, c, log) })
 }
 
 // serve opens every part of the daemon and answers requests until ctx is done.
@@ -87,11 +87,14 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 		return err
 	}
 	defer data.Close()
-	driver, name, err := openDriver(ctx, c, data, log.Logger)
+	choice := drivers(c, data, log.Logger)
+	driver, name, err := hypervisor.Choose(ctx, choice)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, driver.Close()) }()
+	ctx, stop := choice.AwaitBetter(ctx, name)
+	defer stop()
 	hosts, err1 := vm.NewHosts(c.AllowHosts, c.DenyHosts)
 	credentials, err2 := image.OpenCredentials(config.SecretText(c.CredentialsFile, log.Logger))
 	secrets, err3 := callback.OpenSecrets(config.SecretFile(c.SecretFile, log.Logger))
@@ -115,19 +118,20 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 		return err
 	}
 	defer vms.Close()
-	return front.Serve(ctx, hangup, server.Service{
+	err = front.Serve(ctx, hangup, server.Service{
 		Handler: api.New(vms, api.Options{Log: log.Logger, Version: version, Hosts: c.ClientHosts(), Metrics: metrics, Authorized: front.Authorized()}),
 		Reload:  func() error { return errors.Join(log.Reopen(), secrets.Reload(), credentials.Reload()) }, Stop: vms.Close,
 	})
+	return cmp.Or(err, hypervisor.Better(ctx))
 }
 
-// openDriver opens the hypervisor.
-func openDriver(ctx context.Context, c config.Config, data *vm.DataFolder, log *slog.Logger) (hypervisor.Driver, string, error) {
-	return hypervisor.Choose(ctx, hypervisor.Options{Driver: c.Driver, Data: data, Log: log, Candidates: hypervisor.Drivers(
-		data, log, vix.Options{Library: c.VIXLibrary, HostOptions: c.VIXHostOptions}, qemu.Options{
-			Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve,
-		}, hypervisor.VSphere(c.VSphere),
-	)})
+// drivers says which hypervisors there are to choose from.
+func drivers(c config.Config, data *vm.DataFolder, log *slog.Logger) hypervisor.Options {
+	return hypervisor.Options{Driver: c.Driver, Data: data, Log: log, Candidates: hypervisor.Drivers(
+		data, log, vix.Options{Library: c.VIXLibrary, HostOptions: c.VIXHostOptions}, c.VMRun,
+		qemu.Options{Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve},
+		hypervisor.VSphere(c.VSphere),
+	)}
 }
 
 // imageOptions configures the image cache.

@@ -16,7 +16,7 @@ import (
 type Config struct {
 	Listen        string     // host:port, with port 0 for a free one; or unix: and an absolute path
 	Data          string     // absolute path of the data folder
-	Driver        string     // auto, qemu, vix or vsphere
+	Driver        string     // auto, qemu, vix, vmrun or vsphere
 	Network       string     // auto, user or bridge: how QEMU connects nat and hostonly machines
 	Forward       []int      // TCP ports of the guest that user networking forwards in addition to 22; no duplicates
 	Creations     int        // largest number of unfinished creations, 1 to 1000
@@ -57,6 +57,7 @@ type Config struct {
 	DenyHosts        []string      // names, addresses and networks that URLs may not use
 
 	VIXLibrary     string // absolute path of VMware's VIX library, or "" to search for it
+	VMRun          string // absolute path of VMware's command vmrun, or "" to search for it
 	VIXHostOptions int    // options for the connection to VMware
 
 	VSphere             VSphere // a vCenter or ESXi

@@ -21,7 +21,7 @@ func TestHelp(t *testing.T) {
 		lines := strings.Split(help.Text, "\n")
 		for flag, variable := range map[string]string{
 			"  -listen HOST:PORT": "OSX_BUILDER_LISTEN. Default 127.0.0.1:12345.", "  -data DIR": "OSX_BUILDER_DATA. Default ~/.osx-builder.",
-			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -vix-library FILE": "OSX_BUILDER_VIX_LIBRARY. Default none.",
+			"  -driver NAME": "OSX_BUILDER_DRIVER. Default auto.", "  -vix-library FILE": "OSX_BUILDER_VIX_LIBRARY. Default none.", "  -vmrun FILE": "OSX_BUILDER_VMRUN. Default none.",
 			"  -vix-host-options BITS": "OSX_BUILDER_VIX_HOST_OPTIONS. Default 0.", "  -network KIND": "OSX_BUILDER_NETWORK. Default auto.",
 			"  -bridge NAME": "OSX_BUILDER_BRIDGE. Default none.", "  -nat-subnet CIDR": "OSX_BUILDER_NAT_SUBNET. Default none.",
 			"  -guest-isolation": "OSX_BUILDER_GUEST_ISOLATION. Default false.", "  -clean-network": "",
@@ -91,6 +91,8 @@ data = /home/ci/.osx-builder
 driver = auto
 # default
 vix-library =
+# default
+vmrun =
 # variable OSX_BUILDER_VIX_HOST_OPTIONS
 vix-host-options = 0x200
 # default

@@ -74,12 +74,16 @@ func (c *Config) generalSettings(home string) []setting {
 			help: "Folder for images, machines and their records. Only one daemon at a time can use it.",
 		},
 		{
-			name: "driver", arg: "NAME", defaultValue: "auto", value: enumValue{&c.Driver, []string{"auto", "qemu", "vix", "vsphere"}},
-			help: "Hypervisor: qemu, vix (VMware), vsphere (a vCenter or ESXi), or auto, which uses VMware if it answers and QEMU otherwise.",
+			name: "driver", arg: "NAME", defaultValue: "auto", value: enumValue{&c.Driver, []string{"auto", "qemu", "vix", "vmrun", "vsphere"}},
+			help: "Hypervisor: qemu, vix (VMware through its library), vmrun (VMware through its command), vsphere (a vCenter or ESXi), or auto, which uses VMware if it answers and QEMU otherwise.",
 		},
 		{
 			name: "vix-library", arg: "FILE", defaultValue: "", value: pathValue{target: &c.VIXLibrary, home: home, optional: true},
 			help: "VMware's VIX library, libvixAllProducts. By default it is searched where Fusion and Workstation install it.",
+		},
+		{
+			name: "vmrun", arg: "FILE", defaultValue: "", value: pathValue{target: &c.VMRun, home: home, optional: true},
+			help: "VMware's command vmrun. By default it is searched where Fusion and Workstation install it, and in PATH.",
 		},
 		{
 			name: "vix-host-options", arg: "BITS", defaultValue: "0", value: bitsValue{&c.VIXHostOptions},

@@ -9,6 +9,7 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
 	"osx-builder/vm/vix"
+	"osx-builder/vm/vmrun"
 	"osx-builder/vm/vmware"
 	"osx-builder/vm/vsphere"
 )
@@ -18,9 +19,10 @@ type VSphere = vsphere.Settings
 
 // Drivers returns the candidates of this program. VMware comes first: if it is installed, the images were probably made
 // for it. Drivers sets the options that name folders and the log.
-func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Options, remote VSphere) []Candidate {
+func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, vmrunProgram string, q qemu.Options, remote VSphere) []Candidate {
 	v.HostIDs = filepath.Join(data.Path(), "vmware-hosts.json")
 	v.Gold, v.Dir, v.Log = data.Gold(), filepath.Join(data.Images(), qemu.PreparedFolder), log
+	r := vmrun.Options{Gold: v.Gold, Dir: v.Dir, HostIDs: v.HostIDs, Program: vmrunProgram, Log: log}
 	q.Dir, q.MachinesDir, q.Gold, q.Log = data.Path(), data.Machines(), data.Gold(), log
 	vs := vsphere.Options{Settings: remote, Dir: data.Path(), Machines: data.Machines(), Gold: data.Gold(), Log: log}
 	return []Candidate{
@@ -30,6 +32,16 @@ func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Option
 				d, err := vix.Open(v)
 				if err != nil {
 					return nil, err // not a Driver that holds nil
+				}
+				return d, nil
+			},
+		},
+		{
+			Name: "vmrun", Product: "VMware", OwnsMachine: vmware.OwnsMachine,
+			Open: func() (Driver, error) {
+				d, err := vmrun.Open(r)
+				if err != nil {
+					return nil, err
 				}
 				return d, nil
 			},
@@ -59,9 +71,9 @@ func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, q qemu.Option
 
 // BuiltIn lists the drivers that this binary can open, separated by commas.
 func BuiltIn() string {
-	names := []string{"qemu", "vsphere"}
+	names := []string{"vmrun", "qemu", "vsphere"}
 	if vix.Supported() {
-		names = []string{"vix", "qemu", "vsphere"}
+		names = append([]string{"vix"}, names...)
 	}
 	return strings.Join(names, ", ")
 }

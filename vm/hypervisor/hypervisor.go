@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"osx-builder/vm"
 )
@@ -51,6 +52,7 @@ type Options struct {
 // daemon then starts without a hypervisor, and says here and to each client what is missing.
 //
 // Machines stay on the hypervisor that created them: another one would neither find them running nor stop them.
+// Candidates of one product can continue with each other's machines.
 func Choose(ctx context.Context, o Options) (Driver, string, error) {
 	machines := make([]int, len(o.Candidates))
 	for i, c := range o.Candidates {
@@ -59,48 +61,68 @@ func Choose(ctx context.Context, o Options) (Driver, string, error) {
 	if o.Driver == Auto {
 		return o.chooseAuto(ctx, machines)
 	}
-	var chosen Candidate
-	for i, c := range o.Candidates {
-		if c.Name == o.Driver {
-			chosen = c
-		} else if machines[i] > 0 {
-			return nil, "", fmt.Errorf("-driver %s: %d machines of the data folder %s run on %s; start with -driver %s, or choose another folder with -data",
-				o.Driver, machines[i], o.Data.Path(), c.Product, c.Name)
-		}
-	}
-	if chosen.Open == nil {
+	i := slices.IndexFunc(o.Candidates, func(c Candidate) bool { return c.Name == o.Driver })
+	if i < 0 {
 		return nil, "", fmt.Errorf("-driver %s: there is no such driver", o.Driver)
 	}
-	return o.open(ctx, chosen, "requested")
+	for j, c := range o.Candidates {
+		if machines[j] > 0 && c.Product != o.Candidates[i].Product {
+			return nil, "", o.foreign(c, machines[j])
+		}
+	}
+	return o.open(ctx, o.Candidates[i], "requested")
 }
 
-// chooseAuto takes the candidate with machines, if there is one, and otherwise the first that is ready.
+// foreign is the error if machines run on another hypervisor.
+func (o Options) foreign(c Candidate, machines int) error {
+	return fmt.Errorf("-driver %s: %d machines of the data folder %s run on %s; start with -driver %s, or choose another folder with -data",
+		o.Driver, machines, o.Data.Path(), c.Product, c.Name)
+}
+
+// chooseAuto takes a candidate of the product with machines, if there is one, and otherwise the first that is ready.
 func (o Options) chooseAuto(ctx context.Context, machines []int) (Driver, string, error) {
 	var local []Candidate
-	var counts []int
+	owner := ""
 	for i, c := range o.Candidates {
-		switch {
-		case !c.OnlyByName:
-			local, counts = append(local, c), append(counts, machines[i])
-		case machines[i] > 0:
-			return nil, "", fmt.Errorf("-driver %s: %d machines of the data folder %s run on %s; start with -driver %s, or choose another folder with -data",
-				o.Driver, machines[i], o.Data.Path(), c.Product, c.Name)
+		if c.OnlyByName && machines[i] > 0 {
+			return nil, "", o.foreign(c, machines[i])
 		}
-	}
-	o.Candidates, machines = local, counts
-	last := len(o.Candidates) - 1
-	for i := last; i >= 0; i-- {
-		if machines[i] == 0 {
+		if c.OnlyByName {
 			continue
 		}
-		if i == last {
-			return o.openAnyway(ctx, o.Candidates[i], "the machines of the data folder run on it")
+		local = append(local, c)
+		if machines[i] > 0 {
+			owner = c.Product
 		}
-		return o.open(ctx, o.Candidates[i], "the machines of the data folder run on it")
 	}
+	if owner == "" {
+		return o.firstReady(ctx, local)
+	}
+	const why = "the machines of the data folder run on it"
+	if last := local[len(local)-1]; last.Product == owner {
+		return o.openAnyway(ctx, last, why)
+	}
+	var errs []error
+	for _, c := range local {
+		if c.Product != owner {
+			continue
+		}
+		d, name, err := o.open(ctx, c, why)
+		if err == nil {
+			return d, name, nil
+		}
+		errs = append(errs, err)
+	}
+	return nil, "", errors.Join(errs...)
+}
+
+// firstReady takes the first candidate that is ready, and otherwise the last one.
+func (o Options) firstReady(ctx context.Context, local []Candidate) (Driver, string, error) {
+	last := len(local) - 1
 	why := "it is the only one"
-	for _, c := range o.Candidates[:last] {
-		d, name, err := o.open(ctx, c, c.Product+" answers")
+	refused := make(map[string]string) // by product: why candidates before could not be used
+	for _, c := range local[:last] {
+		d, name, err := o.open(ctx, c, refused[c.Product]+c.Product+" answers")
 		if err == nil {
 			return d, name, nil
 		}
@@ -109,9 +131,10 @@ func (o Options) chooseAuto(ctx context.Context, machines []int) (Driver, string
 			return nil, "", err
 		}
 		why = c.Product + " is not available"
+		refused[c.Product] += missing.Message + "; "
 		o.Log.Debug("driver not available", "driver", c.Name, "err", missing)
 	}
-	return o.openAnyway(ctx, o.Candidates[last], why)
+	return o.openAnyway(ctx, local[last], why)
 }
 
 // open opens a candidate that must be ready.

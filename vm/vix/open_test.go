@@ -148,6 +148,7 @@ func TestConnect(t *testing.T) {
 		"Workstation is missing": {map[string]string{"error.VixHost_Connect": "22001"}, "linux", 0, "Workstation is not installed, but its VIX library is"},
 		"of another version":     {map[string]string{"error.VixHost_Connect": "22002"}, "linux", 0, "vixwrapper-config.txt"},
 		"product is missing":     {map[string]string{"error.VixHost_Connect": "22003"}, "linux", 0, "product that VIX needs is not installed"},
+		"no VIX for it":          {map[string]string{"error.VixHost_Connect": "6000"}, "linux", 0, "VIX error 6000"},
 		"Player is missing":      {map[string]string{"error.VixHost_Connect": "22004"}, "linux", 0, "Player is not installed"},
 		"no product":             {map[string]string{"error.VixHost_Connect": "22005"}, "linux", 0, fmt.Sprintf("vmware-vixWrapper-%d.log", os.Getpid())},
 		"hangs":                  {map[string]string{"hang.VixHost_Connect": ""}, "linux", 0, "did not accept a connection within"},

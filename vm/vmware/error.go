@@ -86,6 +86,12 @@ func IsCode(err error, codes ...int) bool {
 	return slices.Contains(codes, CodeOf(err))
 }
 
+// IsFailure reports whether VMware answered with an error.
+func IsFailure(err error) bool {
+	_, ok := errors.AsType[*Failure](err)
+	return ok
+}
+
 // IsNotFound reports whether VMware answered that the machine does not exist.
 func IsNotFound(err error) bool { return IsCode(err, CodeFileNotFound, CodeVMNotFound) }
 

@@ -173,3 +173,24 @@ func nics(path string) []vm.NIC {
 	}
 	return all
 }
+
+// ReadSettings sets the guest's operating system, the processors and the memory of a machine's status to what its .vmx
+// says.
+func ReadSettings(st *vm.Status, m vm.Machine) error {
+	f, err := readVMX(VMXPath(m))
+	if err != nil {
+		return &vm.Error{Code: vm.CodeOpen, Message: fmt.Sprintf("the machine's .vmx cannot be read: %v", err), Err: err}
+	}
+	st.GuestOS, _ = f.Get("guestOS")
+	st.CPUs, st.Memory = number(f, "numvcpus", 1), number(f, "memsize", 256)
+	return nil
+}
+
+// number returns the whole number that the file has for key, or VMware's default.
+func number(f *vmx.File, key string, def int) int {
+	value, _ := f.Get(key)
+	if n, err := strconv.Atoi(strings.TrimSpace(value)); err == nil {
+		return n
+	}
+	return def
+}

@@ -84,7 +84,7 @@ func TestDriverNotBuilt(t *testing.T) {
 	plain := harness.PlainBinary(t)
 	got := startError(t, plain, t.TempDir(), "-driver", "vix")
 	wantContains(t, "-driver vix", got, "built without VIX support", "make")
-	for path, want := range map[string]string{plain: "drivers: qemu, vsphere", harness.Binary(t): "drivers: vix, qemu, vsphere"} {
+	for path, want := range map[string]string{plain: "drivers: vmrun, qemu, vsphere", harness.Binary(t): "drivers: vix, vmrun, qemu, vsphere"} {
 		out, err := exec.Command(path, "-version").Output()
 		harness.Must(t, err)
 		if got := strings.TrimSpace(string(out)); !strings.HasSuffix(got, want) {
