@@ -34,8 +34,8 @@ func (f *Files) Stored(raw string) string { return fromCodePage(raw) }
 // Create writes a new file, within the limits of the image. It reads body to its end.
 // An error of body is returned as it is.
 func (f *Files) Create(name string, body io.Reader) error {
-	if err := f.u.ctx.Err(); err != nil {
-		return context.Cause(f.u.ctx)
+	if err := f.u.count(); err != nil {
+		return err
 	}
 	again, err := f.u.names.add(name, false)
 	if err != nil {
@@ -57,6 +57,7 @@ func (f *Files) Remove(name string) error {
 		return err
 	}
 	delete(f.u.names.seen, fold(name))
+	f.u.entries--
 	return nil
 }
 

@@ -33,6 +33,7 @@ func (p *pack) verifyManifest() error {
 	}
 	defer f.Close()
 	lines := bufio.NewScanner(io.LimitReader(f, maxDescriptor))
+	seen := map[string]bool{}
 	for lines.Scan() {
 		line := strings.TrimSpace(lines.Text())
 		m := manifestLine.FindStringSubmatch(line)
@@ -46,6 +47,10 @@ func (p *pack) verifyManifest() error {
 		if err != nil {
 			return err
 		}
+		if seen[name] { // each file is read once, however long the manifest is
+			return p.refuse("manifest", name, "the manifest %s has the file twice; export the machine again", manifest)
+		}
+		seen[name] = true
 		got, err := p.digest(name, digests[m[1]]())
 		if err != nil {
 			return err

@@ -18,8 +18,10 @@ import (
 	"osx-builder/vm/vmx"
 )
 
-// maxDescriptor bounds the size of an .ovf file in bytes. Real ones have some kilobytes.
-const maxDescriptor = 4 << 20
+const (
+	maxDescriptor = 4 << 20 // size of an .ovf file in bytes; real ones have some kilobytes
+	maxDisks      = 60      // VMware supports no more
+)
 
 // Prepare makes an unpacked image usable: name is the path of its .vmx or .ovf file. It returns the path of the .vmx file,
 // whose names [vmx.Resolve] has compared with the files. An error about the image is a [*vmx.CheckError].
@@ -141,6 +143,9 @@ func (p *pack) disks() (map[string]string, error) {
 	byID := map[string]string{}
 	if p.envelope.Disk == nil {
 		return byID, nil
+	}
+	if n := len(p.envelope.Disk.Disks); n > maxDisks {
+		return nil, p.refuse("Disk", strconv.Itoa(n), "the package has more than %d disks", maxDisks)
 	}
 	made := map[string]string{}
 	for i, d := range p.envelope.Disk.Disks {

@@ -188,6 +188,13 @@ func TestPrepare(t *testing.T) {
 		t.Errorf("remarks (-want +got):\n%s", diff)
 	}
 	text, _ := root.ReadFile("a.vmx")
+	f, err := vmx.Parse(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if removed := f.Normalize(); len(removed) > 0 || len(h.HostAccess) > 0 {
+		t.Errorf("VMware cannot read %q, and the machine accesses its host with %q", removed, h.HostAccess)
+	}
 	for key, want := range map[string]bool{"guestinfo.role = \"db\"": true, "scsi0.pciSlotNumber = \"160\"": true, "ethernet0.pciSlotNumber = \"192\"": true, "/etc/shadow": false, "hush": false} {
 		if strings.Contains(string(text), key) != want {
 			t.Errorf("the .vmx contains %q: %t, want %t:\n%s", key, !want, want, text)
@@ -311,26 +318,28 @@ func TestPrepareRefuses(t *testing.T) {
 		want  error
 		text  string
 	}{
-		"changed disk":       {[]entry{good, manifest(good, entry{"disk1.vmdk", "other"}), disk}, image.ErrInvalid, "SHA256"},
-		"changed .ovf":       {[]entry{good, manifest(entry{"a.ovf", "other"}), disk}, image.ErrInvalid, "a.ovf"},
-		"manifest of more":   {[]entry{good, manifest(good, entry{"gone.iso", "x"}), disk}, image.ErrInvalid, "gone.iso"},
-		"no manifest":        {[]entry{good, {"a.mf", "what is this"}, disk}, image.ErrInvalid, "SHA256(FILE)"},
-		"disk missing":       {[]entry{good}, image.ErrInvalid, "disk1.vmdk"},
-		"truncated disk":     {[]entry{good, {"disk1.vmdk", disk.body[:140*512]}}, image.ErrInvalid, "truncated"},
-		"no XML":             {[]entry{{"a.ovf", "<x>"}, disk}, image.ErrInvalid, "export the machine again"},
-		"two .ovf":           {[]entry{good, {"b.ovf", good.body}, disk}, image.ErrInvalid, "exactly one"},
-		"no machine":         {[]entry{{"a.ovf", `<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"/>`}, disk}, image.ErrInvalid, "one machine"},
-		"URL":                {with(`<File ovf:id="file1" ovf:href="http://192.0.2.1/d.vmdk"/>`, oneDisk), image.ErrUnsafe, "192.0.2.1"},
-		"file above":         {with(`<File ovf:id="file1" ovf:href="../d.vmdk"/>`, oneDisk), image.ErrUnsafe, "../d.vmdk"},
-		"absolute file":      {with(`<File ovf:id="file1" ovf:href="/etc/shadow"/>`, oneDisk), image.ErrUnsafe, "/etc/shadow"},
-		"no reference":       {with("", oneDisk), image.ErrInvalid, "file1"},
-		"unknown packing":    {with(`<File ovf:id="file1" ovf:href="disk1.vmdk" ovf:compression="bzip2"/>`, oneDisk), image.ErrInvalid, "bzip2"},
-		"no gzip":            {with(`<File ovf:id="file1" ovf:href="disk1.vmdk" ovf:compression="gzip"/>`, oneDisk), image.ErrInvalid, "gzip"},
-		"disk on a snapshot": {with(reference, strings.Replace(oneDisk, "<Disk ", `<Disk ovf:parentRef="x" `, 1)), image.ErrInvalid, "snapshots"},
-		"disk of 63 TiB":     {with("", `<Disk ovf:diskId="vmdisk1" ovf:capacity="63" ovf:capacityAllocationUnits="byte * 2^40"/>`), image.ErrInvalid, "62 TiB"},
-		"one file twice":     {with(reference, oneDisk+strings.Replace(oneDisk, "vmdisk1", "vmdisk2", 1)), image.ErrInvalid, "disk1.vmdk"},
-		"bomb":               {[]entry{{"a.ovf", description(`<File ovf:id="file1" ovf:href="d.gz" ovf:compression="gzip"/>`, oneDisk, plain(), "")}, {"d.gz", gzipped(t, make([]byte, 100<<20))}}, image.ErrTooLarge, "64 MiB"},
-		"name of the cache":  {[]entry{{"image.ovf", good.body}, {"image.vmdk", "x"}, disk, {"image.vmx.d/x", ""}}, nil, ""},
+		"changed disk":          {[]entry{good, manifest(good, entry{"disk1.vmdk", "other"}), disk}, image.ErrInvalid, "SHA256"},
+		"changed .ovf":          {[]entry{good, manifest(entry{"a.ovf", "other"}), disk}, image.ErrInvalid, "a.ovf"},
+		"manifest of more":      {[]entry{good, manifest(good, entry{"gone.iso", "x"}), disk}, image.ErrInvalid, "gone.iso"},
+		"manifest of one twice": {[]entry{good, {"a.mf", manifest(good).body + manifest(good).body}, disk}, image.ErrInvalid, "twice"},
+		"61 disks":              {with(reference, strings.Repeat(oneDisk, 61)), image.ErrInvalid, "60 disks"},
+		"no manifest":           {[]entry{good, {"a.mf", "what is this"}, disk}, image.ErrInvalid, "SHA256(FILE)"},
+		"disk missing":          {[]entry{good}, image.ErrInvalid, "disk1.vmdk"},
+		"truncated disk":        {[]entry{good, {"disk1.vmdk", disk.body[:140*512]}}, image.ErrInvalid, "truncated"},
+		"no XML":                {[]entry{{"a.ovf", "<x>"}, disk}, image.ErrInvalid, "export the machine again"},
+		"two .ovf":              {[]entry{good, {"b.ovf", good.body}, disk}, image.ErrInvalid, "exactly one"},
+		"no machine":            {[]entry{{"a.ovf", `<Envelope xmlns="http://schemas.dmtf.org/ovf/envelope/1"/>`}, disk}, image.ErrInvalid, "one machine"},
+		"URL":                   {with(`<File ovf:id="file1" ovf:href="http://192.0.2.1/d.vmdk"/>`, oneDisk), image.ErrUnsafe, "192.0.2.1"},
+		"file above":            {with(`<File ovf:id="file1" ovf:href="../d.vmdk"/>`, oneDisk), image.ErrUnsafe, "../d.vmdk"},
+		"absolute file":         {with(`<File ovf:id="file1" ovf:href="/etc/shadow"/>`, oneDisk), image.ErrUnsafe, "/etc/shadow"},
+		"no reference":          {with("", oneDisk), image.ErrInvalid, "file1"},
+		"unknown packing":       {with(`<File ovf:id="file1" ovf:href="disk1.vmdk" ovf:compression="bzip2"/>`, oneDisk), image.ErrInvalid, "bzip2"},
+		"no gzip":               {with(`<File ovf:id="file1" ovf:href="disk1.vmdk" ovf:compression="gzip"/>`, oneDisk), image.ErrInvalid, "gzip"},
+		"disk on a snapshot":    {with(reference, strings.Replace(oneDisk, "<Disk ", `<Disk ovf:parentRef="x" `, 1)), image.ErrInvalid, "snapshots"},
+		"disk of 63 TiB":        {with("", `<Disk ovf:diskId="vmdisk1" ovf:capacity="63" ovf:capacityAllocationUnits="byte * 2^40"/>`), image.ErrInvalid, "62 TiB"},
+		"one file twice":        {with(reference, oneDisk+strings.Replace(oneDisk, "vmdisk1", "vmdisk2", 1)), image.ErrInvalid, "disk1.vmdk"},
+		"bomb":                  {[]entry{{"a.ovf", description(`<File ovf:id="file1" ovf:href="d.gz" ovf:compression="gzip"/>`, oneDisk, plain(), "")}, {"d.gz", gzipped(t, make([]byte, 100<<20))}}, image.ErrTooLarge, "64 MiB"},
+		"name of the cache":     {[]entry{{"image.ovf", good.body}, {"image.vmdk", "x"}, disk, {"image.vmx.d/x", ""}}, nil, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			_, _, err := unpack(t, tt.files...)
