@@ -30,6 +30,10 @@ AXE_VERSION := 4.14.1
 AXE_SHA256  := 29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c
 AXE         := $(BUILD)/axe-$(AXE_VERSION)/node_modules/axe-core/axe.min.js
 
+# The packages of the TypeScript client in the tests. Their versions and checksums are in its lock file.
+TYPESCRIPT        := $(BUILD)/typescript/node_modules
+TYPESCRIPT_SOURCE := vm/vmtest/e2e/testdata/typescript
+
 .DEFAULT_GOAL := build
 .PHONY: build programs image-deps run-deps has-root run demo install install-files uninstall dist dist-check test test-vix has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
@@ -128,7 +132,7 @@ ifeq ($(OS) $(SUDO),linux sudo)
 	@sudo -nHE true 2>/dev/null || sudo -v || { echo 'the tests need root, or sudo to become root'; exit 1; }
 endif
 
-test: has-root test-deps build has-vix $(AXE) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
+test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
 	$(TINYVM) $(BUILD) all
 	$(TEST_REPORT) $(GO_TEST) -timeout 30m $(LONGEST) ./...
 
@@ -189,6 +193,12 @@ $(IMAGE): $(wildcard vm/vmtest/tinyvm/*)
 $(AXE): | test-deps
 	npm install --prefix $(BUILD)/axe-$(AXE_VERSION) --no-save --no-audit --no-fund --ignore-scripts axe-core@$(AXE_VERSION)
 	@echo "$(AXE_SHA256)  $@" | sha256sum -c --quiet || { rm -rf $(BUILD)/axe-$(AXE_VERSION); exit 1; }
+
+$(TYPESCRIPT): $(TYPESCRIPT_SOURCE)/package-lock.json | test-deps
+	@mkdir -p $(@D)
+	cp $(TYPESCRIPT_SOURCE)/package.json $(TYPESCRIPT_SOURCE)/package-lock.json $(@D)
+	npm ci --prefix $(@D) --no-audit --no-fund --ignore-scripts
+	@touch $@
 
 # Only missing packages are installed, so that a prepared machine needs neither
 # network nor root.

@@ -175,13 +175,13 @@ func hasFailed(st Status) error {
 func (c *creation) warnSilent(st Status, limit time.Duration) {
 	if st.Up {
 		c.log.Warn("the guest has no address in time", "limit", limit)
-		c.record.Warnings.Add(WarningNoAddress, "the guest's tools answer, but it had no address within %v; check that the guest configures "+
-			"its network card by DHCP, whatever the card's name is, or wait longer with tools_init_timeout", limit)
+		c.record.Warnings.Add(WarningNoAddress, "the guest's tools answer, but it had no address within %s; check that the guest configures "+
+			"its network card by DHCP, whatever the card's name is, or wait longer with tools_init_timeout", readable(limit))
 		return
 	}
 	c.log.Warn("the guest gave no sign of life in time", "limit", limit)
-	c.record.Warnings.Add(WarningGuestSilent, "the guest gave no sign of life within %v: it has no address, and no tools answer; "+
-		"look at its console or its screen, or wait longer with tools_init_timeout", limit)
+	c.record.Warnings.Add(WarningGuestSilent, "the guest gave no sign of life within %s: it has no address, and no tools answer; "+
+		"look at its console or its screen, or wait longer with tools_init_timeout", readable(limit))
 }
 
 // interrupted ends a creation that the stop of the daemon or a destruction
