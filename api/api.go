@@ -96,15 +96,20 @@ func (a *api) get(w http.ResponseWriter, r *http.Request, p httprouter.Params) e
 	if err != nil {
 		return err
 	}
-	if wait > 0 {
-		markWaiting(w)
-		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + writeTimeout))
-	}
+	a.delay(w, wait)
 	v, err := a.vms.Wait(r.Context(), p.ByName("id"), wait)
 	if err != nil {
 		return err
 	}
 	return encode(w, http.StatusOK, v)
+}
+
+// delay prepares for an answer that takes up to wait longer than others.
+func (a *api) delay(w http.ResponseWriter, wait time.Duration) {
+	if wait > 0 {
+		markWaiting(w)
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(wait + writeTimeout))
+	}
 }
 
 // list is GET /vms.

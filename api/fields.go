@@ -120,6 +120,8 @@ func kindOf(text []byte) string {
 // jsonType names the JSON type of a Go type.
 func jsonType(t reflect.Type) string {
 	switch t.Kind() {
+	case reflect.Pointer:
+		return jsonType(t.Elem())
 	case reflect.Int:
 		return "a whole number"
 	case reflect.Bool:

@@ -51,12 +51,15 @@ func (g gauges) Collect(c chan<- prometheus.Metric) {
 			gauge(descVMs, float64(n), string(s.Phase), status)
 		}
 	}
-	if list, err := g.vms.CachedImages(); err == nil {
-		var bytes int64
+	if list, err := g.vms.Images().List(); err == nil {
+		var unpacked, bytes int64
 		for _, i := range list {
+			if i.Phase == vm.ImageReady || i.Phase == vm.ImagePreparing {
+				unpacked++
+			}
 			bytes += i.DiskBytes
 		}
-		gauge(descImages, float64(len(list)))
+		gauge(descImages, float64(unpacked))
 		gauge(descImageBytes, float64(bytes))
 	}
 	limits := g.vms.Capacity()

@@ -37,7 +37,10 @@ func (a *api) routes() []route {
 		{"GET", "/vms/:id/screenshot", "take a screenshot of a machine (PNG)", nil, a.handle(a.ofVM(a.screenshot)), false},
 		{"GET", "/events", "stream changes as they happen (Server-Sent Events); ?vm= selects one machine", []string{"vm"}, a.handle(a.events), false},
 		{"GET", "/images", "list the cached images", nil, a.handle(a.images), true},
-		{"DELETE", "/images/:checksum", "remove a cached image", nil, a.handle(a.removeImage), false},
+		{"POST", "/images", "get an image before machines need it; ?wait=5m delays the answer until it is ready or failed", []string{"wait"}, a.handle(a.pullImage), false},
+		{"GET", "/images/:checksum", "read an image; ?wait=5m delays the answer until it is ready or failed", []string{"wait"}, a.handle(a.image), true},
+		{"PATCH", "/images/:checksum", "pin an image, which is then not removed to make room", nil, a.handle(a.changeImage), false},
+		{"DELETE", "/images/:checksum", "remove a cached image, or cancel its pull", nil, a.handle(a.removeImage), false},
 		{"GET", "/healthz", "report whether machines can be created; ?verbose=1 adds limits and networks", []string{"verbose"}, a.handle(a.health), true},
 		{"GET", "/metrics", "return metrics for Prometheus", []string{"name[]"}, a.metrics(), true},
 	}

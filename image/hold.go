@@ -34,6 +34,13 @@ func (c *Cache) HoldAll(holder string, reason error) {
 	c.gold.holds.unknown[holder] = reason
 }
 
+// Holders returns how many holders an image has. It fails with the reason of a HoldAll
+// if there is one.
+func (c *Cache) Holders(s Sum) (int, error) {
+	held, err := c.gold.holds.count()
+	return held[s], err
+}
+
 // Release ends what Hold or HoldAll began. It is a no-op for an unknown holder.
 func (c *Cache) Release(holder string) {
 	c.gold.holds.mu.Lock()

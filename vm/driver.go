@@ -228,6 +228,12 @@ type (
 		Console(ctx context.Context, m Machine) (io.ReadSeekCloser, error)
 	}
 
+	// ImagePreparer makes what the machines of an image will need, ahead of the first one. gold is as for Clone. It is a
+	// no-op if everything is there. It may be repeated after an interruption at any point.
+	ImagePreparer interface {
+		PrepareImage(ctx context.Context, gold string) error
+	}
+
 	// Screenshotter returns what the machine's screen shows, as a PNG image.
 	// It may be called at any time. If the machine has no screen to show, for
 	// example because it is off, the error is an *Error of CodePower.

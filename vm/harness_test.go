@@ -36,7 +36,9 @@ type harness struct {
 	driver  *vmtest.Driver
 	options func(*vm.Options)
 	limits  image.Limits
-	control func(network, address string, c syscall.RawConn) error
+
+	cacheBytes int64
+	control    func(network, address string, c syscall.RawConn) error
 
 	images    *image.Cache
 	callbacks *callback.Sender
@@ -99,7 +101,7 @@ func (h *harness) open() *harness {
 	log := slog.New(slog.NewTextHandler(testWriter{h.t}, nil))
 	var err error
 	h.images, err = image.Open(filepath.Join(h.dir, "images"), image.Options{
-		Log: log, DialControl: h.control, Limits: h.limits,
+		Log: log, DialControl: h.control, Limits: h.limits, CacheBytes: h.cacheBytes,
 	})
 	must(h.t, err)
 	h.callbacks = callback.New(callback.Options{DialControl: h.control})

@@ -1,21 +1,37 @@
 package vm
 
 import (
+	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"osx-builder/image"
 )
 
-// CachedImage is an unpacked image that machines are cloned from, as the API
-// shows it.
+// ImagePhase is how far an image is.
+type ImagePhase string
+
+// The phases of an image, in their order.
+const (
+	ImageAccepted    ImagePhase = "accepted"
+	ImageDownloading ImagePhase = "downloading"
+	ImageUnpacking   ImagePhase = "unpacking"
+	ImagePreparing   ImagePhase = "preparing" // the hypervisor makes what machines will need
+	ImageReady       ImagePhase = "ready"
+	ImageFailed      ImagePhase = "failed"
+)
+
+// CachedImage is an image as the API shows it: one that machines are cloned from, or one that a client has asked for.
 type CachedImage struct {
 	Checksum     string    `json:"checksum"`
 	ChecksumType string    `json:"checksum_type"`
@@ -25,75 +41,178 @@ type CachedImage struct {
 	CreatedAt    time.Time `json:"created_at"`   // UTC
 	LastUsedAt   time.Time `json:"last_used_at"` // UTC
 	VMs          int       `json:"vms"`          // machines that need it
+
+	Phase    ImagePhase `json:"phase"`
+	Progress *Progress  `json:"progress,omitempty"` // while it is downloaded or unpacked by a pull
+	Error    *Error     `json:"error,omitempty"`    // of a pull that failed
+	Pinned   bool       `json:"pinned"`             // it is not removed to make room
 }
 
-// CachedImages lists the unpacked images, the least recently used first, and then
-// those that only the hypervisor has.
-func (m *Manager) CachedImages() ([]CachedImage, error) {
-	entries, err := m.opts.Images.List()
+// Images are the images that machines are cloned from. Clients can pull them before they create machines. Its methods
+// may be called concurrently.
+type Images struct {
+	cache  *image.Cache
+	kept   *keptImages
+	driver Driver
+	hosts  *Hosts
+	tasks  *tasks
+	log    *slog.Logger
+	dir    string // of the records
+
+	mu      sync.Mutex // guards what follows
+	records map[image.Sum]*imageRecord
+	pulls   map[image.Sum]*pull // those under way
+}
+
+// Images returns the images of the Manager.
+func (m *Manager) Images() *Images { return m.images }
+
+// List returns the unpacked images, the least recently used first, then those that only the hypervisor has, and then
+// those that were asked for and are not there yet, or could not be had.
+func (i *Images) List() ([]CachedImage, error) {
+	entries, err := i.cache.List()
 	if err != nil {
 		return nil, err
 	}
-	list := make([]CachedImage, 0, len(entries))
-	for _, e := range entries {
-		list = append(list, CachedImage{
-			Checksum: e.Sum.Hex, ChecksumType: e.Sum.Type, URL: e.URL, Bytes: e.Bytes, DiskBytes: e.DiskBytes,
-			CreatedAt: e.CreatedAt, LastUsedAt: e.UsedAt, VMs: e.InUse,
-		})
-	}
-	return m.kept.merge(list), nil
+	unpacked, wanted := i.join(entries)
+	return append(i.kept.merge(unpacked), wanted...), nil
 }
 
-// findImage returns the checksum of the image that name means: a checksum in hex or
-// as "<type>-<hex>", or the start of one image's with at least four hex digits. It
-// does not check whether an image with a whole checksum exists.
-func (m *Manager) findImage(name string) (image.Sum, error) {
-	sum, err := image.FindSum(name)
+// join joins the images of the cache with the pulls and pins. wanted are the images of pulls that are not in the cache.
+func (i *Images) join(entries []image.Entry) (unpacked, wanted []CachedImage) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	unpacked = make([]CachedImage, 0, len(entries))
+	known := make(map[image.Sum]bool)
+	for _, e := range entries {
+		known[e.Sum] = true
+		c := CachedImage{
+			Checksum: e.Sum.Hex, ChecksumType: e.Sum.Type, URL: e.URL, Bytes: e.Bytes, DiskBytes: e.DiskBytes,
+			CreatedAt: e.CreatedAt, LastUsedAt: e.UsedAt, VMs: e.InUse, Phase: ImageReady,
+		}
+		r := i.records[e.Sum]
+		if r != nil && r.Pinned {
+			c.Pinned = true
+			c.VMs-- // the pin holds the image like a machine
+		}
+		switch {
+		case i.pulls[e.Sum] != nil:
+			c.Phase = ImagePreparing
+		case r != nil && r.Phase == ImageFailed:
+			c.Phase, c.Error = ImageFailed, r.Error
+		}
+		unpacked = append(unpacked, c)
+	}
+	for sum, r := range i.records {
+		if !known[sum] {
+			wanted = append(wanted, r.document(i.pulls[sum]))
+		}
+	}
+	slices.SortFunc(wanted, func(a, b CachedImage) int {
+		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), strings.Compare(a.Checksum, b.Checksum))
+	})
+	return unpacked, wanted
+}
+
+// Get returns one image. ref is its checksum in hex, or "<type>-<hex>", or the start of one with at least four hex
+// digits.
+func (i *Images) Get(ref string) (CachedImage, error) {
+	list, err := i.List()
+	if err != nil {
+		return CachedImage{}, err
+	}
+	sum, err := i.find(ref, list)
+	if err != nil {
+		return CachedImage{}, err
+	}
+	for _, c := range list {
+		if c.Checksum == sum.Hex && c.ChecksumType == sum.Type {
+			return c, nil
+		}
+	}
+	return CachedImage{}, imageNotFound(sum.String())
+}
+
+func imageNotFound(name string) *Error {
+	return &Error{Code: CodeImageNotFound, Message: fmt.Sprintf("there is no image %s; GET /images lists the images", name)}
+}
+
+// find returns the checksum of the image that ref means. It does not check whether an image with a whole checksum
+// exists.
+func (i *Images) find(ref string, list []CachedImage) (image.Sum, error) {
+	sum, err := image.FindSum(ref)
 	if err == nil {
 		return sum, nil
 	}
-	typ, digits, ok := strings.Cut(strings.ToLower(name), "-")
+	typ, digits, ok := strings.Cut(strings.ToLower(ref), "-")
 	if !ok {
 		typ, digits = "", typ
 	}
 	if len(digits) < minPrefix || strings.Trim(digits, "0123456789abcdef") != "" {
 		return sum, &Error{Code: CodeInvalidField, Field: "checksum", Message: fmt.Sprintf("%v; the first %d or more of them are enough", err, minPrefix)}
 	}
-	images, err := m.opts.Images.List()
-	if err != nil {
-		return sum, err
-	}
 	var found []string
-	for _, i := range images {
-		if strings.HasPrefix(i.Sum.Hex, digits) && (typ == "" || typ == i.Sum.Type) {
-			sum, found = i.Sum, append(found, i.Sum.String())
+	for _, c := range list {
+		if strings.HasPrefix(c.Checksum, digits) && (typ == "" || typ == c.ChecksumType) {
+			sum = image.Sum{Type: c.ChecksumType, Hex: c.Checksum}
+			found = append(found, sum.String())
 		}
 	}
 	switch len(found) {
 	case 0:
-		return sum, &Error{Code: CodeImageNotFound, Message: fmt.Sprintf("there is no image whose checksum begins with %q; GET /images lists the images", name)}
+		return sum, &Error{Code: CodeImageNotFound, Message: fmt.Sprintf("there is no image whose checksum begins with %q; GET /images lists the images", ref)}
 	case 1:
 		return sum, nil
 	}
 	slices.Sort(found)
-	return sum, ambiguous(name, found, nil)
+	return sum, ambiguous(ref, found, nil)
 }
 
-// RemoveImage removes an unpacked image, named as by findImage. While a machine is
-// cloned from it, or waits for it, it fails with CodeImageInUse.
-func (m *Manager) RemoveImage(name string) error {
-	sum, err := m.findImage(name)
+// Remove removes an image, named as for Get, and its pin. It cancels a pull that is under way. While a machine is cloned
+// from the image, or waits for it, Remove fails with [CodeImageInUse].
+func (i *Images) Remove(ctx context.Context, ref string) error {
+	list, err := i.List()
 	if err != nil {
 		return err
 	}
-	err = m.kept.remove(m.opts.Images, sum)
+	sum, err := i.find(ref, list)
+	if err != nil {
+		return err
+	}
+	if err := i.inUse(sum); err != nil {
+		return err
+	}
+	known, err := i.forget(ctx, sum)
+	if err != nil {
+		return err
+	}
+	err = i.kept.remove(i.cache, sum)
 	switch {
 	case errors.Is(err, image.ErrInUse):
 		return &Error{Code: CodeImageInUse, Message: err.Error(), Err: err}
+	case errors.Is(err, image.ErrNotFound) && known:
+		return i.cache.RemoveDownload(ctx, sum)
 	case errors.Is(err, image.ErrNotFound):
 		return &Error{Code: CodeImageNotFound, Message: err.Error() + "; GET /images lists the images", Err: err}
 	}
 	return err
+}
+
+// inUse returns an *[Error] of [CodeImageInUse] if machines need the image.
+func (i *Images) inUse(sum image.Sum) error {
+	holders, err := i.cache.Holders(sum)
+	if err != nil {
+		return err
+	}
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	if r := i.records[sum]; r != nil && r.Pinned {
+		holders--
+	}
+	if holders > 0 {
+		return &Error{Code: CodeImageInUse, Message: fmt.Sprintf("image %s is needed by %d machines; remove them first", sum, holders)}
+	}
+	return nil
 }
 
 // imageOf returns the image of a record's machine, and whether the machine

@@ -27,31 +27,31 @@ func wantCode(t *testing.T, what string, err error, code vm.Code) {
 func TestImageLife(t *testing.T) {
 	h := newHarness(t).open()
 	q := h.request()
-	if list, err := h.vms.CachedImages(); err != nil || len(list) != 0 {
+	if list, err := h.vms.Images().List(); err != nil || len(list) != 0 {
 		t.Errorf("at first: got %v, %v, want no image", list, err)
 	}
 	one, two := h.create(q), h.create(q)
 	h.wait(one.ID)
 	h.wait(two.ID)
-	list, err := h.vms.CachedImages()
+	list, err := h.vms.Images().List()
 	must(t, err)
 	if len(list) != 1 || list[0].Checksum != q.Image.Checksum || list[0].ChecksumType != "sha256" || list[0].URL != q.Image.URL ||
 		list[0].VMs != 2 || list[0].Bytes == 0 || list[0].DiskBytes == 0 || list[0].CreatedAt.IsZero() || list[0].LastUsedAt.IsZero() {
 		t.Fatalf("got %+v, want one image that two machines need", list)
 	}
 	must(t, h.vms.Destroy(t.Context(), one.ID))
-	wantCode(t, "while a machine needs it", h.vms.RemoveImage(q.Image.Checksum), vm.CodeImageInUse)
+	wantCode(t, "while a machine needs it", h.vms.Images().Remove(t.Context(), q.Image.Checksum), vm.CodeImageInUse)
 	must(t, h.vms.Destroy(t.Context(), two.ID))
-	if list, err = h.vms.CachedImages(); err != nil || len(list) != 1 || list[0].VMs != 0 {
+	if list, err = h.vms.Images().List(); err != nil || len(list) != 1 || list[0].VMs != 0 {
 		t.Errorf("with no machine: got %+v, %v", list, err)
 	}
-	must(t, h.vms.RemoveImage("SHA256-"+strings.ToUpper(q.Image.Checksum)))
-	wantCode(t, "once removed", h.vms.RemoveImage(q.Image.Checksum), vm.CodeImageNotFound)
+	must(t, h.vms.Images().Remove(t.Context(), "SHA256-"+strings.ToUpper(q.Image.Checksum)))
+	wantCode(t, "once removed", h.vms.Images().Remove(t.Context(), q.Image.Checksum), vm.CodeImageNotFound)
 	for _, name := range []string{"", "x", "../" + q.Image.Checksum[3:]} {
-		wantCode(t, name, h.vms.RemoveImage(name), vm.CodeInvalidField)
+		wantCode(t, name, h.vms.Images().Remove(t.Context(), name), vm.CodeInvalidField)
 	}
 	for _, name := range []string{q.Image.Checksum[1:], "sha1-" + q.Image.Checksum} {
-		wantCode(t, name, h.vms.RemoveImage(name), vm.CodeImageNotFound)
+		wantCode(t, name, h.vms.Images().Remove(t.Context(), name), vm.CodeImageNotFound)
 	}
 	h.wait(h.create(q).ID)
 	if n := h.downloads.Load(); n != 2 {
@@ -72,7 +72,7 @@ func TestImageInUseWhileDownloading(t *testing.T) {
 	q := h.request()
 	v := h.create(q)
 	<-begun
-	wantCode(t, "while it is downloaded", h.vms.RemoveImage(q.Image.Checksum), vm.CodeImageInUse)
+	wantCode(t, "while it is downloaded", h.vms.Images().Remove(t.Context(), q.Image.Checksum), vm.CodeImageInUse)
 	close(finish)
 	if v = h.wait(v.ID); v.Phase != vm.Ready {
 		t.Errorf("got %s, want ready", v.Phase)
@@ -87,7 +87,7 @@ func TestFailedCreationReleasesImage(t *testing.T) {
 	if v := h.wait(h.create(q).ID); v.Phase != vm.Failed {
 		t.Fatalf("got %s, want failed", v.Phase)
 	}
-	must(t, h.vms.RemoveImage(q.Image.Checksum))
+	must(t, h.vms.Images().Remove(t.Context(), q.Image.Checksum))
 }
 
 // At its start the Manager holds the images of the machines that it finds. A
@@ -127,17 +127,17 @@ func TestImagesAreHeldAfterStart(t *testing.T) {
 				must(t, os.Mkdir(filepath.Join(h.dir, "vms", id), 0o700))
 			}
 			h.open()
-			list, err := h.vms.CachedImages()
+			list, err := h.vms.Images().List()
 			if c.want < 0 {
 				wantCode(t, "listing", err, vm.CodeOpen)
-				wantCode(t, "removing", h.vms.RemoveImage(q.Image.Checksum), vm.CodeOpen)
+				wantCode(t, "removing", h.vms.Images().Remove(t.Context(), q.Image.Checksum), vm.CodeOpen)
 				return
 			}
 			must(t, err)
 			if len(list) != 1 || list[0].VMs != c.want {
 				t.Fatalf("got %+v, want an image that %d machines need", list, c.want)
 			}
-			if err := h.vms.RemoveImage(q.Image.Checksum); c.want > 0 {
+			if err := h.vms.Images().Remove(t.Context(), q.Image.Checksum); c.want > 0 {
 				wantCode(t, "removing", err, vm.CodeImageInUse)
 			} else {
 				must(t, err)

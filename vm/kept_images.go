@@ -58,7 +58,7 @@ func (k *keptImages) merge(list []CachedImage) []CachedImage {
 			continue
 		}
 		list = append(list, CachedImage{
-			Checksum: sum.Hex, ChecksumType: sum.Type, Bytes: one.Bytes, CreatedAt: one.CreatedAt, LastUsedAt: one.CreatedAt, VMs: one.Machines,
+			Checksum: sum.Hex, ChecksumType: sum.Type, Bytes: one.Bytes, CreatedAt: one.CreatedAt, LastUsedAt: one.CreatedAt, VMs: one.Machines, Phase: ImageReady,
 		})
 	}
 	slices.SortFunc(list[first:], func(a, b CachedImage) int { return a.CreatedAt.Compare(b.CreatedAt) })

@@ -55,19 +55,19 @@ func TestKeptImages(t *testing.T) {
 	name := "sha256-" + q.Image.Checksum
 	const only = "md5-d41d8cd98f00b204e9800998ecf8427e"
 	d.set(vm.KeptImage{Image: name, Machines: 2}, vm.KeptImage{Image: only, Bytes: 7})
-	list, err := h.vms.CachedImages()
+	list, err := h.vms.Images().List()
 	if err != nil || len(list) != 2 || list[0].VMs != 2 || list[0].URL == "" || list[1].ChecksumType+"-"+list[1].Checksum != only || list[1].Bytes != 7 {
 		t.Errorf("got %+v, %v, want the cache's image with 2 machines, then %s", list, err, only)
 	}
-	wantCode(t, "while another daemon's machines need it", h.vms.RemoveImage(name), vm.CodeImageInUse)
-	if list, err = h.vms.CachedImages(); err != nil || len(list) != 2 {
+	wantCode(t, "while another daemon's machines need it", h.vms.Images().Remove(t.Context(), name), vm.CodeImageInUse)
+	if list, err = h.vms.Images().List(); err != nil || len(list) != 2 {
 		t.Errorf("after that: got %+v, %v, want both images", list, err)
 	}
 	d.set(vm.KeptImage{Image: name}, vm.KeptImage{Image: only})
-	must(t, h.vms.RemoveImage(name))
-	must(t, h.vms.RemoveImage(only))
-	wantCode(t, "once removed", h.vms.RemoveImage(only), vm.CodeImageNotFound)
-	if list, err = h.vms.CachedImages(); err != nil || len(list) != 0 {
+	must(t, h.vms.Images().Remove(t.Context(), name))
+	must(t, h.vms.Images().Remove(t.Context(), only))
+	wantCode(t, "once removed", h.vms.Images().Remove(t.Context(), only), vm.CodeImageNotFound)
+	if list, err = h.vms.Images().List(); err != nil || len(list) != 0 {
 		t.Errorf("in the end: got %+v, %v, want none", list, err)
 	}
 }

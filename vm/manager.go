@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"time"
 
 	"osx-builder/callback"
@@ -18,7 +19,7 @@ const maxAttempts = 3
 // Options are the settings of a Manager. The fields down to Callbacks are
 // required.
 type Options struct {
-	Dir        string // the records and the machines' folders; created if absent
+	Dir        string // the records and the machines' folders, with the folder pulls beside it; created if absent
 	Driver     Driver
 	Hypervisor string // the driver's name, as the API shows it
 	Images     *image.Cache
@@ -54,8 +55,8 @@ type Manager struct {
 	callbacks  *callbacks
 	tombstones *tombstones
 	warnings   *imageWarnings
+	images     *Images
 	probe      *hostProbe
-	kept       *keptImages
 	followers  chan struct{} // has a value for each follower of a console
 }
 
@@ -106,7 +107,11 @@ func newManager(o Options) *Manager {
 		tasks: m.tasks, store: m.store, callbacks: m.callbacks, hooks: o.Hooks, log: o.Log, most: cmp.Or(o.Tombstones, maxTombstones),
 	}
 	m.warnings = &imageWarnings{log: o.Log}
-	m.kept = &keptImages{driver: o.Driver, tasks: m.tasks, log: o.Log}
+	m.images = &Images{
+		cache: o.Images, kept: &keptImages{driver: o.Driver, tasks: m.tasks, log: o.Log},
+		driver: o.Driver, hosts: o.Hosts, tasks: m.tasks, log: o.Log, dir: filepath.Join(filepath.Dir(o.Dir), "pulls"),
+		records: make(map[image.Sum]*imageRecord), pulls: make(map[image.Sum]*pull),
+	}
 	m.probe = &hostProbe{tasks: m.tasks, driver: o.Driver, hypervisor: o.Hypervisor}
 	m.followers = make(chan struct{}, followersAtOnce)
 	return m

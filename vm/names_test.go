@@ -169,7 +169,7 @@ func TestImagesByTheStartOfTheirChecksum(t *testing.T) {
 		{"sha256-" + strings.ToUpper(sum[:8]), ""},
 		{sum[:4], vm.CodeImageNotFound},
 	} {
-		if err := h.vms.RemoveImage(c.name); codeOf(err) != c.code {
+		if err := h.vms.Images().Remove(t.Context(), c.name); codeOf(err) != c.code {
 			t.Errorf("%q: got %v, want %q", c.name, err, c.code)
 		}
 	}

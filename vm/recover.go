@@ -35,6 +35,9 @@ func (m *Manager) recover() error {
 	for _, id := range ids { // before the first job can make the cache evict an image
 		r.holdImage(id)
 	}
+	if err := m.images.load(); err != nil {
+		return err
+	}
 	for _, id := range ids {
 		rec, err := m.store.read(id)
 		if err != nil {
@@ -48,6 +51,7 @@ func (m *Manager) recover() error {
 		}
 		r.resume(rec)
 	}
+	m.images.resume()
 	r.sendLast(tombstones)
 	return nil
 }

@@ -3,6 +3,7 @@ package qemu
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -79,7 +80,7 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 	// An error does not matter: QEMU closes the connection when it ends, and if it
 	// does not end, it is killed.
 	asked := d.withMonitor(waiting, m.Dir, func(q *qmp.Monitor) error {
-		d.noteSwitchedOff(m)
+		noteSwitchedOff(m, d.log)
 		return q.Ask("quit", nil)
 	})
 	if process.Wait(waiting, "QEMU's end", func() bool { return !process.Holds(m.Dir, pid) }) == nil {
@@ -89,7 +90,7 @@ func (d *Driver) quit(ctx context.Context, m vm.Machine, pid int) error {
 		return context.Cause(ctx)
 	}
 	d.log.Warn("QEMU does not end by itself; killing it", "vm", m.ID, "err", asked)
-	d.noteSwitchedOff(m)
+	noteSwitchedOff(m, d.log)
 	return process.Kill(ctx, m.Dir)
 }
 
@@ -163,9 +164,9 @@ func wasSuspended(dir string) bool {
 }
 
 // noteSwitchedOff writes down that a client switched the machine off.
-func (d *Driver) noteSwitchedOff(m vm.Machine) {
+func noteSwitchedOff(m vm.Machine, log *slog.Logger) {
 	if err := writeJSON(filepath.Join(m.Dir, switchedOffFile), struct{}{}); err != nil {
-		d.log.Warn("cannot write down that a client switched the machine off", "vm", m.ID, "err", err)
+		log.Warn("cannot write down that a client switched the machine off", "vm", m.ID, "err", err)
 	}
 }
 

@@ -121,7 +121,7 @@ func (d *Driver) awaitStart(ctx context.Context, m vm.Machine, ended *os.File) e
 			return nil
 		}
 		if ctx.Err() != nil {
-			d.noteSwitchedOff(m) // launch kills it
+			noteSwitchedOff(m, d.log) // launch kills it
 			return fmt.Errorf("starting QEMU: %w", context.Cause(ctx))
 		}
 	}
