@@ -11,7 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
-	"runtime"
+	"path/filepath"
 	"runtime/debug"
 	"syscall"
 	"time"
@@ -37,9 +37,10 @@ func main() {
 		debug.SetGCPercent(50) // Go's default, 100, suits programs that need not leave the memory to machines
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	if client.HasVerb(os.Args[1:]) {
+	args := config.Args(os.Args[1:])
+	if client.HasVerb(args) {
 		context.AfterFunc(ctx, stop) // a second signal ends the program at once
-		os.Exit(client.Run(ctx, client.Options{Args: os.Args[1:], Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: buildInfo()}))
+		os.Exit(client.Run(ctx, client.Options{Args: args, Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: hypervisor.BuildInfo(version)}))
 	}
 	hangup := make(chan os.Signal, 1)
 	signal.Notify(hangup, syscall.SIGHUP)
@@ -49,7 +50,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "osx-builder: not stopped within 9s; the next start continues the unfinished work")
 		os.Exit(1)
 	})
-	if err := run(ctx, hangup, os.Args[1:], os.Getenv, os.Stdout, os.Stderr); err != nil {
+	if err := run(ctx, hangup, args, os.Getenv, os.Stdout, os.Stderr); err != nil {
 		fmt.Fprintln(os.Stderr, "osx-builder:", err)
 		os.Exit(config.ExitCode(err))
 	}
@@ -58,7 +59,7 @@ func main() {
 // run reads the configuration and does what it asks for.
 func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv func(string) string, stdout, stderr io.Writer) error {
 	c, err := config.Load(args, getenv)
-	if asked, err := config.PrintInfo(stdout, c, err, buildInfo()); asked || err != nil {
+	if asked, err := config.PrintInfo(stdout, c, err, hypervisor.BuildInfo(version)); asked || err != nil {
 		return err
 	}
 	log, err := c.OpenLog(stderr)
@@ -68,6 +69,10 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 	defer log.Close()
 	if c.CleanNetwork {
 		return hypervisor.CleanNetworks(ctx, c.Data, log.Logger)
+	}
+	if c.CheckVMware != "" {
+		choice := func(data *vm.DataFolder, log *slog.Logger) hypervisor.Options { return drivers(c, data, log) }
+		return (&hypervisor.Check{Out: stdout, Dir: filepath.Dir(c.Data), VMX: c.CheckVMware, Drivers: choice}).Run(ctx)
 	}
 	return hypervisor.Repeat(func() error { return serve(ctx, hangup, c, log) })
 }
@@ -145,9 +150,4 @@ func imageOptions(c config.Config, hosts *vm.Hosts, credentials *image.Credentia
 			Stall: c.ImageStall, MinRate: cmp.Or(c.ImageMinRate, -1), Idle: c.ImageMaxIdle, FreeBytes: cmp.Or(c.DiskReserve, -1), // 0 means a default
 		},
 	}
-}
-
-// buildInfo is what -version prints.
-func buildInfo() string {
-	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: %s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, hypervisor.BuiltIn())
 }

@@ -70,6 +70,7 @@ type Config struct {
 	Version      bool   // print the version and exit; nothing else is set then
 	PrintConfig  bool   // print the configuration and exit
 	CleanNetwork bool   // remove the networks of the data folder and exit
+	CheckVMware  string // check VMware with this .vmx, or a machine of its own if it is CheckOwn, and exit; or ""
 	PrintUnit    string // systemd or launchd: print the unit for it and exit; nothing else is set then
 
 	from map[string]string // the source of each setting's value

@@ -226,6 +226,10 @@ func (c *Config) generalSettings(home string) []setting {
 			help: "Remove every network device, firewall rule and DHCP server that daemons with this -data folder created, even of running machines, and exit.",
 		},
 		{
+			name: "check-vmware", arg: "FILE", defaultValue: "", value: checkValue{&c.CheckVMware, home}, scope: flagOnly,
+			help: "Walk VMware through the life of a machine, print a report and exit. FILE is the .vmx of an unpacked image, or own for a machine without a guest. The verb check-vmware does the same.",
+		},
+		{
 			name: "version", defaultValue: "false", value: boolValue{&c.Version}, scope: flagOnly,
 			help: "Print the version and exit.",
 		},

@@ -2,8 +2,10 @@ package hypervisor
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"strings"
 
 	"osx-builder/vm"
@@ -76,6 +78,11 @@ func BuiltIn() string {
 		names = append([]string{"vix"}, names...)
 	}
 	return strings.Join(names, ", ")
+}
+
+// BuildInfo is what -version prints.
+func BuildInfo(version string) string {
+	return fmt.Sprintf("osx-builder %s (%s %s/%s), drivers: %s", version, runtime.Version(), runtime.GOOS, runtime.GOARCH, BuiltIn())
 }
 
 // CleanNetworks removes the networks of the data folder at path, which no daemon may use meanwhile: one that runs would

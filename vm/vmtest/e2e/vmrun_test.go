@@ -3,6 +3,7 @@ package e2e_test
 import (
 	"net/http"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -124,4 +125,44 @@ func TestVMwareStartsLater(t *testing.T) {
 	}
 	h.Destroy(v.ID)
 	stopGracefully(h)
+}
+
+// check-vmware walks both drivers of VMware through a machine's life, with a machine of its own and with an image, and
+// leaves nothing. If a step fails, the report says which, and the exit status is not 0.
+func TestCheckVMware(t *testing.T) {
+	t.Parallel()
+	home, library := t.TempDir(), buildVIXDouble(t)
+	vixControl, vmrunControl := t.TempDir(), t.TempDir()
+	check := func(args ...string) (string, error) {
+		cmd := exec.Command(harness.Binary(t), append(args, "-data", filepath.Join(home, "data"), "-vix-library", library,
+			"-vmrun", harness.Path(t, "vm/vmrun/testdata/vmrun"))...)
+		cmd.Env = append(os.Environ(), "OSXB_VIX_DOUBLE="+vixControl, "OSXB_VMRUN_DOUBLE="+vmrunControl, "DISPLAY=")
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	image := filepath.Join(t.TempDir(), "image.vmx")
+	harness.Must(t, os.WriteFile(image, []byte(harness.VMX("disk.vmdk")), 0o600))
+	harness.Must(t, os.WriteFile(filepath.Join(filepath.Dir(image), "disk.vmdk"), []byte("a disk"), 0o600))
+	for _, args := range [][]string{{"check-vmware"}, {"check-vmware", image}} {
+		out, err := check(args...)
+		if err != nil || strings.Contains(out, "FAIL") {
+			t.Errorf("%q: got %v and\n%s", args, err, out)
+		}
+		for _, step := range []string{"connect", "clone", "start", "state", "suspend", "resume", "reset", "off", "destroy"} {
+			if n := strings.Count(out, "pass "+step); n != 2 {
+				t.Errorf("%q: step %s passed %d times, want it for two drivers:\n%s", args, step, n, out)
+			}
+		}
+		wantContains(t, "the report", out, "vix\n", "vmrun\n", "M00001.lck", `"Shared":`)
+	}
+	harness.Must(t, os.WriteFile(filepath.Join(vixControl, "error.VixVM_Suspend"), []byte("3"), 0o600))
+	out, err := check("check-vmware")
+	if err == nil || !strings.Contains(out, "FAIL suspend") || !strings.Contains(out, "1 steps failed") {
+		t.Errorf("with a step that fails: got %v and\n%s", err, out)
+	}
+	left, err := os.ReadDir(home)
+	harness.Must(t, err)
+	if len(left) != 0 {
+		t.Errorf("left: %v", left)
+	}
 }
