@@ -35,7 +35,7 @@ TYPESCRIPT        := $(BUILD)/typescript/node_modules
 TYPESCRIPT_SOURCE := vm/vmtest/e2e/testdata/typescript
 
 .DEFAULT_GOAL := build
-.PHONY: build programs image-deps run-deps has-root run demo install install-files uninstall dist dist-check test test-vix has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build programs image-deps run-deps has-root run demo install install-files uninstall dist dist-check test test-vix test-vsphere demo-vsphere has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default target)
 
@@ -55,6 +55,11 @@ run: run-deps build ## install what is missing and run the daemon
 demo: deps build image ## run one machine from image to deletion and explain each step
 	@go build -o $(BUILD)/demo ./vm/vmtest/demo
 	@$(BUILD)/demo -binary $(BINARY) -image $(IMAGE)
+
+demo-vsphere: test-deps build image ## the same on a simulated vCenter
+	@go build -o $(BUILD)/demo ./vm/vmtest/demo
+	@go build -o $(BUILD)/vcsim ./vm/vmtest/vcenter/vcsim
+	@$(BUILD)/demo -binary $(BINARY) -image $(IMAGE) -vcsim $(BUILD)/vcsim
 
 # What is installed below PREFIX. DESTDIR is for packagers. HOST_BINARY is a
 # build of the program for this host: it prints the unit and the completions.
@@ -124,6 +129,7 @@ programs:
 	go build -race -tags '$(TAGS)' -o $(PROGRAMS)/osx-builder .
 	go build -o $(PROGRAMS)/osx-builder-plain .
 	go build -race -o $(PROGRAMS)/memory-daemon ./vm/vmtest/daemon
+	go build -o $(PROGRAMS)/vcsim ./vm/vmtest/vcenter/vcsim
 
 # Tests that need root run themselves again by sudo, which asks for the password
 # here, once, if it needs one.
@@ -138,6 +144,10 @@ test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## 
 
 test-vix: has-vix programs ## test the VMware driver against a double of VMware's library
 	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vix
+
+test-vsphere: has-root programs ## test the vSphere driver against a simulated vCenter and ESXi
+	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vsphere
+	$(TEST_REPORT) $(GO_TEST) -timeout 10m -run '^TestVSphere' ./vm/vmtest/e2e
 
 has-vix:
 	@[ -n "$(TAGS)" ] || { echo 'VMware support is not tested: it needs cgo, and a C compiler such as gcc'; [ -z "$$CI" ]; }

@@ -20,7 +20,7 @@ func (d *Driver) beginChild(ctx context.Context, s *site, m vm.Machine, t *found
 	spec.Files = &types.VirtualMachineFileInfo{VmPathName: fmt.Sprintf("[%s]", s.datastoreName)}
 	create := func(linked bool) (ref, error) {
 		var err error
-		if spec.DeviceChange, err = d.childDevices(ctx, s, m, t, linked); err != nil {
+		if spec.DeviceChange, err = s.childDevices(ctx, m, t, linked); err != nil {
 			return ref{}, err
 		}
 		res, err := methods.CreateVM_Task(ctx, s.client, &types.CreateVM_Task{This: s.folder, Config: spec, Pool: s.pool})
@@ -49,7 +49,7 @@ func refusesChildren(err error) bool {
 }
 
 // childDevices returns the template's controllers, NICs and disks as devices of a new machine.
-func (d *Driver) childDevices(ctx context.Context, s *site, m vm.Machine, t *found, linked bool) ([]types.BaseVirtualDeviceConfigSpec, error) {
+func (s *site) childDevices(ctx context.Context, m vm.Machine, t *found, linked bool) ([]types.BaseVirtualDeviceConfigSpec, error) {
 	var changes []types.BaseVirtualDeviceConfigSpec
 	all := object.VirtualDeviceList(t.Config.Hardware.Device)
 	for _, device := range all {
@@ -59,7 +59,7 @@ func (d *Driver) childDevices(ctx context.Context, s *site, m vm.Machine, t *fou
 			change.FileOperation = types.VirtualDeviceConfigSpecFileOperationCreate
 			change.Device = all.ChildDisk(v)
 			if !linked {
-				name, err := d.copyDisk(ctx, s, m, v)
+				name, err := s.copyDisk(ctx, m, v)
 				if err != nil {
 					return nil, err
 				}
@@ -86,7 +86,7 @@ func (d *Driver) childDevices(ctx context.Context, s *site, m vm.Machine, t *fou
 
 // copyDisk copies a disk of the template beside the machine, in the folder that the host will give it, and returns the
 // copy's path in the datastore.
-func (d *Driver) copyDisk(ctx context.Context, s *site, m vm.Machine, disk *types.VirtualDisk) (string, error) {
+func (s *site) copyDisk(ctx context.Context, m vm.Machine, disk *types.VirtualDisk) (string, error) {
 	from := disk.Backing.(types.BaseVirtualDeviceFileBackingInfo).GetVirtualDeviceFileBackingInfo().FileName
 	var source object.DatastorePath
 	source.FromString(from)

@@ -49,7 +49,7 @@ func (d *Driver) clone(ctx context.Context, s *site, m vm.Machine, gold string) 
 		if err != nil {
 			return err
 		}
-		if c, err = d.read(ctx, s, at, cloneProperties); err != nil {
+		if c, err = s.read(ctx, at, cloneProperties); err != nil {
 			return err
 		}
 		if c == nil {
@@ -112,7 +112,7 @@ func (d *Driver) settleClone(ctx context.Context, s *site, n note) error {
 	case n.Template == nil:
 		return nil
 	}
-	t, err := d.read(ctx, s, *n.Template, []string{"recentTask"})
+	t, err := s.read(ctx, *n.Template, []string{"recentTask"})
 	if err != nil || t == nil {
 		return err
 	}
@@ -146,7 +146,7 @@ func (d *Driver) cloneTemplate(ctx context.Context, s *site, m vm.Machine, t *fo
 	if !isFault[*types.DuplicateName](err) && !isFault[*types.FileAlreadyExists](err) {
 		return ref{}, err
 	}
-	c, findErr := d.findByName(ctx, s, machineName(m.ID))
+	c, findErr := s.findByName(ctx, machineName(m.ID))
 	if findErr != nil || c == nil {
 		return ref{}, err
 	}
@@ -215,5 +215,5 @@ func (d *Driver) complete(ctx context.Context, s *site, m vm.Machine, c *found, 
 			Operation: types.VirtualDeviceConfigSpecOperationEdit, Device: device,
 		})
 	}
-	return d.reconfigure(ctx, s, c.at, spec)
+	return s.reconfigure(ctx, c.at, spec)
 }

@@ -42,7 +42,7 @@ func (d *Driver) destroy(ctx context.Context, s *site, m vm.Machine) error {
 	}
 	c, err := d.findMachine(ctx, s, m.ID, "recentTask")
 	if err == nil && c == nil {
-		c, err = d.findByName(ctx, s, machineName(m.ID), "recentTask")
+		c, err = s.findByName(ctx, machineName(m.ID), "recentTask")
 	}
 	if err != nil || c == nil || c.marks[markID] != m.ID {
 		return err
@@ -56,7 +56,7 @@ func (d *Driver) destroy(ctx context.Context, s *site, m vm.Machine) error {
 // removeMachine removes a machine. If another task changes it, it waits for that and tries again.
 func (d *Driver) removeMachine(ctx context.Context, s *site, id string, c *found) error {
 	for tries, delay := 0, 50*time.Millisecond; ; tries, delay = tries+1, min(2*delay, time.Second) {
-		err := d.remove(ctx, s, c.at)
+		err := s.remove(ctx, c.at)
 		if tries == changeTries || !isFault[*types.TaskInProgress](err) && !isFault[*types.InvalidPowerState](err) {
 			if err != nil {
 				return err
@@ -98,7 +98,7 @@ func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 		return d.explain("listing the machines", err)
 	}
 	var errs []error
-	for _, c := range d.load(objects) {
+	for _, c := range loadMachines(objects) {
 		id, named := strings.CutPrefix(c.Name, machineName(""))
 		if !named || !vm.ValidID(id) || !c.ours(d.owner, id) || known(id) {
 			continue
@@ -114,9 +114,9 @@ func (d *Driver) Sweep(ctx context.Context, known func(id string) bool) error {
 	return errors.Join(errs...)
 }
 
-// load returns the machines of a list. It leaves out those that the server could not read, such as one whose host is
+// loadMachines returns the machines of a list. It leaves out those that the server could not read, such as one whose host is
 // away.
-func (d *Driver) load(objects []types.ObjectContent) []*found {
+func loadMachines(objects []types.ObjectContent) []*found {
 	var list []*found
 	for _, o := range objects {
 		f := &found{at: o.Obj}

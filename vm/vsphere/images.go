@@ -34,7 +34,7 @@ func (d *Driver) templates(ctx context.Context, s *site) (list []vm.KeptImage, a
 		return nil, nil, err
 	}
 	clones := make(map[string]int)
-	all := d.load(objects)
+	all := loadMachines(objects)
 	for _, c := range all {
 		clones[c.marks[markTemplate]]++
 	}
@@ -78,7 +78,7 @@ func (d *Driver) RemoveImage(ctx context.Context, image string) error {
 	case list[i].Machines > 0:
 		return &vm.Error{Code: vm.CodeImageInUse, Message: fmt.Sprintf("%d machines on vSphere, also those of other daemons, are linked to the image's template; remove them first", list[i].Machines)}
 	}
-	err = d.remove(ctx, s, at[i])
+	err = s.remove(ctx, at[i])
 	if isFault[*types.NotSupported](err) && strings.Contains(err.Error(), "linked") {
 		return &vm.Error{Code: vm.CodeImageInUse, Message: "machines on vSphere are linked to the image's template; remove them first", Err: err}
 	}

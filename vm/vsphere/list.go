@@ -31,7 +31,7 @@ func (d *Driver) List(ctx context.Context, machines []vm.Machine) (map[string]vm
 		return nil, d.explain("listing the machines", err)
 	}
 	statuses := make(map[string]vm.Status, len(machines))
-	d.addStatuses(statuses, d.load(objects))
+	d.addStatuses(statuses, loadMachines(objects))
 	var moved []types.ObjectSpec
 	for _, m := range machines {
 		at, known := d.machines.get(m.ID)
@@ -49,7 +49,7 @@ func (d *Driver) List(ctx context.Context, machines []vm.Machine) (map[string]vm
 	if err != nil && !isNotFound(err) {
 		return nil, d.explain("listing the machines that were moved", err)
 	}
-	d.addStatuses(statuses, d.load(objects))
+	d.addStatuses(statuses, loadMachines(objects))
 	return statuses, nil
 }
 

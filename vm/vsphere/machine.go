@@ -140,7 +140,7 @@ func (f *found) whole() bool { return f.marks[markWhole] == "1" }
 // machine whose place is remembered takes one call, any other two.
 func (d *Driver) findMachine(ctx context.Context, s *site, id string, paths ...string) (*found, error) {
 	if at, ok := d.machines.get(id); ok {
-		f, err := d.read(ctx, s, at, paths)
+		f, err := s.read(ctx, at, paths)
 		if err != nil || f != nil && f.marks[markID] == id {
 			return f, err
 		}
@@ -152,7 +152,7 @@ func (d *Driver) findMachine(ctx context.Context, s *site, id string, paths ...s
 	if err != nil || res.Returnval == nil {
 		return nil, err
 	}
-	f, err := d.read(ctx, s, *res.Returnval, paths)
+	f, err := s.read(ctx, *res.Returnval, paths)
 	if f != nil && f.marks[markID] == id {
 		d.machines.set(id, f.at)
 	}
@@ -160,7 +160,7 @@ func (d *Driver) findMachine(ctx context.Context, s *site, id string, paths ...s
 }
 
 // read reads the properties of a machine and its marks. It returns nil if there is no such machine.
-func (d *Driver) read(ctx context.Context, s *site, at ref, paths []string) (*found, error) {
+func (s *site) read(ctx context.Context, at ref, paths []string) (*found, error) {
 	f := &found{at: at}
 	err := properties(ctx, s.client, at, &f.VirtualMachine, append([]string{"name", "config.extraConfig"}, paths...)...)
 	if isNotFound(err) {
@@ -176,10 +176,10 @@ func (d *Driver) read(ctx context.Context, s *site, at ref, paths []string) (*fo
 }
 
 // findByName finds the machine or template with a name in the folder, and returns nil if there is none.
-func (d *Driver) findByName(ctx context.Context, s *site, name string, paths ...string) (*found, error) {
+func (s *site) findByName(ctx context.Context, name string, paths ...string) (*found, error) {
 	res, err := methods.FindChild(ctx, s.client, &types.FindChild{This: *s.client.ServiceContent.SearchIndex, Entity: s.folder, Name: name})
 	if err != nil || res.Returnval == nil || res.Returnval.Type != "VirtualMachine" {
 		return nil, err
 	}
-	return d.read(ctx, s, *res.Returnval, paths)
+	return s.read(ctx, *res.Returnval, paths)
 }

@@ -85,7 +85,7 @@ func (i *imports) ensure(ctx context.Context, s *site, m vm.Machine, gold string
 	}
 	defer unlock()
 	for tries := 1; ; {
-		t, err := i.d.findByName(ctx, s, name, templateProperties...)
+		t, err := s.findByName(ctx, name, templateProperties...)
 		switch {
 		case err != nil:
 			return nil, err
@@ -114,7 +114,7 @@ func (i *imports) ensure(ctx context.Context, s *site, m vm.Machine, gold string
 func (i *imports) replaceDead(ctx context.Context, s *site, t *found) error {
 	at, beat, since := t.at, t.marks[markHeartbeat], time.Now()
 	for {
-		running, err := i.d.running(ctx, s, t.RecentTask)
+		running, err := s.running(ctx, t.RecentTask)
 		if err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (i *imports) replaceDead(ctx context.Context, s *site, t *found) error {
 		if !sleep(ctx, i.d.opts.Heartbeat/4) {
 			return context.Cause(ctx)
 		}
-		if t, err = i.d.read(ctx, s, at, templateProperties); err != nil || t == nil || t.whole() {
+		if t, err = s.read(ctx, at, templateProperties); err != nil || t == nil || t.whole() {
 			return err
 		}
 	}
@@ -138,7 +138,7 @@ func (i *imports) replaceDead(ctx context.Context, s *site, t *found) error {
 	for _, task := range t.RecentTask {
 		cancelTask(ctx, s.client, task)
 	}
-	return i.d.remove(ctx, s, at)
+	return s.remove(ctx, at)
 }
 
 // markAsTemplate makes a machine a template, which cannot be powered on. A stand-alone ESXi has none.
@@ -177,7 +177,7 @@ func (i *imports) create(ctx context.Context, s *site, m vm.Machine, name, image
 	}
 	after, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 	defer cancel()
-	if removeErr := i.d.remove(after, s, *at); removeErr != nil {
+	if removeErr := s.remove(after, *at); removeErr != nil {
 		i.d.opts.Log.Warn("a failed import was left; the next one removes it", "name", name, "err", removeErr)
 	}
 	return err
@@ -196,14 +196,14 @@ func (i *imports) finish(ctx context.Context, s *site, at *ref) error {
 			return err
 		}
 	}
-	if err := i.d.reconfigure(ctx, s, *at, types.VirtualMachineConfigSpec{ExtraConfig: marks{markWhole: "1"}.options()}); err != nil {
+	if err := s.reconfigure(ctx, *at, types.VirtualMachineConfigSpec{ExtraConfig: marks{markWhole: "1"}.options()}); err != nil {
 		return err
 	}
 	return i.markAsTemplate(ctx, s, *at, false)
 }
 
 // reconfigure changes a machine's configuration.
-func (d *Driver) reconfigure(ctx context.Context, s *site, at ref, spec types.VirtualMachineConfigSpec) error {
+func (s *site) reconfigure(ctx context.Context, at ref, spec types.VirtualMachineConfigSpec) error {
 	res, err := methods.ReconfigVM_Task(ctx, s.client, &types.ReconfigVM_Task{This: at, Spec: spec})
 	if err == nil {
 		_, err = wait(ctx, s.client, res.Returnval)
@@ -212,7 +212,7 @@ func (d *Driver) reconfigure(ctx context.Context, s *site, at ref, spec types.Vi
 }
 
 // running returns those of the tasks that are not over.
-func (d *Driver) running(ctx context.Context, s *site, tasks []ref) ([]ref, error) {
+func (s *site) running(ctx context.Context, tasks []ref) ([]ref, error) {
 	var list []ref
 	for _, task := range tasks {
 		t, err := taskInfo(ctx, s.client, task)
@@ -230,7 +230,7 @@ func (d *Driver) running(ctx context.Context, s *site, tasks []ref) ([]ref, erro
 }
 
 // remove powers a machine off and removes it with its files. It is a no-op if there is none.
-func (d *Driver) remove(ctx context.Context, s *site, at ref) error {
+func (s *site) remove(ctx context.Context, at ref) error {
 	res, err := methods.PowerOffVM_Task(ctx, s.client, &types.PowerOffVM_Task{This: at})
 	if err == nil {
 		_, err = wait(ctx, s.client, res.Returnval)

@@ -252,7 +252,7 @@ func (u *uploading) keepAlive(ctx context.Context, stop context.CancelCauseFunc)
 		}
 		_ = u.lease.Progress(ctx, int32(100*done/max(1, u.total))) // #nosec G115 -- 0 to 100
 		// During the upload the server may refuse changes to the machine. Then its import task is the sign of life.
-		_ = u.i.d.reconfigure(ctx, u.site, u.at, types.VirtualMachineConfigSpec{ExtraConfig: marks{markHeartbeat: strconv.Itoa(beat)}.options()})
+		_ = u.site.reconfigure(ctx, u.at, types.VirtualMachineConfigSpec{ExtraConfig: marks{markHeartbeat: strconv.Itoa(beat)}.options()})
 		if !sleep(ctx, u.i.d.opts.Heartbeat) {
 			return
 		}

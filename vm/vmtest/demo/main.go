@@ -19,11 +19,13 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/vcenter"
 )
 
 func main() {
 	binary := flag.String("binary", "build/osx-builder", "the daemon")
 	image := flag.String("image", "build/tinyvm.tar.gz", "the image archive")
+	vcsim := flag.String("vcsim", "", "the simulated vCenter; without one the machine runs on QEMU")
 	flag.Parse()
 	if os.Geteuid() == 0 { // otherwise Isolate would use sudo
 		if _, err := e2e.Isolate(); err != nil {
@@ -31,7 +33,7 @@ func main() {
 			os.Exit(1)
 		}
 	}
-	if err := run(*binary, *image); err != nil {
+	if err := run(*binary, *image, *vcsim); err != nil {
 		fmt.Fprintln(os.Stderr, "demo:", err)
 		os.Exit(1)
 	}
@@ -41,9 +43,10 @@ func main() {
 type demo struct {
 	site   *e2e.Site
 	daemon *e2e.Daemon
+	guest  bool // the machine has a real guest
 }
 
-func run(binary, image string) (err error) {
+func run(binary, image, vcsim string) (err error) {
 	data, err := os.MkdirTemp("", "osxb")
 	if err != nil {
 		return err
@@ -52,12 +55,21 @@ func run(binary, image string) (err error) {
 	site := e2e.NewSite(filepath.Dir(image))
 	defer site.Close()
 	args := []string{"-driver", "qemu", "-forward", "80"}
+	if vcsim != "" {
+		p, err := vcenter.StartProcess(vcsim)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = p.Close() }()
+		args = p.Flags
+		printf("A simulated vCenter runs. The daemon's flags for it are\n  %s\n", strings.Join(args, "\n  "))
+	}
 	daemon, err := e2e.Start(e2e.Options{Binary: binary, Data: data, Args: args})
 	if err != nil {
 		return err
 	}
 	printf("The daemon listens on %s. A web server on %s serves the image.", daemon.URL, site.URL)
-	d := demo{site, daemon}
+	d := demo{site: site, daemon: daemon, guest: vcsim == ""}
 	if err = d.runMachine(filepath.Base(image)); err != nil {
 		err = fmt.Errorf("%w\nthe daemon's log:\n%s", err, daemon.Log())
 	}
@@ -84,19 +96,34 @@ func (d demo) runMachine(image string) error {
 	if v, err = d.follow(v.ID); err != nil {
 		return err
 	}
-	page, err := e2e.GuestPage(v, "/", 20*time.Second)
-	if err != nil {
+	if err := d.lookAt(v); err != nil {
 		return err
 	}
-	printf("\n$ curl %s\n%s", e2e.GuestURL(v, "/"), formatPage(page))
 	select {
 	case c := <-d.site.Callbacks:
 		printf("The callback arrived: %d bytes of JSON with webhook-id %s.", len(c.Body), c.Header.Get("webhook-id"))
 	case <-time.After(20 * time.Second):
 		return errors.New("no callback within 20 s")
 	}
-	d.printConsole(v.ID)
+	if d.guest {
+		d.printConsole(v.ID)
+	}
 	return d.destroy(v.ID)
+}
+
+// lookAt prints the guest's page, or what the simulated vCenter keeps of the image.
+func (d demo) lookAt(v vm.VM) error {
+	if !d.guest {
+		a, err := d.daemon.Do(http.MethodGet, "/images", "", nil)
+		printf("\n$ curl %s/images     # the template on the vCenter is in use\n%s", d.daemon.URL, a.Body)
+		return err
+	}
+	page, err := e2e.GuestPage(v, "/", 20*time.Second)
+	if err != nil {
+		return err
+	}
+	printf("\n$ curl %s\n%s", e2e.GuestURL(v, "/"), formatPage(page))
+	return nil
 }
 
 func (d demo) create(i e2e.Image) (v vm.VM, err error) {

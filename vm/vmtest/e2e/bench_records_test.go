@@ -45,7 +45,7 @@ func BenchmarkRecords(b *testing.B) {
 	harness.Must(b, err)
 	sender := callback.New(callback.Options{})
 	dir := filepath.Join(data, "vms")
-	id := writeRecords(b, dir)
+	id := writeRecords(b, dir, recordCount)
 	metrics := api.NewMetrics("bench")
 	var vms *vm.Manager
 	open := func() {
@@ -154,11 +154,36 @@ func baselineReadHandler(dir string, one, all []byte) http.Handler {
 	return r
 }
 
+// BenchmarkStart measures the start with 5,000 machines, which one daemon may have on other hosts.
+func BenchmarkStart(b *testing.B) {
+	const count = 5000
+	data := b.TempDir()
+	images, err := image.Open(filepath.Join(data, "images"), image.Options{})
+	harness.Must(b, err)
+	dir := filepath.Join(data, "vms")
+	writeRecords(b, dir, count)
+	for b.Loop() {
+		var start []time.Duration
+		for range 3 {
+			var vms *vm.Manager
+			start = append(start, measure(b, func() {
+				vms, err = vm.Open(vm.Options{Dir: dir, Driver: &vmtest.Driver{}, Hypervisor: "memory", Images: images, Callbacks: callback.New(callback.Options{})})
+				harness.Must(b, err)
+			}))
+			vms.Close()
+		}
+		if took := median(start); took > maxStartTime {
+			b.Errorf("the start with %d records took %v, want at most %v", count, took, maxStartTime)
+		}
+		b.ReportMetric(float64(median(start).Microseconds())/1000, "start-ms")
+	}
+}
+
 // writeRecords writes the records and folders of running machines and returns the
 // ID of one.
-func writeRecords(b *testing.B, dir string) (id string) {
+func writeRecords(b *testing.B, dir string, count int) (id string) {
 	b.Helper()
-	for range recordCount {
+	for range count {
 		id = uuid.NewString()
 		now := time.Now().UTC()
 		m := vm.Machine{ID: id, Dir: filepath.Join(dir, id), CPUs: 2, Memory: 512, Network: vm.NAT}

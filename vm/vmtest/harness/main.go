@@ -86,6 +86,12 @@ func PlainMemoryDaemon(t testing.TB) string {
 	return program(t, "memory-daemon-plain", "./vm/vmtest/daemon")
 }
 
+// VCenter returns the path of the simulated vCenter.
+func VCenter(t testing.TB) string {
+	t.Helper()
+	return program(t, "vcsim", "./vm/vmtest/vcenter/vcsim")
+}
+
 // buildMutex ensures that a program is built once.
 var buildMutex sync.Mutex
 

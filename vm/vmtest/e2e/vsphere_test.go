@@ -1,0 +1,196 @@
+package e2e_test
+
+import (
+	"bytes"
+	"errors"
+	"image/png"
+	"io/fs"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/vmware/govmomi/vim25/types"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest/e2e"
+	"osx-builder/vm/vmtest/harness"
+	"osx-builder/vm/vmtest/vcenter"
+)
+
+// vsphereImage makes the site serve a small image for vSphere.
+func vsphereImage(t *testing.T, h *harness.Harness) e2e.Image {
+	t.Helper()
+	disk := filepath.Join(t.TempDir(), "disk.vmdk")
+	if out, err := exec.Command("qemu-img", "create", "-q", "-f", "vmdk", disk, "4M").CombinedOutput(); err != nil {
+		t.Fatalf("qemu-img: %v: %s", err, out)
+	}
+	text := harness.VMX("disk.vmdk") + "ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"vmxnet3\"\n"
+	archive := harness.Archive(t, "small.vmx", text, "disk.vmdk", harness.ReadFile(t, disk))
+	h.Serve(map[string][]byte{"small": archive})
+	return h.ImageOf("small", archive)
+}
+
+// A vCenter in a process of its own: a machine from its image to its deletion, through the API of the built program.
+func TestVSphere(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{"vCenter": nil, "ESXi": {"-esx"}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p, err := vcenter.StartProcess(harness.VCenter(t), args...)
+			harness.Must(t, err)
+			t.Cleanup(func() { harness.Must(t, p.Close()) })
+			h := harness.New(t, p.Flags...)
+			i := vsphereImage(t, h)
+			v := h.WaitReady(h.Create(i.Body(harness.SmallVM(map[string]any{"cpus": 2}))).ID)
+			if v.Hypervisor != "vsphere" || v.Status != vm.PoweredOn || v.IPAddress == "" || v.CPUs != 2 || len(v.NICs) != 1 || v.GuestOS != "other" {
+				t.Errorf("got %+v, want a machine that runs on vsphere", v)
+			}
+			list, err := h.List()
+			if err != nil || len(list) != 1 || list[0].IPAddress != v.IPAddress {
+				t.Errorf("got the list %+v, %v, want the machine", list, err)
+			}
+			checkVSphere(t, h, v, i)
+			h.Destroy(v.ID)
+			if _, code, err := h.VM("DELETE", "/images/"+i.SHA256, nil, http.StatusNoContent); err != nil {
+				t.Errorf("removing the image: %v, code %s", err, code)
+			}
+			wantNoPassword(t, h)
+		})
+	}
+}
+
+// checkVSphere reads what the API says of a machine that runs, and changes its power.
+func checkVSphere(t *testing.T, h *harness.Harness, v vm.VM, i e2e.Image) {
+	t.Helper()
+	shot, err := h.Do("GET", "/vms/"+v.ID+"/screenshot", "", nil)
+	harness.Must(t, err)
+	if _, err := png.Decode(bytes.NewReader(shot.Body)); err != nil {
+		t.Errorf("the screenshot: status %d, %v", shot.Status, err)
+	}
+	if _, code, err := h.VM("GET", "/vms/"+v.ID+"/console", nil, http.StatusNotImplemented); err != nil || code != vm.CodeNotSupported {
+		t.Errorf("the console: got %v, code %s, want %s", err, code, vm.CodeNotSupported)
+	}
+	if _, code, err := h.VM("DELETE", "/images/"+i.SHA256, nil, http.StatusConflict); err != nil || code != vm.CodeImageInUse {
+		t.Errorf("removing the image: got %v, code %s, want %s", err, code, vm.CodeImageInUse)
+	}
+	for _, step := range []struct {
+		action string
+		want   vm.Power
+	}{{"suspend", vm.Suspended}, {"resume", vm.PoweredOn}, {"off", vm.PoweredOff}, {"on", vm.PoweredOn}} {
+		got, _, err := h.VM("POST", "/vms/"+v.ID+"/power", []byte(`{"action": "`+step.action+`"}`), http.StatusOK)
+		if err != nil || got.Status != step.want {
+			t.Errorf("%s: got %q, %v, want %q", step.action, got.Status, err, step.want)
+		}
+	}
+}
+
+// wantNoPassword searches the password in everything that others may read.
+func wantNoPassword(t *testing.T, h *harness.Harness) {
+	t.Helper()
+	texts := map[string]string{"log": h.Log()}
+	for _, path := range []string{"/healthz?verbose=1", "/metrics", "/vms", "/images"} {
+		a, err := h.Do("GET", path, "", nil)
+		harness.Must(t, err)
+		texts[path] = string(a.Body)
+	}
+	arguments, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(h.PID()), "cmdline"))
+	if err == nil { // Linux only
+		texts["process list"] = string(arguments)
+	}
+	harness.Must(t, filepath.WalkDir(h.Data, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && e.Type().IsRegular() {
+			b, readErr := os.ReadFile(path)
+			texts[path], err = string(b), readErr
+		}
+		return err
+	}))
+	for where, text := range texts {
+		if strings.Contains(text, vcenter.Password) {
+			t.Errorf("the password is in %s", where)
+		}
+	}
+}
+
+// A daemon that is killed at any call of a machine's life continues after its start: the machine becomes ready, there is
+// one template, and nothing is left in the end.
+func TestVSphereKilled(t *testing.T) {
+	t.Parallel()
+	for _, method := range []string{
+		"ImportVApp", "HttpNfcLeaseGetManifest", "HttpNfcLeaseComplete", "CreateSnapshot_Task", "MarkAsTemplate", "CloneVM_Task",
+		"ReconfigVM_Task", "PowerOnVM_Task", "Destroy_Task",
+	} {
+		t.Run(method, func(t *testing.T) {
+			k := &killer{method: method}
+			server, err := vcenter.Start(vcenter.Options{Hook: k.hook})
+			harness.Must(t, err)
+			t.Cleanup(server.Close)
+			password := filepath.Join(t.TempDir(), "password")
+			harness.Must(t, os.WriteFile(password, []byte(vcenter.Password), 0o600))
+			h := harness.New(t, server.Flags(password)...)
+			i := vsphereImage(t, h)
+			k.arm(h.Daemon)
+			v := h.Create(i.Body(harness.SmallVM(nil)))
+			if method == "Destroy_Task" {
+				h.WaitReady(v.ID)
+				_, _ = h.Do("DELETE", "/vms/"+v.ID, "", nil) // the daemon dies during it
+			}
+			k.wait(t)
+			h.Start()
+			if method == "Destroy_Task" {
+				h.WaitUntil(v.ID, "gone", func(vm.VM) bool { return len(server.Machines()) == 1 })
+			} else {
+				h.WaitReady(v.ID)
+				h.Destroy(v.ID)
+			}
+			if got := server.Machines(); len(got) != 1 || !strings.HasPrefix(got[0], "osxb-image-") {
+				t.Errorf("got %v, want nothing but one template", got)
+			}
+		})
+	}
+}
+
+// killer kills the daemon at the first call of a method.
+type killer struct {
+	method string
+
+	mu     sync.Mutex
+	daemon *e2e.Daemon   // nil while it is not to be killed; guarded by mu
+	dead   chan struct{} // closed once it is; guarded by mu
+}
+
+func (k *killer) arm(d *e2e.Daemon) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.daemon, k.dead = d, make(chan struct{})
+}
+
+func (k *killer) hook(method string) types.BaseMethodFault {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.daemon == nil || method != k.method {
+		return nil
+	}
+	err := k.daemon.Kill()
+	k.daemon = nil
+	close(k.dead)
+	if err != nil && !errors.Is(err, os.ErrProcessDone) {
+		return &types.SystemError{Reason: err.Error()}
+	}
+	return nil // the server executes the call of the daemon that is dead
+}
+
+func (k *killer) wait(t *testing.T) {
+	t.Helper()
+	k.mu.Lock()
+	dead := k.dead
+	k.mu.Unlock()
+	select {
+	case <-dead:
+	case <-t.Context().Done():
+	}
+}
