@@ -61,12 +61,16 @@ TasksMax=infinity
 LimitNOFILE=65536
 
 NoNewPrivileges=yes
-CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_FOWNER CAP_DAC_OVERRIDE CAP_KILL
+CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_KILL
 ProtectSystem=strict
 # dnsmasq runs as a user of its own and reads its files in a folder there.
 ReadWritePaths=/run
 ProtectHome=yes
 PrivateTmp=yes
+PrivateMounts=yes
+# Of the devices only these two are there, if the host has them.
+PrivateDevices=yes
+BindPaths=-/dev/kvm -/dev/net/tun
 DevicePolicy=closed
 DeviceAllow=/dev/kvm rw
 DeviceAllow=/dev/net/tun rw
@@ -75,12 +79,16 @@ ProtectKernelLogs=yes
 ProtectControlGroups=yes
 ProtectClock=yes
 ProtectHostname=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK AF_PACKET
+RemoveIPC=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
 RestrictNamespaces=yes
 RestrictRealtime=yes
 RestrictSUIDSGID=yes
 LockPersonality=yes
 SystemCallArchitectures=native
+SystemCallFilter=@system-service landlock_create_ruleset landlock_add_rule landlock_restrict_self seccomp unshare
+SystemCallFilter=~@resources
+SystemCallErrorNumber=EPERM
 
 [Install]
 WantedBy=multi-user.target

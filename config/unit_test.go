@@ -35,6 +35,11 @@ func TestSystemdUnit(t *testing.T) {
 	if err != nil || strings.Contains(string(out), "osx-builder.service") {
 		t.Errorf("systemd-analyze verify: %v: %s", err, out)
 	}
+	// What systemd itself thinks of it: 0 is a service that can do nothing, 10 one that can do everything.
+	out, err = exec.Command(verify, "security", "--offline=true", "--threshold=30", "--no-pager", file).CombinedOutput()
+	if err != nil {
+		t.Errorf("the unit's exposure is above 3.0: %v: %s", err, out)
+	}
 }
 
 // The property list is XML for any path of the program.

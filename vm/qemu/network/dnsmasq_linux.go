@@ -170,7 +170,8 @@ func (s *dhcpServers) writeHosts(st *state, k Kind) (changed bool, err error) {
 			fmt.Fprintf(&names, "%s %s\n", g.Address, g.Name)
 		}
 	}
-	if err := os.MkdirAll(s.hostsDir(), 0o755); err != nil {
+	// dnsmasq, which has a user of its own, reads it, whatever the daemon's umask is.
+	if err := errors.Join(os.MkdirAll(s.hostsDir(), 0o755), os.Chmod(s.hostsDir(), 0o755)); err != nil {
 		return false, err
 	}
 	for path, text := range map[string][]byte{s.hostsPath(k): addresses.Bytes(), s.namesPath(k): names.Bytes()} {

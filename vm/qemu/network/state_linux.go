@@ -92,7 +92,7 @@ func replace(path string, b []byte, perm os.FileMode) error {
 			}
 		}
 	}
-	return renameio.WriteFile(path, b, perm, renameio.WithTempDir(dir))
+	return renameio.WriteFile(path, b, perm, renameio.WithTempDir(dir), renameio.WithStaticPermissions(perm))
 }
 
 func (m *Manager) statePath() string { return filepath.Join(m.dir, "network.json") }
