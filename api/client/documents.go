@@ -160,6 +160,19 @@ type image struct {
 	VMs        int       `json:"vms"`
 	LastUsedAt time.Time `json:"last_used_at"`
 	URL        string    `json:"url"`
+
+	ChecksumType string        `json:"checksum_type"`
+	Phase        string        `json:"phase"`
+	Progress     *byteProgress `json:"progress"`
+	Error        *apiError     `json:"error"`
+	Pinned       bool          `json:"pinned"`
+}
+
+// file is the name of the image's archive.
+func (i image) file() string {
+	m := machine{}
+	m.Image.URL = i.URL
+	return m.file()
 }
 
 // ageText returns a time relative to now, for example "2 hours ago".

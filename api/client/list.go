@@ -152,7 +152,7 @@ func newImagesCommand(c *cli) *cobra.Command {
 	cmd := newImageListCommand(c, "images", "List the cached images that machines are cloned from")
 	cmd.Args = func(cmd *cobra.Command, args []string) error {
 		if len(args) > 0 {
-			return fmt.Errorf("there is no verb images %q; there are images list and images rm", args[0])
+			return fmt.Errorf("there is no verb images %q; there are images list, pull, pin, unpin and rm", args[0])
 		}
 		return nil
 	}
@@ -166,7 +166,9 @@ func newImagesCommand(c *cli) *cobra.Command {
 		}),
 	}
 	remove.Flags().BoolVar(&force, "force", false, "ignore images that do not exist")
-	cmd.AddCommand(newImageListCommand(c, "list", "List the cached images"), remove)
+	cmd.AddCommand(newImageListCommand(c, "list", "List the cached images"), newImagePullCommand(c), remove,
+		newImagePinCommand(c, "pin", "Exempt images from being removed to make room", true),
+		newImagePinCommand(c, "unpin", "Allow images to be removed to make room again", false))
 	return cmd
 }
 

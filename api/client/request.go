@@ -27,6 +27,9 @@ type requestOptions struct {
 	forward                                          []int
 	gui                                              bool
 
+	readyPort                int
+	readyHTTP, readyDuration string
+
 	set *pflag.FlagSet
 }
 
@@ -36,6 +39,7 @@ func flagOf(field string) string {
 		"name": "name", "image.url": "image", "image.checksum": "checksum", "image.checksum_type": "checksum-type", "cpus": "cpus",
 		"memory": "memory", "network_type": "network", "forward": "forward", "launch_gui": "gui", "callback_url": "callback-url",
 		"tools_init_timeout": "tools-timeout", "expires_in": "expires-in",
+		"ready_when.port": "ready-port", "ready_when.http": "ready-http", "ready_timeout": "ready-timeout",
 	}[field]
 }
 
@@ -54,6 +58,9 @@ func (o *requestOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.gui, "gui", false, "open the hypervisor's window")
 	f.StringVar(&o.callback, "callback-url", "", "URL to which the document is posted when the machine is ready or failed")
 	f.StringVar(&o.toolsTimeout, "tools-timeout", "", "the longest time until the guest responds, for example 90s")
+	f.IntVar(&o.readyPort, "ready-port", 0, "wait until this TCP port of the guest answers, for example 22")
+	f.StringVar(&o.readyHTTP, "ready-http", "", "with --ready-port: wait until this path returns a success over HTTP, for example /health")
+	f.StringVar(&o.readyDuration, "ready-timeout", "", "the longest time until --ready-port answers, for example 10m")
 	f.StringVar(&o.expires, "expires-in", "", "destroy the machine after this time, for example 2h")
 	completeFlag(cmd, "network", "nat", "bridged", "hostonly")
 	completeFlag(cmd, "checksum-type", "md5", "sha1", "sha256", "sha512")
@@ -127,10 +134,17 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 			fields[f.field] = jsonString(f.value)
 		}
 	}
-	for flag, field := range map[string]string{"tools-timeout": "tools_init_timeout", "expires-in": "expires_in"} {
+	for flag, field := range map[string]string{"tools-timeout": "tools_init_timeout", "expires-in": "expires_in", "ready-timeout": "ready_timeout"} {
 		if o.set.Changed(flag) {
 			fields[field] = durationJSON(o.set.Lookup(flag).Value.String())
 		}
+	}
+	if o.set.Changed("ready-port") || o.set.Changed("ready-http") {
+		http := ""
+		if o.readyHTTP != "" {
+			http = fmt.Sprintf(`, "http": %s`, jsonString(o.readyHTTP))
+		}
+		fields["ready_when"] = fmt.Appendf(nil, `{"port": %d%s}`, o.readyPort, http)
 	}
 	if o.set.Changed("cpus") {
 		fields["cpus"] = json.RawMessage(fmt.Sprint(o.cpus))
