@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm"
 	"osx-builder/vm/vmtest/harness"
 
 	"github.com/chromedp/chromedp"
@@ -83,6 +84,7 @@ func pageMachine(t *testing.T, b browser) {
 	p.waitForText(".machine .cell-address", s.Get(id).IPAddress)
 	p.click(".toggle")
 	p.waitForText(".card .addresses", s.Get(id).IPAddress)
+	p.checkWarnings(s.Get(id).Warnings)
 
 	p.until("the screen is on the card", query(".thumbnail img")+".naturalWidth > 100")
 	p.click(".thumbnail")
@@ -132,6 +134,20 @@ func pageMachine(t *testing.T, b browser) {
 	if n := s.QEMUCount(); n != 0 {
 		t.Errorf("%d machines run, want none", n)
 	}
+}
+
+// checkWarnings checks that the row counts the machine's warnings, and that its card lists them.
+func (p *tab) checkWarnings(warnings vm.Warnings) {
+	p.t.Helper()
+	if len(warnings) == 0 {
+		p.t.Fatal("the machine has no warnings, want those of its image")
+	}
+	p.waitForText(".warned", fmt.Sprintf("⚠ %d", len(warnings)))
+	p.click("[data-ref=warnings] summary")
+	for _, w := range warnings {
+		p.waitForText("[data-ref=warningList]", w.Message)
+	}
+	p.click("[data-ref=warnings] summary")
 }
 
 // inEachStyle calls f in dark and light mode and at the width of a phone.

@@ -1,6 +1,6 @@
 // The card of an open machine: its screen, its console, its power, and every detail.
 
-import { cloneTemplate, copyText, formatBytes, formatDate, formatRelative, setFacts, setList, setText, shortenHashes, timeElement } from './dom.js';
+import { cloneTemplate, copyText, formatBytes, formatDate, formatRelative, plural, setFacts, setList, setText, shortenHashes, timeElement } from './dom.js';
 import { loadScreenshot, showScreen } from './dialogs.js';
 import { destroy } from './actions.js';
 import { followConsole } from './console.js';
@@ -60,10 +60,10 @@ export class Card {
   // updateWarnings lists what differs from what the image expects.
   updateWarnings() {
     const { warnings = [] } = this.machine.doc;
-    const { warnings: list } = this.refs;
-    const text = warnings.map((w) => w.message);
-    if (list.dataset.current !== text.join('\n')) setList(list, text);
-    list.dataset.current = text.join('\n');
+    const r = this.refs;
+    r.warnings.hidden = warnings.length === 0;
+    setText(r.warningCount, plural(warnings.length, 'warning'));
+    setList(r.warningList, warnings.map((w) => w.message));
   }
 
   updateSummary() {

@@ -66,9 +66,12 @@ export async function copyText(button, text) {
   setTimeout(() => { delete button.dataset.copied; }, 1500);
 }
 
-// setList fills a list with entries, and hides it if there are none.
+// setList fills a list with entries, and hides it if there are none. Equal entries are not set again.
 export function setList(list, entries) {
   list.hidden = entries.length === 0;
+  const json = JSON.stringify(entries);
+  if (list.dataset.current === json) return;
+  list.dataset.current = json;
   list.replaceChildren(...entries.map((entry) => {
     const item = document.createElement('li');
     item.textContent = entry;
