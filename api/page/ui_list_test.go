@@ -165,6 +165,8 @@ func (p *tab) checkGridKeys() {
 	focused("page down", "12).querySelector('[data-cell=destroy]')")
 	p.keys(kb.ArrowUp)
 	focused("up", "11).querySelector('[data-cell=destroy]')")
+	p.keys(kb.PageDown + kb.PageDown + kb.PageDown + kb.PageUp + kb.PageUp)
+	focused("page up", "21).querySelector('[data-cell=destroy]')")
 	if eval[bool](p, "(() => { const a = document.activeElement.getBoundingClientRect(), h = document.querySelector('.page-header').getBoundingClientRect(); return a.top < h.bottom; })()") {
 		p.t.Error("the header covers the focus")
 	}

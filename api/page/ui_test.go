@@ -205,7 +205,12 @@ func pageRestart(t *testing.T, b browser, s *harness.Harness) {
 	harness.Must(t, s.Kill())
 	p.waitForText("#offline", "does not answer")
 	p.waitForText("#offline-countdown", "Trying again in ")
-	p.until("the seconds count down", "(window.countdowns ??= new Set()).add("+query("#offline-countdown")+".textContent).size > 2")
+	p.until("the seconds count down", `(() => {
+		const seconds = parseInt(document.querySelector('#offline-countdown').textContent.match(/\d+/)?.[0]);
+		window.steps = (window.steps ?? 0) + (seconds === window.lastSeconds - 1);
+		window.lastSeconds = seconds;
+		return window.steps > 2;
+	})()`)
 	p.waitForText(".machine", "downloading")
 	p.until("buttons are disabled", "[...document.querySelectorAll('.needs-daemon')].every((b) => b.ariaDisabled === 'true')")
 	p.click(".card [data-ref=destroy]")

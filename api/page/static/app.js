@@ -34,6 +34,7 @@ function showDocument(doc, requestedAt) {
 
 function forget(id) {
   destroyedIDs.add(id);
+  lastEvents.delete(id);
   removeMachine(id);
 }
 
@@ -57,7 +58,7 @@ async function refreshAll() {
   for (const id of before) if (!ids.has(id)) forget(id);
   for (const doc of vms) showDocument(doc, requestedAt);
   setLoaded();
-  performance.mark('machines-shown'); // the time to the first useful paint
+  if (performance.getEntriesByName('machines-shown').length === 0) performance.mark('machines-shown'); // for measurements
   showRoute();
   await Promise.all([refreshImages(), refreshHost()]);
   for (const m of allMachines()) if (m.card?.visible) m.card.refreshScreenshot();
