@@ -38,7 +38,7 @@ var allowedImports = map[string][]string{
 	"image":                   nil,
 	"vm":                      {"callback", "image", "vm/probe"},
 	"vm/hypervisor":           {"vm", "vm/qemu", "vm/vix", "vm/vmrun", "vm/vmware", "vm/vsphere"},
-	"vm/qemu":                 {"vm", "vm/vmx", "vm/qemu/confine", "vm/qemu/disk", "vm/qemu/network", "vm/qemu/process", "vm/qemu/qmp"},
+	"vm/qemu":                 {"vm", "vm/vmx", "vm/qemu/confine", "vm/qemu/disk", "vm/qemu/efivars", "vm/qemu/network", "vm/qemu/process", "vm/qemu/qmp"},
 	"vm/qemu/confine":         nil,
 	"vm/qemu/disk":            {"vm", "vm/vmx", "vm/qemu/confine", "vm/qemu/keyedmutex", "vm/qemu/process"},
 	"vm/qemu/keyedmutex":      nil,
@@ -63,6 +63,7 @@ var allowedImports = map[string][]string{
 	"vm/vmx":                  nil,
 	"vm/vmx/ovf":              {"vm/vmx"},
 	"vm/vsphere":              {"vm", "vm/vmx"},
+	"vm/qemu/efivars":         nil,
 }
 
 type goPackage struct {

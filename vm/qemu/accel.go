@@ -21,15 +21,32 @@ func (a acceleration) String() string {
 	return a.name + ": " + a.why
 }
 
+// The processors of guests, by Go's names.
+const (
+	archX86 = "amd64"
+	archARM = "arm64"
+)
+
+// guestArch returns the processor of guests on a board.
+func guestArch(board string) string {
+	if board == boardVirt {
+		return archARM
+	}
+	return archX86
+}
+
 // probeAcceleration finds what this host has now. It chooses hardware acceleration
 // only if the processor shows that it has it: on hosts without, there may be a
 // /dev/kvm that opens but hangs every guest.
-func probeAcceleration() acceleration {
-	if runtime.GOARCH != "amd64" {
-		return acceleration{"tcg", "an x86 guest on a processor of another kind is emulated"}
+func probeAcceleration(arch string) acceleration {
+	if runtime.GOARCH != arch {
+		return acceleration{"tcg", "a guest for " + arch + " on a processor of another kind is emulated"}
 	}
 	switch runtime.GOOS {
 	case "linux":
+		if arch == archARM {
+			return openKVM("/dev/kvm", "the processor is the guest's")
+		}
 		return probeKVM("/dev/kvm", "/proc/cpuinfo")
 	case "darwin":
 		return probeHVF()
@@ -47,12 +64,16 @@ func probeKVM(device, cpuinfo string) acceleration {
 	if flag == "" {
 		return acceleration{"tcg", cpuinfo + " shows neither vmx nor svm"}
 	}
+	return openKVM(device, "the processor has "+flag)
+}
+
+func openKVM(device, processor string) acceleration {
 	kvm, err := os.OpenFile(device, os.O_RDWR, 0)
 	if err != nil {
 		return acceleration{"tcg", err.Error()}
 	}
 	kvm.Close()
-	return acceleration{"kvm", fmt.Sprintf("%s opens and the processor has %s", device, flag)}
+	return acceleration{"kvm", fmt.Sprintf("%s opens and %s", device, processor)}
 }
 
 // virtualization returns the flag in cpuinfo of a processor that can run guests,

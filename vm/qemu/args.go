@@ -46,6 +46,12 @@ func board(s setup) []string {
 	if s.firmware.code != "" {
 		board += ",pflash0=efi-code,pflash1=efi-vars"
 	}
+	if s.SecureBoot {
+		board += ",smm=on"
+	}
+	if s.Board == boardVirt {
+		board += ",gic-version=max" // the oldest one has room for 8 processors
+	}
 	if s.LocalTime {
 		clock = "localtime"
 	}
@@ -66,6 +72,10 @@ func board(s setup) []string {
 		// With ACPI's hot-plug the guest does not see the numbers of the slots.
 		args = append(args, "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")
 	}
+	if s.SecureBoot {
+		// Only the firmware's own code, which runs in system management mode, may change the keys.
+		args = append(args, "-global", "driver=cfi.pflash01,property=secure,value=on", "-global", "ICH9-LPC.disable_s3=1")
+	}
 	if s.firmware.code != "" {
 		args = append(args,
 			"-blockdev", disk.RawBlockdev("efi-code", s.firmware.code, true),
@@ -78,6 +88,8 @@ func board(s setup) []string {
 // expensive, and the emulation of ARM's own algorithm for signed pointers is slow.
 func processor(s setup) string {
 	switch {
+	case s.accel != "tcg" && s.Board == boardVirt:
+		return "host"
 	case s.accel != "tcg":
 		return "max"
 	case s.Board == boardVirt:

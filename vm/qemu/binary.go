@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"runtime"
 	"strconv"
@@ -19,6 +20,7 @@ import (
 
 const (
 	defaultBinary = "qemu-system-x86_64"
+	armBinary     = "qemu-system-aarch64"
 
 	// minMajor is the first version of QEMU that has everything the driver uses.
 	minMajor = 6
@@ -39,6 +41,26 @@ type binary struct {
 // atLeast reports whether QEMU has this version or a later one.
 func (b binary) atLeast(major, minor int) bool {
 	return b.major > major || b.major == major && b.minor >= minor
+}
+
+// programs are the QEMUs for each processor of guests.
+type programs struct{ x86, arm *binaries }
+
+// newPrograms returns the QEMUs of which name is that for x86. That for ARM is in the same folder.
+func newPrograms(name string) programs {
+	arm := armBinary
+	if dir := filepath.Dir(name); dir != "." {
+		arm = filepath.Join(dir, arm)
+	}
+	return programs{&binaries{name: name}, &binaries{name: arm}}
+}
+
+// forBoard returns the QEMU that has the board.
+func (p programs) forBoard(board string) *binaries {
+	if board == boardVirt {
+		return p.arm
+	}
+	return p.x86
 }
 
 // binaries finds QEMU. It probes each file once, until the file changes.
@@ -141,9 +163,17 @@ func parseVersion(out string) (version string, major, minor int) {
 func notInstalled(name string, err error) error {
 	return &vm.Error{
 		Code:    vm.CodeHypervisorUnavailable,
-		Message: fmt.Sprintf("QEMU's %s is not installed: %s", name, install()),
+		Message: fmt.Sprintf("QEMU's %s is not installed: %s", name, installProgram(name)),
 		Err:     err,
 	}
+}
+
+// installProgram says how to get one of QEMU's programs on this host.
+func installProgram(name string) string {
+	if filepath.Base(name) == armBinary && runtime.GOOS != "darwin" {
+		return "ARM images need `apt-get install qemu-system-arm qemu-efi-aarch64` (Debian, Ubuntu) or `dnf install qemu-system-aarch64 edk2-aarch64` (Fedora)"
+	}
+	return install()
 }
 
 // install says how to get QEMU on this host.

@@ -26,7 +26,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err != nil {
 		return err
 	}
-	qemu, err := d.binaries.find(ctx)
+	qemu, err := d.programs.forBoard(clone.Board).find(ctx)
 	if err != nil {
 		return err
 	}
@@ -37,11 +37,11 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 		return disk.FullError(err)
 	}
 	if clone.Firmware == "efi" {
-		f, err := findFirmware(qemu.path)
+		f, err := findFirmware(qemu.path, clone.hardware)
 		if err != nil {
 			return err
 		}
-		if err := copyFile(f.vars, filepath.Join(m.Dir, varsFile)); err != nil {
+		if err := createVariables(f, clone.hardware, filepath.Join(m.Dir, varsFile)); err != nil {
 			return disk.FullError(err)
 		}
 	}

@@ -19,12 +19,13 @@ const (
 
 // hardware is the machine that an image expects, in the terms of its .vmx file.
 type hardware struct {
-	GuestOS   string      `json:"guest_os"`
-	Firmware  string      `json:"firmware"` // "bios" or "efi"
-	Board     string      `json:"board"`
-	LocalTime bool        `json:"local_time,omitempty"` // the guest expects its clock in local time
-	Disks     []disk.Disk `json:"disks"`
-	NICs      []nic       `json:"nics"`
+	GuestOS    string      `json:"guest_os"`
+	Firmware   string      `json:"firmware"` // "bios" or "efi"
+	Board      string      `json:"board"`
+	SecureBoot bool        `json:"secure_boot,omitempty"`
+	LocalTime  bool        `json:"local_time,omitempty"` // the guest expects its clock in local time
+	Disks      []disk.Disk `json:"disks"`
+	NICs       []nic       `json:"nics"`
 
 	OnlyNIC string `json:"nic,omitempty"` // the model of the first NIC, as earlier versions recorded it
 }
@@ -109,8 +110,13 @@ func (m *mapping) checkSlots() error {
 }
 
 func (m *mapping) warnFirmware() {
-	if m.from.SecureBoot {
-		m.warnings.Add(vm.WarningSecureBootOff, "the image asks for Secure Boot; the machine starts without it")
+	if m.from.SecureBoot && m.to.Firmware == "efi" {
+		if _, ok := installed(secureFirmwares()); ok && m.to.Board == boardQ35 {
+			m.to.SecureBoot = true
+		} else {
+			m.warnings.Add(vm.WarningSecureBootOff, "the image asks for Secure Boot, and this host has no firmware with Microsoft's keys for it; "+
+				"on Debian and Ubuntu the package ovmf has it for x86")
+		}
 	}
 	if m.from.TPM {
 		m.warnings.Add(vm.WarningTPMLeftOut, "the image has a virtual TPM, and the machine has none; "+

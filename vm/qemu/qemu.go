@@ -58,7 +58,7 @@ type Options struct {
 type Driver struct {
 	log         *slog.Logger
 	machinesDir string // folder that holds each Machine.Dir
-	binaries    binaries
+	programs    programs
 	networks    networks
 	stopTasks   func() // stops the background tasks and waits for them
 
@@ -122,7 +122,7 @@ func Open(o Options) (*Driver, error) {
 	d := &Driver{
 		log:         log,
 		machinesDir: o.MachinesDir,
-		binaries:    binaries{name: cmp.Or(o.QEMU, defaultBinary)},
+		programs:    newPrograms(cmp.Or(o.QEMU, defaultBinary)),
 		networks:    networks{manager, backends, log},
 		prepared:    prepared,
 		users:       users,
@@ -155,7 +155,7 @@ func (d *Driver) Limits() vm.Limits {
 // Ready looks for QEMU at every call, so that it may be installed while the
 // daemon runs.
 func (d *Driver) Ready(ctx context.Context) error {
-	_, err := d.binaries.find(ctx)
+	_, err := d.programs.x86.find(ctx)
 	return err
 }
 
@@ -167,7 +167,7 @@ func (d *Driver) Ready(ctx context.Context) error {
 func (d *Driver) Describe(ctx context.Context) map[string]string {
 	facts := map[string]string{}
 	var missing *vm.Error
-	switch qemu, err := d.binaries.find(ctx); {
+	switch qemu, err := d.programs.x86.find(ctx); {
 	case errors.As(err, &missing):
 		facts["missing"] = missing.Message
 	case err != nil:
@@ -175,7 +175,7 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	default:
 		facts["version"], facts["path"] = qemu.version, qemu.path
 	}
-	accel := probeAcceleration()
+	accel := probeAcceleration(archX86)
 	facts["acceleration"] = accel.String()
 	nat := d.networks.backends[vm.NAT]
 	facts["network"] = nat.name()

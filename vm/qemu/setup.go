@@ -31,14 +31,14 @@ func (d *Driver) Command(ctx context.Context, m vm.Machine) ([]string, error) {
 // prepare collects, creates and opens what the machine needs to start. The caller
 // closes the command's files.
 func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (process.Command, error) {
-	qemu, err := d.binaries.find(ctx)
+	qemu, err := d.programs.forBoard(clone.Board).find(ctx)
 	if err != nil {
 		return process.Command{}, err
 	}
 	s := setup{
 		Machine:     m,
 		cloneConfig: clone,
-		accel:       probeAcceleration().name,
+		accel:       probeAcceleration(guestArch(clone.Board)).name,
 		display:     display(ctx, m, qemu, d.log),
 		sandbox:     qemu.sandbox,
 		runWith:     qemu.atLeast(9, 1),
@@ -48,7 +48,7 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		return process.Command{}, err
 	}
 	if clone.Firmware == "efi" {
-		if s.firmware, err = findFirmware(qemu.path); err != nil {
+		if s.firmware, err = findFirmware(qemu.path, clone.hardware); err != nil {
 			return process.Command{}, err
 		}
 	}
