@@ -20,13 +20,13 @@ export SOURCE_DATE_EPOCH=1704067200 # 2024-01-01, every file's time
 
 variants=(tinyvm tinyvm-zip tinyvm-tar tinyvm-bz2 tinyvm-xz tinyvm-sparse
 	tinyvm-split tinyvm-flat tinyvm-ide-e1000 tinyvm-lsisas tinyvm-sata
-	tinyvm-nvme tinyvm-vlance tinyvm-efi tinyvm-noagent)
+	tinyvm-nvme tinyvm-vlance tinyvm-efi tinyvm-noagent tinyvm-arm64)
 
 # The tools, each with its Debian package.
 tools=(dpkg-deb:dpkg sfdisk:fdisk mformat:mtools mcopy:mtools
 	syslinux:syslinux cpio:cpio depmod:kmod modprobe:kmod
 	qemu-img:qemu-utils objcopy:binutils objdump:binutils gzip:gzip
-	bzip2:bzip2 xz:xz-utils zip:zip flock:util-linux)
+	bzip2:bzip2 xz:xz-utils zip:zip flock:util-linux grub-mkimage:grub-common)
 mbr=/usr/lib/syslinux/mbr/mbr.bin # package syslinux-common
 
 # The drivers of the guest's kernel. Debian's cloud kernel boots fastest, but has no
@@ -34,6 +34,7 @@ mbr=/usr/lib/syslinux/mbr/mbr.bin # package syslinux-common
 cloud_modules=(vmxnet3 vmw_pvscsi ata_piix sd_mod virtio_pci virtio_console
 	button evdev)
 full_modules=("${cloud_modules[@]}" e1000 e1000e pcnet32 ahci mptsas mptspi nvme)
+arm_modules=(vmxnet3 e1000e nvme ahci sd_mod virtio_pci virtio_console evdev)
 
 # The guest needs no mitigations and no timer check: it runs only for minutes and
 # runs no untrusted code.
@@ -65,7 +66,7 @@ check_tools() {
 # describe VARIANT sets the variables that differ between variants.
 describe() {
 	format=tar.gz subformat=streamOptimized disk=pvscsi nic=vmxnet3
-	firmware=bios kernel=cloud agent=yes
+	firmware=bios kernel=cloud agent=yes guest=other5xlinux-64
 	case $1 in
 	tinyvm) ;;
 	tinyvm-zip) format=zip ;;
@@ -83,6 +84,8 @@ describe() {
 	# Debian's OVMF boots from NVMe, SATA and IDE disks, not from pvscsi.
 	tinyvm-efi) firmware=efi disk=nvme ;;
 	tinyvm-noagent) agent=no ;;
+	# As VMware Fusion makes it on Apple silicon.
+	tinyvm-arm64) firmware=efi disk=nvme kernel=arm64 agent=no guest=arm-other5xlinux-64 ;;
 	*) die "no variant $1; there are: ${variants[*]}" ;;
 	esac
 }
@@ -90,6 +93,18 @@ describe() {
 # fresh FILE succeeds if the file is newer than everything that it is built from.
 fresh() {
 	[ -e "$1" ] && [ -z "$(find "$here" -newer "$1" ! -name check.sh ! -path "$here" -print -quit)" ]
+}
+
+# use_arm makes fetch and depends use arm64 packages, with lists of their own, so that
+# the host's dpkg need not know the architecture.
+use_arm() {
+	local state=$cache/apt-arm64
+	apt_options+=(-o APT::Architecture=arm64 -o APT::Architectures::=arm64 -o "Dir::State=$state"
+		-o Dir::State::status=/dev/null -o "Dir::Cache=$state/cache")
+	if [ ! -d "$state/lists" ]; then
+		mkdir -p "$state/lists/partial" "$state/cache/archives/partial"
+		apt-get -qq "${apt_options[@]}" update || { rm -rf "$state"; die "apt-get could not read the lists of arm64 packages"; }
+	fi
 }
 
 # fetch NAME [PACKAGE] downloads a Debian package and unpacks it into
@@ -107,7 +122,7 @@ fetch() {
 
 # depends PACKAGE REGEXP prints the dependencies of a package that match.
 depends() {
-	apt-cache depends --important "$1" 2>/dev/null |
+	apt-cache "${apt_options[@]}" depends --important "$1" 2>/dev/null |
 		sed -n 's/^ *|\{0,1\}\(Pre\)\{0,1\}Depends: //p' | grep -E "$2" || true
 }
 
@@ -115,6 +130,7 @@ depends() {
 fetch_kernel() {
 	local meta=linux-image-amd64 package
 	[ "$1" = full ] || meta=linux-image-$1-amd64
+	[ "$1" != arm64 ] || meta=linux-image-arm64
 	[ ! -d "$packages/kernel-$1" ] || return 0
 	package=$(depends "$meta" '^linux-image-[0-9]' | head -n 1)
 	[ -n "$package" ] || die "apt knows no package $meta; run apt-get update first"
@@ -156,6 +172,7 @@ copy_modules() {
 	local from=$packages/kernel-$1 to=$2 version module path modules
 	modules=("${cloud_modules[@]}")
 	[ "$1" = cloud ] || modules=("${full_modules[@]}")
+	[ "$1" != arm64 ] || modules=("${arm_modules[@]}")
 	# Debian 13 keeps the kernel's files below /usr/lib.
 	[ -e "$from/lib/modules" ] || ln -s usr/lib "$from/lib"
 	version=$(basename "$from"/lib/modules/*)
@@ -180,16 +197,17 @@ pack() {
 	(cd "$1" && find . | sort | cpio --quiet --reproducible -o -H newc -R 0:0) | gzip -9n >"$2"
 }
 
-# build_initramfs FLAVOUR AGENT builds $work/initramfs. The guest agent is in a
-# second archive at its end; the kernel unpacks both.
+# build_initramfs FLAVOUR AGENT SUFFIX builds $work/initramfs. The guest agent is in a
+# second archive at its end; the kernel unpacks both. SUFFIX is that of the folder
+# with busybox.
 build_initramfs() {
 	local root=$work/root
 	rm -rf "$root" "$root-agent"
 	mkdir -p "$root"/{bin,dev,lib,lib64,proc,root,run,sys,tmp,usr/bin,usr/sbin,var/log}
 	cp -a "$here/root/." "$root"
 	ln -s ../run "$root/var/run"
-	cp "$(find "$packages/busybox-static" -type f -path '*/bin/busybox')" "$root/bin"
-	"$root/bin/busybox" --list-full | while read -r applet; do
+	cp "$(find "$packages/busybox-static$3" -type f -path '*/bin/busybox')" "$root/bin"
+	"$(find "$packages/busybox-static" -type f -path '*/bin/busybox')" --list-full | while read -r applet; do
 		[ -e "$root/$applet" ] || [ ! -d "$root/$(dirname "$applet")" ] ||
 			ln -s /bin/busybox "$root/$applet"
 	done
@@ -228,14 +246,29 @@ build_uki() {
 	done
 }
 
+# build_grub FILE combines GRUB for ARM with its configuration to one EFI program.
+build_grub() {
+	printf 'search --no-floppy --file /vmlinuz --set root\nlinux /vmlinuz %s\ninitrd /initramfs\nboot\n' \
+		"${cmdline//ttyS0,115200/ttyAMA0}" >"$work/grub.cfg"
+	grub-mkimage -d "$packages/grub-efi-arm64-bin/usr/lib/grub/arm64-efi" -O arm64-efi -p /EFI/BOOT \
+		-c "$work/grub.cfg" -o "$1" part_msdos fat normal linux search search_fs_file boot
+}
+
 # build_disk FLAVOUR FIRMWARE AGENT FILE builds a raw disk. It has a boot sector, a
 # FAT partition from 1 to 40 MiB, and then 8 MiB for the guest's marks.
 build_disk() {
-	local type=6 fat=$work/disk.img@@1M kernel
+	local type=6 fat=$work/disk.img@@1M kernel suffix=
 	fetch busybox-static
+	if [ "$1" = arm64 ]; then
+		local apt_options=("${apt_options[@]}")
+		suffix=-arm64
+		use_arm
+		fetch busybox-static-arm64 busybox-static
+		fetch grub-efi-arm64-bin
+	fi
 	fetch_kernel "$1"
 	[ "$3" = no ] || fetch_agent
-	build_initramfs "$1" "$3"
+	build_initramfs "$1" "$3" "$suffix"
 	kernel=$(echo "$packages/kernel-$1"/boot/vmlinuz-*)
 	[ "$2" = bios ] || type=ef
 	rm -f "$work/disk.img"
@@ -244,7 +277,14 @@ build_disk() {
 	printf 'label: dos\nlabel-id: 0x316d7674\nstart=2048, size=79872, type=%s, bootable\n' $type |
 		sfdisk -q "$work/disk.img"
 	mformat -i "$fat" -T 79872 -h 16 -s 63 -H 2048 -N 54564d31 ::
-	if [ "$2" = efi ]; then
+	if [ "$1" = arm64 ]; then
+		build_grub "$work/BOOTAA64.EFI"
+		cp "$kernel" "$work/vmlinuz"
+		touch -d "@$SOURCE_DATE_EPOCH" "$work"/{BOOTAA64.EFI,vmlinuz,initramfs}
+		mmd -i "$fat" ::/EFI ::/EFI/BOOT
+		mcopy -m -i "$fat" "$work/vmlinuz" "$work/initramfs" ::
+		mcopy -m -i "$fat" "$work/BOOTAA64.EFI" ::/EFI/BOOT
+	elif [ "$2" = efi ]; then
 		fetch systemd-boot-efi
 		build_uki "$kernel" "$work/BOOTX64.EFI"
 		touch -d "@$SOURCE_DATE_EPOCH" "$work/BOOTX64.EFI"
@@ -272,6 +312,7 @@ write_vmx() {
 	ide) lines='ide0:0.fileName = "'$1'.vmdk"\nide0:0.present = "TRUE"' ;;
 	esac
 	sed -e "s|@NAME@|$1|g" -e "s|@NIC@|$nic|" -e "s|@DISK@|$lines|" \
+		-e "s|@GUEST@|$guest|" \
 		-e "s|@FIRMWARE@|firmware = \"$firmware\"|" "$here/tinyvm.vmx.in" >"$2"
 }
 

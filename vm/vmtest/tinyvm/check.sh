@@ -279,7 +279,7 @@ check() {
 }
 
 if [ $# -eq 0 ]; then
-	mapfile -t built < <("$here/build.sh" --list)
+	mapfile -t built < <("$here/build.sh" --list | grep -v arm64)
 	set -- "${built[@]}"
 fi
 for variant; do

@@ -1,0 +1,110 @@
+package e2e_test
+
+import (
+	"bufio"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
+)
+
+// realBoot bounds the boot of a real distribution, which takes a minute and a half on two idle cores that emulate it.
+const realBoot = "20m"
+
+// A Debian as its installer leaves it in a VMware machine gets an address, because its card has the name that its
+// /etc/network/interfaces has, and answers there with the greeting of its SSH server. make test builds one of the
+// images, make test-real all of them.
+func TestRealDebian(t *testing.T) {
+	all, err := filepath.Glob(filepath.Join(harness.BuildDir(t), "debian-*.tar.gz"))
+	harness.Must(t, err)
+	if len(all) == 0 {
+		harness.Without(t, "there is no image of Debian; make test builds one")
+	}
+	for _, path := range all {
+		file := filepath.Base(path)
+		t.Run(strings.TrimSuffix(file, ".tar.gz"), func(t *testing.T) {
+			t.Parallel()
+			s := harness.New(t, "-network", "bridge")
+			body := s.Image(file).Body(map[string]any{"cpus": 1, "memory": "512mib", "tools_init_timeout": realBoot})
+			v := s.Create(body)
+			for v.Phase != vm.Ready && v.Phase != vm.Failed { // GET waits for ten minutes at most
+				v = s.WaitSettled(v.ID)
+			}
+			if v.Phase != vm.Ready || v.IPAddress == "" || v.ToolsStatus != vm.ToolsRunning {
+				console, _ := os.ReadFile(filepath.Join(s.Data, "vms", v.ID, "serial.log"))
+				t.Fatalf("got %+v, want an address and tools that run; the console ends with:\n%s", v, console[max(0, len(console)-3000):])
+			}
+			if len(v.NICs) != 1 || v.NICs[0].IPAddress != v.IPAddress {
+				t.Errorf("got NICs %+v, want one with address %s", v.NICs, v.IPAddress)
+			}
+			for _, w := range v.Warnings {
+				if w.Code == vm.WarningGuestSilent || w.Code == vm.WarningNoAddress {
+					t.Errorf("got warning %+v", w)
+				}
+			}
+			if got := greeting(t, v.IPAddress); !strings.HasPrefix(got, "SSH-2.0-OpenSSH") {
+				t.Errorf("got %q at port 22 of %s, want the greeting of OpenSSH", got, v.IPAddress)
+			}
+		})
+	}
+}
+
+// greeting returns the first line that a guest's SSH server sends. The server may start after the guest has its address.
+func greeting(t *testing.T, ip string) string {
+	t.Helper()
+	for deadline := time.Now().Add(harness.Timeout); ; {
+		line, err := readGreeting(ip)
+		if err == nil {
+			return line
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no greeting of the SSH server at %s: %v", ip, err)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+func readGreeting(ip string) (string, error) {
+	conn, err := net.DialTimeout("tcp", net.JoinHostPort(ip, "22"), harness.Timeout)
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(harness.Timeout)); err != nil {
+		return "", err
+	}
+	return bufio.NewReader(conn).ReadString('\n')
+}
+
+// A guest for 64-bit ARM processors, as VMware Fusion makes it on Apple silicon, answers at its address.
+func TestARMGuest(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("qemu-system-aarch64"); err != nil {
+		harness.Without(t, err.Error())
+	}
+	s := harness.New(t, "-network", "bridge")
+	v := s.Create(s.Image("tinyvm-arm64.tar.gz").Body(map[string]any{"cpus": 1, "memory": "256mib", "tools_init_timeout": realBoot}))
+	for v.Phase != vm.Ready && v.Phase != vm.Failed {
+		v = s.WaitSettled(v.ID)
+	}
+	if v.Phase != vm.Ready || v.IPAddress == "" {
+		console, _ := os.ReadFile(filepath.Join(s.Data, "vms", v.ID, "serial.log"))
+		t.Fatalf("got %+v, want an address; the console ends with:\n%s", v, console[max(0, len(console)-3000):])
+	}
+	page := s.GuestPage(v)
+	if page["mac"] != v.MACAddress || page["address"] != v.IPAddress || page["slot"] != "160" || !strings.HasSuffix(page["kernel"], "-arm64") {
+		t.Errorf("got page %v, want the card %s with %s in slot 160, and a kernel for arm64", page, v.MACAddress, v.IPAddress)
+	}
+	if got := s.WriteMark(v, "arm"); got != "arm" {
+		t.Errorf("got %q from the guest's disk, want what was written", got)
+	}
+	if v.Status != vm.PoweredOn || v.GuestOS != "arm-other5xlinux-64" {
+		t.Errorf("got %+v, want powered-on and arm-other5xlinux-64", v)
+	}
+}
