@@ -5,6 +5,7 @@ BUILD    := build
 BINARY   := $(BUILD)/osx-builder
 IMAGE    := $(BUILD)/tinyvm.tar.gz
 TINYVM   := vm/vmtest/tinyvm/build.sh
+DEBIAN   := vm/vmtest/debian/build.sh
 VERSION  := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 SUDO     := $(if $(filter 0,$(shell id -u)),,sudo)
 SOURCES   = $(shell find . \( -name '*.go' -o -name '*.[ch]' \) -not -path './$(BUILD)/*') go.mod go.sum
@@ -22,7 +23,8 @@ TAGS      = $(shell if $(PROBE); then echo vix; fi)
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
 TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping jq openssl systemd chromium \
   libarchive-tools p7zip-full zip xz-utils zstd \
-  $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages)
+  $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages) \
+  $(shell $(DEBIAN) --packages) qemu-system-arm qemu-efi-aarch64
 
 # axe-core checks the page for accessibility. It comes from npm; its version and
 # its checksum are pinned here.
@@ -140,7 +142,13 @@ endif
 
 test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
 	$(TINYVM) $(BUILD) all
+	$(SUDO) $(DEBIAN) $(BUILD) debian-pvscsi
 	$(TEST_REPORT) $(GO_TEST) -timeout 30m $(LONGEST) ./...
+
+test-real: has-root test-deps programs ## build a real Debian in three forms, and boot each until its SSH server answers
+	$(TINYVM) $(BUILD) tinyvm-arm64
+	$(SUDO) $(DEBIAN) $(BUILD)
+	REAL=all $(TEST_REPORT) $(GO_TEST) -timeout 90m -run '^Test(RealDebian|ARMGuest)$$' ./vm/vmtest/e2e
 
 test-vix: has-vix programs ## test the VMware driver against a double of VMware's library
 	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vix

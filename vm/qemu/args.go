@@ -21,6 +21,7 @@ type setup struct {
 	user    int    // user and group of QEMU, or 0: the daemon's
 	runWith bool   // QEMU gets user by -run-with, as of 9.1, instead of -runas
 	slots   bool   // QEMU has ACPI hot-plug of PCI Express, as of 6.1, which hides the slots' numbers
+	lpa2    bool   // QEMU emulates ARM's large physical addresses, as of 7.0
 
 	attachments // of the NICs
 	handed      // set by open
@@ -85,13 +86,16 @@ func board(s setup) []string {
 }
 
 // processor returns the model of the processor. Page tables of five levels make each miss of the emulated TLB more
-// expensive, and the emulation of ARM's own algorithm for signed pointers is slow.
+// expensive, and the emulation of ARM's own algorithm for signed pointers is slow. Debian's firmware fails on a processor
+// with ARM's large physical addresses.
 func processor(s setup) string {
 	switch {
 	case s.accel != "tcg" && s.Board == boardVirt:
 		return "host"
 	case s.accel != "tcg":
 		return "max"
+	case s.Board == boardVirt && s.lpa2:
+		return "max,pauth-impdef=on,lpa2=off"
 	case s.Board == boardVirt:
 		return "max,pauth-impdef=on"
 	default:

@@ -44,9 +44,16 @@ func TestArgumentsOfHost(t *testing.T) {
 		},
 		"slots that ACPI's hot-plug hides": {func(s *setup) { s.slots = true }, []string{"-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"}, nil},
 		"old board":                        {func(s *setup) { s.Board, s.slots = boardPC, true }, []string{"-machine pc,accel=tcg"}, []string{"ICH9-LPC"}},
+		"Secure Boot": {
+			func(s *setup) { s.SecureBoot = true },
+			[]string{"-machine q35,accel=tcg,smm=on", "-global driver=cfi.pflash01,property=secure,value=on", "-global ICH9-LPC.disable_s3=1"},
+			nil,
+		},
+		"ARM, accelerated": {func(s *setup) { s.Board, s.accel = boardVirt, "hvf" }, []string{"-cpu host -"}, nil},
+		"ARM, new":         {func(s *setup) { s.Board, s.lpa2 = boardVirt, true }, []string{"-cpu max,pauth-impdef=on,lpa2=off -"}, nil},
 		"ARM": {
 			func(s *setup) { s.Board = boardVirt },
-			[]string{"-machine virt,accel=tcg", "-cpu max,pauth-impdef=on", "-serial chardev:serial0", "virtio-gpu-pci", "usb-kbd"},
+			[]string{"-machine virt,accel=tcg,gic-version=max", "-cpu max,pauth-impdef=on", "-serial chardev:serial0", "virtio-gpu-pci", "usb-kbd"},
 			[]string{"isa-serial", "vmware-svga", "la57"},
 		},
 		"many processors": {func(s *setup) { s.CPUs = 255 }, []string{"-smp cpus=255,sockets=1,cores=255,threads=1"}, nil},

@@ -138,7 +138,7 @@ func TestMachineOfPreviousVersion(t *testing.T) {
 	text, err = json.Marshal(map[string]any{"annotation": "", "guest_os": "winNetStandard", "firmware": "bios", "disks": clone.Disks, "nic": "e1000"})
 	harness.Must(t, err)
 	harness.Must(t, os.WriteFile(filepath.Join(m.Dir, "machine.json"), text, 0o600))
-	harness.Must(t, os.WriteFile(filepath.Join(m.Dir, "link.json"), []byte(`{"forwards": [{"host": 1, "guest": 22}]}`), 0o600))
+	harness.Must(t, os.WriteFile(filepath.Join(m.Dir, "link.json"), fmt.Appendf(nil, `{"forwards": [{"host": %d, "guest": 22}]}`, harness.FreePort(t)), 0o600))
 	argv, err := r.Command(t.Context(), m)
 	harness.Must(t, err)
 	line := strings.Join(argv, " ")
@@ -177,28 +177,46 @@ func TestLayeredImage(t *testing.T) {
 	until(t, harness.Timeout, "a word on the serial port", func() bool { return serial(m) == "OK\n" })
 }
 
-// EFI firmware is there for an image that wants it, with variables of its own.
+// EFI firmware is there for an image that wants it, with variables of its own, also with Secure Boot.
 func TestEFI(t *testing.T) {
 	t.Parallel()
-	r := newTestDriver(t)
-	m := r.machine()
-	gold := r.image(idleGuest, append([]string{`firmware = "efi"`}, plain...)...)
-	err := r.Clone(t.Context(), m, gold)
-	var lack *vm.Error
-	if errors.As(err, &lack) && lack.Code == vm.CodeHypervisorUnavailable && os.Getenv("CI") == "" {
-		t.Skip(lack.Message)
+	for name, lines := range map[string][]string{
+		"plain": nil, "Secure Boot": {`uefi.secureBoot.enabled = "TRUE"`}, "TPM": {`vtpm.present = "TRUE"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newTestDriver(t)
+			m := r.machine()
+			gold := r.image(idleGuest, slices.Concat([]string{`firmware = "efi"`}, lines, on("sata0:0"))...)
+			err := r.Clone(t.Context(), m, gold)
+			var lack *vm.Error
+			if errors.As(err, &lack) && lack.Code == vm.CodeHypervisorUnavailable && os.Getenv("CI") == "" {
+				t.Skip(lack.Message)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.start(m)
+			st := r.inspect(m)
+			if st.Power != vm.PoweredOn {
+				t.Errorf("got %q, want %q", st.Power, vm.PoweredOn)
+			}
+			until(t, harness.Timeout, "a word of the firmware in its variables", func() bool {
+				info, err := os.Stat(filepath.Join(m.Dir, "efivars.fd"))
+				return err == nil && info.ModTime().After(mustStat(t, filepath.Join(m.Dir, "machine.json")).ModTime())
+			})
+			argv, err := r.Command(t.Context(), m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if secure := strings.Contains(strings.Join(argv, " "), "smm=on"); secure != (name == "Secure Boot") {
+				t.Errorf("Secure Boot is on: %t", secure)
+			}
+			if warned := slices.ContainsFunc(st.Warnings, func(w vm.Warning) bool { return w.Code == vm.WarningTPMLeftOut }); warned != (name == "TPM") {
+				t.Errorf("got warnings %+v", st.Warnings)
+			}
+		})
 	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	r.start(m)
-	if got := r.inspect(m).Power; got != vm.PoweredOn {
-		t.Errorf("got %q, want %q", got, vm.PoweredOn)
-	}
-	until(t, harness.Timeout, "a word of the firmware in its variables", func() bool {
-		info, err := os.Stat(filepath.Join(m.Dir, "efivars.fd"))
-		return err == nil && info.ModTime().After(mustStat(t, filepath.Join(m.Dir, "machine.json")).ModTime())
-	})
 }
 
 func mustStat(t *testing.T, path string) os.FileInfo {

@@ -43,6 +43,7 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		sandbox:     qemu.sandbox,
 		runWith:     qemu.atLeast(9, 1),
 		slots:       qemu.atLeast(6, 1),
+		lpa2:        qemu.atLeast(7, 0),
 	}
 	if s.user, err = d.users.of(m); err != nil {
 		return process.Command{}, err

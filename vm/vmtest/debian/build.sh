@@ -158,6 +158,7 @@ build_variant() {
 	rm -rf "$tree"
 	(cd "$work" && sha256sum "$name.tar.gz" >"$name.tar.gz.sha256")
 	rm -f "$out/$name.tar.gz.sha256"
+	[ -z "${SUDO_UID:-}" ] || chown "$SUDO_UID:$SUDO_GID" "$work/$name.tar.gz" "$work/$name.tar.gz.sha256"
 	mv "$work/$name.tar.gz" "$work/$name.tar.gz.sha256" "$out"
 	echo "$out/$name.tar.gz $(stat -c %s "$out/$name.tar.gz") bytes"
 }
