@@ -11,7 +11,24 @@ import (
 	"osx-builder/vm"
 )
 
-var _ vm.ImageKeeper = (*Driver)(nil)
+var (
+	_ vm.ImageKeeper   = (*Driver)(nil)
+	_ vm.ImagePreparer = (*Driver)(nil)
+)
+
+// PrepareImage implements [vm.ImagePreparer]: it imports the image, so that its first machine does not wait for that.
+func (d *Driver) PrepareImage(ctx context.Context, gold string) error {
+	s, err := d.site(ctx)
+	if err != nil {
+		return err
+	}
+	m := vm.Machine{}
+	for t := range s.networks {
+		m.Network = t // each clone gets its own
+	}
+	_, err = d.imports.ensure(ctx, s, m, gold)
+	return d.explain("importing the image", err)
+}
 
 // KeptImages implements [vm.ImageKeeper]: it lists the templates on the datastore, with the machines of all data folders
 // that are linked to them. It takes one call.

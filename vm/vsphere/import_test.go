@@ -122,6 +122,26 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// An image that was prepared is imported once, also if many ask for it at once.
+func TestPrepareImage(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, vcenter.Options{})
+	d := b.open(t)
+	var wg sync.WaitGroup
+	for range 5 {
+		wg.Go(func() {
+			if err := d.PrepareImage(ctx(t), b.gold()); err != nil {
+				t.Errorf("PrepareImage: %v", err)
+			}
+		})
+	}
+	wg.Wait()
+	b.cloneMany(t, d, 2)
+	if calls, _ := b.server.Calls(); calls["ImportVApp"] != 1 {
+		t.Errorf("got %d imports, want one", calls["ImportVApp"])
+	}
+}
+
 // A template is listed, is in use while a machine of any daemon is linked to it, and is removed with its image.
 func TestKeptImages(t *testing.T) {
 	t.Parallel()
