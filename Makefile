@@ -108,10 +108,15 @@ NFPM := $(BUILD)/nfpm
 $(NFPM):
 	GOBIN=$(abspath $(BUILD)) CGO_ENABLED=0 go install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
 
+# TARGETS, such as linux/amd64, are all by default. LINUX_CC and DARWIN_CC are C
+# compilers, in which {arch} stands for x86_64 or aarch64: with one, an archive with
+# the suffix -vix is added, whose program drives VMware through its library too.
 DIST := $(BUILD)/dist
+TARGETS :=
+export LINUX_CC DARWIN_CC
 dist: $(NFPM) ## archives, Debian packages, SBOMs and checksums for Linux and macOS, in build/dist
 	rm -rf $(DIST)
-	NFPM=$(abspath $(NFPM)) .ci/dist $(DIST) $(VERSION)
+	NFPM=$(abspath $(NFPM)) .ci/dist $(DIST) $(VERSION) $(TARGETS)
 
 dist-check: image $(NFPM) ## build everything in dist twice, compare, and try it on a copy of this system
 	NFPM=$(abspath $(NFPM)) .ci/dist-check $(BUILD)/dist-check $(VERSION)

@@ -1,10 +1,13 @@
 package main_test
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
+	"strings"
 	"testing"
 
 	"osx-builder/vm/vmtest/harness"
@@ -24,5 +27,32 @@ func TestDist(t *testing.T) {
 	cmd.Env = append(os.Environ(), "NFPM="+nfpm)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Errorf("%v: %s", err, out)
+	}
+}
+
+// The Homebrew formula has the archive of each system with its checksum. Without one of them there is no formula.
+func TestFormula(t *testing.T) {
+	sums := filepath.Join(t.TempDir(), "SHA256SUMS")
+	var lines []string
+	for i, target := range []string{"darwin-amd64", "darwin-arm64", "linux-amd64", "linux-arm64"} {
+		lines = append(lines, fmt.Sprintf("%064d  osx-builder-v1.2.3-%s-vix.tar.gz", i, target))
+	}
+	formula := func(lines []string) (string, error) {
+		harness.Must(t, os.WriteFile(sums, []byte(strings.Join(lines, "\n")+"\n"), 0o600))
+		out, err := exec.Command(".ci/formula", "v1.2.3", "https://example.com/releases/download/v1.2.3", sums).Output()
+		return string(out), err
+	}
+	text, err := formula(lines)
+	harness.Must(t, err)
+	for i, target := range []string{"darwin-amd64", "darwin-arm64", "linux-amd64", "linux-arm64"} {
+		want := fmt.Sprintf("url \"https://example.com/releases/download/v1.2.3/osx-builder-v1.2.3-%s-vix.tar.gz\"\n      sha256 \"%064d\"", target, i)
+		if !strings.Contains(text, want) {
+			t.Errorf("got\n%s\nwant %q in it", text, want)
+		}
+	}
+	for i := range lines {
+		if text, err := formula(slices.Delete(slices.Clone(lines), i, i+1)); err == nil {
+			t.Errorf("without %q: got the formula\n%s", lines[i], text)
+		}
 	}
 }

@@ -6,5 +6,6 @@ dir=$(dirname "$0")
 out=$1
 shift
 [ $# -gt 0 ] || set -- "$dir"/*.c
-exec "${CC:-cc}" -std=gnu17 -Wall -Wextra -Werror -O1 -g -shared -fPIC -pthread -fvisibility=hidden \
+# CC may have arguments.
+exec ${CC:-cc} -std=gnu17 -Wall -Wextra -Werror -O1 -g -shared -fPIC -pthread -fvisibility=hidden \
 	-I"$dir/../../include" -o "$out" "$@"
