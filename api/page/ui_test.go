@@ -202,15 +202,13 @@ func pageRestart(t *testing.T, b browser, s *harness.Harness) {
 	p.waitForText(".card .progress", fmt.Sprintf(" of %d B, ", len(archive)))
 	p.until("the progress bar is past half", query(".card progress")+".position > 0.5")
 	p.inEachStyle(func(style string) { p.checkAccessibility("a download, " + style); p.screenshot("download-" + style) })
+	eval[bool](p, `window.countdown = [], new MutationObserver(() => {
+		countdown.push(parseInt(document.querySelector('#offline-countdown').textContent.match(/\d+/)?.[0]));
+	}).observe(document.querySelector('#offline-countdown'), {childList: true}), true`)
 	harness.Must(t, s.Kill())
 	p.waitForText("#offline", "does not answer")
 	p.waitForText("#offline-countdown", "Trying again in ")
-	p.until("the seconds count down", `(() => {
-		const seconds = parseInt(document.querySelector('#offline-countdown').textContent.match(/\d+/)?.[0]);
-		window.steps = (window.steps ?? 0) + (seconds === window.lastSeconds - 1);
-		window.lastSeconds = seconds;
-		return window.steps > 2;
-	})()`)
+	p.until("the seconds count down", "countdown.some((n, i) => i > 0 && n === countdown[i - 1] - 1)")
 	p.waitForText(".machine", "downloading")
 	p.until("buttons are disabled", "[...document.querySelectorAll('.needs-daemon')].every((b) => b.ariaDisabled === 'true')")
 	p.click(".card [data-ref=destroy]")
@@ -417,6 +415,31 @@ func pageHTMLInNames(t *testing.T, b browser, s *harness.Harness) {
 	}
 }
 
+// checkPull pulls an image that does not match its checksum: the page shows that without an event.
+func (p *tab) checkPull(s *harness.Harness) {
+	p.t.Helper()
+	release := make(chan struct{})
+	serve := s.Site.Serve
+	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, name string) { <-release; serve(w, r, name) }
+	body := fmt.Sprintf(`{"url": %q, "checksum": %q}`, s.Site.ImageURL("image1"), strings.Repeat("cd", 32))
+	a, err := s.Do("POST", "/images", "application/json", []byte(body))
+	harness.Must(p.t, err)
+	if a.Status != http.StatusAccepted {
+		p.t.Fatalf("POST /images: got %d %s", a.Status, a.Body)
+	}
+	p.click("[data-view=host]")
+	p.navigate(p.url)
+	p.click("[data-view=images]")
+	p.waitForText("#image-list", "downloading")
+	p.checkAccessibility("an image that is pulled")
+	p.screenshot("pull")
+	close(release)
+	p.waitForText("#image-list .failed", "not cdcdcdcd…")
+	p.click("[data-ref=remove]")
+	p.click("#confirm-dialog [value=yes]")
+	p.waitForText("#no-images", "no images")
+}
+
 // Cached images are listed. Unused ones can be removed.
 func pageImages(t *testing.T, b browser, s *harness.Harness) {
 	sum := fmt.Sprintf("%x", sha256.Sum256(harness.MemoryImages(t)["image0"]))
@@ -444,9 +467,15 @@ func pageImages(t *testing.T, b browser, s *harness.Harness) {
 	p.waitForText("#no-machines", "no machines")
 	p.click("[data-view=images]")
 	p.waitForText("#image-list", "not used")
+	p.click("[data-ref=pin]")
+	p.waitForText("#image-list", "pinned")
+	p.click("[data-ref=use]")
+	p.until("the form has the image", fmt.Sprintf("document.querySelector('[name=\"image.url\"]').value === %q && document.querySelector('[name=\"image.checksum\"]').value === %q", s.Site.ImageURL("image0"), sum))
+	p.click("#create-dialog [data-close]")
 	p.click("[data-ref=remove]")
 	p.click("#confirm-dialog [value=yes]")
 	p.waitForText("#no-images", "no images")
+	p.checkPull(s)
 	a, err := s.Do("GET", "/images", "", nil)
 	harness.Must(t, err)
 	if bytes.Contains(a.Body, []byte(sum)) {

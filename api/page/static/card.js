@@ -1,6 +1,6 @@
 // The card of an open machine: its screen, its console, its power, and every detail.
 
-import { cloneTemplate, copyText, formatBytes, formatDate, formatRelative, plural, setFacts, setList, setText, shortenHashes, timeElement } from './dom.js';
+import { cloneTemplate, copyText, formatBytes, formatDate, formatRelative, plural, setFacts, setList, setText, shortenHashes, showProgress, timeElement } from './dom.js';
 import { loadScreenshot, showScreen } from './dialogs.js';
 import { destroy } from './actions.js';
 import { followConsole } from './console.js';
@@ -186,15 +186,8 @@ export class Card {
 }
 
 // setProgress shows in a <progress> element how far a creation is.
-export function setProgress(bar, { phase, status, progress: p }, title) {
-  bar.hidden = stateOf({ phase, status }).group !== 'creating';
-  bar.setAttribute('aria-label', `${title}: ${phase}`);
-  if (p?.total) {
-    bar.max = p.total;
-    bar.value = Math.min(p.bytes, p.total);
-  } else {
-    bar.removeAttribute('value');
-  }
+export function setProgress(bar, { phase, status, progress }, title) {
+  showProgress(bar, stateOf({ phase, status }).group === 'creating', progress, `${title}: ${phase}`);
 }
 
 // networkCards returns the facts of a machine with several network cards.

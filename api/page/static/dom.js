@@ -40,6 +40,18 @@ export function setText(element, value) {
   element.hidden = value === '';
 }
 
+// showProgress shows how much of a download or an unpacking is done in a <progress> element.
+export function showProgress(bar, visible, progress, label) {
+  bar.hidden = !visible;
+  bar.setAttribute('aria-label', label);
+  if (progress?.total) {
+    bar.max = progress.total;
+    bar.value = Math.min(progress.bytes, progress.total);
+  } else {
+    bar.removeAttribute('value');
+  }
+}
+
 // setTime shows a time in an element as text, with the full time as its tooltip.
 export function setTime(element, time, text) {
   setText(element, time ? text : '');

@@ -40,7 +40,7 @@ export function setUpForm(onCreated) {
   };
 }
 
-// openForm shows the form with a request that was refused, and why.
+// openForm shows the form with a request, and with the error if the daemon refused it.
 export function openForm(body, error) {
   form.reset();
   for (const [name, v] of flatten(body)) {
@@ -49,7 +49,7 @@ export function openForm(body, error) {
   }
   parseMemory();
   $('create-dialog').showModal();
-  showErrors(error);
+  if (error) showErrors(error);
 }
 
 // flatten returns the fields of a request as the form names them.
