@@ -14,15 +14,18 @@ type capacity struct {
 	machines  int // 0 means any number
 	reserve   int // MiB of the host's memory that machines do not get
 
-	mu       sync.Mutex     // guards what follows
-	promised map[string]int // MiB of memory of each machine that exists; 0 if its creation failed
+	mu       sync.Mutex             // guards what follows
+	promised map[string]int         // MiB of memory of each machine that exists; 0 if its creation failed
+	network  map[string]NetworkType // of each machine that exists
 	creating int
 }
 
-// admit counts a machine under creation, and the memory that is promised to it
-// for as long as it exists. It fails if that is more than the limits allow.
-func (c *capacity) admit(id string, memory int) error {
-	most := c.limits().AllMemory
+// admit counts a machine under creation, and the memory and the network's address
+// that are promised to it for as long as it exists. It fails if that is more than
+// the limits allow.
+func (c *capacity) admit(id string, memory int, network NetworkType) error {
+	limits := c.limits()
+	most := limits.AllMemory
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.creating >= c.creations {
@@ -38,9 +41,33 @@ func (c *capacity) admit(id string, memory int) error {
 				memory, promised, most, c.reserve),
 		}
 	}
+	if addresses, bounded := limits.Addresses[network]; bounded && c.attached(network) >= addresses {
+		return &Error{
+			Code: CodeNoCapacity,
+			Message: fmt.Sprintf("the %s network has addresses for %d machines, and all are taken; destroy some machines and try again, or give the network a larger subnet (-nat-subnet)",
+				network, addresses),
+		}
+	}
 	c.creating++
-	c.promised[id] = memory
+	c.promised[id], c.network[id] = memory, network
 	return nil
+}
+
+// restore counts a machine that an earlier Manager created.
+func (c *capacity) restore(id string, memory int, network NetworkType) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.promised[id], c.network[id] = memory, network
+}
+
+// attached returns how many machines have this network. It needs mu held.
+func (c *capacity) attached(network NetworkType) (n int) {
+	for _, each := range c.network {
+		if each == network {
+			n++
+		}
+	}
+	return n
 }
 
 // resume counts a creation that an earlier Manager began.
@@ -70,6 +97,7 @@ func (c *capacity) remove(id string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.promised, id)
+	delete(c.network, id)
 }
 
 // counts returns how many machines exist and how many are being created.

@@ -64,3 +64,42 @@ func TestMachinesAreBounded(t *testing.T) {
 	must(t, h.vms.Destroy(t.Context(), first.ID))
 	h.wait(h.create(h.request()).ID)
 }
+
+// smallNetwork is a driver whose nat network has two addresses.
+type smallNetwork struct{ *vmtest.Driver }
+
+func (d smallNetwork) Limits() vm.Limits {
+	l := d.Driver.Limits()
+	l.Addresses = map[vm.NetworkType]int{vm.NAT: 2}
+	return l
+}
+
+// A machine for which its network has no address left is refused at once, also after a restart. Other networks, and the
+// places of machines that are gone, are free.
+func TestAddressesAreBounded(t *testing.T) {
+	h := newHarness(t)
+	h.options = func(o *vm.Options) { o.Driver = smallNetwork{h.driver} }
+	h.open()
+	q := h.request()
+	q.NetworkType = vm.NAT
+	first := h.create(q)
+	h.wait(first.ID)
+	h.wait(h.create(q).ID)
+	refused := func() {
+		t.Helper()
+		_, err := h.vms.Create(t.Context(), q, "")
+		if codeOf(err) != vm.CodeNoCapacity || !strings.Contains(err.Error(), "nat network has addresses for 2 machines") {
+			t.Errorf("got %v, want %s with the network and its addresses", err, vm.CodeNoCapacity)
+		}
+	}
+	refused()
+	other := q
+	other.NetworkType = vm.HostOnly
+	h.wait(h.create(other).ID)
+	h.close()
+	h.open()
+	refused()
+	must(t, h.vms.Destroy(t.Context(), first.ID))
+	h.wait(h.create(q).ID)
+	refused()
+}

@@ -80,7 +80,7 @@ func (m *Manager) accept(ctx context.Context, s spec, res *reservation) (VM, err
 	if err := m.names.add(r.ID, s.Name); err != nil {
 		return VM{}, err
 	}
-	if err := m.capacity.admit(r.ID, s.Memory); err != nil {
+	if err := m.capacity.admit(r.ID, s.Memory, s.Network); err != nil {
 		m.names.remove(r.ID)
 		return VM{}, err
 	}

@@ -213,6 +213,9 @@ type Limits struct {
 	// AllMemory is how much memory all machines can have together, in MiB, if a hypervisor has several hosts. 0 means
 	// Memory.
 	AllMemory int
+
+	// Addresses is how many machines can be attached to a network of each type. A type that is missing has no limit.
+	Addresses map[NetworkType]int
 }
 
 // The interfaces below are optional: the Manager finds out by type assertion

@@ -56,3 +56,41 @@ func TestDestroyBeforeCreateReturns(t *testing.T) {
 		}
 	}
 }
+
+// Many clients create machines with few keys, list, read and destroy them, all at once. Each key has at most one machine
+// at any time, and in the end there is none.
+func TestStormOfKeys(t *testing.T) {
+	h := newHarness(t).open()
+	const clients, rounds, keys = 8, 25, 3
+	var storm sync.WaitGroup
+	for c := range clients {
+		storm.Go(func() {
+			for n := range rounds {
+				q := h.request()
+				q.CallbackURL = ""
+				v, err := h.vms.Create(t.Context(), q, fmt.Sprint("key", (c+n)%keys))
+				if err != nil && codeOf(err) != vm.CodeBusy && codeOf(err) != vm.CodeDestroying {
+					t.Errorf("Create: %v", err)
+				}
+				if _, err := h.vms.List(t.Context(), vm.Filter{}); err != nil {
+					t.Errorf("List: %v", err)
+				}
+				if err == nil && n%2 == 0 {
+					if err := h.vms.Destroy(t.Context(), v.ID); err != nil && codeOf(err) != vm.CodeNotFound {
+						t.Errorf("Destroy: %v", err)
+					}
+				}
+			}
+		})
+	}
+	storm.Wait()
+	all, err := h.vms.List(t.Context(), vm.Filter{})
+	must(t, err)
+	if len(all) > keys {
+		t.Errorf("got %d machines of %d keys", len(all), keys)
+	}
+	for _, v := range all {
+		must(t, h.vms.Destroy(t.Context(), v.ID))
+	}
+	h.wantFiles("in the end")
+}

@@ -88,7 +88,7 @@ func newManager(o Options) *Manager {
 	m.keys = &idempotencyKeys{byKey: make(map[string]*reservation)}
 	m.names = newNameIndex()
 	m.capacity = &capacity{
-		driver: o.Driver, creations: o.Creations, machines: o.VMs, reserve: o.MemoryReserve, promised: make(map[string]int),
+		driver: o.Driver, creations: o.Creations, machines: o.VMs, reserve: o.MemoryReserve, promised: make(map[string]int), network: map[string]NetworkType{},
 	}
 	m.timers = &expiryTimers{
 		tasks: m.tasks, store: m.store, log: o.Log, byID: make(map[string]*time.Timer),

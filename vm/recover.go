@@ -160,7 +160,7 @@ func (r recovery) register(rec *record) {
 	if rec.Phase == Failed {
 		memory = 0
 	}
-	r.vms.capacity.setMemory(rec.ID, memory)
+	r.vms.capacity.restore(rec.ID, memory, rec.Spec.Network)
 	if rec.Key != "" {
 		r.vms.keys.restore(rec.Key, rec.ID)
 	}

@@ -32,6 +32,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
+	"osx-builder/vm/qemu/network"
 	"osx-builder/vm/qemu/qmp"
 )
 
@@ -147,9 +148,16 @@ func (d *Driver) Close() error {
 	return d.networks.manager.Close()
 }
 
-// Limits returns the processors that QEMU's pc can have and the host's memory.
+// Limits returns the processors that QEMU's pc can have, the host's memory, and
+// the addresses of managed networks.
 func (d *Driver) Limits() vm.Limits {
-	return vm.Limits{CPUs: 255, Memory: hostMemory(), HostCPUs: runtime.NumCPU()}
+	limits := vm.Limits{CPUs: 255, Memory: hostMemory(), HostCPUs: runtime.NumCPU(), Addresses: map[vm.NetworkType]int{}}
+	for _, t := range []vm.NetworkType{vm.NAT, vm.HostOnly} {
+		if _, managed := d.networks.backends[t].(bridgeBackend); managed {
+			limits.Addresses[t] = d.networks.manager.Addresses(network.Kind(t))
+		}
+	}
+	return limits
 }
 
 // Ready looks for QEMU at every call, so that it may be installed while the

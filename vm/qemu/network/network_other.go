@@ -47,6 +47,9 @@ func (*Manager) AttachInner(context.Context, Kind, string, net.HardwareAddr, str
 // OpenTap says that managed networks need Linux.
 func OpenTap(string) (*os.File, error) { return nil, errPlatform }
 
+// Addresses returns 0.
+func (*Manager) Addresses(Kind) int { return 0 }
+
 // Repair has nothing to put right.
 func (*Manager) Repair(context.Context) error { return nil }
 

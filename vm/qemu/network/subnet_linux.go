@@ -52,13 +52,26 @@ func firstAddress(subnet netip.Prefix) netip.Prefix {
 	return netip.PrefixFrom(plus(subnet.Masked().Addr(), 1), subnet.Bits())
 }
 
+// Addresses returns how many guests a managed network of kind k has addresses for. One is left for the address that guests
+// which start from memory share.
+func (m *Manager) Addresses(k Kind) int {
+	bits := 24
+	if k == NAT && m.subnet.IsValid() {
+		bits = m.subnet.Bits()
+	}
+	return int(hosts(bits)) - 1
+}
+
+// hosts returns how many addresses a subnet has for guests: all but those of the network, the gateway and broadcasts.
+func hosts(bits int) uint32 { return uint32(1)<<(32-bits) - 3 }
+
 // freeAddress returns an address of gw's subnet for mac that is not in taken.
 // The same mac gets the same one wherever that is free.
 func freeAddress(gw netip.Prefix, mac string, taken map[netip.Addr]bool) (netip.Addr, error) {
-	hosts := uint32(1)<<(32-gw.Bits()) - 3 // without network, gateway and broadcast address
+	n := hosts(gw.Bits())
 	start := number(mac)
-	for i := range hosts {
-		a := plus(gw.Masked().Addr(), 2+(start%hosts+i)%hosts)
+	for i := range n {
+		a := plus(gw.Masked().Addr(), 2+(start%n+i)%n)
 		if a != gw.Addr() && !taken[a] {
 			return a, nil
 		}
