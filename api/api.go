@@ -149,6 +149,21 @@ func (a *api) destroy(w http.ResponseWriter, r *http.Request, p httprouter.Param
 	return nil
 }
 
+// destroyLabelled is DELETE /vms.
+func (a *api) destroyLabelled(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
+	wanted, err := labels(r)
+	if err != nil {
+		return err
+	}
+	ids, err := a.vms.DestroyLabelled(r.Context(), wanted)
+	if err != nil {
+		return err
+	}
+	return encode(w, http.StatusOK, struct {
+		IDs []string `json:"ids"`
+	}{append([]string{}, ids...)})
+}
+
 // health is GET /healthz.
 func (a *api) health(w http.ResponseWriter, r *http.Request, _ httprouter.Params) error {
 	verbose, err := flag(r, "verbose")

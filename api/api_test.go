@@ -347,7 +347,7 @@ func TestPathsAndMethods(t *testing.T) {
 		{"DELETE", "/vms/%00", 404, vm.CodeNotFound, ""},
 		{"DELETE", "/vms/282ee68a-2e4d-4bd7-9c0e-7f37e12fc489", 404, vm.CodeNotFound, ""},
 		{"GET", "/vms/282EE68A-2E4D-4BD7-9C0E-7F37E12FC489", 404, vm.CodeNotFound, ""},
-		{"PUT", "/vms", 405, "method-not-allowed", "GET, HEAD, OPTIONS, POST"},
+		{"PUT", "/vms", 405, "method-not-allowed", "DELETE, GET, HEAD, OPTIONS, POST"},
 		{"POST", "/vms/x", 405, "method-not-allowed", "DELETE, GET, HEAD, OPTIONS, PATCH"},
 		{"DELETE", "/healthz", 405, "method-not-allowed", "GET, HEAD, OPTIONS"},
 		{"GET", "/vms?phase=asleep", 400, vm.CodeInvalidField, ""},

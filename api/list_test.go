@@ -2,8 +2,11 @@ package api_test
 
 import (
 	"encoding/json"
+	"fmt"
 	"net/http"
+	"regexp"
 	"slices"
+	"strings"
 	"testing"
 
 	"osx-builder/vm"
@@ -45,6 +48,38 @@ func TestListFilters(t *testing.T) {
 			if got := s.list(query); !slices.Equal(got, want) {
 				t.Errorf("GET /vms%s: got %v, want %v", query, got, want)
 			}
+		}
+	}
+}
+
+// Labels select machines for lists and for DELETE, which needs one.
+func TestLabels(t *testing.T) {
+	s := serve(t)
+	body := func(labels string) string {
+		return fmt.Sprintf(`{"labels": %s, "image": {"url": %q, "checksum": %q}}`, labels, s.image.URL, s.image.Checksum)
+	}
+	created := s.do("POST", "/vms", body(`{"job": "1"}`))
+	id := regexp.MustCompile(`"id": "([^"]+)"`).FindStringSubmatch(created.body)[1]
+	s.do("POST", "/vms", body(`null`))
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		code               vm.Code
+		want               string
+	}{
+		{"GET", "/vms?label=job=1&label=job", "", http.StatusOK, "", id},
+		{"GET", "/vms?label=job=2", "", http.StatusOK, "", `"vms": []`},
+		{"GET", "/vms?label=", "", http.StatusBadRequest, vm.CodeInvalidField, "label"},
+		{"GET", "/vms?label=a%20b", "", http.StatusBadRequest, vm.CodeInvalidField, "as in job=1234"},
+		{"POST", "/vms", body(`["job"]`), http.StatusBadRequest, vm.CodeInvalidField, "labels is a JSON list; it must be an object"},
+		{"POST", "/vms", body(`{"a b": "1"}`), http.StatusBadRequest, vm.CodeInvalidField, "a b"},
+		{"DELETE", "/vms", "", http.StatusBadRequest, vm.CodeInvalidField, "label is missing"},
+		{"DELETE", "/vms?label=job=2", "", http.StatusOK, "", `"ids": []`},
+		{"DELETE", "/vms?label=job=1", "", http.StatusOK, "", id},
+		{"GET", "/vms/" + id, "", http.StatusNotFound, vm.CodeNotFound, ""},
+	} {
+		if a := s.do(c.method, c.path, c.body); a.status != c.status || a.Code != c.code || !strings.Contains(a.body, c.want) {
+			t.Errorf("%s %s: got %d %s, want %d %s and %q", c.method, c.path, a.status, a.body, c.status, c.code, c.want)
 		}
 	}
 }

@@ -44,7 +44,7 @@ func (o route) checkQuery(raw string) error {
 				Code: vm.CodeUnknownField, Field: truncate(name),
 				Message: fmt.Sprintf("there is no query parameter %s; %s %s %s", quote(name), o.Method, o.Path, known),
 			}
-		case len(values) > 1 && !strings.HasSuffix(name, "[]"):
+		case len(values) > 1 && !strings.HasSuffix(name, "[]") && name != "label":
 			return &vm.Error{Code: vm.CodeInvalidField, Field: name, Message: fmt.Sprintf("the query parameter %s is given %d times; it must be given once", name, len(values))}
 		case values[0] == "":
 			return &vm.Error{Code: vm.CodeInvalidField, Field: name, Message: fmt.Sprintf("the query parameter %s is empty; leave it out or give it a value", name)}
@@ -95,7 +95,20 @@ func filter(r *http.Request) (f vm.Filter, err error) {
 	if f.Status != "" && !slices.Contains(vm.Powers(), f.Status) {
 		return f, filterError("status", f.Status, vm.Powers())
 	}
-	return f, nil
+	f.Labels, err = labels(r)
+	return f, err
+}
+
+// labels returns the values of ?label=, which can be repeated.
+func labels(r *http.Request) (all []vm.Label, err error) {
+	for _, text := range r.URL.Query()["label"] {
+		l, err := vm.ParseLabel(text)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l)
+	}
+	return all, nil
 }
 
 func filterError[T ~string](name string, got T, want []T) error {

@@ -8,9 +8,12 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"slices"
 	"time"
 
 	"osx-builder/callback"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // Destroy destroys a machine and returns once nothing of it is left. If a
@@ -23,6 +26,44 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 		return notFound(id)
 	}
 	return m.destroyAndWait(ctx, id, nil)
+}
+
+// destructionsAtOnce bounds the machines that one request destroys side by side.
+const destructionsAtOnce = 16
+
+// DestroyLabelled destroys all machines that have the labels, side by side, and returns their ids, oldest first, once
+// nothing of them is left. Machines that are created meanwhile may stay. If a machine cannot be destroyed, the error names
+// it, and the others are destroyed all the same. There must be at least one label.
+func (m *Manager) DestroyLabelled(ctx context.Context, labels []Label) (ids []string, err error) {
+	if len(labels) == 0 {
+		return nil, missing("label", "the label of the machines to destroy, as in job=1234")
+	}
+	list, err := m.store.ids()
+	if err != nil {
+		return nil, err
+	}
+	var chosen []*record
+	for _, id := range list {
+		if r, err := m.store.get(id); err == nil && r.Spec.Labels.have(labels) {
+			chosen = append(chosen, r)
+		}
+	}
+	slices.SortFunc(chosen, func(a, b *record) int { return a.CreatedAt.Compare(b.CreatedAt) })
+	var group errgroup.Group
+	group.SetLimit(destructionsAtOnce)
+	for _, r := range chosen {
+		id := r.ID
+		ids = append(ids, id)
+		group.Go(func() error {
+			if err := m.destroyAndWait(ctx, id, nil); err != nil && clientError(err).Code != CodeNotFound {
+				e := *clientError(err)
+				e.Message = fmt.Sprintf("machine %s: %s", id, e.Message)
+				return &e
+			}
+			return nil
+		})
+	}
+	return ids, group.Wait()
 }
 
 // destroyAndWait starts the destruction of a machine, or finds the one that

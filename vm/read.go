@@ -56,6 +56,11 @@ func (m *Manager) Wait(ctx context.Context, id string, d time.Duration) (VM, err
 type Filter struct {
 	Phase  Phase
 	Status Power
+	Labels []Label // the machine has all of them
+}
+
+func (f Filter) chooses(v *VM) bool {
+	return (f.Phase == "" || v.Phase == f.Phase) && (f.Status == "" || v.Status == f.Status) && v.Labels.have(f.Labels)
 }
 
 // List reads all machines, oldest first. A machine that cannot be read, or not
@@ -69,7 +74,7 @@ func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
 	m.reader.each(ctx, ids, func(i int, v *VM) { all[i] = v })
 	list := make([]VM, 0, len(ids))
 	for _, v := range all {
-		if v != nil && (f.Phase == "" || v.Phase == f.Phase) && (f.Status == "" || v.Status == f.Status) {
+		if v != nil && f.chooses(v) {
 			list = append(list, *v)
 		}
 	}

@@ -40,6 +40,7 @@ type Request struct {
 	ExpiresIn        Lifetime    `json:"expires_in"`
 	Name             string      `json:"name"`
 
+	Labels       Labels       `json:"labels"`
 	ReadyWhen    *ReadyWhen   `json:"ready_when"`
 	ReadyTimeout ReadyTimeout `json:"ready_timeout"`
 
@@ -67,6 +68,7 @@ type spec struct {
 	CallbackURL  string      `json:"callback_url,omitempty"`
 	ToolsSeconds int         `json:"tools_init_timeout"`   // as asked, 0 if not given
 	ExpiresIn    int         `json:"expires_in,omitempty"` // seconds, 0 if not given
+	Labels       Labels      `json:"labels,omitempty"`
 	ReadyWhen    *ReadyWhen  `json:"ready_when,omitempty"`
 	ReadySeconds int         `json:"ready_timeout,omitempty"` // as asked, 0 if not given
 }
@@ -110,6 +112,7 @@ func normalize(q Request, limits Limits, p *problems) spec {
 	p.add(err)
 	s.ReadySeconds = parseReadyWhen(s.ReadyWhen, time.Duration(q.ReadyTimeout), p)
 	p.add(checkName(s.Name))
+	s.Labels = parseLabels(q.Labels, p)
 	return s
 }
 

@@ -67,6 +67,7 @@ type VM struct {
 	Warnings Warnings `json:"warnings,omitempty"`
 	NICs     []NIC    `json:"nics,omitempty"`
 
+	Labels       Labels     `json:"labels,omitempty"`
 	ReadyWhen    *ReadyWhen `json:"ready_when,omitempty"`
 	ReadyTimeout int        `json:"ready_timeout,omitempty"` // seconds, 0 if none was given
 }
@@ -107,7 +108,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name,
-		Warnings: r.Warnings.join(st), NICs: st.NICs, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds,
+		Warnings: r.Warnings.join(st), NICs: st.NICs, Labels: r.Spec.Labels, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds,
 	}
 	if st.CPUs > 0 {
 		v.CPUs = st.CPUs

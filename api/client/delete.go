@@ -25,16 +25,16 @@ type deleteOptions struct {
 func newDeleteCommand(c *cli) *cobra.Command {
 	var o deleteOptions
 	cmd := &cobra.Command{
-		Use: "delete {ID... | --all | --phase PHASE}", Aliases: []string{"rm", "destroy"}, Short: "Destroy machines, and return when nothing of them is left",
+		Use: "delete {ID... | --all | --phase PHASE | --label NAME=VALUE}", Aliases: []string{"rm", "destroy"}, Short: "Destroy machines, and return when nothing of them is left",
 		Long:    "Destroys machines, and returns when nothing of them is left. On a terminal it asks before it destroys machines\nthat run.",
 		Example: "  osx-builder delete web\n  osx-builder delete --phase failed",
 		Args: func(_ *cobra.Command, args []string) error {
-			selects := o.all || o.phase != "" || o.status != ""
+			selects := o.all || o.phase != "" || o.status != "" || len(o.labels) > 0
 			switch {
 			case len(args) == 0 && !selects:
 				return errors.New(machineArg + " is missing; --all destroys all machines")
 			case len(args) > 0 && selects:
-				return fmt.Errorf("%q cannot be together with --all, --phase or --status", args[0])
+				return fmt.Errorf("%q cannot be together with --all, --phase, --status or --label", args[0])
 			}
 			return nil
 		},

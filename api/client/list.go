@@ -14,6 +14,7 @@ import (
 // listOptions are the flags of list.
 type listOptions struct {
 	phase, status string
+	labels        []string
 	wide, watch   bool
 }
 
@@ -39,6 +40,7 @@ func newListCommand(c *cli) *cobra.Command {
 func (o *listOptions) addFilterFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.phase, "phase", "", "only machines in this phase, for example ready")
+	f.StringArrayVar(&o.labels, "label", nil, "only machines with this label, for example job=1234; may be repeated")
 	f.StringVar(&o.status, "status", "", "only machines in this power state, for example powered-on")
 	completeFlag(cmd, "phase", "accepted", "downloading", "unpacking", "cloning", "starting", "waiting", "ready", "failed", "destroying")
 	completeFlag(cmd, "status", "powered-on", "powered-off", "powering-on", "powering-off", "suspended", "suspending", "resetting", "paused", "blocked")
@@ -51,6 +53,9 @@ func (o *listOptions) path() string {
 		if value != "" {
 			query.Set(name, value)
 		}
+	}
+	for _, l := range o.labels {
+		query.Add("label", l)
 	}
 	if len(query) == 0 {
 		return "/vms"

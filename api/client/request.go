@@ -24,6 +24,7 @@ type requestOptions struct {
 	forward                                          []int
 	gui                                              bool
 
+	labels                   []string
 	readyPort                int
 	readyHTTP, readyDuration string
 
@@ -36,7 +37,7 @@ func flagOf(field string) string {
 		"name": "name", "image.url": "image", "image.checksum": "checksum", "image.checksum_type": "checksum-type", "cpus": "cpus",
 		"memory": "memory", "network_type": "network", "forward": "forward", "launch_gui": "gui", "callback_url": "callback-url",
 		"tools_init_timeout": "tools-timeout", "expires_in": "expires-in",
-		"ready_when.port": "ready-port", "ready_when.http": "ready-http", "ready_timeout": "ready-timeout",
+		"ready_when.port": "ready-port", "ready_when.http": "ready-http", "ready_timeout": "ready-timeout", "labels": "label",
 	}[field]
 }
 
@@ -55,6 +56,7 @@ func (o *requestOptions) addFlags(cmd *cobra.Command) {
 	f.BoolVar(&o.gui, "gui", false, "open the hypervisor's window")
 	f.StringVar(&o.callback, "callback-url", "", "URL to which the document is posted when the machine is ready or failed")
 	f.StringVar(&o.toolsTimeout, "tools-timeout", "", "the longest time until the guest responds, for example 90s")
+	f.StringArrayVar(&o.labels, "label", nil, "label of the machine, for example job=1234; may be repeated")
 	f.IntVar(&o.readyPort, "ready-port", 0, "wait until this TCP port of the guest answers, for example 22")
 	f.StringVar(&o.readyHTTP, "ready-http", "", "with --ready-port: wait until this path returns a success over HTTP, for example /health")
 	f.StringVar(&o.readyDuration, "ready-timeout", "", "the longest time until --ready-port answers, for example 10m")
@@ -135,6 +137,14 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 		if o.set.Changed(flag) {
 			fields[field] = durationJSON(o.set.Lookup(flag).Value.String())
 		}
+	}
+	if o.set.Changed("label") {
+		labels := make(map[string]string)
+		for _, l := range o.labels {
+			name, value, _ := strings.Cut(l, "=")
+			labels[name] = value
+		}
+		fields["labels"], _ = json.Marshal(labels) // strings always marshal
 	}
 	if o.set.Changed("ready-port") || o.set.Changed("ready-http") {
 		http := ""
