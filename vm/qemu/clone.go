@@ -33,6 +33,12 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := d.prepared.Prepare(ctx, gold, clone.Disks); err != nil {
 		return err
 	}
+	for _, one := range clone.Disks {
+		if one.Unprepared != "" {
+			clone.Warnings.Add(vm.WarningSlowDisk, "%s: the machine reads the disk in its compressed or sparse format, which is slow, because it could not "+
+				"be converted: %s; make room on the disk of the data folder, remove the image and create the machine again", one.Slot(), one.Unprepared)
+		}
+	}
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 		return disk.FullError(err)
 	}

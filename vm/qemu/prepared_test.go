@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -239,6 +240,10 @@ func TestUnprepared(t *testing.T) {
 		t.Helper()
 		m := r.machine()
 		r.clone(m, vmx)
+		slow := what == "no room" || strings.Contains(what, "crash")
+		if got := r.inspect(m).Warnings; slow != slices.ContainsFunc(got, func(w vm.Warning) bool { return w.Code == vm.WarningSlowDisk && strings.Contains(w.Message, "scsi0:0") }) {
+			t.Errorf("%s: got warnings %+v, want one about a slow disk: %t", what, got, slow)
+		}
 		if got, want := backing(t, m), filepath.Join(filepath.Dir(vmx), "disk.vmdk"); got != want {
 			t.Errorf("%s: the machine reads %s, want %s", what, got, want)
 		}

@@ -31,6 +31,10 @@ func readWarnings(gold string) (warnings vm.Warnings, err error) {
 	for _, line := range f.DisableHostAccess() {
 		warnings.Add(vm.WarningDeviceLeftOut, "%s", line)
 	}
+	if f.RemoveTPM() {
+		warnings.Add(vm.WarningTPMLeftOut, "the image has a virtual TPM, which is encrypted for its maker, and the machine has none; "+
+			"a guest whose disk is encrypted with the TPM asks for its recovery key")
+	}
 	hardware, err := f.Hardware()
 	if err != nil {
 		return nil, unreadableImage(err)
@@ -55,6 +59,7 @@ func (s *Bases) writeVMX(b Base) error {
 	}
 	f.Normalize() // readWarnings has what these leave out
 	f.DisableHostAccess()
+	f.RemoveTPM()
 	f.DeleteFunc(func(key string) bool {
 		// A suspended machine cannot be cloned, and an independent disk has no snapshots.
 		return strings.HasPrefix(key, "checkpoint.vmstate") || independentDisk(f, key) || strings.HasPrefix(key, "remotedisplay.vnc.")

@@ -92,7 +92,7 @@ func (c *checker) locate(file, key, value string, err error) error {
 
 // checkMachine checks everything that the .vmx names.
 func (c *checker) checkMachine(f *File) error {
-	if _, ok := f.Get("encryption.data"); ok {
+	if _, ok := f.Get("encryption.data"); ok && !f.isPartlyEncrypted() {
 		return &CheckError{Key: "encryption.data", Value: "...", Reason: "the machine is encrypted; remove its encryption and pack the image again"}
 	}
 	if err := f.checkDuplicates(); err != nil {

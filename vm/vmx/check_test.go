@@ -182,6 +182,8 @@ func TestCheckRefusesDamagedImages(t *testing.T) {
 		"disk without a name":     {map[string]string{"m.vmx": machine("")}, []string{"scsi0:0.fileName"}},
 		"NUL in the .vmx":         {map[string]string{"m.vmx": "\x00"}, []string{"m.vmx", "NUL"}},
 		"encrypted":               {map[string]string{"m.vmx": `encryption.data = "AAAA"`}, []string{"encryption.data"}},
+		"encrypted whole":         {map[string]string{"m.vmx": "encryption.data = \"AAAA\"\nvmx.encryptionType = \"full\"\n"}, []string{"encryption.data"}},
+		"partly, without disks":   {map[string]string{"m.vmx": "encryption.data = \"AAAA\"\nvmx.encryptionType = \"partial\"\n"}, []string{"no hard disk"}},
 		"no such slot":            {map[string]string{"m.vmx": `scsi9:0.present = "TRUE"`}, []string{"m.vmx", "scsi9:0.present"}},
 		"disk named twice":        {with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `scsi0:0.filename = "e.vmdk"`)}), []string{"scsi0:0.filename"}},
 		"present twice":           {with(flat(goodExtent), map[string]string{"m.vmx": machine("d.vmdk", `scsi0:0.present = "FALSE"`)}), []string{"scsi0:0.present"}},
@@ -296,4 +298,16 @@ func TestCheckRefusesSpecialFiles(t *testing.T) {
 		}
 		wantRefusal(t, root, true, []string{"regular"})
 	})
+}
+
+// VMware encrypts only what a virtual TPM needs. Without the TPM the machine needs no key.
+func TestRemoveTPM(t *testing.T) {
+	f := parse(t, "nvram = \"m.nvram\"\nmemsize = \"4096\"\nvtpm.present = \"TRUE\"\nvtpm.ekCSR = \"AAAA\"\nvmx.encryptionType = \"partial\"\nencryption.keySafe = \"x\"\nencryption.data = \"y\"\n")
+	if !f.RemoveTPM() || string(f.Bytes()) != "memsize = \"4096\"\n" {
+		t.Errorf("got %q, want only the memory", f.Bytes())
+	}
+	f = parse(t, "nvram = \"m.nvram\"\nencryption.data = \"y\"\n")
+	if before := string(f.Bytes()); f.RemoveTPM() || string(f.Bytes()) != before {
+		t.Errorf("got %q from a machine without a TPM, want no change", f.Bytes())
+	}
 }

@@ -43,6 +43,9 @@ type Disk struct {
 	Size    int64    `json:"size"`           // bytes
 
 	slow bool // a layer is sparse or compressed
+
+	// Unprepared says in one line why the disk is slow to read, or is empty.
+	Unprepared string `json:"-"`
 }
 
 // Slot returns the disk's place in the .vmx, for instance "scsi0:1".

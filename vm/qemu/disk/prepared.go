@@ -104,8 +104,8 @@ func (s *Prepared) folder(image string) string {
 
 // Prepare sets Base of each slow disk of the image whose .vmx is at gold. If
 // several callers need the same file, one of them creates it. If a file cannot be
-// created for want of space or time, Base stays empty and the machine reads the
-// VMDK. An ended context is an error, and so is a disk whose contents qemu-img
+// created for want of space or time, Base stays empty, Unprepared says why, and the
+// machine reads the VMDK. An ended context is an error, and so is a disk whose contents qemu-img
 // cannot read: a *vm.Error with [vm.CodeImageInvalid].
 func (s *Prepared) Prepare(ctx context.Context, gold string, disks []Disk) error {
 	rel, err := filepath.Rel(s.gold, gold)
@@ -137,6 +137,7 @@ func (s *Prepared) Prepare(ctx context.Context, gold string, disks []Disk) error
 		case isUnreadable(err):
 			return unreadableDisk(d, err)
 		default:
+			d.Unprepared = err.Error()
 			s.log.Warn("disk not prepared; machines read the image's own file, which is slower", "image", image, "disk", d.Slot(), "err", err)
 		}
 	}
