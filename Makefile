@@ -149,6 +149,7 @@ test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## 
 	$(TINYVM) $(BUILD) all
 	$(SUDO) $(DEBIAN) $(BUILD) debian-pvscsi
 	$(TEST_REPORT) $(GO_TEST) -timeout 30m $(LONGEST) ./...
+	$(TEST_REPORT) $(filter-out -race,$(GO_TEST)) -timeout 10m ./vm/vsphere
 
 test-real: has-root test-deps programs ## build a real Debian in three forms, and boot each until its SSH server answers
 	$(TINYVM) $(BUILD) tinyvm-arm64
@@ -159,7 +160,7 @@ test-vix: has-vix programs ## test the VMware driver against a double of VMware'
 	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vix
 
 test-vsphere: has-root programs ## test the vSphere driver against a simulated vCenter and ESXi
-	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vsphere
+	$(TEST_REPORT) $(filter-out -race,$(GO_TEST)) -timeout 10m ./vm/vsphere
 	$(TEST_REPORT) $(GO_TEST) -timeout 10m -run '^TestVSphere' ./vm/vmtest/e2e
 
 has-vix:

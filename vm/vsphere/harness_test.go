@@ -1,3 +1,6 @@
+// The simulator of vCenter has data races of its own.
+//go:build !race
+
 package vsphere_test
 
 import (

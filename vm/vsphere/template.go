@@ -84,15 +84,20 @@ func (i *imports) ensure(ctx context.Context, s *site, m vm.Machine, gold string
 		return nil, err
 	}
 	defer unlock()
-	for tries := 1; ; {
+	for tries, others := 1, 0; ; {
 		t, err := s.findByName(ctx, name, templateProperties...)
 		switch {
 		case err != nil:
 			return nil, err
 		case t == nil:
 			err := i.create(ctx, s, m, name, image, gold)
-			if err == nil || isFault[*types.DuplicateName](err) || isFault[*types.FileAlreadyExists](err) {
+			if err == nil {
 				continue // it is there now
+			}
+			if (isFault[*types.DuplicateName](err) || isFault[*types.FileAlreadyExists](err)) && others < importTries*10 {
+				others++ // another daemon's is there, or about to be
+				sleep(ctx, i.d.opts.Heartbeat/4)
+				continue
 			}
 			if tries++; tries > importTries || ctx.Err() != nil || !isNotFound(err) {
 				return nil, err
