@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -101,6 +102,19 @@ func TestChooseVMwareByName(t *testing.T) {
 	}
 }
 
+// lateDriver is a driver whose hypervisor answers from some time on.
+type lateDriver struct {
+	fakeDriver
+	answers atomic.Bool
+}
+
+func (d *lateDriver) Ready(context.Context) error {
+	if d.answers.Load() {
+		return nil
+	}
+	return errMissing
+}
+
 // While there are no machines, a preferred hypervisor that answers later ends the context. Otherwise nothing does.
 func TestAwaitBetter(t *testing.T) {
 	for name, c := range map[string]struct {
@@ -125,7 +139,9 @@ func TestAwaitBetter(t *testing.T) {
 				}
 			}
 			synctest.Test(t, func(t *testing.T) {
-				candidates, drivers := vmwareCandidates(map[string]string{"vix": "refuses", "vmrun": "absent"})
+				candidates, _ := vmwareCandidates(map[string]string{"vmrun": "absent"})
+				vix := &lateDriver{}
+				candidates[0].Open = func() (hypervisor.Driver, error) { vix.opened++; return vix, nil }
 				o := hypervisor.Options{Driver: c.driver, Candidates: candidates, Data: data, Log: slog.New(slog.DiscardHandler)}
 				ctx, stop := o.AwaitBetter(t.Context(), c.chosen)
 				time.Sleep(time.Minute)
@@ -133,15 +149,15 @@ func TestAwaitBetter(t *testing.T) {
 				if ctx.Err() != nil {
 					t.Fatal("the context ended before VMware answered")
 				}
-				drivers["vix"].ready = nil
+				vix.answers.Store(true)
 				time.Sleep(time.Minute)
 				synctest.Wait()
 				if got := errors.Is(hypervisor.Better(ctx), hypervisor.ErrBetter); got != c.want {
 					t.Errorf("got %v, want %v", got, c.want)
 				}
 				stop()
-				if d := drivers["vix"]; d.opened != d.closed {
-					t.Errorf("a driver was opened %d times and closed %d times", d.opened, d.closed)
+				if vix.opened != vix.closed {
+					t.Errorf("a driver was opened %d times and closed %d times", vix.opened, vix.closed)
 				}
 			})
 		})
