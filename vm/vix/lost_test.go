@@ -49,11 +49,12 @@ func TestLostConnection(t *testing.T) {
 				must(t, d.Destroy(t.Context(), other))
 				must(t, d.Close())
 				for _, name := range []string{"vm", "job", "snapshot", "dead_release", "dead_call", "orphan"} {
-					if n := h.stats()[name]; n != before[name] {
+					// Calls of earlier tests, of which some hang for a while, may end meanwhile.
+					if n := h.stats()[name]; n > before[name] {
 						t.Errorf("%s: %d before, %d after", name, before[name], n)
 					}
 				}
-				if n := h.stats()["host"]; n != before["host"]-1 {
+				if n := h.stats()["host"]; n > before["host"]-1 {
 					t.Errorf("got %d hosts after Close, want %d", n, before["host"]-1)
 				}
 			})
@@ -96,7 +97,7 @@ func TestCloseWhileConnecting(t *testing.T) {
 	d, err := vix.Open(h.options)
 	must(t, err)
 	m := h.running(d)
-	before := h.stats()["host"]
+	before := h.stats()
 	h.set("hang.VixHost_Connect", "")
 	h.set("lost", 36)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -113,7 +114,7 @@ func TestCloseWhileConnecting(t *testing.T) {
 	h.clear()
 	waitUntil(t, "the late connection is closed", func() bool {
 		s := h.stats()
-		return s["calls"] == 0 && s["job"] == 0 && s["host"] <= before
+		return s["calls"] == 0 && s["job"] <= before["job"] && s["host"] <= before["host"]
 	})
 	must(t, h.open().Destroy(t.Context(), m))
 }
