@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -275,4 +277,17 @@ func TestCloneOfWhole(t *testing.T) {
 	if diff := cmp.Diff(written, sums(t, m.Dir)); diff != "" {
 		t.Errorf("the second Clone changed files, -before +after:\n%s", diff)
 	}
+}
+
+// An ARM image on a host without QEMU for ARM fails with the name of the package.
+func TestARMWithoutQEMU(t *testing.T) {
+	t.Parallel()
+	r := newTestDriver(t)
+	x86, err := exec.LookPath("qemu-system-x86_64")
+	harness.Must(t, err)
+	program := filepath.Join(t.TempDir(), "qemu-system-x86_64")
+	harness.Must(t, os.Symlink(x86, program))
+	r.reopen(func(o *qemu.Options) { o.QEMU = program })
+	err = r.Clone(t.Context(), r.machine(), r.image(idleGuest, append(on("nvme0:0"), `guestOS = "arm-debian12-64"`)...))
+	wantCode(t, err, vm.CodeHypervisorUnavailable, "qemu-system-aarch64", "apt-get install qemu-system-arm qemu-efi-aarch64")
 }
