@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/vmware/govmomi/simulator"
@@ -53,8 +54,9 @@ type Server struct {
 	server *simulator.Server
 	guests *guests
 
-	mu    sync.Mutex
-	calls map[string]int // by method; guarded by mu
+	mu        sync.Mutex
+	calls     map[string]int  // by method; guarded by mu
+	importing map[string]bool // names of imports that have begun; guarded by mu
 }
 
 // handOver lets properties be read while a task runs. The simulator has one such setting for all servers.
@@ -78,7 +80,7 @@ func Start(o Options) (*Server, error) {
 		model.Remove()
 		return nil, fmt.Errorf("making the inventory: %w", err)
 	}
-	s := &Server{opts: o, model: model, guests: &guests{booted: make(map[types.ManagedObjectReference]bool)}, calls: make(map[string]int)}
+	s := &Server{opts: o, model: model, guests: &guests{booted: make(map[types.ManagedObjectReference]bool)}, calls: make(map[string]int), importing: make(map[string]bool)}
 	model.Service.TLS = &tls.Config{} // #nosec G402 -- of a test's server
 	model.Service.Listen = &url.URL{Host: o.Address, User: url.UserPassword(Username, Password)}
 	model.Service.HandleFunc("/screen", s.screen)
@@ -118,6 +120,14 @@ func (s *Server) handle(ctx *simulator.Context, m *simulator.Method) (mo.Referen
 	switch m.Name {
 	case "RetrievePropertiesEx":
 		s.guests.update(ctx)
+	case "ImportVApp":
+		if fault := s.reserveName(m); fault != nil {
+			return nil, fault
+		}
+	case "Destroy_Task":
+		s.mu.Lock()
+		clear(s.importing)
+		s.mu.Unlock()
 	case "PowerOffVM_Task", "ResetVM_Task", "SuspendVM_Task":
 		s.guests.stop(m.This)
 	}
@@ -125,6 +135,28 @@ func (s *Server) handle(ctx *simulator.Context, m *simulator.Method) (mo.Referen
 		s.failTasks(ctx, m)
 	}
 	return nil, nil
+}
+
+// reserveName refuses an import with the name of another one or of a machine, as a vCenter does. The simulator checks
+// names before it adds the machine, so that imports at the same moment would share one.
+func (s *Server) reserveName(m *simulator.Method) types.BaseMethodFault {
+	call, ok := m.Body.(*types.ImportVApp)
+	if !ok {
+		return nil
+	}
+	spec, ok := call.Spec.(*types.VirtualMachineImportSpec)
+	if !ok {
+		return nil
+	}
+	name := spec.ConfigSpec.Name
+	exists := slices.Contains(s.Machines(), name)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if exists || s.importing[name] {
+		return &types.DuplicateName{Name: name, Object: m.This}
+	}
+	s.importing[name] = true
+	return nil
 }
 
 // Calls returns how many calls there have been, by method, and how many in all.
