@@ -41,6 +41,7 @@ func TestLife(t *testing.T) {
 		Power: vm.PoweredOff, Tools: vm.ToolsNotRunning, GuestOS: "debian12-64",
 		CPUs: 2, Memory: 64, MAC: r.inspect(m).MAC,
 	}
+	want.NICs = []vm.NIC{{Model: "vmxnet3", MACAddress: want.MAC, NetworkType: vm.NAT}}
 	if diff := cmp.Diff(want, r.inspect(m)); diff != "" {
 		t.Errorf("cloned machine, -want +got:\n%s", diff)
 	}
@@ -56,6 +57,7 @@ func TestLife(t *testing.T) {
 	}
 	want.Power, want.IP, want.Tools = vm.PoweredOn, "127.0.0.1", vm.ToolsUnknown
 	want.Forwards = []vm.PortForward{{Guest: 22}, {Guest: 80}}
+	want.NICs[0].IPAddress = want.IP
 	got := r.inspect(m)
 	if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(vm.PortForward{}, "Host")); diff != "" {
 		t.Errorf("running machine, -want +got:\n%s", diff)
