@@ -134,7 +134,7 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 func drivers(c config.Config, data *vm.DataFolder, log *slog.Logger) hypervisor.Options {
 	return hypervisor.Options{Driver: c.Driver, Data: data, Log: log, Candidates: hypervisor.Drivers(
 		data, log, vix.Options{Library: c.VIXLibrary, HostOptions: c.VIXHostOptions}, c.VMRun,
-		qemu.Options{Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve},
+		qemu.Options{Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve, TemplateMemory: c.TemplateMemory, TemplateAge: c.TemplateAge},
 		hypervisor.VSphere(c.VSphere),
 	)}
 }

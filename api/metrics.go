@@ -23,6 +23,7 @@ type Metrics struct {
 	creations        *prometheus.CounterVec
 	phaseDurations   *prometheus.HistogramVec
 	restarts         prometheus.Counter
+	memoryStarts     *prometheus.CounterVec
 	callbacks        *prometheus.CounterVec
 	callbacksDropped prometheus.Counter
 	downloads        *prometheus.CounterVec
@@ -54,6 +55,7 @@ func NewMetrics(version string) *Metrics {
 		creations:        counters("creations_total", "Creations by outcome: ready, or the code of the error.", "outcome"),
 		phaseDurations:   histogram("phase_duration_seconds", "Time that creations spent in each phase that they completed.", phaseBuckets, "phase"),
 		restarts:         prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_machine_restarts_total", Help: "Machines started once more because they died before their guest gave a sign of life."}),
+		memoryStarts:     counters("memory_starts_total", "Machines that were to start from memory and became ready, by how they started: memory or boot.", "start"),
 		callbacks:        counters("callback_attempts_total", "Attempts to send a callback by outcome: delivered, pending (will be retried) or given-up.", "outcome"),
 		callbacksDropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_callbacks_dropped_total", Help: "Callbacks of destroyed machines that were given up because too many waited to be sent."}),
 		downloads:        counters("image_downloads_total", "Downloads of images by outcome: whole, or failed.", "outcome"),
@@ -69,8 +71,11 @@ func NewMetrics(version string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "go": runtime.Version()},
 	})
 	build.Set(1)
+	for _, start := range vm.StartModes() {
+		m.memoryStarts.WithLabelValues(string(start)) // shown before the first one
+	}
 	m.registry.MustRegister(
-		m.creations, m.phaseDurations, m.restarts, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
+		m.creations, m.phaseDurations, m.restarts, m.memoryStarts, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
 		m.oldPhaseDurations, m.oldRequestDurations,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -85,6 +90,7 @@ func (m *Metrics) Hooks() vm.Hooks {
 			m.phaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
 			m.oldPhaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
 		},
+		MemoryStart:     m.startedFromMemory,
 		Restarted:       m.restarts.Inc,
 		CallbackTried:   func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
 		CallbackDropped: m.callbacksDropped.Inc,
@@ -97,6 +103,14 @@ func (m *Metrics) created(code vm.Code) {
 		outcome = "ready"
 	}
 	m.creations.WithLabelValues(outcome).Inc()
+}
+
+func (m *Metrics) startedFromMemory(did bool) {
+	start := vm.StartBoot
+	if did {
+		start = vm.StartMemory
+	}
+	m.memoryStarts.WithLabelValues(string(start)).Inc()
 }
 
 // Downloaded counts a download. It is the hook for image.Options.

@@ -42,6 +42,8 @@ func (a *api) routes() []route {
 		{"GET", "/images/:checksum", "read an image; ?wait=5m delays the answer until it is ready or failed", []string{"wait"}, a.handle(a.image), true},
 		{"PATCH", "/images/:checksum", "pin an image, which is then not removed to make room", nil, a.handle(a.changeImage), false},
 		{"DELETE", "/images/:checksum", "remove a cached image, or cancel its pull", nil, a.handle(a.removeImage), false},
+		{"GET", "/templates", "list the templates that machines start from if their request has start: memory", nil, a.handle(a.templates), true},
+		{"DELETE", "/templates/:key", "remove a template", nil, a.handle(a.removeTemplate), false},
 		{"GET", "/healthz", "report whether machines can be created; ?verbose=1 adds limits and networks", []string{"verbose"}, a.handle(a.health), true},
 		{"GET", "/metrics", "return metrics for Prometheus", []string{"name[]"}, a.metrics(), true},
 	}

@@ -32,11 +32,14 @@ type Config struct {
 	DebugListen   string // loopback host:port of the profiler, or ""
 	File          string // absolute path of the configuration file, or ""
 
-	VMs           int           // largest number of machines, 1 to 100,000
-	MemoryReserve int64         // host memory in bytes that machines cannot use
-	MaxLifetime   time.Duration // longest lifetime of a machine, 1 s to a year; 0 means no limit
-	Connections   int           // largest number of client connections, 1 to 65,535
-	SecretFile    string        // absolute path of the file with the callback secrets, or ""
+	VMs            int           // largest number of machines, 1 to 100,000
+	MemoryReserve  int64         // host memory in bytes that machines cannot use
+	Start          string        // boot or memory: how machines start whose request does not say
+	TemplateMemory int64         // bytes of the host's memory for templates; 0 means an eighth
+	TemplateAge    time.Duration // of a template; 0 means the default
+	MaxLifetime    time.Duration // longest lifetime of a machine, 1 s to a year; 0 means no limit
+	Connections    int           // largest number of client connections, 1 to 65,535
+	SecretFile     string        // absolute path of the file with the callback secrets, or ""
 
 	CredentialsFile string         // absolute path of the file with the credentials for image servers, or ""
 	CAFile          string         // absolute path of a PEM file with more certificate authorities, or ""

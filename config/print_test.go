@@ -112,6 +112,12 @@ vms = 1000
 # default
 memory-reserve = 512MiB
 # default
+start = boot
+# default
+template-memory = 0
+# default
+template-age =
+# default
 max-lifetime =
 # default
 connections = 1000

@@ -122,6 +122,18 @@ func (c *Config) generalSettings(home string) []setting {
 			help: "Host memory that machines cannot use, such as 2GiB, or in bytes. Requests for more than the rest return 503.",
 		},
 		{
+			name: "start", arg: "HOW", defaultValue: "boot", value: enumValue{&c.Start, []string{"boot", "memory"}},
+			help: "How machines start whose request does not say: boot, or memory, which continues a saved guest of the same image and size if there is one.",
+		},
+		{
+			name: "template-memory", arg: "SIZE", defaultValue: "0", value: sizeValue{&c.TemplateMemory, 0},
+			help: "Host memory that saved guests may take together, such as 4GiB, or in bytes. 0 means an eighth of the host's memory. The least recently used are removed to make room.",
+		},
+		{
+			name: "template-age", arg: "DURATION", defaultValue: "", value: optionalDurationValue{&c.TemplateAge},
+			help: "Age at which a guest is saved again, such as 12h. By default 1h, or 24h for guests whose agent can set the clock.",
+		},
+		{
 			name: "max-lifetime", arg: "DURATION", defaultValue: "", value: optionalDurationValue{&c.MaxLifetime},
 			help: "Longest lifetime of a machine, such as 12h, after which the daemon destroys it. It is also the lifetime of machines whose request has none.",
 		},

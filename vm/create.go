@@ -43,6 +43,7 @@ func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error)
 // check makes a spec of a request that this host can fulfil. Its error names all invalid fields.
 func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
 	p := problems{list: q.Invalid}
+	q.Start = cmp.Or(q.Start, m.opts.Start)
 	s := normalize(q, m.capacity.limits(), &p)
 	p.add(m.opts.Hosts.checkURL("image.url", s.Image.URL))
 	if s.CallbackURL != "" {

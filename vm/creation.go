@@ -25,7 +25,8 @@ type creation struct {
 	record *record
 	log    *slog.Logger
 
-	address string // of the guest, once it answered
+	address string    // of the guest, once it answered
+	start   StartMode // how the machine was started
 }
 
 func (c *creation) run(ctx context.Context) {
@@ -53,6 +54,9 @@ func (c *creation) run(ctx context.Context) {
 		c.log.Info("ready", "address", c.address, "after", time.Since(started).Round(time.Millisecond))
 		c.job.endPhase()
 		m.opts.Hooks.CreationEnded("")
+		if r.Spec.Start == StartMemory {
+			m.opts.Hooks.MemoryStart(c.start == StartMemory)
+		}
 	}
 	if !c.writeResult(ctx) {
 		return
@@ -89,6 +93,7 @@ func (c *creation) build(ctx context.Context) (err error) {
 		return err
 	}
 	c.job.setPhase(Cloning, nil)
+	c.warnWithoutMemory()
 	vm.Progress = func(done, total int64) { c.job.setPhase(Cloning, &Progress{Bytes: done, Total: &total}) }
 	if err := o.Driver.Clone(ctx, vm, gold.VMX); err != nil {
 		return fmt.Errorf("cloning the image: %w", err)
@@ -152,6 +157,7 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 func (c *creation) inspect(ctx context.Context, vm Machine) (Status, error) {
 	st, err := c.vms.opts.Driver.Inspect(ctx, vm)
 	if err == nil {
+		c.start = st.Start
 		c.vms.events.setStatus(vm.ID, st)
 		c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
 	}
@@ -169,6 +175,15 @@ func hasFailed(st Status) error {
 		return &Error{Code: CodeGuestStopped, Message: "the machine powered itself off before its guest answered; check that the image boots on this hypervisor"}
 	}
 	return nil
+}
+
+// warnWithoutMemory adds a warning if the machine is to start from memory, which
+// its hypervisor cannot do.
+func (c *creation) warnWithoutMemory() {
+	if _, ok := c.vms.opts.Driver.(TemplateLister); ok || c.record.Spec.Start != StartMemory {
+		return
+	}
+	c.record.Warnings.Add(WarningBooted, "the machine boots instead of starting from memory: the hypervisor %s cannot do that; QEMU can (-driver qemu)", c.vms.opts.Hypervisor)
 }
 
 // warnSilent adds a warning about a guest that was not ready in time.

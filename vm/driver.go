@@ -79,6 +79,7 @@ type Machine struct {
 	Network    NetworkType // what the first NIC is attached to
 	Forward    []int       // TCP ports of the guest that the host must reach, without repeats
 	LaunchGUI  bool        // show the machine's screen if there is a display
+	Start      StartMode   // how it is started for the first time; a driver that cannot, or not now, boots it and says why in Status.Warnings
 	Annotation string      // one printable line that says where the machine comes from; set for Clone and Start
 
 	// Progress, unless it is nil, is for a Clone that copies for long: it takes the bytes that are copied and all of
@@ -100,6 +101,10 @@ type Status struct {
 	// NICs are the machine's network cards in the order of the image. MAC and IP
 	// are those of the first.
 	NICs []NIC
+
+	// Start is how the machine that runs, or ran last, was started. The empty
+	// StartMode means that it booted.
+	Start StartMode
 
 	// Warnings say what the image has that the machine does not have, or has in
 	// another form. They are the same from Clone to Destroy.

@@ -30,27 +30,28 @@ const (
 	CodeHypervisorUnavailable Code = "hypervisor-unavailable"
 	CodeInternal              Code = "internal-error"
 
-	CodeImageDownload Code = "image-download-failed"
-	CodeImageChecksum Code = "image-checksum-mismatch"
-	CodeImageUnsafe   Code = "image-unsafe"
-	CodeImageInvalid  Code = "image-invalid"
-	CodeImageTooLarge Code = "image-too-large"
-	CodeImageArchive  Code = "image-archive-too-large"
-	CodeImageEntries  Code = "image-too-many-entries"
-	CodeImageDepth    Code = "image-path-too-deep"
-	CodeImagePath     Code = "image-path-too-long"
-	CodeImageRatio    Code = "image-ratio-too-high"
-	CodeImageStalled  Code = "image-stalled"
-	CodeDiskFull      Code = "disk-full"
-	CodeHypervisor    Code = "hypervisor-error"
-	CodeHostDenied    Code = "host-denied"
-	CodeImageNotFound Code = "image-not-found"
-	CodeImageInUse    Code = "image-in-use"
-	CodeGuestStopped  Code = "guest-stopped"
-	CodeGuestNotReady Code = "guest-not-ready"
-	CodeAttempts      Code = "too-many-attempts"
-	CodeCancelled     Code = "creation-cancelled"
-	CodeExpired       Code = "expired"
+	CodeImageDownload    Code = "image-download-failed"
+	CodeImageChecksum    Code = "image-checksum-mismatch"
+	CodeImageUnsafe      Code = "image-unsafe"
+	CodeImageInvalid     Code = "image-invalid"
+	CodeImageTooLarge    Code = "image-too-large"
+	CodeImageArchive     Code = "image-archive-too-large"
+	CodeImageEntries     Code = "image-too-many-entries"
+	CodeImageDepth       Code = "image-path-too-deep"
+	CodeImagePath        Code = "image-path-too-long"
+	CodeImageRatio       Code = "image-ratio-too-high"
+	CodeImageStalled     Code = "image-stalled"
+	CodeDiskFull         Code = "disk-full"
+	CodeHypervisor       Code = "hypervisor-error"
+	CodeHostDenied       Code = "host-denied"
+	CodeImageNotFound    Code = "image-not-found"
+	CodeImageInUse       Code = "image-in-use"
+	CodeTemplateNotFound Code = "template-not-found"
+	CodeGuestStopped     Code = "guest-stopped"
+	CodeGuestNotReady    Code = "guest-not-ready"
+	CodeAttempts         Code = "too-many-attempts"
+	CodeCancelled        Code = "creation-cancelled"
+	CodeExpired          Code = "expired"
 )
 
 // Codes lists every Code, for the tests that require a status and an explanation
@@ -60,7 +61,7 @@ func Codes() []Code {
 		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict, CodeNameTaken, CodeAmbiguous,
 		CodeBusy, CodeNoCapacity, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
 		CodePower, CodeNotSupported,
-		CodeHostDenied, CodeImageNotFound, CodeImageInUse,
+		CodeHostDenied, CodeImageNotFound, CodeImageInUse, CodeTemplateNotFound,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
 		CodeImageArchive, CodeImageEntries, CodeImageDepth, CodeImagePath, CodeImageRatio, CodeImageStalled,
 		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeGuestNotReady, CodeAttempts, CodeCancelled, CodeExpired,

@@ -17,6 +17,10 @@ type Hooks struct {
 	// PhaseEnded gets how long a creation was in a phase.
 	PhaseEnded func(Phase, time.Duration)
 
+	// MemoryStart is called for each machine that was to start from memory and is
+	// ready. It gets whether the machine did.
+	MemoryStart func(bool)
+
 	// Restarted is called if a machine that died before its guest gave a sign
 	// of life is started once more.
 	Restarted func()
@@ -37,6 +41,9 @@ func (h Hooks) withDefaults() Hooks {
 	}
 	if h.PhaseEnded == nil {
 		h.PhaseEnded = func(Phase, time.Duration) {}
+	}
+	if h.MemoryStart == nil {
+		h.MemoryStart = func(bool) {}
 	}
 	if h.Restarted == nil {
 		h.Restarted = func() {}

@@ -29,6 +29,7 @@ type Options struct {
 	VMs           int           // machines in all; 0 means any number
 	Tombstones    int           // destroyed machines with callbacks to send; 0 means 1,000
 	MemoryReserve int           // MiB of the host's memory that machines do not get
+	Start         StartMode     // of machines whose request does not say; "" means that they boot
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
 	Hooks         Hooks

@@ -39,6 +39,7 @@ type Request struct {
 	ToolsInitTimeout Timeout     `json:"tools_init_timeout"`
 	ExpiresIn        Lifetime    `json:"expires_in"`
 	Name             string      `json:"name"`
+	Start            StartMode   `json:"start"` // "" means the Manager's default
 
 	Labels       Labels       `json:"labels"`
 	ReadyWhen    *ReadyWhen   `json:"ready_when"`
@@ -65,6 +66,7 @@ type spec struct {
 	Network      NetworkType `json:"network_type"`
 	Forward      []int       `json:"forward,omitempty"` // as asked
 	LaunchGUI    bool        `json:"launch_gui"`
+	Start        StartMode   `json:"start,omitempty"` // "" means that it boots
 	CallbackURL  string      `json:"callback_url,omitempty"`
 	ToolsSeconds int         `json:"tools_init_timeout"`   // as asked, 0 if not given
 	ExpiresIn    int         `json:"expires_in,omitempty"` // seconds, 0 if not given
@@ -108,6 +110,8 @@ func normalize(q Request, limits Limits, p *problems) spec {
 		_, err = parseURL("callback_url", s.CallbackURL)
 		p.add(err)
 	}
+	s.Start, err = parseStart(q.Start)
+	p.add(err)
 	s.ToolsSeconds, err = parseToolsTimeout(time.Duration(q.ToolsInitTimeout))
 	p.add(err)
 	s.ReadySeconds = parseReadyWhen(s.ReadyWhen, time.Duration(q.ReadyTimeout), p)

@@ -1,6 +1,7 @@
 package vm
 
 import (
+	"cmp"
 	"net/url"
 	"strings"
 	"time"
@@ -68,6 +69,7 @@ type VM struct {
 	NICs     []NIC    `json:"nics,omitempty"`
 
 	Labels       Labels     `json:"labels,omitempty"`
+	Start        StartMode  `json:"start,omitempty"` // how it was started, or is to be started, if it was to start from memory
 	ReadyWhen    *ReadyWhen `json:"ready_when,omitempty"`
 	ReadyTimeout int        `json:"ready_timeout,omitempty"` // seconds, 0 if none was given
 }
@@ -109,6 +111,13 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name,
 		Warnings: r.Warnings.join(st), NICs: st.NICs, Labels: r.Spec.Labels, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds,
+	}
+	switch {
+	case r.Spec.Start == "": // it was not asked for memory
+	case r.settled():
+		v.Start = cmp.Or(st.Start, StartBoot)
+	default:
+		v.Start = cmp.Or(st.Start, r.Spec.Start)
 	}
 	if st.CPUs > 0 {
 		v.CPUs = st.CPUs

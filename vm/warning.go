@@ -24,13 +24,14 @@ const (
 	WarningGuestSilent     WarningCode = "guest-silent"     // the guest gave no sign of life in time
 	WarningCPUs            WarningCode = "cpus-exceed-host" // the machine has more virtual processors than the host has processors
 	WarningNoAddress       WarningCode = "no-address"       // the guest is up, but had no address in time
+	WarningBooted          WarningCode = "booted"           // the machine was to start from memory, and booted
 )
 
 // WarningCodes lists every WarningCode, for the tests that require an explanation for each.
 func WarningCodes() []WarningCode {
 	return []WarningCode{
 		WarningDeviceLeftOut, WarningDeviceReplaced, WarningNetworkReplaced, WarningTPMLeftOut, WarningSecureBootOff,
-		WarningSlowDisk, WarningCPUs, WarningOVFLeftOut, WarningGuestSilent, WarningNoAddress,
+		WarningSlowDisk, WarningCPUs, WarningOVFLeftOut, WarningGuestSilent, WarningNoAddress, WarningBooted,
 	}
 }
 

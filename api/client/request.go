@@ -17,12 +17,12 @@ import (
 
 // requestOptions are the flags that make up a request: a file, and flags that override fields of the file.
 type requestOptions struct {
-	file                                             string
-	name, image, checksum, checksumType              string
-	memory, network, callback, toolsTimeout, expires string
-	cpus                                             int
-	forward                                          []int
-	gui                                              bool
+	file                                                    string
+	name, image, checksum, checksumType                     string
+	memory, network, callback, toolsTimeout, expires, start string
+	cpus                                                    int
+	forward                                                 []int
+	gui                                                     bool
 
 	labels                   []string
 	readyPort                int
@@ -60,6 +60,7 @@ func (o *requestOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.readyPort, "ready-port", 0, "wait until this TCP port of the guest answers, for example 22")
 	f.StringVar(&o.readyHTTP, "ready-http", "", "with --ready-port: wait until this path returns a success over HTTP, for example /health")
 	f.StringVar(&o.readyDuration, "ready-timeout", "", "the longest time until --ready-port answers, for example 10m")
+	f.StringVar(&o.start, "start", "", "boot, or memory: continue a saved guest of the same image and size")
 	f.StringVar(&o.expires, "expires-in", "", "destroy the machine after this time, for example 2h")
 	completeFlag(cmd, "network", "nat", "bridged", "hostonly")
 	completeFlag(cmd, "checksum-type", "md5", "sha1", "sha256", "sha512")
@@ -128,6 +129,7 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 		{"network", "network_type", o.network},
 		{"callback-url", "callback_url", o.callback},
 		{"name", "name", o.name},
+		{"start", "start", o.start},
 	} {
 		if o.set.Changed(f.flag) {
 			fields[f.field] = jsonString(f.value)

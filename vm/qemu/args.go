@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strconv"
 
@@ -25,6 +26,36 @@ type setup struct {
 
 	attachments // of the NICs
 	handed      // set by open
+
+	mac string // of the first NIC, if it is not the machine's own
+	ram ram
+}
+
+// ram is how QEMU gets memory that it shares with others.
+type ram struct {
+	memory   *os.File // nil: the machine has its own
+	path     string   // at which QEMU opens it; set by open
+	share    bool     // what the guest writes is written to the memory
+	incoming bool     // QEMU waits for the state of its devices
+	events   int      // the listening socket of a second monitor; set by open
+}
+
+// options returns the options besides those of the board.
+func (r ram) options(mib int) []string {
+	if r.path == "" {
+		return nil
+	}
+	share := "off"
+	if r.share {
+		share = "on"
+	}
+	args := []string{"-object", fmt.Sprintf("memory-backend-file,id=ram,size=%dM,mem-path=%s,share=%s", mib, r.path, share)}
+	if r.incoming {
+		args = append(args, "-incoming", "defer", "-S",
+			"-chardev", fmt.Sprintf("socket,id=events,fd=%d,server=on,wait=off", r.events),
+			"-mon", "chardev=events,mode=control")
+	}
+	return args
 }
 
 // arguments returns the command line without the program. QEMU gets its files
@@ -53,6 +84,9 @@ func board(s setup) []string {
 	if s.Board == boardVirt {
 		board += ",gic-version=max" // the oldest one has room for 8 processors
 	}
+	if s.ram.path != "" {
+		board += ",memory-backend=ram"
+	}
 	if s.LocalTime {
 		clock = "localtime"
 	}
@@ -69,6 +103,10 @@ func board(s setup) []string {
 		"-object", "rng-random,id=rng0,filename=" + s.random,
 		"-device", "virtio-rng-pci,rng=rng0",
 	}
+	if s.Board != boardVirt {
+		args = append(args, "-device", "vmgenid,guid=auto") // a guest that continues from saved memory draws new random numbers
+	}
+	args = append(args, s.ram.options(s.Memory)...)
 	if s.Board == boardQ35 && s.slots {
 		// With ACPI's hot-plug the guest does not see the numbers of the slots.
 		args = append(args, "-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off")

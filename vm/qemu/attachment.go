@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -20,6 +21,8 @@ const sshPort = 22
 
 // attachment says what a machine's NIC is attached to.
 type attachment struct {
+	Inner    *network.Inner   `json:"inner,omitempty"`    // how the guest knows itself, if it runs from memory
+	Address  netip.Addr       `json:"address,omitzero"`   // of the guest, if it runs from memory
 	Tap      string           `json:"tap,omitempty"`      // name of the host's device, or "" on the user network
 	Forwards []vm.PortForward `json:"forwards,omitempty"` // of the user network
 	Restrict bool             `json:"restrict,omitempty"` // the user network leads nowhere but to Forwards
@@ -67,6 +70,17 @@ func (n *networks) attach(ctx context.Context, m vm.Machine, nics []nic) (all at
 		return attachments{}, disk.FullError(err)
 	}
 	return all, nil
+}
+
+// attachInner is attach for a guest with one NIC that runs from memory and knows
+// itself by in.
+func (n *networks) attachInner(ctx context.Context, m vm.Machine, in network.Inner) (attachments, error) {
+	tap, address, err := n.manager.AttachInner(ctx, network.Kind(m.Network), m.ID, macAddress(m.ID), m.Name, in)
+	if err != nil {
+		return attachments{}, fmt.Errorf("attaching the machine to its network: %w", err)
+	}
+	a := attachments{attachment: attachment{Tap: tap, Inner: &in, Address: address}}
+	return a, disk.FullError(writeJSON(filepath.Join(m.Dir, attachmentFile), a))
 }
 
 // readAttachments returns the machine's last attachments. They are zero if there

@@ -26,9 +26,13 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err != nil {
 		return err
 	}
-	qemu, err := d.programs.forBoard(clone.Board).find(ctx)
-	if err != nil {
+	if _, err := d.programs.forBoard(clone.Board).find(ctx); err != nil {
 		return err
+	}
+	if m.Start == vm.StartMemory {
+		for i := range clone.Disks {
+			clone.Disks[i].Convert()
+		}
 	}
 	if err := d.prepared.Prepare(ctx, gold, clone.Disks); err != nil {
 		return err
@@ -42,21 +46,41 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 		return disk.FullError(err)
 	}
+	if m.Start == vm.StartMemory {
+		if err := d.memory.plan(ctx, m, &clone, gold); err != nil {
+			return err
+		}
+	}
+	if clone.Template == nil { // otherwise Start copies the template's
+		if err := createDisks(ctx, d.programs, m.Dir, &clone); err != nil {
+			return err
+		}
+	}
+	return disk.FullError(writeJSON(filepath.Join(m.Dir, machineFile), clone))
+}
+
+// createDisks creates the empty overlays of a clone in dir, and its copy of EFI's
+// variables.
+func createDisks(ctx context.Context, programs programs, dir string, clone *cloneConfig) error {
 	if clone.Firmware == "efi" {
+		qemu, err := programs.forBoard(clone.Board).find(ctx)
+		if err != nil {
+			return err
+		}
 		f, err := findFirmware(qemu.path, clone.hardware)
 		if err != nil {
 			return err
 		}
-		if err := createVariables(f, clone.hardware, filepath.Join(m.Dir, varsFile)); err != nil {
+		if err := createVariables(f, clone.hardware, filepath.Join(dir, varsFile)); err != nil {
 			return disk.FullError(err)
 		}
 	}
 	for i := range clone.Disks {
-		if err := clone.Disks[i].CreateOverlay(ctx, m.Dir); err != nil {
+		if err := clone.Disks[i].CreateOverlay(ctx, dir); err != nil {
 			return disk.FullError(err)
 		}
 	}
-	return disk.FullError(writeJSON(filepath.Join(m.Dir, machineFile), clone))
+	return nil
 }
 
 // readImage reads which hardware the image at gold needs.

@@ -92,7 +92,7 @@ func TestCommandDevices(t *testing.T) {
 				if strings.Contains(option, "slot=160") || strings.Contains(option, "slot=192") || strings.Contains(option, "bus=port0") && strings.Contains(option, "vmxnet3") {
 					continue // the card that a machine without one gets
 				}
-				common := []string{"virtio-rng", "isa-serial", "virtio-serial", "virtserialport", "vmware-svga"}
+				common := []string{"virtio-rng", "isa-serial", "virtio-serial", "virtserialport", "vmware-svga", "vmgenid"}
 				if !slices.ContainsFunc(common, func(device string) bool { return strings.Contains(option, device) }) {
 					got = append(got, option)
 				}

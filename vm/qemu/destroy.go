@@ -16,6 +16,11 @@ import (
 // removes its folder. It does not ask the guest or QEMU to end first, because
 // nothing of the machine is kept. QEMU need not be installed.
 func (d *Driver) Destroy(ctx context.Context, m vm.Machine) error {
+	unlock, err := d.changing.Lock(ctx, m.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	if err := d.erase(ctx, m); err != nil {
 		return err
 	}

@@ -11,6 +11,7 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
 	"osx-builder/vm/qemu/process"
+	"osx-builder/vm/qemu/template"
 )
 
 // handed has what a QEMU is handed open, as names and descriptors for its
@@ -56,6 +57,9 @@ func (s *setup) open() (files *process.Files, err error) {
 		s.netdevs = append(s.netdevs, netdev)
 	}
 	if err := s.openControls(files); err != nil {
+		return files, err
+	}
+	if err := s.openMemory(files); err != nil {
 		return files, err
 	}
 	s.sets = files.Arguments()
@@ -104,6 +108,27 @@ func (s *setup) openControls(files *process.Files) error {
 		}
 		*descriptor = files.Add(socket)
 	}
+	return nil
+}
+
+// openMemory hands over the memory that QEMU shares with others.
+func (s *setup) openMemory(files *process.Files) error {
+	if s.ram.memory == nil {
+		return nil
+	}
+	memory, err := template.Duplicate(s.ram.memory)
+	if err != nil {
+		return err
+	}
+	s.ram.path = fmt.Sprintf("/proc/self/fd/%d", files.Add(memory))
+	if !s.ram.incoming {
+		return nil
+	}
+	socket, err := listen(s.Dir, eventsSocket)
+	if err != nil {
+		return fmt.Errorf("listening at %s: %w", filepath.Join(s.Dir, eventsSocket), err)
+	}
+	s.ram.events = files.Add(socket)
 	return nil
 }
 

@@ -38,6 +38,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		st.NICs = append(st.NICs, vm.NIC{Model: n.Model, MACAddress: macOf(m.ID, i).String(), NetworkType: n.network(m)})
 		st.MAC = st.NICs[0].MACAddress
 	}
+	if clone.Template != nil && clone.Template.Loaded {
+		st.Start = vm.StartMemory
+	}
 	if pid == 0 {
 		return d.fillEnding(ctx, m, st), nil
 	}
@@ -45,9 +48,15 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err != nil {
 		return d.classify(ctx, m, pid, st, err)
 	}
+	// QEMU does not know whether an agent that continues has its port open.
+	live.agentOpen = live.agentOpen || clone.Template != nil && clone.Template.Agent
 	st.Power, st.CPUs, st.Memory = live.power, live.cpus, live.memory
 	if st.Power == vm.Paused && wasSuspended(m.Dir) {
 		st.Power = vm.Suspended
+	}
+	if clone.Template != nil && !clone.Template.Loaded { // its memory is being loaded, or its guest has given no sign of life yet
+		st.Power = vm.PoweringOn
+		return st, nil
 	}
 	st.Fault = diskFault(clone, live)
 	if err := d.fillGuest(ctx, m, pid, live, &st); err != nil {
@@ -211,6 +220,10 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 		return nil
 	}
 	attached := readAttachments(m.Dir)
+	if attached.Inner != nil {
+		fillOuter(attached.attachment, st)
+		return nil
+	}
 	for i := range st.NICs {
 		if err := d.fillAddress(ctx, m, pid, attached.of(i), cardAddresses(interfaces, st.NICs[i].MACAddress), st, i); err != nil {
 			return err
@@ -247,6 +260,21 @@ func (d *Driver) fillAddress(ctx context.Context, m vm.Machine, pid int, a attac
 		n.IPAddress = reported[0].String()
 	}
 	return nil
+}
+
+// fillOuter fills in the addresses of a guest that knows itself by another one.
+func fillOuter(a attachment, st *vm.Status) {
+	st.IP, st.Up = a.Address.String(), true
+	st.NICs[0].IPAddress = st.IP
+	inner := a.Inner.Address.String()
+	for i, address := range st.Addresses {
+		if address == inner {
+			st.Addresses[i] = st.IP
+		}
+	}
+	if len(st.Addresses) == 0 {
+		st.Addresses = []string{st.IP}
+	}
 }
 
 // withMonitor calls f with the monitor of the machine in dir.

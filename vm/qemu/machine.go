@@ -17,14 +17,16 @@ const (
 	attachmentFile = "link.json"    // what the NICs were last attached to
 	qmpSocket      = "qmp"          // of QEMU's monitor
 	agentSocket    = "qga"          // of the guest's agent
+	eventsSocket   = "events"       // of a second monitor, while a machine runs from memory
 	varsFile       = "efivars.fd"
 	serialLog      = "serial.log"
 )
 
 // cloneConfig is what Start and Inspect need to know about a clone.
 type cloneConfig struct {
-	Annotation string      `json:"annotation"`
-	Warnings   vm.Warnings `json:"warnings,omitempty"`
+	Annotation string         `json:"annotation"`
+	Warnings   vm.Warnings    `json:"warnings,omitempty"`
+	Template   *templateStart `json:"template,omitempty"` // nil if the machine boots
 	hardware
 }
 

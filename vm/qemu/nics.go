@@ -84,11 +84,15 @@ func nicOptions(s setup) (args []string) {
 			args = append(args, "-device", fmt.Sprintf("pcie-root-port,id=port%d,slot=%d,chassis=%d", i, n.Slot, i+1))
 			bus = fmt.Sprintf("bus=port%d,", i)
 		}
+		mac := macOf(s.ID, i).String()
+		if i == 0 && s.mac != "" {
+			mac = s.mac
+		}
 		kind, options, _ := strings.Cut(s.netdevs[i], ",")
 		// Without a ROM the firmware does not boot from the network, and the machine starts faster.
 		args = append(args,
 			"-netdev", fmt.Sprintf("%s,id=net%d,%s", kind, i, options),
-			"-device", fmt.Sprintf("%s,netdev=net%d,mac=%s,%sromfile=", n.Device, i, macOf(s.ID, i), bus))
+			"-device", fmt.Sprintf("%s,netdev=net%d,mac=%s,%sromfile=", n.Device, i, mac, bus))
 	}
 	return args
 }

@@ -37,6 +37,11 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
 	}
+	unlock, err := d.changing.Lock(ctx, m.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
 	pid, err := process.Holder(m.Dir)
 	if err != nil {
 		return unreadable(m, process.PIDFile, err)
@@ -50,7 +55,7 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	case vm.ActionShutdown:
 		err = d.shutDown(ctx, m)
 	case vm.ActionReset:
-		err = d.reset(ctx, m)
+		err = d.reset(ctx, m, pid)
 	case vm.ActionSuspend:
 		err = d.suspend(ctx, m)
 	case vm.ActionResume:
@@ -112,9 +117,18 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 }
 
 // reset resets the machine, and lets it run if a fault had stopped it. The guest
-// must become ready again.
-func (d *Driver) reset(ctx context.Context, m vm.Machine) error {
+// must become ready again. A machine that runs from memory starts as an ordinary
+// one, with its own identity.
+func (d *Driver) reset(ctx context.Context, m vm.Machine, pid int) error {
 	defer d.readiness.forget(m.Dir)
+	if clone, err := readConfig(m.Dir); err == nil && clone.Template != nil {
+		if err := d.quit(ctx, m, pid); err != nil {
+			return err
+		}
+		process.AwaitSupervisor(ctx, m.Dir)
+		defer d.starting.add(m.Dir)()
+		return startLocked(ctx, d, m)
+	}
 	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error {
 		if err := q.Ask("system_reset", nil); err != nil {
 			return err

@@ -15,6 +15,8 @@
 //	exit           locked while a shell waits for QEMU to end; then its exit status
 //	suspended      exists while a client has the machine suspended
 //	switched-off   exists once a client switched the machine off
+//	frozenN.qcow2  below the overlay of disk N, if the machine started from memory
+//	events         socket of a second monitor, while the machine runs from memory
 //	serial.log     what the guest wrote to its first serial port; everything but its end is a hole
 //	qemu.log       QEMU's standard error since the last start; likewise
 package qemu
@@ -32,6 +34,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu/disk"
+	"osx-builder/vm/qemu/keyedmutex"
 	"osx-builder/vm/qemu/network"
 	"osx-builder/vm/qemu/qmp"
 )
@@ -42,17 +45,19 @@ const PreparedFolder = disk.PreparedFolder
 
 // Options configures a [Driver].
 type Options struct {
-	Dir         string       // absolute path of the data folder; the driver owns Dir/net
-	MachinesDir string       // absolute path of the folder that holds each Machine.Dir, by machine id
-	Forward     []int        // guest ports to forward besides 22, if machines are on the user network
-	Network     string       // "bridge", "user", or "auto" (or ""): bridge if it is available
-	Bridge      string       // the host's bridge for bridged machines; "": there is none
-	NATSubnet   string       // of the nat network's bridge, such as 10.20.30.0/24; "": a free one is chosen
-	Isolate     bool         // machines on managed bridges do not reach each other
-	Gold        string       // absolute path of the folder with gold images; the driver owns the folder "prepared" beside it; "": disks are not prepared
-	DiskReserve int64        // bytes of the disk that prepared disks leave to the host
-	QEMU        string       // name or path of QEMU; "" is qemu-system-x86_64
-	Log         *slog.Logger // nil: nothing is logged
+	Dir            string        // absolute path of the data folder; the driver owns Dir/net
+	MachinesDir    string        // absolute path of the folder that holds each Machine.Dir, by machine id
+	Forward        []int         // guest ports to forward besides 22, if machines are on the user network
+	Network        string        // "bridge", "user", or "auto" (or ""): bridge if it is available
+	Bridge         string        // the host's bridge for bridged machines; "": there is none
+	NATSubnet      string        // of the nat network's bridge, such as 10.20.30.0/24; "": a free one is chosen
+	Isolate        bool          // machines on managed bridges do not reach each other
+	Gold           string        // absolute path of the folder with gold images; the driver owns the folder "prepared" beside it; "": disks are not prepared
+	DiskReserve    int64         // bytes of the disk that prepared disks leave to the host
+	QEMU           string        // name or path of QEMU; "" is qemu-system-x86_64
+	TemplateMemory int64         // bytes of the host's memory that templates may take together; 0: an eighth of it
+	TemplateAge    time.Duration // at which a template is made again; 0: an hour, or 24 hours for guests with an agent
+	Log            *slog.Logger  // nil: nothing is logged
 }
 
 // Driver is the [vm.Driver] for QEMU. Its methods may be called concurrently.
@@ -72,6 +77,9 @@ type Driver struct {
 	readiness readinessProbe // uses queries
 
 	starting startCalls
+	changing keyedmutex.Mutex // by Machine.Dir; held by the calls that change a machine
+	memory   *memoryStarts
+	gold     string // Options.Gold
 }
 
 var (
@@ -127,13 +135,17 @@ func Open(o Options) (*Driver, error) {
 		networks:    networks{manager, backends, log},
 		prepared:    prepared,
 		users:       users,
+		gold:        o.Gold,
+	}
+	if d.memory, err = openMemoryStarts(d, o); err != nil {
+		return nil, err
 	}
 	d.queries.monitors = &d.monitors
 	d.readiness.queries = &d.queries
 	d.networks.logAvailable()
 	trimmer := logTrimmer{d.machinesDir, log}
 	deaths := deathLog{dir: d.machinesDir, starting: &d.starting, log: log, logged: map[string]time.Time{}}
-	tasks := []func(context.Context){trimmer.run, deaths.run}
+	tasks := []func(context.Context){trimmer.run, deaths.run, d.memory.followAll, d.memory.sweepPeriodically}
 	if backends.hasBridge() {
 		tasks = append(tasks, d.networks.repairPeriodically)
 	}
@@ -145,7 +157,7 @@ func Open(o Options) (*Driver, error) {
 // Machines keep running.
 func (d *Driver) Close() error {
 	d.stopTasks()
-	return d.networks.manager.Close()
+	return errors.Join(d.memory.close(), d.networks.manager.Close())
 }
 
 // Limits returns the processors that QEMU's pc can have, the host's memory, and

@@ -31,9 +31,21 @@ func (d *Driver) Command(ctx context.Context, m vm.Machine) ([]string, error) {
 // prepare collects, creates and opens what the machine needs to start. The caller
 // closes the command's files.
 func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (process.Command, error) {
-	qemu, err := d.programs.forBoard(clone.Board).find(ctx)
+	qemu, s, err := baseSetup(ctx, d, m, clone)
 	if err != nil {
 		return process.Command{}, err
+	}
+	if s.attachments, err = d.networks.attach(ctx, m, clone.NICs); err != nil {
+		return process.Command{}, err
+	}
+	return s.command(qemu)
+}
+
+// baseSetup collects what the machine needs to start, except its networks.
+func baseSetup(ctx context.Context, d *Driver, m vm.Machine, clone cloneConfig) (binary, setup, error) {
+	qemu, err := d.programs.forBoard(clone.Board).find(ctx)
+	if err != nil {
+		return qemu, setup{}, err
 	}
 	s := setup{
 		Machine:     m,
@@ -46,22 +58,24 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 		lpa2:        qemu.atLeast(7, 0),
 	}
 	if s.user, err = d.users.of(m); err != nil {
-		return process.Command{}, err
+		return qemu, s, err
 	}
 	if clone.Firmware == "efi" {
 		if s.firmware, err = findFirmware(qemu.path, clone.hardware); err != nil {
-			return process.Command{}, err
+			return qemu, s, err
 		}
 	}
-	if s.attachments, err = d.networks.attach(ctx, m, clone.NICs); err != nil {
-		return process.Command{}, err
-	}
+	return qemu, s, nil
+}
+
+// command opens the machine's files.
+func (s *setup) command(qemu binary) (process.Command, error) {
 	files, err := s.open()
 	if err != nil {
 		return process.Command{}, err
 	}
 	return process.Command{
-		Dir: m.Dir, Argv: append([]string{qemu.path}, arguments(s)...), Env: s.environment(), Files: files, Rules: s.rules(qemu.path, files),
+		Dir: s.Dir, Argv: append([]string{qemu.path}, arguments(*s)...), Env: s.environment(), Files: files, Rules: s.rules(qemu.path, files),
 	}, nil
 }
 

@@ -30,15 +30,35 @@ func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
 		return context.Cause(ctx)
 	}
 	defer d.starting.add(m.Dir)()
+	unlock, err := d.changing.Lock(ctx, m.Dir)
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	return startLocked(ctx, d, m)
+}
+
+// startLocked is Start for a caller that holds the machine's lock.
+func startLocked(ctx context.Context, d *Driver, m vm.Machine) error {
 	clone, err := readConfig(m.Dir)
 	if err != nil {
 		return unreadable(m, machineFile, err)
 	}
+	if clone.Template != nil && !clone.Template.Loaded {
+		if started, err := d.memory.startOrConvert(ctx, m, &clone); started || err != nil {
+			return err
+		}
+	}
 	if runs, err := d.adopt(ctx, m); runs || err != nil {
 		return err
 	}
+	if clone.Template != nil {
+		if err := becomeOrdinary(m, &clone); err != nil {
+			return disk.FullError(err)
+		}
+	}
 	for try := 1; ; try++ {
-		err := d.launch(ctx, m, clone)
+		err := launch(ctx, d, m, clone)
 		var failed *disk.CommandError
 		if err == nil || !errors.As(err, &failed) || ctx.Err() != nil {
 			return err
@@ -81,12 +101,18 @@ func (d *Driver) adopt(ctx context.Context, m vm.Machine) (runs bool, err error)
 
 // launch starts QEMU once. If QEMU ended and said why, the error is a
 // *disk.CommandError.
-func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) error {
+func launch(ctx context.Context, d *Driver, m vm.Machine, clone cloneConfig) error {
 	process.AwaitSupervisor(ctx, m.Dir)
 	command, err := d.prepare(ctx, m, clone)
 	if err != nil {
 		return err
 	}
+	return spawn(ctx, d, m, command)
+}
+
+// spawn runs QEMU and returns once its monitor answers. It closes the command's
+// files.
+func spawn(ctx context.Context, d *Driver, m vm.Machine, command process.Command) error {
 	defer command.Files.Close() // if it does not start
 	// The machine may have ended while it was suspended.
 	if err := errors.Join(forgetSuspension(m.Dir), forgetSwitchedOff(m.Dir)); err != nil {
@@ -99,7 +125,7 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) er
 	defer ended.Close()
 	err = errors.Join(process.Spawn(command, w), command.Files.Close())
 	if err == nil {
-		err = d.awaitStart(ctx, m, ended)
+		err = awaitStart(ctx, d, m, ended)
 	}
 	if err != nil {
 		return errors.Join(disk.FullError(err), endFailedStart(m, ended, d.users))
@@ -108,7 +134,7 @@ func (d *Driver) launch(ctx context.Context, m vm.Machine, clone cloneConfig) er
 }
 
 // awaitStart returns once the monitor answers.
-func (d *Driver) awaitStart(ctx context.Context, m vm.Machine, ended *os.File) error {
+func awaitStart(ctx context.Context, d *Driver, m vm.Machine, ended *os.File) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, startTimeout, fmt.Errorf("QEMU does not answer after %v: %w", startTimeout, context.DeadlineExceeded))
 	defer cancel()
 	for {

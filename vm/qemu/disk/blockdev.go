@@ -28,16 +28,34 @@ func (d *Disk) Blockdev(node, dir string, files *process.Files) (string, error) 
 		"node-name": node, "driver": "qcow2", "discard": "unmap",
 		"file": map[string]any{"driver": "file", "filename": files.AddSet(overlay), "discard": "unmap"},
 	}
+	var below map[string]any
 	if d.Base != "" {
 		base, err := os.Open(d.Base)
 		if err != nil {
 			return "", fmt.Errorf("opening the prepared disk: %w", err)
 		}
-		option["backing"] = layer("qcow2", files.AddSet(base), nil)
-	} else if option["backing"], err = vmdkChain(d.Backing, files.AddSet); err != nil {
+		below = layer("qcow2", files.AddSet(base), nil)
+	} else if below, err = vmdkChain(d.Backing, files.AddSet); err != nil {
 		return "", err
 	}
+	if d.Frozen != "" {
+		frozen, err := os.Open(filepath.Join(dir, filepath.Base(d.Frozen))) // nobody but the daemon could write to it
+		if err != nil {
+			return "", fmt.Errorf("opening the template's disk: %w", err)
+		}
+		below = layer("qcow2", files.AddSet(frozen), below)
+	}
+	option["backing"] = below
 	return jsonText(option), nil
+}
+
+// Check returns an error if the disk's overlay in dir is not as the daemon created it, or may lead to other files.
+func (d *Disk) Check(dir string) error {
+	f, err := d.openOverlay(dir)
+	if err != nil {
+		return err
+	}
+	return f.Close()
 }
 
 // openOverlay opens the disk's overlay in dir and checks that a former QEMU has not made it lead to other files.

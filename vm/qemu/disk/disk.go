@@ -37,10 +37,11 @@ type Disk struct {
 	Unit       int    `json:"unit"`
 	Adapter    string `json:"adapter"` // the SCSI controller's model, or ""
 
-	Overlay string   `json:"overlay"`        // qcow2 file in Machine.Dir
-	Backing []string `json:"backing"`        // absolute paths of the VMDK files below it, the uppermost first
-	Base    string   `json:"base,omitempty"` // absolute path of the qcow2 file prepared from those, which replaces them
-	Size    int64    `json:"size"`           // bytes
+	Overlay string   `json:"overlay"`          // qcow2 file in Machine.Dir
+	Backing []string `json:"backing"`          // absolute paths of the VMDK files below it, the uppermost first
+	Base    string   `json:"base,omitempty"`   // absolute path of the qcow2 file prepared from those, which replaces them
+	Size    int64    `json:"size"`             // bytes
+	Frozen  string   `json:"frozen,omitempty"` // qcow2 file in Machine.Dir between the overlay and the image, if the machine started from memory
 
 	slow bool // a layer is sparse or compressed
 
@@ -71,6 +72,10 @@ func (d *Disk) ReadLayers(root *os.Root, name string) error {
 		name = path.Join(path.Dir(name), layer.Parent)
 	}
 }
+
+// Convert makes [Prepared.Prepare] convert the disk even if QEMU reads its VMDK
+// files well: it cannot save the state of a machine that reads VMDK files.
+func (d *Disk) Convert() { d.slow = true }
 
 // allocated returns how many bytes of data the disk's VMDK files contain.
 func (d *Disk) allocated() (sum int64, err error) {

@@ -113,7 +113,10 @@ func checkExtensions(b []byte, format string) error {
 
 // below returns the format and the path of the file right below the overlay.
 func (d *Disk) below() (format, path string) {
-	if d.Base != "" {
+	switch {
+	case d.Frozen != "":
+		return "qcow2", d.Frozen
+	case d.Base != "":
 		return "qcow2", d.Base
 	}
 	return "vmdk", d.Backing[0]

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"time"
 )
 
 // errPlatform is the answer of every verb that would change the host.
@@ -49,6 +50,11 @@ func OpenTap(string) (*os.File, error) { return nil, errPlatform }
 
 // Addresses returns 0.
 func (*Manager) Addresses(Kind) int { return 0 }
+
+// Alive says that managed networks need Linux.
+func (*Manager) Alive(context.Context, Kind, netip.Addr, net.HardwareAddr, time.Duration) error {
+	return errPlatform
+}
 
 // Repair has nothing to put right.
 func (*Manager) Repair(context.Context) error { return nil }

@@ -139,3 +139,10 @@ func syncAgent(w io.Writer, r *bufio.Reader) error {
 		}
 	}
 }
+
+// SetTime sets the guest's clock.
+func SetTime(ctx context.Context, socket string, now time.Time) error {
+	ctx, cancel := context.WithTimeout(ctx, AgentTimeout)
+	defer cancel()
+	return askAgent(ctx, socket, fmt.Sprintf(`{"execute":"guest-set-time","arguments":{"time":%d}}`, now.UnixNano()), nil)
+}

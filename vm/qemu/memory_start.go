@@ -1,0 +1,226 @@
+package qemu
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/qemu/network"
+	"osx-builder/vm/qemu/process"
+	"osx-builder/vm/qemu/qmp"
+	"osx-builder/vm/qemu/template"
+)
+
+const (
+	// lifeTimeout bounds how long a guest that continues takes to answer. It
+	// answers within 30 milliseconds on an idle host.
+	lifeTimeout = 2 * time.Second
+
+	// loadTimeout bounds how long QEMU loads the state of its devices.
+	loadTimeout = 10 * time.Second
+
+	// clockTimeout bounds how long an agent is asked to set the clock.
+	clockTimeout = 2 * time.Minute
+)
+
+// startOrConvert starts a clone for the first time. If anything fails, the clone
+// becomes an ordinary one that boots, and started is false. It begins from the
+// template again if an earlier call was interrupted.
+func (s *memoryStarts) startOrConvert(ctx context.Context, m vm.Machine, clone *cloneConfig) (started bool, err error) {
+	why := s.start(ctx, m, clone)
+	if why == nil {
+		return true, nil
+	}
+	if ctx.Err() != nil {
+		return false, context.Cause(ctx)
+	}
+	if err := s.kill(ctx, m); err != nil {
+		return false, err
+	}
+	return false, s.bootInstead(ctx, m, clone, why)
+}
+
+// kill ends what an attempt to start from memory has left.
+func (s *memoryStarts) kill(ctx context.Context, m vm.Machine) error {
+	if err := process.Kill(ctx, m.Dir); err != nil {
+		return err
+	}
+	if err := process.KillOrphans(ctx, m.ID); err != nil {
+		return err
+	}
+	process.AwaitSupervisor(ctx, m.Dir)
+	return nil
+}
+
+// start returns once the guest has given a sign of life.
+func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConfig) error {
+	if err := s.kill(ctx, m); err != nil {
+		return err
+	}
+	key, _, err := s.key(ctx, m, *clone, clone.Template.Image)
+	if err != nil {
+		return err
+	}
+	if key != clone.Template.Key {
+		return errors.New("the host, its network or QEMU changed after the machine was cloned")
+	}
+	t, memory, err := s.store.Get(key)
+	if err != nil {
+		return err
+	}
+	defer memory.Close()
+	if err := s.createDisks(m.Dir, clone, t); err != nil {
+		return fmt.Errorf("copying the template's disks: %w", err)
+	}
+	if err := s.launch(ctx, m, *clone, memory); err != nil {
+		return err
+	}
+	if err := s.load(ctx, m, t); err != nil {
+		return fmt.Errorf("loading the memory: %w", err)
+	}
+	a := readAttachments(m.Dir)
+	if err := s.driver.networks.manager.Alive(ctx, network.Kind(m.Network), a.Address, macAddress(m.ID), lifeTimeout); err != nil {
+		return fmt.Errorf("the guest gave no sign of life within %v: %w", lifeTimeout, err)
+	}
+	s.setClock(ctx, m, t)
+	clone.Template.Loaded = true
+	if err := writeJSON(filepath.Join(m.Dir, machineFile), *clone); err != nil {
+		return err
+	}
+	s.followRestart(m)
+	return nil
+}
+
+// launch starts a QEMU that waits for the state of its devices.
+func (s *memoryStarts) launch(ctx context.Context, m vm.Machine, clone cloneConfig, memory *os.File) error {
+	d := s.driver
+	qemu, setup, err := baseSetup(ctx, d, m, clone)
+	if err != nil {
+		return err
+	}
+	if setup.attachments, err = d.networks.attachInner(ctx, m, clone.Template.Inner); err != nil {
+		return err
+	}
+	setup.mac = clone.Template.Inner.MAC
+	setup.ram = ram{memory: memory, incoming: true}
+	command, err := setup.command(qemu)
+	if err != nil {
+		return err
+	}
+	return spawn(ctx, d, m, command)
+}
+
+// load loads the state and lets the guest continue. From then on a restart of the
+// guest ends QEMU: the guest must come back with its own identity.
+func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Template) error {
+	state, err := t.OpenState()
+	if err != nil {
+		return err
+	}
+	defer state.Close()
+	ctx, cancel := qmp.WithTimeout(ctx, loadTimeout)
+	defer cancel()
+	return s.driver.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error {
+		if err := prepareMigration(q, state); err != nil {
+			return err
+		}
+		if err := q.AskWith("migrate-incoming", map[string]any{"uri": "fd:" + stateName}, nil, nil); err != nil {
+			return err
+		}
+		if err := awaitMigration(ctx, q); err != nil {
+			return err
+		}
+		if err := q.AskWith("set-action", map[string]any{"reboot": "shutdown"}, nil, nil); err != nil {
+			return err
+		}
+		return q.Ask("cont", nil)
+	})
+}
+
+// stateName is QEMU's name for the descriptor of the state's file.
+const stateName = "state"
+
+// prepareMigration makes QEMU leave out the memory, which is shared, and hands it
+// the file of the state.
+func prepareMigration(q *qmp.Monitor, state *os.File) error {
+	type capability struct {
+		Capability string `json:"capability"`
+		State      bool   `json:"state"`
+	}
+	err := q.AskWith("migrate-set-capabilities", map[string]any{
+		"capabilities": []capability{{"x-ignore-shared", true}, {"events", true}},
+	}, nil, nil)
+	if err != nil {
+		return err
+	}
+	return q.AskWith("getfd", map[string]any{"fdname": stateName}, []*os.File{state}, nil)
+}
+
+// awaitMigration waits until QEMU has saved or loaded the state.
+func awaitMigration(ctx context.Context, q *qmp.Monitor) error {
+	const look = 2 * time.Millisecond
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	for {
+		var m struct {
+			Status string
+			Error  string `json:"error-desc"`
+		}
+		if err := q.Ask("query-migrate", &m); err != nil {
+			return err
+		}
+		switch m.Status {
+		case "completed":
+			return nil
+		case "failed", "cancelled":
+			return fmt.Errorf("QEMU reports that it %s: %s", m.Status, m.Error)
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// setClock sets the guest's clock, which has stood still since the template was
+// made. Only an agent can do that.
+func (s *memoryStarts) setClock(ctx context.Context, m vm.Machine, t template.Template) {
+	if !t.Agent {
+		return
+	}
+	socket := filepath.Join(m.Dir, agentSocket)
+	err := qmp.SetTime(ctx, socket, time.Now())
+	if err == nil {
+		return
+	}
+	pid, holding := process.Holder(m.Dir)
+	if holding != nil || pid == 0 {
+		return
+	}
+	s.tasks.Go(func() { // a busy host makes agents slow
+		ctx, cancel := context.WithTimeout(s.ctx, clockTimeout)
+		defer cancel()
+		waiting := process.Wait(ctx, "the guest's agent", func() bool {
+			if !process.Holds(m.Dir, pid) {
+				return true
+			}
+			err = qmp.SetTime(ctx, socket, time.Now())
+			return err == nil
+		})
+		if waiting != nil && s.ctx.Err() == nil {
+			s.log.Warn("the guest's clock is not set; it is behind", "vm", m.ID, "by", time.Since(t.CreatedAt).Round(time.Second), "err", err)
+		}
+	})
+}
+
+// becomeOrdinary makes the clone, which has run from memory and is off now, one
+// that boots from its disks with its own identity.
+func becomeOrdinary(m vm.Machine, clone *cloneConfig) error {
+	clone.Template = nil
+	return writeJSON(filepath.Join(m.Dir, machineFile), *clone)
+}

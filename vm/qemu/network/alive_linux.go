@@ -1,0 +1,82 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// Alive returns nil once the card mac, which is attached to the network k, answers
+// at the address. It asks by ARP, which every guest answers whatever its firewall
+// says. If there is no answer for wait, that is an error.
+func (m *Manager) Alive(ctx context.Context, k Kind, address netip.Addr, mac net.HardwareAddr, wait time.Duration) error {
+	const (
+		look  = 3 * time.Millisecond
+		again = 100 * time.Millisecond
+	)
+	ctx, cancel := context.WithTimeoutCause(ctx, wait, errors.New("it does not answer ARP requests"))
+	defer cancel()
+	link, err := netlink.LinkByName(m.bridgeName(k))
+	if err != nil {
+		return err
+	}
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	var asked time.Time
+	for {
+		known, err := neighbourOf(link.Attrs().Index, address)
+		if err != nil {
+			return err
+		}
+		if !asked.IsZero() && known != nil && known.State&unix.NUD_REACHABLE != 0 && known.HardwareAddr.String() == mac.String() {
+			return nil
+		}
+		if time.Since(asked) >= again {
+			if known != nil { // the kernel itself would ask again only after a second
+				_ = netlink.NeighDel(known) // it may have gone by itself
+			}
+			if err := provokeARP(ctx, address); err != nil {
+				return err
+			}
+			asked = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-tick.C:
+		}
+	}
+}
+
+// neighbourOf returns the host's entry for the address, or nil.
+func neighbourOf(index int, address netip.Addr) (*netlink.Neigh, error) {
+	all, err := dump(func() ([]netlink.Neigh, error) { return netlink.NeighList(index, netlink.FAMILY_V4) })
+	if err != nil {
+		return nil, fmt.Errorf("listing neighbours: %w", err)
+	}
+	for _, n := range all {
+		if a, _ := netip.AddrFromSlice(n.IP); a.Unmap() == address {
+			return &n, nil
+		}
+	}
+	return nil, nil
+}
+
+// provokeARP sends a packet that the kernel can only send once it knows the
+// address's card.
+func provokeARP(ctx context.Context, address netip.Addr) error {
+	const discard = 9
+	conn, err := (&net.Dialer{}).DialContext(ctx, "udp4", netip.AddrPortFrom(address, discard).String())
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	_, err = conn.Write([]byte{0})
+	return err
+}
