@@ -71,8 +71,7 @@ func run(ctx context.Context, hangup <-chan os.Signal, args []string, getenv fun
 		return hypervisor.CleanNetworks(ctx, c.Data, log.Logger)
 	}
 	if c.CheckVMware != "" {
-		choice := func(data *vm.DataFolder, log *slog.Logger) hypervisor.Options { return drivers(c, data, log) }
-		return (&hypervisor.Check{Out: stdout, Dir: filepath.Dir(c.Data), VMX: c.CheckVMware, Drivers: choice}).Run(ctx)
+		return (&hypervisor.Check{Out: stdout, Dir: filepath.Dir(c.Data), VMX: c.CheckVMware, Drivers: func(data *vm.DataFolder, log *slog.Logger) hypervisor.Options { return drivers(c, data, log) }}).Run(ctx)
 	}
 	return hypervisor.Repeat(func() error { return serve(ctx, hangup, c, log) })
 }
@@ -134,8 +133,7 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 func drivers(c config.Config, data *vm.DataFolder, log *slog.Logger) hypervisor.Options {
 	return hypervisor.Options{Driver: c.Driver, Data: data, Log: log, Candidates: hypervisor.Drivers(
 		data, log, vix.Options{Library: c.VIXLibrary, HostOptions: c.VIXHostOptions}, c.VMRun,
-		qemu.Options{Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve, TemplateMemory: c.TemplateMemory, TemplateAge: c.TemplateAge},
-		hypervisor.VSphere(c.VSphere),
+		qemu.Options{Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve, TemplateMemory: c.TemplateMemory, TemplateAge: c.TemplateAge}, hypervisor.VSphere(c.VSphere),
 	)}
 }
 
@@ -145,8 +143,7 @@ func imageOptions(c config.Config, hosts *vm.Hosts, credentials *image.Credentia
 		Prepare: ovf.Prepare[*image.Files], Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
 		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Credentials: credentials, RootCAs: c.RootCAs, Log: log,
 		Limits: image.Limits{
-			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries,
-			PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,
+			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries, PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,
 			Stall: c.ImageStall, MinRate: cmp.Or(c.ImageMinRate, -1), Idle: c.ImageMaxIdle, FreeBytes: cmp.Or(c.DiskReserve, -1), // 0 means a default
 		},
 	}

@@ -87,7 +87,7 @@ func TestArgumentsOfHost(t *testing.T) {
 func TestUserNetworkOption(t *testing.T) {
 	for want, a := range map[string]attachment{
 		"user,net=10.0.5.0/24,hostfwd=tcp:127.0.0.1:5-:22,hostfwd=tcp:127.0.0.1:6-:80": {Forwards: []vm.PortForward{{Host: 5, Guest: 22}, {Host: 6, Guest: 80}}},
-		"user,id=net0,restrict=on": {Restrict: true},
+		"user,net=10.0.5.0/24,restrict=on":                                             {Restrict: true},
 	} {
 		if got, err := a.open(3, nil); err != nil || got != want {
 			t.Errorf("got %q, %v, want %q", got, err, want)

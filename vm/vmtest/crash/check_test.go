@@ -201,7 +201,7 @@ func (c *crashTest) qemuProcesses() map[string][]int {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		b, err := os.ReadFile(file)
-		if err != nil || !strings.Contains(string(b), c.data) {
+		if err != nil || !strings.Contains(string(b), c.data) && !e2e.HasOpen(filepath.Dir(file), c.data) {
 			continue
 		}
 		_, name, ok := strings.Cut(string(b), "guest=osxb-")

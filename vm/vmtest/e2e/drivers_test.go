@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"osx-builder/vm/vmtest/e2e"
 	"osx-builder/vm/vmtest/harness"
@@ -61,6 +62,9 @@ func TestDriverWithoutVMware(t *testing.T) {
 	wantContains(t, "-vix-library", got, "/no/such.so", "no such file")
 
 	s := harness.New(t, "-driver", "auto")
+	for deadline := time.Now().Add(harness.Timeout); !strings.Contains(s.Log(), `"msg":"listening"`) && time.Now().Before(deadline); {
+		time.Sleep(10 * time.Millisecond) // the last of the lines
+	}
 	if n := strings.Count(s.Log(), "driver chosen"); n != 1 {
 		t.Errorf("got %d log lines about the choice of the driver, want 1", n)
 	}

@@ -31,20 +31,37 @@ func Leftovers(data string) []string {
 	return append(found, leases(data)...)
 }
 
-// processes lists the processes of QEMU and dnsmasq that use the data folder.
+// processes lists the processes of QEMU and dnsmasq that use the data folder: their arguments name it, or, as QEMU gets
+// its files open, they have files in it open.
 func processes(data string) (found []string) {
 	files, _ := filepath.Glob("/proc/[0-9]*/cmdline")
 	for _, file := range files {
 		b, err := os.ReadFile(file)
 		args := strings.ReplaceAll(string(b), "\x00", " ")
-		if err != nil || !strings.Contains(args, data+"/") {
+		if err != nil || len(strings.Fields(args)) == 0 {
 			continue
 		}
-		if name := filepath.Base(strings.Fields(args)[0]); strings.HasPrefix(name, "qemu") || name == "dnsmasq" {
+		name := filepath.Base(strings.Fields(args)[0])
+		if !strings.HasPrefix(name, "qemu") && name != "dnsmasq" {
+			continue
+		}
+		if strings.Contains(args, data+"/") || HasOpen(filepath.Dir(file), data) {
 			found = append(found, "process "+filepath.Base(filepath.Dir(file))+" "+name)
 		}
 	}
 	return found
+}
+
+// HasOpen reports whether a process, given by its folder in /proc, has a file in the data folder open. It returns false
+// for a process that it may not look at.
+func HasOpen(process, data string) bool {
+	descriptors, _ := filepath.Glob(process + "/fd/*")
+	for _, d := range descriptors {
+		if target, err := os.Readlink(d); err == nil && strings.HasPrefix(target, data+"/") {
+			return true
+		}
+	}
+	return false
 }
 
 // leases lists the current DHCP leases.
