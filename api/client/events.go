@@ -102,10 +102,10 @@ func (c *apiClient) follow(ctx context.Context, query string, f func(event)) err
 		}
 		res, err := c.open(ctx, http.MethodGet, "/events"+query, nil, header)
 		if err == nil {
-			err = readEvents(bufio.NewReader(res.Body), func(id string, e event) {
+			_ = readEvents(bufio.NewReader(res.Body), func(id string, e event) {
 				last, answeredAt = id, time.Now()
 				f(e)
-			})
+			}) // a stream that breaks is opened again
 			_ = res.Body.Close() // it was only read
 		} else if code := exitCode(context.WithoutCancel(ctx), err); last == "" || code != exitUnavailable || time.Since(answeredAt) > maxOutage {
 			return err
