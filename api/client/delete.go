@@ -25,7 +25,7 @@ type deleteOptions struct {
 func newDeleteCommand(c *cli) *cobra.Command {
 	var o deleteOptions
 	cmd := &cobra.Command{
-		Use: "delete {ID... | --all | --phase PHASE | --label NAME=VALUE}", Aliases: []string{"rm", "destroy"}, Short: "Destroy machines, and return when nothing of them is left",
+		Use: "delete {ID... | --all | --phase PHASE | --label LABEL}", Aliases: []string{"rm", "destroy"}, Short: "Destroy machines, and return when nothing of them is left",
 		Long:    "Destroys machines, and returns when nothing of them is left. On a terminal it asks before it destroys machines\nthat run.",
 		Example: "  osx-builder delete web\n  osx-builder delete --phase failed",
 		Args: func(_ *cobra.Command, args []string) error {

@@ -2,7 +2,6 @@ package e2e_test
 
 import (
 	"bytes"
-	"errors"
 	"image/png"
 	"io/fs"
 	"net/http"
@@ -11,10 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
-
-	"github.com/vmware/govmomi/vim25/types"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
@@ -113,84 +109,5 @@ func wantNoPassword(t *testing.T, h *harness.Harness) {
 		if strings.Contains(text, vcenter.Password) {
 			t.Errorf("the password is in %s", where)
 		}
-	}
-}
-
-// A daemon that is killed at any call of a machine's life continues after its start: the machine becomes ready, there is
-// one template, and nothing is left in the end.
-func TestVSphereKilled(t *testing.T) {
-	t.Parallel()
-	for _, method := range []string{
-		"ImportVApp", "HttpNfcLeaseGetManifest", "HttpNfcLeaseComplete", "CreateSnapshot_Task", "MarkAsTemplate", "CloneVM_Task",
-		"ReconfigVM_Task", "PowerOnVM_Task", "Destroy_Task",
-	} {
-		t.Run(method, func(t *testing.T) {
-			k := &killer{method: method}
-			server, err := vcenter.Start(vcenter.Options{Hook: k.hook})
-			harness.Must(t, err)
-			t.Cleanup(server.Close)
-			password := filepath.Join(t.TempDir(), "password")
-			harness.Must(t, os.WriteFile(password, []byte(vcenter.Password), 0o600))
-			h := harness.New(t, server.Flags(password)...)
-			i := vsphereImage(t, h)
-			k.arm(h.Daemon)
-			v := h.Create(i.Body(harness.SmallVM(nil)))
-			if method == "Destroy_Task" {
-				h.WaitReady(v.ID)
-				_, _ = h.Do("DELETE", "/vms/"+v.ID, "", nil) // the daemon dies during it
-			}
-			k.wait(t)
-			h.Start()
-			if method == "Destroy_Task" {
-				h.WaitUntil(v.ID, "gone", func(vm.VM) bool { return len(server.Machines()) == 1 })
-			} else {
-				h.WaitReady(v.ID)
-				h.Destroy(v.ID)
-			}
-			if got := server.Machines(); len(got) != 1 || !strings.HasPrefix(got[0], "osxb-image-") {
-				t.Errorf("got %v, want nothing but one template", got)
-			}
-		})
-	}
-}
-
-// killer kills the daemon at the first call of a method.
-type killer struct {
-	method string
-
-	mu     sync.Mutex
-	daemon *e2e.Daemon   // nil while it is not to be killed; guarded by mu
-	dead   chan struct{} // closed once it is; guarded by mu
-}
-
-func (k *killer) arm(d *e2e.Daemon) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.daemon, k.dead = d, make(chan struct{})
-}
-
-func (k *killer) hook(method string) types.BaseMethodFault {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	if k.daemon == nil || method != k.method {
-		return nil
-	}
-	err := k.daemon.Kill()
-	k.daemon = nil
-	close(k.dead)
-	if err != nil && !errors.Is(err, os.ErrProcessDone) {
-		return &types.SystemError{Reason: err.Error()}
-	}
-	return nil // the server executes the call of the daemon that is dead
-}
-
-func (k *killer) wait(t *testing.T) {
-	t.Helper()
-	k.mu.Lock()
-	dead := k.dead
-	k.mu.Unlock()
-	select {
-	case <-dead:
-	case <-t.Context().Done():
 	}
 }
