@@ -38,7 +38,7 @@ func (o route) checkQuery(raw string) error {
 		case !slices.Contains(o.query, name):
 			known := "takes no query parameters"
 			if len(o.query) > 0 {
-				known = "takes " + strings.Join(o.query, " and ")
+				known = "takes " + list(o.query)
 			}
 			return &vm.Error{
 				Code: vm.CodeUnknownField, Field: truncate(name),
@@ -51,6 +51,15 @@ func (o route) checkQuery(raw string) error {
 		}
 	}
 	return nil
+}
+
+// list joins words as in a sentence: "a, b and c".
+func list(words []string) string {
+	last := len(words) - 1
+	if last == 0 {
+		return words[0]
+	}
+	return strings.Join(words[:last], ", ") + " and " + words[last]
 }
 
 // waitTime returns the value of ?wait=, a duration such as 30s or a number of seconds.

@@ -187,6 +187,9 @@ func (i *Images) Remove(ctx context.Context, ref string) error {
 		return err
 	}
 	err = i.kept.remove(i.cache, sum)
+	if err == nil {
+		return i.removeTemplates(ctx, sum)
+	}
 	switch {
 	case errors.Is(err, image.ErrInUse):
 		return &Error{Code: CodeImageInUse, Message: err.Error(), Err: err}
@@ -194,6 +197,25 @@ func (i *Images) Remove(ctx context.Context, ref string) error {
 		return i.cache.RemoveDownload(ctx, sum)
 	case errors.Is(err, image.ErrNotFound):
 		return &Error{Code: CodeImageNotFound, Message: err.Error() + "; GET /images lists the images", Err: err}
+	}
+	return err
+}
+
+// removeTemplates removes the templates of an image that is gone, which hold memory and disk space for nothing.
+func (i *Images) removeTemplates(ctx context.Context, sum image.Sum) error {
+	lister, ok := i.driver.(TemplateLister)
+	remover, can := i.driver.(TemplateRemover)
+	if !ok || !can {
+		return nil
+	}
+	list, err := lister.Templates(ctx)
+	for _, t := range list {
+		if t.Checksum != sum.Hex || t.ChecksumType != sum.Type {
+			continue
+		}
+		if e := remover.RemoveTemplate(ctx, t.Key); e != nil && clientError(e).Code != CodeTemplateNotFound {
+			err = errors.Join(err, e)
+		}
 	}
 	return err
 }
