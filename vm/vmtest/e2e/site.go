@@ -19,7 +19,7 @@ type Site struct {
 	Callbacks chan Callback // the requests to CallbackURL
 
 	// Serve answers the requests for images if it is set, instead of the file
-	// server.
+	// server. Once a daemon of another process may send requests, use SetServe.
 	Serve func(w http.ResponseWriter, r *http.Request, file string)
 
 	dir       string
@@ -42,9 +42,10 @@ func NewSite(dir string) *Site {
 		file := r.PathValue("file")
 		s.mu.Lock()
 		s.downloads[file]++
+		serve := s.Serve
 		s.mu.Unlock()
-		if s.Serve != nil {
-			s.Serve(w, r, filepath.Join(dir, file))
+		if serve != nil {
+			serve(w, r, filepath.Join(dir, file))
 			return
 		}
 		http.ServeFile(w, r, filepath.Join(dir, file))
@@ -61,6 +62,13 @@ func NewSite(dir string) *Site {
 	s.server = httptest.NewServer(mux)
 	s.URL = s.server.URL
 	return s
+}
+
+// SetServe sets Serve. It may be called while requests come.
+func (s *Site) SetServe(serve func(w http.ResponseWriter, r *http.Request, file string)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.Serve = serve
 }
 
 // Close stops the server.

@@ -34,9 +34,9 @@ func (h *Harness) Image(file string) e2e.Image {
 // Serve makes the site serve these archives by name, instead of the files of
 // [BuildDir].
 func (h *Harness) Serve(archives map[string][]byte) {
-	h.Site.Serve = func(w http.ResponseWriter, _ *http.Request, file string) {
+	h.Site.SetServe(func(w http.ResponseWriter, _ *http.Request, file string) {
 		_, _ = w.Write(archives[filepath.Base(file)])
-	}
+	})
 }
 
 // ImageOf returns the image of an archive that the site serves by this name.
