@@ -1,6 +1,7 @@
 /* Reads the control folder. */
 #include "double.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -99,14 +100,19 @@ static int hangs(const char *function, const char *path)
 	return control_text(name, part, sizeof part) && strstr(path == NULL ? "" : path, part) != NULL;
 }
 
-/* Reports whether this function installs signal handlers: the one that the file "signals" names. */
+/*
+ * Reports whether this function installs signal handlers: the first call of the one that the file "signals" names, as a
+ * library does when it loads one of its parts. A driver that calls the function in the background would otherwise have
+ * the library's handlers again at any moment.
+ */
 int control_signals(const char *function)
 {
+	static atomic_int installed;
 	char text[128];
 
 	if (!control_text("signals", text, sizeof text))
 		return 0;
-	return strcmp(text[0] == 0 ? "VixHost_Connect" : text, function) == 0;
+	return strcmp(text[0] == 0 ? "VixHost_Connect" : text, function) == 0 && atomic_exchange(&installed, 1) == 0;
 }
 
 /* Loses all connections when the file "lost" appears, with the code that it contains. It is called with big_lock held. */

@@ -18,7 +18,8 @@ static void on_signal(int number)
 void install_signal_handlers(void)
 {
 	struct sigaction action = {.sa_handler = on_signal};
-	static const int numbers[] = {SIGSEGV, SIGBUS, SIGTERM, SIGURG, SIGUSR2};
+	/* Not SIGURG: Go sends it at any time, so also before the driver can repair the handlers. */
+	static const int numbers[] = {SIGSEGV, SIGBUS, SIGTERM, SIGUSR2};
 
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
 		sigaction(numbers[i], &action, NULL);
