@@ -70,6 +70,9 @@ var (
 	phone       = viewport{width: 360, height: 740}
 )
 
+// clickTimeout bounds one try of a click, which hangs if the page replaces the element in the middle of it.
+const clickTimeout = 10 * time.Second
+
 // tab is an open page. The test fails at its end if the page threw an exception, violated its security policy, or sent
 // a request to another host.
 type tab struct {
@@ -208,10 +211,21 @@ func (p *tab) waitForText(selector, text string) {
 	p.until(selector+" shows "+text, fmt.Sprintf("%s?.checkVisibility() && %s.innerText.includes(%q)", query(selector), query(selector), text))
 }
 
+// click clicks an element. The page may replace the element between the search and the click; then click tries again.
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	p.until(selector+" is visible", query(selector)+"?.checkVisibility()")
-	p.do(chromedp.ScrollIntoView(chromedp.CSS(selector)), chromedp.Click(chromedp.CSS(selector)))
+	for deadline := time.Now().Add(timeout); ; {
+		p.until(selector+" is visible", query(selector)+"?.checkVisibility()")
+		ctx, cancel := context.WithTimeout(p.ctx, clickTimeout)
+		err := chromedp.Do(ctx, chromedp.ScrollIntoView(chromedp.CSS(selector)), chromedp.Click(chromedp.CSS(selector)))
+		cancel()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			harness.Must(p.t, err)
+		}
+	}
 }
 
 // fill replaces the text of a form's field, like pasting does.
