@@ -340,8 +340,14 @@ func (b *box) renew(in network.Inner) (answer *dhcpv4.DHCPv4, err error) {
 		return nil, err
 	}
 	err = b.Do(func() error {
-		c, err := net.DialUDP("udp4", &net.UDPAddr{IP: in.Address.AsSlice(), Port: dhcpv4.ClientPort},
-			&net.UDPAddr{IP: in.Gateway.Addr().AsSlice(), Port: dhcpv4.ServerPort})
+		local := &net.UDPAddr{IP: in.Address.AsSlice(), Port: dhcpv4.ClientPort}
+		server := &net.UDPAddr{IP: in.Gateway.Addr().AsSlice(), Port: dhcpv4.ServerPort}
+		c, err := net.DialUDP("udp4", local, server)
+		// A process that another test has just forked has the socket of before until it executes its program.
+		for deadline := time.Now().Add(patience); errors.Is(err, unix.EADDRINUSE) && time.Now().Before(deadline); {
+			time.Sleep(10 * time.Millisecond)
+			c, err = net.DialUDP("udp4", local, server)
+		}
 		if err != nil {
 			return err
 		}
