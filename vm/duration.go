@@ -13,14 +13,7 @@ import (
 type Timeout time.Duration
 
 // UnmarshalJSON reads both forms. Its errors are *[Error].
-func (t *Timeout) UnmarshalJSON(b []byte) error {
-	d, ok := parseDuration(b)
-	if !ok {
-		return timeoutError(string(b))
-	}
-	*t = Timeout(d)
-	return nil
-}
+func (t *Timeout) UnmarshalJSON(b []byte) error { return unmarshalDuration(b, t, timeoutError) }
 
 func timeoutError(value string) error {
 	return fieldError("tools_init_timeout", value,
@@ -32,12 +25,7 @@ type ReadyTimeout time.Duration
 
 // UnmarshalJSON reads both forms. Its errors are *[Error].
 func (t *ReadyTimeout) UnmarshalJSON(b []byte) error {
-	d, ok := parseDuration(b)
-	if !ok {
-		return readyTimeoutError(string(b))
-	}
-	*t = ReadyTimeout(d)
-	return nil
+	return unmarshalDuration(b, t, readyTimeoutError)
 }
 
 func readyTimeoutError(value string) error {
@@ -50,12 +38,7 @@ type Lifetime time.Duration
 
 // UnmarshalJSON reads both forms. Its errors are *[Error].
 func (l *Lifetime) UnmarshalJSON(b []byte) error {
-	d, ok := parseDuration(b)
-	if !ok {
-		return lifetimeError(string(b), MaxLifetime)
-	}
-	*l = Lifetime(d)
-	return nil
+	return unmarshalDuration(b, l, func(value string) error { return lifetimeError(value, MaxLifetime) })
 }
 
 func lifetimeError(value string, most time.Duration) error {
@@ -64,6 +47,16 @@ func lifetimeError(value string, most time.Duration) error {
 
 func wantLifetime(most time.Duration) string {
 	return fmt.Sprintf(`a whole number of seconds or a duration such as "90m", from 1s to %s`, readable(most))
+}
+
+// unmarshalDuration reads JSON into target. invalid makes the error for a value that is no duration.
+func unmarshalDuration[T ~int64](b []byte, target *T, invalid func(value string) error) error {
+	d, ok := parseDuration(b)
+	if !ok {
+		return invalid(string(b))
+	}
+	*target = T(d)
+	return nil
 }
 
 // parseDuration reads JSON's null, a whole number of seconds or a string in
