@@ -168,15 +168,20 @@ func (j *job) endPhase() {
 
 // setImageProgress sets the phase to what the image cache reports.
 func (j *job) setImageProgress(p image.Progress) {
-	progress := &Progress{Bytes: p.Bytes}
-	if p.Total >= 0 {
-		progress.Total = &p.Total
-	}
 	phase := Downloading
 	if p.Stage == image.Unpacking {
 		phase = Unpacking
 	}
-	j.setPhase(phase, progress)
+	j.setPhase(phase, imageProgress(p))
+}
+
+// imageProgress is how the API shows what the image cache reports.
+func imageProgress(p image.Progress) *Progress {
+	progress := &Progress{Bytes: p.Bytes}
+	if p.Total >= 0 {
+		progress.Total = &p.Total
+	}
+	return progress
 }
 
 func (j *job) current() (Phase, *Progress) {

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"runtime/debug"
@@ -51,6 +52,10 @@ type pull struct {
 	written  chan struct{} // closed once the record is on disk, or err is set
 	err      error         // of writing the record
 	done     chan struct{} // closed once the pull has ended
+}
+
+func newPull() *pull {
+	return &pull{phase: ImageAccepted, written: make(chan struct{}), done: make(chan struct{}), cancel: func(error) {}}
 }
 
 func (r *imageRecord) document(p *pull) CachedImage {
@@ -116,16 +121,10 @@ type ImageRequest struct {
 
 // check returns the image of a request in canonical form. Its error names all invalid fields.
 func (i *Images) check(q ImageRequest) (Image, image.Sum, error) {
-	p := problems{}
-	checked := parseImage(Image{URL: q.URL, Checksum: q.Checksum, ChecksumType: q.ChecksumType}, &p)
-	p.add(i.hosts.checkURL("image.url", checked.URL))
-	all := problems{list: q.Invalid}
-	for _, e := range p.list { // here the image is the whole body
-		all.add(&Error{
-			Code: e.Code, Field: strings.TrimPrefix(e.Field, "image."), Message: strings.ReplaceAll(e.Message, "image."+strings.TrimPrefix(e.Field, "image."), strings.TrimPrefix(e.Field, "image.")),
-		})
-	}
-	if err := InvalidFields(all.list); err != nil {
+	p := problems{list: q.Invalid}
+	checked := parseImage("", Image{URL: q.URL, Checksum: q.Checksum, ChecksumType: q.ChecksumType}, &p)
+	p.add(i.hosts.checkURL("url", checked.URL))
+	if err := InvalidFields(p.list); err != nil {
 		return checked, image.Sum{}, err
 	}
 	sum, err := image.ParseSum(checked.ChecksumType, checked.Checksum)
@@ -145,7 +144,7 @@ func (i *Images) begin(sum image.Sum, r *imageRecord) (p *pull, isNew bool, err 
 	if before := i.records[sum]; before != nil {
 		r.Pinned, r.CreatedAt = before.Pinned, before.CreatedAt
 	}
-	p = &pull{phase: ImageAccepted, written: make(chan struct{}), done: make(chan struct{}), cancel: func(error) {}}
+	p = newPull()
 	i.pulls[sum], i.records[sum] = p, r
 	return p, true, nil
 }
@@ -190,13 +189,9 @@ func (i *Images) get(ctx context.Context, source Image, sum image.Sum, p *pull) 
 }
 
 func (i *Images) setProgress(p *pull, got image.Progress) {
-	done := &Progress{Bytes: got.Bytes}
-	if got.Total >= 0 {
-		done.Total = &got.Total
-	}
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	p.phase, p.progress = ImageDownloading, done
+	p.phase, p.progress = ImageDownloading, imageProgress(got)
 	if got.Stage == image.Unpacking {
 		p.phase = ImageUnpacking
 	}
@@ -445,27 +440,32 @@ func (i *Images) read(sum image.Sum) (*imageRecord, error) {
 
 // resume continues the pulls that were under way when the earlier Manager ended.
 func (i *Images) resume() {
-	for sum, r := range i.records {
-		if r.Phase != ImageAccepted {
-			continue
+	begun := make(map[image.Sum]*pull)
+	for sum, r := range i.records { // no pull runs yet
+		if r.Phase == ImageAccepted && i.countAttempt(sum, r) {
+			begun[sum] = newPull()
+			close(begun[sum].written)
 		}
-		p := &pull{phase: ImageAccepted, written: make(chan struct{}), done: make(chan struct{})}
-		close(p.written)
-		r.Attempts++
-		if r.Attempts > maxAttempts {
-			r.Phase, r.Error = ImageFailed, &Error{
-				Code: CodeAttempts, Message: fmt.Sprintf("the daemon ended %d times while it pulled this image; POST /images tries again", maxAttempts),
-			}
-		}
-		if err := i.write(sum, *r); err != nil {
-			i.log.Error("the number of attempts was not written", "image", sum, "err", err)
-		}
-		if r.Phase == ImageFailed {
-			continue
-		}
-		i.pulls[sum] = p
-		if !i.start(sum, r, p) {
+	}
+	maps.Copy(i.pulls, begun)
+	records := maps.Clone(i.records) // a pull that ends changes the Images'
+	for sum, p := range begun {
+		if !i.start(sum, records[sum], p) {
 			i.end(sum, p, true)
 		}
 	}
+}
+
+// countAttempt writes down that a pull is tried once more. It returns false, and fails the pull, if that was often enough.
+func (i *Images) countAttempt(sum image.Sum, r *imageRecord) bool {
+	r.Attempts++
+	if r.Attempts > maxAttempts {
+		r.Phase, r.Error = ImageFailed, &Error{
+			Code: CodeAttempts, Message: fmt.Sprintf("the daemon ended %d times while it pulled this image; POST /images tries again", maxAttempts),
+		}
+	}
+	if err := i.write(sum, *r); err != nil {
+		i.log.Error("the number of attempts was not written", "image", sum, "err", err)
+	}
+	return r.Phase == ImageAccepted
 }

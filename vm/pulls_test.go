@@ -306,3 +306,27 @@ type preparingDriver struct {
 func (d preparingDriver) PrepareImage(ctx context.Context, gold string) error {
 	return d.prepare(ctx, gold)
 }
+
+// Pulls that end at once, while others are still being continued, get in nobody's way.
+func TestManyPullsAreContinued(t *testing.T) {
+	h := newHarness(t)
+	begun, _ := h.holdDownload()
+	h.open()
+	q := h.imageRequest()
+	for n := range 16 {
+		q.Checksum = fmt.Sprintf("%064x", n+1)
+		_, err := h.vms.Images().Pull(t.Context(), q)
+		must(t, err)
+		<-begun
+	}
+	h.close()
+	h.serve = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }
+	h.open()
+	for n := range 16 {
+		i, err := h.vms.Images().Wait(t.Context(), fmt.Sprintf("%064x", n+1), hangTimeout)
+		must(t, err)
+		if i.Phase != vm.ImageFailed {
+			t.Errorf("got %+v, want it failed", i)
+		}
+	}
+}

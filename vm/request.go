@@ -105,7 +105,7 @@ func normalize(q Request, limits Limits, p *problems) spec {
 	}
 	s.Forward, err = parseForward(q.Forward)
 	p.add(err)
-	s.Image = parseImage(q.Image, p)
+	s.Image = parseImage("image.", q.Image, p)
 	if s.CallbackURL != "" {
 		_, err = parseURL("callback_url", s.CallbackURL)
 		p.add(err)
@@ -124,25 +124,25 @@ func isNetworkType(t NetworkType) bool {
 	return slices.Contains([]NetworkType{Bridged, NAT, HostOnly}, t)
 }
 
-// parseImage checks an image's URL and checksum.
-func parseImage(i Image, p *problems) Image {
-	u, err := parseURL("image.url", i.URL)
+// parseImage checks an image's URL and checksum. prefix begins the names of its fields in errors.
+func parseImage(prefix string, i Image, p *problems) Image {
+	u, err := parseURL(prefix+"url", i.URL)
 	p.add(err)
 	if err == nil && u.User != nil {
-		p.add(fieldError("image.url", fmt.Sprintf("%q", u.Redacted()), "a URL without user name and password"))
+		p.add(fieldError(prefix+"url", fmt.Sprintf("%q", u.Redacted()), "a URL without user name and password"))
 	}
 	i.ChecksumType = strings.ToLower(i.ChecksumType)
 	if i.ChecksumType != "" && !slices.Contains(image.SumTypes(), i.ChecksumType) {
-		p.add(fieldError("image.checksum_type", fmt.Sprintf("%q", i.ChecksumType), "md5, sha1, sha256 or sha512, or absent: the checksum's length determines it"))
+		p.add(fieldError(prefix+"checksum_type", fmt.Sprintf("%q", i.ChecksumType), "md5, sha1, sha256 or sha512, or absent: the checksum's length determines it"))
 		i.ChecksumType = ""
 	}
 	if strings.TrimSpace(i.Checksum) == "" {
-		p.add(missing("image.checksum", `the archive's checksum in hex, "sha256:" and the hex digits, or a line that sha256sum prints`))
+		p.add(missing(prefix+"checksum", `the archive's checksum in hex, "sha256:" and the hex digits, or a line that sha256sum prints`))
 		return i
 	}
 	sum, err := image.ReadSum(i.ChecksumType, i.Checksum)
 	if err != nil {
-		p.add(&Error{Code: CodeInvalidField, Field: "image.checksum", Message: "image.checksum: " + err.Error()})
+		p.add(&Error{Code: CodeInvalidField, Field: prefix + "checksum", Message: prefix + "checksum: " + err.Error()})
 	}
 	i.Checksum, i.ChecksumType = sum.Hex, sum.Type
 	return i
