@@ -126,6 +126,28 @@ func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 // and need no address. One that powered itself off is not.
 func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 	limit := c.record.Spec.toolsTimeout()
+	var st Status
+	var err error
+	end := c.poll(ctx, vm, limit, func(_ context.Context, now Status, failure error) bool {
+		st, err = now, failure
+		return err == nil && st.Up && st.IP != ""
+	})
+	switch {
+	case end != errTooLong:
+		return end
+	case err != nil && !errors.Is(err, context.DeadlineExceeded):
+		return fmt.Errorf("waiting for the guest: %w", err)
+	}
+	c.warnSilent(st, limit)
+	return nil
+}
+
+// errTooLong is the end of a poll whose time is over.
+var errTooLong = errors.New("the time is over")
+
+// poll inspects the machine again and again, and gives each result to ready, until that returns true. It returns an error
+// if the machine cannot become ready any more, if ctx ends, or, as errTooLong, once limit is over.
+func (c *creation) poll(ctx context.Context, vm Machine, limit time.Duration, ready func(context.Context, Status, error) bool) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
@@ -134,10 +156,10 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 			if err := hasFailed(st); err != nil {
 				return err
 			}
-			if st.Up && st.IP != "" {
-				c.address = st.IP
-				return nil
-			}
+		}
+		if ready(limited, st, err) {
+			c.address = st.IP
+			return nil
 		}
 		if sleep(limited, pollEvery) {
 			continue
@@ -145,11 +167,7 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
-			return fmt.Errorf("waiting for the guest: %w", err)
-		}
-		c.warnSilent(st, limit)
-		return nil
+		return errTooLong
 	}
 }
 

@@ -130,11 +130,7 @@ func (i *Images) Get(ref string) (CachedImage, error) {
 			return c, nil
 		}
 	}
-	return CachedImage{}, imageNotFound(sum.String())
-}
-
-func imageNotFound(name string) *Error {
-	return &Error{Code: CodeImageNotFound, Message: fmt.Sprintf("there is no image %s; GET /images lists the images", name)}
+	return CachedImage{}, &Error{Code: CodeImageNotFound, Message: fmt.Sprintf("there is no image %s; GET /images lists the images", sum)}
 }
 
 // find returns the checksum of the image that ref means. It does not check whether an image with a whole checksum

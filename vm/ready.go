@@ -72,34 +72,23 @@ func (s spec) forward() []int {
 // waitForGuest it fails if that takes too long.
 func (c *creation) waitForService(ctx context.Context, vm Machine) error {
 	limit := c.record.Spec.readyTimeout()
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
 	last := errors.New("the guest had no address")
-	for {
-		st, err := c.inspect(limited, vm)
+	end := c.poll(ctx, vm, limit, func(ctx context.Context, st Status, err error) bool {
 		if err == nil {
-			if err := hasFailed(st); err != nil {
-				return err
+			if !st.Up || st.IP == "" {
+				return false
 			}
-			if st.Up && st.IP != "" {
-				if err := c.checkService(limited, st); err == nil {
-					c.address = st.IP
-					return nil
-				} else if !errors.Is(err, context.DeadlineExceeded) {
-					last = err
-				}
-			}
-		} else if !errors.Is(err, context.DeadlineExceeded) {
+			err = c.checkService(ctx, st)
+		}
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			last = err
 		}
-		if sleep(limited, pollEvery) {
-			continue
-		}
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
+		return err == nil
+	})
+	if end == errTooLong {
 		return c.notReady(ctx, vm, limit, last)
 	}
+	return end
 }
 
 // checkService probes the service once.
