@@ -59,20 +59,7 @@ func (w rewriting) tableName(tap string) string {
 // replace writes the tables of guests whose inner identity differs from the outer
 // one. The taps must exist.
 func (w rewriting) replace(guests ...guest) error {
-	guests = rewritten(guests)
-	if len(guests) == 0 {
-		return nil
-	}
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	for _, g := range guests {
-		if err := w.addTable(conn, g); err != nil {
-			return err
-		}
-	}
-	return conn.Flush()
+	return inTransaction(guests, w.addTable)
 }
 
 func (w rewriting) addTable(conn *nftables.Conn, g guest) error {
@@ -111,6 +98,14 @@ func (w rewriting) emptyTable(conn *nftables.Conn, tap string) *nftables.Table {
 
 // remove removes the tables of guests that have an inner identity.
 func (w rewriting) remove(guests ...guest) error {
+	return inTransaction(guests, func(conn *nftables.Conn, g guest) error {
+		conn.DelTable(w.emptyTable(conn, g.Tap))
+		return nil
+	})
+}
+
+// inTransaction applies do to the guests that have an inner identity, in one transaction.
+func inTransaction(guests []guest, do func(*nftables.Conn, guest) error) error {
 	guests = rewritten(guests)
 	if len(guests) == 0 {
 		return nil
@@ -120,7 +115,9 @@ func (w rewriting) remove(guests ...guest) error {
 		return err
 	}
 	for _, g := range guests {
-		conn.DelTable(w.emptyTable(conn, g.Tap))
+		if err := do(conn, g); err != nil {
+			return err
+		}
 	}
 	return conn.Flush()
 }
