@@ -130,7 +130,7 @@ func TestGuestsOnBridges(t *testing.T) {
 		// While both were up, the guest answered by either of them, and what has the other one's address is not let through.
 		second := netip.MustParseAddr(g.status.NICs[1].IPAddress)
 		until(t, harness.Timeout, "the guest's page by its second card", func() bool { return pageOf(second) != "" })
-		for _, a := range []string{h.free(hostOnly.ip).String(), hostOnly.ip.String()} {
+		for _, a := range []string{h.free(t, hostOnly).String(), hostOnly.ip.String()} {
 			if out, ok := guestRun(t, g.Machine, busybox, "ifconfig", "eth1", a, "netmask", "255.255.255.0"); !ok {
 				t.Fatalf("the guest's second card does not become %s: %s", a, out)
 			}
@@ -178,7 +178,7 @@ func TestGuestsOnBridges(t *testing.T) {
 	})
 	t.Run("the guest's agent reports new addresses", func(t *testing.T) {
 		g, six := nat[2], "2001:db8::7"
-		other := h.free(g.ip)
+		other := h.free(t, g)
 		h.become(t, g, other)
 		if _, ok := guestRun(t, g.Machine, busybox, "ip", "addr", "add", six+"/64", "dev", "eth0"); !ok {
 			t.Fatal("the guest takes no IPv6 address")
@@ -405,13 +405,20 @@ func (h *bridgedHost) become(t *testing.T, g guest, a netip.Addr) {
 	}
 }
 
-// free returns an address near a, of the same subnet, that no guest has.
-func (h *bridgedHost) free(a netip.Addr) netip.Addr {
-	for b := a.Prev(); ; b = b.Prev() {
-		if !slices.ContainsFunc(h.guests, func(g guest) bool { return g.ip == b }) {
-			return b
+// free returns an address of g's subnet, a /24, that neither a guest nor the host has.
+func (h *bridgedHost) free(t *testing.T, g guest) netip.Addr {
+	t.Helper()
+	taken := []string{h.gateway(t, g)}
+	for _, other := range h.guests {
+		for _, n := range h.inspect(other.Machine).NICs {
+			taken = append(taken, n.IPAddress)
 		}
 	}
+	b := netip.PrefixFrom(g.ip, 24).Masked().Addr().Next()
+	for slices.Contains(taken, b.String()) {
+		b = b.Next()
+	}
+	return b
 }
 
 // dropRules removes our tables of nftables.
