@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/e2e"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -30,6 +31,10 @@ const daemonUID = 54321
 // server are removed. -clean-network restores the host's network while the machine
 // runs.
 func TestManagedNetwork(t *testing.T) {
+	t.Parallel()
+	if !e2e.IsolateTest(t) {
+		return
+	}
 	s := newUnprivileged(t, "+net_admin,+net_raw,+net_bind_service", "-network", "bridge")
 	before := hostNetwork(s)
 	s.Start()

@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"osx-builder/vm/qemu/network"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -50,7 +51,7 @@ func measureUsage(s *harness.Harness) (u usage) {
 	devices, err := net.Interfaces()
 	harness.Must(s.T, err)
 	for _, d := range devices {
-		if strings.HasPrefix(d.Name, "osxb") {
+		if strings.HasPrefix(d.Name, network.DevicePrefix(s.Data)) {
 			u.devices++
 		}
 	}
@@ -79,6 +80,7 @@ func countGoroutines(s *harness.Harness) int {
 // the daemon must not use more resources than after the first rounds. SOAK_SECONDS
 // sets the duration.
 func TestSoak(t *testing.T) {
+	t.Parallel()
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		harness.Without(t, "this test needs /proc, which only Linux has")
 	}
