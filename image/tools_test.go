@@ -5,6 +5,7 @@ import (
 	"archive/zip"
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"os"
@@ -77,6 +78,9 @@ func TestArchivesOfRealTools(t *testing.T) {
 		"zip -qr -Z bzip2 $OUT.zip 'my mac' && mv $OUT.zip $OUT":                     linked,
 		"7z a -bd -tzip $OUT 'my mac'":                                               linked,
 		"7z a -bd -tzip -mm=BZip2 $OUT 'my mac'":                                     linked,
+		"7z a -bd -tzip -mm=LZMA $OUT 'my mac'":                                      linked,
+		"7z a -bd -tzip -mm=LZMA -mx=9 -md=128m $OUT 'my mac'":                       linked,
+		"bsdtar --format=zip --options zip:compression=deflate -cf $OUT 'my mac'":    linked,
 		"7z a -bd -ttar $OUT 'my mac'":                                               linked,
 		"7z a -bd -ttar $OUT.tar 'my mac' && 7z a -bd -tgzip $OUT $OUT.tar":          linked,
 		"7z a -bd -ttar $OUT.tar 'my mac' && 7z a -bd -tbzip2 $OUT $OUT.tar":         linked,
@@ -94,6 +98,33 @@ func TestArchivesOfRealTools(t *testing.T) {
 			must(t, err)
 			wantFiles(t, ensure(t, b), want)
 		})
+	}
+}
+
+// A zip whose method is not read is refused with the method's name and with a way to pack it that is.
+func TestZipMethodsThatAreNotRead(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.WriteFile(filepath.Join(dir, "m.vmx"), bytes.Repeat([]byte("displayName = \"m\"\n"), 1000), 0o600))
+	const window = 30 + len("m.vmx") + 5 // where the header of LZMA has it in the first entry
+	for method, words := range map[string]string{
+		"-mm=Deflate64": "Deflate64, which Windows Explorer uses for large files",
+		"-mm=PPMd":      "method 98 (PPMd)",
+		"-mm=LZMA":      "window of more than 128 MiB",
+	} {
+		out := filepath.Join(t.TempDir(), "image.zip")
+		pack(t, dir, out, "7z a -bd -tzip "+method+" $OUT m.vmx")
+		b, err := os.ReadFile(out)
+		must(t, err)
+		if method == "-mm=LZMA" {
+			binary.LittleEndian.PutUint32(b[window:], 256<<20)
+		}
+		c, data := open(t)
+		url, _ := serve(t, b)
+		_, err = c.Ensure(t.Context(), image.Source{URL: url, Sum: sumOf(t, b)}, nil)
+		if !errors.Is(err, image.ErrInvalid) || !strings.Contains(err.Error(), words) || !strings.Contains(err.Error(), "7-Zip with the method Deflate") {
+			t.Errorf("7z %s: got %v, want %v with %q and the way out", method, err, image.ErrInvalid, words)
+		}
+		wantEmpty(t, data)
 	}
 }
 

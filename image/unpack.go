@@ -14,6 +14,7 @@ import (
 
 	"github.com/dustin/go-humanize"
 	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz/lzma"
 	"github.com/xi2/xz"
 )
 
@@ -174,7 +175,10 @@ func (u *unpacker) mkdir(name string) error {
 // unreadable judges an error of reading the archive: bytes that do not come
 // are not the archive's fault, all else is.
 func (u *unpacker) unreadable(err error) error {
-	var f *failure
+	var (
+		f     *failure
+		large *lzma.ErrDictSize
+	)
 	switch {
 	case u.archive.failure() != nil:
 		return u.archive.failure()
@@ -184,8 +188,8 @@ func (u *unpacker) unreadable(err error) error {
 		return u.stream.err
 	case errors.As(err, &f):
 		return err
-	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, xz.ErrMemlimit):
-		return fail(ErrInvalid, err, "the archive needs a window of more than %s to decompress; compress it with zstd --long=27 or less, or with xz -9 or --lzma2=dict=128MiB", humanize.IBytes(windowBytes))
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, xz.ErrMemlimit), errors.As(err, &large):
+		return fail(ErrInvalid, err, "the archive needs a window of more than %s to decompress; compress it with zstd --long=27 or less, with xz -9 or --lzma2=dict=128MiB, or in 7-Zip with the method Deflate", humanize.IBytes(windowBytes))
 	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF):
 		return fail(ErrInvalid, err, "the archive is cut off")
 	default:

@@ -2,7 +2,10 @@ package image
 
 import (
 	"bufio"
+	"bytes"
 	"compress/bzip2"
+	"encoding/binary"
+	"fmt"
 	"hash"
 	"hash/crc32"
 	"io"
@@ -11,20 +14,49 @@ import (
 
 	"github.com/klauspost/compress/flate"
 	"github.com/klauspost/compress/zip"
+	"github.com/ulikunitz/xz/lzma"
 	"github.com/xi2/xz"
 )
 
+// zipMethod decompresses the data of the entry f.
+type zipMethod func(in *bufio.Reader, f *zip.File) (r io.Reader, release func(), err error)
+
 // zipMethods are the methods of compression that are read in a zip archive. The
 // memory of each is bounded.
-var zipMethods = map[uint16]func(in *bufio.Reader) (io.Reader, func(), error){
-	zip.Store:   func(in *bufio.Reader) (io.Reader, func(), error) { return in, func() {}, nil },
-	zip.Deflate: func(in *bufio.Reader) (io.Reader, func(), error) { return flate.NewReader(in), func() {}, nil },
-	12:          func(in *bufio.Reader) (io.Reader, func(), error) { return bzip2.NewReader(in), func() {}, nil },
-	93:          func(in *bufio.Reader) (io.Reader, func(), error) { return decompress(formZstd, in) },
-	95: func(in *bufio.Reader) (io.Reader, func(), error) {
+var zipMethods = map[uint16]zipMethod{
+	zip.Store: func(in *bufio.Reader, _ *zip.File) (io.Reader, func(), error) { return in, func() {}, nil },
+	zip.Deflate: func(in *bufio.Reader, _ *zip.File) (io.Reader, func(), error) {
+		return flate.NewReader(in), func() {}, nil
+	},
+	12: func(in *bufio.Reader, _ *zip.File) (io.Reader, func(), error) {
+		return bzip2.NewReader(in), func() {}, nil
+	},
+	14: zipLZMA,
+	93: func(in *bufio.Reader, _ *zip.File) (io.Reader, func(), error) { return decompress(formZstd, in) },
+	95: func(in *bufio.Reader, _ *zip.File) (io.Reader, func(), error) {
 		x, err := xz.NewReader(in, windowBytes)
 		return x, func() {}, err
 	},
+}
+
+// zipLZMA reads LZMA, whose header in a zip differs from that of a file (APPNOTE.TXT, 5.8.8): behind the version and the
+// length of the properties it has those, and the directory has the size unless a mark shows the end.
+func zipLZMA(in *bufio.Reader, f *zip.File) (io.Reader, func(), error) {
+	const properties, endMark = 5, 1 << 1
+	var head [4 + properties]byte
+	if _, err := io.ReadFull(in, head[:]); err != nil {
+		return nil, nil, err
+	}
+	if n := binary.LittleEndian.Uint16(head[2:]); n != properties {
+		return nil, nil, fmt.Errorf("its LZMA has properties of %d bytes", n)
+	}
+	size := f.UncompressedSize64
+	if f.Flags&endMark != 0 {
+		size = math.MaxUint64 // not known
+	}
+	header := binary.LittleEndian.AppendUint64(head[4:], size)
+	r, err := lzma.ReaderConfig{DictCap: windowBytes}.NewReader(io.MultiReader(bytes.NewReader(header), in))
+	return r, func() {}, err
 }
 
 // methodName returns the name of a method that is not read (APPNOTE.TXT, 4.4.5).
@@ -32,8 +64,6 @@ func methodName(method uint16) string {
 	switch method {
 	case 9:
 		return "Deflate64, which Windows Explorer uses for large files"
-	case 14:
-		return "LZMA"
 	case 98:
 		return "PPMd"
 	case 99:
@@ -71,7 +101,7 @@ func newZipBody(packed io.Reader, f *zip.File, ended func(int64)) (*zipBody, err
 	b := &zipBody{file: f, packed: &counter{r: packed}, ended: ended, crc: crc32.NewIEEE()}
 	b.buf = bufio.NewReaderSize(b.packed, 64<<10)
 	var err error
-	b.r, b.close, err = zipMethods[f.Method](b.buf)
+	b.r, b.close, err = zipMethods[f.Method](b.buf, f)
 	return b, err
 }
 
