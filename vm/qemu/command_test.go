@@ -174,7 +174,7 @@ func TestLeftovers(t *testing.T) {
 		"ide1:0: drive of type cdrom-image": {`ide1:0.present = "TRUE"`, `ide1:0.deviceType = "cdrom-image"`, `ide1:0.fileName = "` + outside + `/tools.iso"`},
 		"sata0:1: drive of type cdrom-raw":  {`sata0.present = "TRUE"`, `sata0:1.present = "TRUE"`, `sata0:1.deviceType = "cdrom-raw"`, `sata0:1.fileName = "auto detect"`},
 		"floppy0":                           {`floppy0.present = "TRUE"`, `floppy0.fileName = "/dev/fd0"`},
-		"serial0":                           {`serial0.present = "TRUE"`, `serial0.fileType = "file"`, `serial0.fileName = "` + outside + `/serial.txt"`},
+		"serial1: serial port":              {`serial0.present = "TRUE"`, `serial0.fileType = "file"`, `serial0.fileName = "` + outside + `/serial.txt"`, `serial1.present = "TRUE"`, `serial1.fileName = "` + outside + `/serial1.txt"`},
 		"parallel0":                         {`parallel0.present = "TRUE"`, `parallel0.fileName = "/dev/lp0"`},
 		"sound":                             {`sound.present = "TRUE"`, `sound.fileName = "-1"`, `sound.autoDetect = "TRUE"`},
 		"sharedfolder0":                     {`sharedFolder0.present = "TRUE"`, `sharedFolder0.hostPath = "` + outside + `"`},
@@ -208,5 +208,8 @@ func TestLeftovers(t *testing.T) {
 		}) {
 			t.Errorf("no warning about %s: %+v", what, warnings)
 		}
+	}
+	if len(warnings) != len(leftovers) {
+		t.Errorf("got %+v, want one warning for each of %d devices, and none for the console", warnings, len(leftovers))
 	}
 }

@@ -83,6 +83,9 @@ func mapHardware(from vmx.Hardware, networks networkBackends) (hardware, vm.Warn
 	}
 	m.warnFirmware()
 	for _, what := range from.HostAccess {
+		if vmx.IsFirstSerialPort(what) { // every machine has one, whose output is its console
+			continue
+		}
 		m.warnings.Add(vm.WarningDeviceLeftOut, "%s", what)
 	}
 	for _, what := range from.Remarks {

@@ -95,6 +95,10 @@ func (f *File) hostAccess(key string) (hostAccess, bool) {
 	return hostAccess{}, false
 }
 
+// IsFirstSerialPort reports whether a line of [Hardware.HostAccess] is about serial0. A hypervisor that records what the
+// guest writes there leaves nothing of it out but the file or the program of the maker's host.
+func IsFirstSerialPort(line string) bool { return strings.HasPrefix(line, "serial0: ") }
+
 // device returns the hostAccess for a device whose keys begin with prefix.
 func (f *File) device(prefix, description string) hostAccess {
 	a := hostAccess{description: prefix + ": " + description, disable: []string{prefix + ".present"}}
