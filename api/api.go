@@ -11,6 +11,7 @@ import (
 	"github.com/julienschmidt/httprouter"
 
 	"osx-builder/api/page"
+	"osx-builder/api/token"
 	"osx-builder/vm"
 )
 
@@ -31,9 +32,9 @@ type Options struct {
 	Hosts   []string     // host names that requests may use, besides localhost, this host's name and IP addresses
 	Metrics *Metrics     // served by GET /metrics; each handler needs its own; nil for new ones
 
-	// Authorized reports whether a token is valid. The time it takes must not depend on the token. If it is nil, no
-	// token is needed.
-	Authorized func(token string) bool
+	// FindToken returns what is known of a token, and whether it is valid. The time it takes must not depend on the
+	// token. If it is nil, no token is needed.
+	FindToken func(text string) (t token.Token, ok bool)
 }
 
 // api holds the handlers.
@@ -52,7 +53,7 @@ func New(vms *vm.Manager, o Options) http.Handler {
 	r := httprouter.New()
 	r.RedirectTrailingSlash, r.RedirectFixedPath = false, false
 	for _, route := range a.routes() {
-		h := withRoute(route.Path, a.checkQuery(route))
+		h := withRoute(route.Path, a.authorize(route, a.checkQuery(route)))
 		if route.Method == http.MethodGet || route.Method == http.MethodDelete {
 			h = drainBody(h)
 		}
@@ -87,6 +88,7 @@ func (a *api) createVM(w http.ResponseWriter, r *http.Request) (v vm.VM, err err
 	if q.Invalid, err = decode(w, r, &q); err != nil {
 		return v, err
 	}
+	q.Owner = tokenOf(r).Name
 	return a.vms.Create(r.Context(), q, key)
 }
 
@@ -118,7 +120,7 @@ func (a *api) list(w http.ResponseWriter, r *http.Request, _ httprouter.Params) 
 	if err != nil {
 		return err
 	}
-	vms, err := a.vms.List(r.Context(), f)
+	vms, err := a.vms.List(r.Context(), f, visible(r))
 	if err != nil {
 		return err
 	}
@@ -155,7 +157,7 @@ func (a *api) destroyLabelled(w http.ResponseWriter, r *http.Request, _ httprout
 	if err != nil {
 		return err
 	}
-	ids, err := a.vms.DestroyLabelled(r.Context(), wanted)
+	ids, err := a.vms.DestroyLabelled(r.Context(), wanted, changeable(r))
 	if err != nil {
 		return err
 	}

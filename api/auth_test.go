@@ -2,17 +2,36 @@ package api_test
 
 import (
 	"net/http"
+	"strings"
 	"testing"
 
 	"osx-builder/api"
+	"osx-builder/api/token"
 )
 
-const token = "a-token-of-this-test"
+// secret is a token without a name.
+const secret = "a-token-of-this-test"
+
+// findToken knows secret, and tokens such as "ci=read,own" that are their own names and scopes.
+func findToken(text string) (t token.Token, ok bool) {
+	if text == secret {
+		return token.Full(), true
+	}
+	name, scopes, ok := strings.Cut(text, "=")
+	if !ok {
+		return t, false
+	}
+	t.Name = name
+	for s := range strings.SplitSeq(scopes, ",") {
+		t.Scopes = append(t.Scopes, token.Scope(s))
+	}
+	return t, true
+}
 
 // serveWithToken starts a server that needs a token.
 func serveWithToken(t *testing.T) *testServer {
 	t.Helper()
-	return config{api: api.Options{Authorized: func(got string) bool { return got == token }}}.serve(t)
+	return config{api: api.Options{FindToken: findToken}}.serve(t)
 }
 
 // Without a token every path returns 401, whether it exists or not, except a load balancer's health check.
@@ -39,16 +58,16 @@ func TestTokens(t *testing.T) {
 		{"GET", "//healthz", nil, 401},
 		{"GET", "/healthz", nil, 200},
 		{"HEAD", "/healthz", nil, 200},
-		{"GET", "/vms", []string{"Authorization", "Bearer " + token}, 200},
-		{"GET", "/vms", []string{"Authorization", "bearer  " + token + " "}, 200},
-		{"GET", "/healthz?verbose=1", []string{"Authorization", "Bearer " + token}, 200},
-		{"GET", "/vms", []string{"Authorization", "Bearer " + token + "x"}, 401},
-		{"GET", "/vms", []string{"Authorization", "Bearer " + token[:len(token)-1]}, 401},
+		{"GET", "/vms", []string{"Authorization", "Bearer " + secret}, 200},
+		{"GET", "/vms", []string{"Authorization", "bearer  " + secret + " "}, 200},
+		{"GET", "/healthz?verbose=1", []string{"Authorization", "Bearer " + secret}, 200},
+		{"GET", "/vms", []string{"Authorization", "Bearer " + secret + "x"}, 401},
+		{"GET", "/vms", []string{"Authorization", "Bearer " + secret[:len(secret)-1]}, 401},
 		{"GET", "/vms", []string{"Authorization", "Bearer"}, 401},
-		{"GET", "/vms", []string{"Authorization", token}, 401},
-		{"GET", "/vms", []string{"Authorization", "Basic " + token}, 401},
-		{"GET", "/vms?token=" + token, nil, 401},
-		{"GET", "/vms?access_token=" + token, []string{"Cookie", "token=" + token}, 401},
+		{"GET", "/vms", []string{"Authorization", secret}, 401},
+		{"GET", "/vms", []string{"Authorization", "Basic " + secret}, 401},
+		{"GET", "/vms?token=" + secret, nil, 401},
+		{"GET", "/vms?access_token=" + secret, []string{"Cookie", "token=" + secret}, 401},
 		{"GET", "/vms", []string{"X-Original-Url", "/healthz"}, 401},
 		{"POST", "/vms", []string{"X-Http-Method-Override", "GET", "Content-Length", "0"}, 401},
 	} {
@@ -67,7 +86,7 @@ func TestTwoTokens(t *testing.T) {
 	s := serveWithToken(t)
 	req, err := http.NewRequest("GET", s.URL+"/vms", nil)
 	must(t, err)
-	req.Header["Authorization"] = []string{"Bearer " + token, "Bearer other"}
+	req.Header["Authorization"] = []string{"Bearer " + secret, "Bearer other"}
 	res, err := http.DefaultClient.Do(req)
 	must(t, err)
 	must(t, res.Body.Close())

@@ -28,12 +28,12 @@ func (a *api) events(w http.ResponseWriter, r *http.Request, _ httprouter.Params
 	only := r.URL.Query().Get("vm")
 	if only != "" {
 		var err error
-		if only, err = a.vms.Resolve(only); err != nil {
+		if only, err = a.vms.Resolve(only, visible(r)); err != nil {
 			return err
 		}
 	}
 	after := r.Header.Get("Last-Event-ID")
-	l, err := a.vms.Listen(after)
+	l, err := a.vms.Listen(after, visible(r))
 	if err != nil {
 		return err
 	}

@@ -81,7 +81,7 @@ func (s *fuzzServer) send(t testing.TB, method, path, header, body string) {
 
 // destroyAll destroys all machines and checks that nothing of them is left.
 func (s *fuzzServer) destroyAll(t testing.TB) {
-	list, err := s.vms.List(t.Context(), vm.Filter{})
+	list, err := s.vms.List(t.Context(), vm.Filter{}, vm.Owners{All: true})
 	must(t, err)
 	for _, v := range list {
 		if err := s.vms.Destroy(t.Context(), v.ID); err != nil && !strings.Contains(err.Error(), string(vm.CodeNotFound)) {

@@ -23,6 +23,10 @@ var (
 	descPromised   = prometheus.NewDesc("osx_builder_memory_promised_bytes", "Memory promised to the machines that exist.", nil, nil)
 	descMemory     = prometheus.NewDesc("osx_builder_memory_limit_bytes", "Memory that all machines together may have.", nil, nil)
 	descCPUs       = prometheus.NewDesc("osx_builder_vm_cpus_limit", "Processors that one machine may have.", nil, nil)
+	descOwned      = prometheus.NewDesc("osx_builder_owner_vms", "Machines by owner, which is the name of the token that created them.", []string{"owner"}, nil)
+	descOwnedBytes = prometheus.NewDesc("osx_builder_owner_memory_promised_bytes", "Memory promised to the machines of an owner.", []string{"owner"}, nil)
+	descQuota      = prometheus.NewDesc("osx_builder_owner_vms_limit", "Machines that one owner may have; absent if there is no limit.", nil, nil)
+	descQuotaBytes = prometheus.NewDesc("osx_builder_owner_memory_limit_bytes", "Memory that the machines of one owner may have together; absent if there is no limit.", nil, nil)
 	descReserve    = prometheus.NewDesc("osx_builder_disk_reserve_bytes", "Disk space reserved for the host.", nil, nil)
 )
 
@@ -30,7 +34,7 @@ var (
 func (gauges) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descVMs, descImages, descImageBytes, descFree, descTotal, descReserve,
-		descCreating, descCreations, descMachines, descPromised, descMemory, descCPUs,
+		descCreating, descCreations, descMachines, descPromised, descMemory, descCPUs, descOwned, descOwnedBytes, descQuota, descQuotaBytes,
 	} {
 		c <- d
 	}
@@ -71,9 +75,24 @@ func (g gauges) Collect(c chan<- prometheus.Metric) {
 	gauge(descPromised, float64(limits.PromisedMiB)*(1<<20))
 	gauge(descMemory, float64(limits.MemoryMiB)*(1<<20))
 	gauge(descCPUs, float64(limits.CPUs))
+	g.collectOwners(limits, gauge)
 	if d, err := g.vms.Disk(); err == nil {
 		gauge(descFree, float64(d.Free))
 		gauge(descTotal, float64(d.Total))
 		gauge(descReserve, float64(d.Reserve))
+	}
+}
+
+// collectOwners adds what the owners have, and what they may have.
+func (gauges) collectOwners(limits vm.Capacity, gauge func(d *prometheus.Desc, v float64, labels ...string)) {
+	for owner, used := range limits.Owners {
+		gauge(descOwned, float64(used.VMs), owner)
+		gauge(descOwnedBytes, float64(used.MemoryMiB)*(1<<20), owner)
+	}
+	if limits.PerOwner.VMs > 0 {
+		gauge(descQuota, float64(limits.PerOwner.VMs))
+	}
+	if limits.PerOwner.MemoryMiB > 0 {
+		gauge(descQuotaBytes, float64(limits.PerOwner.MemoryMiB)*(1<<20))
 	}
 }

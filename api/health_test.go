@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -43,7 +44,7 @@ func TestVerboseHealth(t *testing.T) {
 		!h.Networks["nat"].Available || h.Networks["bridged"].Available || h.Networks["bridged"].Reason == "" {
 		t.Errorf("got %d %s", status, body)
 	}
-	if want := (vm.Capacity{CPUs: 8, Memory: "8.0gib", Promised: "1.0gib", Creations: 16}); h.Limits != want {
+	if want := (vm.Capacity{CPUs: 8, Memory: "8.0gib", Promised: "1.0gib", Creations: 16}); !reflect.DeepEqual(h.Limits, want) {
 		t.Errorf("limits: got %+v, want %+v", h.Limits, want)
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/julienschmidt/httprouter"
 
+	"osx-builder/api/token"
 	"osx-builder/vm"
 )
 
@@ -50,8 +51,12 @@ func (a *api) image(w http.ResponseWriter, r *http.Request, p httprouter.Params)
 	if err != nil {
 		return err
 	}
+	ref := p.ByName("checksum")
+	if t := tokenOf(r); !t.Has(token.Read) && !vm.ValidChecksum(ref) {
+		return forbidden(t, "naming an image by the start of its checksum", readHost)
+	}
 	a.delay(w, wait)
-	i, err := a.vms.Images().Wait(r.Context(), p.ByName("checksum"), wait)
+	i, err := a.vms.Images().Wait(r.Context(), ref, wait)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func serveWithLog(t *testing.T) (*testServer, *jsonLog) {
 	t.Helper()
 	l := &jsonLog{}
 	log := slog.New(slog.NewJSONHandler(l, &slog.HandlerOptions{Level: slog.LevelDebug}))
-	c := config{api: api.Options{Log: log, Authorized: func(got string) bool { return got == token }}}
+	c := config{api: api.Options{Log: log, FindToken: findToken}}
 	c.image.Log = log
 	c.vm = append(c.vm, func(o *vm.Options) { o.Log = log })
 	return c.serve(t), l
@@ -64,7 +64,7 @@ func (l *jsonLog) find(t *testing.T, msg, id string) map[string]any {
 	return nil
 }
 
-const bearerToken = "Bearer " + token
+const bearerToken = "Bearer " + secret
 
 // The client's X-Request-Id is in the log lines of the job that the request started.
 func TestRequestIDReachesTheJob(t *testing.T) {
@@ -139,7 +139,7 @@ func TestNoSecretIsLogged(t *testing.T) {
 	}
 	s.do("POST", "/vms", `{"image": {"url": "http://u:SECRET-7@x/"}}`, "Authorization", bearerToken)
 	s.do("GET", "/vms", "", "Authorization", "Bearer SECRET-8-0123456789")
-	if found := regexp.MustCompile(`SECRET-\d|`+token).FindAllString(log.String(), -1); len(found) > 0 {
+	if found := regexp.MustCompile(`SECRET-\d|`+secret).FindAllString(log.String(), -1); len(found) > 0 {
 		t.Errorf("the log contains %q: %s", slices.Compact(found), log)
 	}
 }

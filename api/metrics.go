@@ -29,6 +29,7 @@ type Metrics struct {
 	downloads        *prometheus.CounterVec
 	downloadBytes    prometheus.Counter
 	requests         *prometheus.CounterVec
+	tokenRequests    *prometheus.CounterVec
 	requestDurations *prometheus.HistogramVec
 
 	// The previous names of phaseDurations and requestDurations, for one version. The old request durations include
@@ -61,6 +62,7 @@ func NewMetrics(version string) *Metrics {
 		downloads:        counters("image_downloads_total", "Downloads of images by outcome: whole, or failed.", "outcome"),
 		downloadBytes:    prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_image_download_bytes_total", Help: "Bytes received by image downloads."}),
 		requests:         counters("http_requests_total", "Requests by route, method and status.", "route", "method", "status"),
+		tokenRequests:    counters("token_requests_total", "Requests by the name of their token and status; those of tokens without a name are not counted.", "token", "status"),
 		requestDurations: histogram("http_request_duration_seconds", "Duration of requests, without streams and requests with wait.", requestBuckets, "route", "method"),
 
 		oldPhaseDurations:   histogram("phase_seconds", "Deprecated: use osx_builder_phase_duration_seconds.", phaseBuckets, "phase"),
@@ -75,7 +77,7 @@ func NewMetrics(version string) *Metrics {
 		m.memoryStarts.WithLabelValues(string(start)) // shown before the first one
 	}
 	m.registry.MustRegister(
-		m.creations, m.phaseDurations, m.restarts, m.memoryStarts, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.requestDurations, build,
+		m.creations, m.phaseDurations, m.restarts, m.memoryStarts, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.tokenRequests, m.requestDurations, build,
 		m.oldPhaseDurations, m.oldRequestDurations,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -133,6 +135,9 @@ func (m *Metrics) requestDone(rec *responseRecorder, method string, duration tim
 		method = "other"
 	}
 	m.requests.WithLabelValues(route, method, strconv.Itoa(rec.status)).Inc()
+	if rec.token != "" {
+		m.tokenRequests.WithLabelValues(rec.token, strconv.Itoa(rec.status)).Inc()
+	}
 	m.oldRequestDurations.WithLabelValues(route, method).Observe(duration.Seconds())
 	if !rec.waits {
 		m.requestDurations.WithLabelValues(route, method).Observe(duration.Seconds())

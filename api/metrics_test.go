@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
 
 	"osx-builder/api"
+	"osx-builder/api/token"
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
@@ -32,15 +33,23 @@ type metricsServer struct {
 
 func serveWithMetrics(t *testing.T) metricsServer {
 	t.Helper()
+	return serveMetricsOf(t, nil)
+}
+
+// serveMetricsOf is serveWithMetrics for clients with tokens.
+func serveMetricsOf(t *testing.T, findToken func(string) (token.Token, bool)) metricsServer {
+	t.Helper()
 	m := metricsServer{called: make(chan struct{}, 10)}
 	web := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { m.called <- struct{}{} }))
 	t.Cleanup(web.Close)
 	m.receiver = web.URL
 	metrics := api.NewMetrics("test")
 	m.testServer = config{
-		api:   api.Options{Metrics: metrics},
+		api:   api.Options{Metrics: metrics, FindToken: findToken},
 		image: image.Options{Downloaded: metrics.Downloaded},
-		vm:    []func(*vm.Options){func(o *vm.Options) { o.Hooks, o.Creations, o.VMs = metrics.Hooks(), 3, 7 }},
+		vm: []func(*vm.Options){func(o *vm.Options) {
+			o.Hooks, o.Creations, o.VMs, o.PerOwner = metrics.Hooks(), 3, 7, vm.OwnerLimits{VMs: 5, MemoryMiB: 4096}
+		}},
 	}.serve(t)
 	return m
 }
@@ -194,7 +203,7 @@ func TestStreamsAreNoLatency(t *testing.T) {
 
 // OPERATIONS.md documents exactly the existing metrics.
 func TestDocumentedMetrics(t *testing.T) {
-	s := serveWithMetrics(t)
+	s := serveMetricsOf(t, func(string) (token.Token, bool) { return token.Token{Name: "ci", Scopes: token.Scopes()}, true })
 	a := s.do("POST", "/vms", s.bodyWith("callback_url", `"`+s.receiver+`"`))
 	s.do("GET", a.header.Get("Location")+"?wait=1m", "")
 	<-s.called

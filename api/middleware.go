@@ -52,9 +52,14 @@ func (a *api) logRequests(next http.Handler) http.Handler {
 			if !rec.written && r.Context().Err() != nil {
 				rec.status = statusClientClosedRequest
 			}
-			a.Log.LogAttrs(context.Background(), requestLevel(r.Method, rec.status), "request",
+			attrs := []slog.Attr{
 				slog.String("request_id", id), slog.String("method", truncate(r.Method)), slog.String("path", truncate(r.URL.Path)),
-				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", duration.Round(time.Microsecond)))
+				slog.Int("status", rec.status), slog.Int("bytes", rec.bytes), slog.Duration("took", duration.Round(time.Microsecond)),
+			}
+			if rec.token != "" {
+				attrs = append(attrs, slog.String("token", rec.token))
+			}
+			a.Log.LogAttrs(context.Background(), requestLevel(r.Method, rec.status), "request", attrs...)
 			a.Metrics.requestDone(rec, r.Method, duration)
 		}()
 		next.ServeHTTP(rec, r.WithContext(vm.WithRequestID(r.Context(), id)))
@@ -104,7 +109,7 @@ func drainBody(h httprouter.Handle) httprouter.Handle {
 // responseRecorder records what is answered, for the log and the metrics.
 type responseRecorder struct {
 	http.ResponseWriter
-	route         string
+	route, token  string // the path of the route, and the name of the client's token
 	status, bytes int
 	written       bool
 	waits         bool // the duration depends on what the client waits for: a stream, or ?wait=

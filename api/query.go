@@ -94,10 +94,10 @@ func flag(r *http.Request, name string) (bool, error) {
 	return on, nil
 }
 
-// filter returns the values of ?phase= and ?status=.
+// filter returns the values of ?phase=, ?status=, ?owner= and ?label=.
 func filter(r *http.Request) (f vm.Filter, err error) {
 	q := r.URL.Query()
-	f = vm.Filter{Phase: vm.Phase(q.Get("phase")), Status: vm.Power(q.Get("status"))}
+	f = vm.Filter{Phase: vm.Phase(q.Get("phase")), Status: vm.Power(q.Get("status")), Owner: q.Get("owner")}
 	if f.Phase != "" && !slices.Contains(vm.Phases(), f.Phase) {
 		return f, filterError("phase", f.Phase, vm.Phases())
 	}

@@ -6,14 +6,17 @@ import (
 	"strings"
 
 	"github.com/julienschmidt/httprouter"
+
+	"osx-builder/api/token"
 )
 
 // route is an endpoint of the API, as GET / lists it.
 type route struct {
-	Method string   `json:"method"`
-	Path   string   `json:"path"`
-	Does   string   `json:"does"`
-	query  []string // the query parameters that it takes
+	Method string        `json:"method"`
+	Path   string        `json:"path"`
+	Does   string        `json:"does"`
+	Scopes []token.Scope `json:"scopes"` // which allow it; see auth.go
+	query  []string      // the query parameters that it takes
 	handle httprouter.Handle
 	head   bool // whether HEAD is answered too
 }
@@ -21,42 +24,31 @@ type route struct {
 // routes returns all routes. [New] registers these and no others.
 func (a *api) routes() []route {
 	return []route{
-		{"GET", "/", "list the endpoints; browsers get a page", nil, a.handle(a.index), true},
-		{"GET", "/openapi.json", "describe the API for programs (OpenAPI 3.1)", nil, a.handle(a.openapi), true},
-		{"POST", "/vms", "create a machine from an image's URL and checksum", nil, a.handle(a.create), false},
-		{"GET", "/vms", "list the machines; ?phase=, ?status= and ?label=job=1 filter", []string{"phase", "status", "label"}, a.handle(a.list), true},
-		{"DELETE", "/vms", "destroy all machines with ?label=job=1", []string{"label"}, a.handle(a.destroyLabelled), false},
-		{"GET", "/vms/:id", "read a machine; ?wait=5m delays the answer until it is ready or failed", []string{"wait"}, a.handle(a.ofVM(a.get)), true},
-		{"PATCH", "/vms/:id", "change when a machine expires", nil, a.handle(a.ofVM(a.change)), false},
-		{"DELETE", "/vms/:id", "destroy a machine", nil, a.handle(a.ofVM(a.destroy)), false},
-		{"POST", "/vms/:id/power", "change a machine's power state: on, off, shutdown, reset, suspend, resume", nil, a.handle(a.ofVM(a.power)), false},
+		{"GET", "/", "list the endpoints; browsers get a page", anyScope, nil, a.handle(a.index), true},
+		{"GET", "/openapi.json", "describe the API for programs (OpenAPI 3.1)", anyScope, nil, a.handle(a.openapi), true},
+		{"POST", "/vms", "create a machine from an image's URL and checksum", createVMs, nil, a.handle(a.create), false},
+		{"GET", "/vms", "list the machines; ?phase=, ?status=, ?owner= and ?label=job=1 filter", readVMs, []string{"phase", "status", "owner", "label"}, a.handle(a.list), true},
+		{"DELETE", "/vms", "destroy all machines with ?label=job=1", changeVMs, []string{"label"}, a.handle(a.destroyLabelled), false},
+		{"GET", "/vms/:id", "read a machine; ?wait=5m delays the answer until it is ready or failed", readVMs, []string{"wait"}, a.handle(a.ofVM(a.get)), true},
+		{"PATCH", "/vms/:id", "change when a machine expires", changeVMs, nil, a.handle(a.ofVM(a.change)), false},
+		{"DELETE", "/vms/:id", "destroy a machine", changeVMs, nil, a.handle(a.ofVM(a.destroy)), false},
+		{"POST", "/vms/:id/power", "change a machine's power state: on, off, shutdown, reset, suspend, resume", changeVMs, nil, a.handle(a.ofVM(a.power)), false},
 		{
-			"GET", "/vms/:id/console", "read the output of a machine's serial port; ?follow=1 streams it, ?tail=N returns the last N bytes",
+			"GET", "/vms/:id/console", "read the output of a machine's serial port; ?follow=1 streams it, ?tail=N returns the last N bytes", readVMs,
 			[]string{"follow", "tail"},
 			a.handle(a.ofVM(a.console)), false,
 		},
-		{"GET", "/vms/:id/screenshot", "take a screenshot of a machine (PNG)", nil, a.handle(a.ofVM(a.screenshot)), false},
-		{"GET", "/events", "stream changes as they happen (Server-Sent Events); ?vm= selects one machine", []string{"vm"}, a.handle(a.events), false},
-		{"GET", "/images", "list the cached images", nil, a.handle(a.images), true},
-		{"POST", "/images", "get an image before machines need it; ?wait=5m delays the answer until it is ready or failed", []string{"wait"}, a.handle(a.pullImage), false},
-		{"GET", "/images/:checksum", "read an image; ?wait=5m delays the answer until it is ready or failed", []string{"wait"}, a.handle(a.image), true},
-		{"PATCH", "/images/:checksum", "pin an image, which is then not removed to make room", nil, a.handle(a.changeImage), false},
-		{"DELETE", "/images/:checksum", "remove a cached image, or cancel its pull", nil, a.handle(a.removeImage), false},
-		{"GET", "/templates", "list the templates that machines start from if their request has start: memory", nil, a.handle(a.templates), true},
-		{"DELETE", "/templates/:key", "remove a template", nil, a.handle(a.removeTemplate), false},
-		{"GET", "/healthz", "report whether machines can be created; ?verbose=1 adds limits and networks", []string{"verbose"}, a.handle(a.health), true},
-		{"GET", "/metrics", "return metrics for Prometheus", []string{"name[]"}, a.metrics(), true},
-	}
-}
-
-// ofVM replaces the reference to a machine in the path, which may be a name or a short id, by the machine's id.
-func (a *api) ofVM(h handler) handler {
-	return func(w http.ResponseWriter, r *http.Request, p httprouter.Params) error {
-		id, err := a.vms.Resolve(p.ByName("id"))
-		if err != nil {
-			return err
-		}
-		return h(w, r, httprouter.Params{{Key: "id", Value: id}})
+		{"GET", "/vms/:id/screenshot", "take a screenshot of a machine (PNG)", readVMs, nil, a.handle(a.ofVM(a.screenshot)), false},
+		{"GET", "/events", "stream changes as they happen (Server-Sent Events); ?vm= selects one machine", readVMs, []string{"vm"}, a.handle(a.events), false},
+		{"GET", "/images", "list the cached images", readHost, nil, a.handle(a.images), true},
+		{"POST", "/images", "get an image before machines need it; ?wait=5m delays the answer until it is ready or failed", pullImages, []string{"wait"}, a.handle(a.pullImage), false},
+		{"GET", "/images/:checksum", "read an image; ?wait=5m delays the answer until it is ready or failed", readImage, []string{"wait"}, a.handle(a.image), true},
+		{"PATCH", "/images/:checksum", "pin an image, which is then not removed to make room", administers, nil, a.handle(a.changeImage), false},
+		{"DELETE", "/images/:checksum", "remove a cached image, or cancel its pull", administers, nil, a.handle(a.removeImage), false},
+		{"GET", "/templates", "list the templates that machines start from if their request has start: memory", readHost, nil, a.handle(a.templates), true},
+		{"DELETE", "/templates/:key", "remove a template", administers, nil, a.handle(a.removeTemplate), false},
+		{"GET", "/healthz", "report whether machines can be created; ?verbose=1 adds limits and networks", anyScope, []string{"verbose"}, a.handle(a.health), true},
+		{"GET", "/metrics", "return metrics for Prometheus", readHost, []string{"name[]"}, a.metrics(), true},
 	}
 }
 

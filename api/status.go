@@ -25,6 +25,7 @@ const (
 	codeCrossOrigin vm.Code = "cross-origin-refused"
 
 	codeUnauthorized vm.Code = "unauthorized"
+	codeForbidden    vm.Code = "forbidden"
 )
 
 // statuses maps each code to its HTTP status.
@@ -39,6 +40,7 @@ var statuses = map[vm.Code]int{
 	codeCrossOrigin: http.StatusForbidden,
 
 	codeUnauthorized: http.StatusUnauthorized,
+	codeForbidden:    http.StatusForbidden,
 
 	vm.CodeInvalidField:          http.StatusBadRequest,
 	vm.CodeUnknownField:          http.StatusBadRequest,
@@ -48,6 +50,7 @@ var statuses = map[vm.Code]int{
 	vm.CodeAmbiguous:             http.StatusConflict,
 	vm.CodeBusy:                  http.StatusServiceUnavailable,
 	vm.CodeNoCapacity:            http.StatusServiceUnavailable,
+	vm.CodeQuota:                 http.StatusTooManyRequests,
 	vm.CodeShuttingDown:          http.StatusServiceUnavailable,
 	vm.CodeNotFound:              http.StatusNotFound,
 	vm.CodeOpen:                  http.StatusConflict,
@@ -121,7 +124,7 @@ func (a *api) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if status >= http.StatusInternalServerError {
 		a.Log.Error("request failed", "request_id", requestID(r), "code", known.Code, "err", err)
 	}
-	if status == http.StatusServiceUnavailable {
+	if status == http.StatusServiceUnavailable || status == http.StatusTooManyRequests {
 		w.Header().Set("Retry-After", retryAfter)
 	}
 	if r.ContentLength != 0 {

@@ -34,6 +34,8 @@ type Config struct {
 
 	VMs            int           // largest number of machines, 1 to 100,000
 	MemoryReserve  int64         // host memory in bytes that machines cannot use
+	VMsPerToken    int           // largest number of machines of one named token, up to 100,000; 0 means no limit
+	MemoryPerToken int64         // memory in bytes of all machines of one named token; 0 means no limit
 	Start          string        // boot or memory: how machines start whose request does not say
 	TemplateMemory int64         // bytes of the host's memory for templates; 0 means an eighth
 	TemplateAge    time.Duration // of a template; 0 means the default
@@ -171,6 +173,10 @@ func (c *Config) check() error {
 		return settingError("listen", given{c.Listen, c.from["listen"]}, errors.New("requests are not authenticated, so everybody who can reach this address could create and destroy machines: listen on 127.0.0.1, require tokens with -token-file, or add -insecure to allow it"))
 	}
 	switch {
+	case c.TokenFile == "" && c.VMsPerToken > 0:
+		return settingError("vms-per-token", given{strconv.Itoa(c.VMsPerToken), c.from["vms-per-token"]}, errors.New("there are no tokens: add -token-file, and give the tokens names in it"))
+	case c.TokenFile == "" && c.MemoryPerToken > 0:
+		return settingError("memory-per-token", given{strconv.FormatInt(c.MemoryPerToken, 10), c.from["memory-per-token"]}, errors.New("there are no tokens: add -token-file, and give the tokens names in it"))
 	case c.TLSCert != "" && c.TLSKey == "":
 		return settingError("tls-cert", given{c.TLSCert, c.from["tls-cert"]}, errors.New("a certificate needs its key: add -tls-key"))
 	case c.TLSKey != "" && c.TLSCert == "":

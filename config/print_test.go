@@ -37,6 +37,7 @@ func TestHelp(t *testing.T) {
 			"  -tls-cert FILE": "OSX_BUILDER_TLS_CERT. Default none.", "  -tls-key FILE": "OSX_BUILDER_TLS_KEY. Default none.",
 			"  -log-level LEVEL": "OSX_BUILDER_LOG_LEVEL. Default info.", "  -insecure": "OSX_BUILDER_INSECURE. Default false.",
 			"  -vms N": "OSX_BUILDER_VMS. Default 1000.", "  -memory-reserve SIZE": "OSX_BUILDER_MEMORY_RESERVE. Default 512MiB.",
+			"  -vms-per-token N": "OSX_BUILDER_VMS_PER_TOKEN. Default 0.", "  -memory-per-token SIZE": "OSX_BUILDER_MEMORY_PER_TOKEN. Default 0.",
 			"  -max-lifetime DURATION": "OSX_BUILDER_MAX_LIFETIME. Default none.", "  -connections N": "OSX_BUILDER_CONNECTIONS. Default 1000.",
 			"  -credentials-file FILE": "OSX_BUILDER_CREDENTIALS_FILE. Default none.", "  -ca-file FILE": "OSX_BUILDER_CA_FILE. Default none.",
 			"  -callback-secret-file FILE": "OSX_BUILDER_CALLBACK_SECRET_FILE. Default none.", "  -log-file FILE": "OSX_BUILDER_LOG_FILE. Default none.",
@@ -111,6 +112,10 @@ creations = 16
 vms = 1000
 # default
 memory-reserve = 512MiB
+# default
+vms-per-token = 0
+# default
+memory-per-token = 0
 # default
 start = boot
 # default

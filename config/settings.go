@@ -51,7 +51,7 @@ func (c *Config) generalSettings(home string) []setting {
 		},
 		{
 			name: "token-file", arg: "FILE", defaultValue: "", value: pathValue{target: &c.TokenFile, home: home, optional: true},
-			help: "File with the valid tokens, one per line, each of at least 16 characters. Every request needs one of them, as Authorization: Bearer TOKEN. To replace a token, list both for a while. SIGHUP reads the file again.",
+			help: "File with the valid tokens, one per line, each of at least 16 characters. \"name=NAME scopes=SCOPE,...\" may follow a token; the scopes are read, create, own and admin, and a token without scopes has full rights. Every request needs one of the tokens, as Authorization: Bearer TOKEN. To replace a token, list both for a while. SIGHUP reads the file again.",
 		},
 		{
 			name: "insecure", defaultValue: "false", value: boolValue{&c.Insecure},
@@ -120,6 +120,14 @@ func (c *Config) generalSettings(home string) []setting {
 		{
 			name: "memory-reserve", arg: "SIZE", defaultValue: "512MiB", value: sizeValue{&c.MemoryReserve, 0},
 			help: "Host memory that machines cannot use, such as 2GiB, or in bytes. Requests for more than the rest return 503.",
+		},
+		{
+			name: "vms-per-token", arg: "N", defaultValue: "0", value: intValue{&c.VMsPerToken, 0, 100_000},
+			help: "Largest number of machines of one named token, up to 100000. Further requests return 429. 0 means no limit; tokens without a name have none.",
+		},
+		{
+			name: "memory-per-token", arg: "SIZE", defaultValue: "0", value: sizeValue{&c.MemoryPerToken, 0},
+			help: "Memory that the machines of one named token may have together, such as 8GiB, or in bytes. Requests for more return 429. 0 means no limit; tokens without a name have none.",
 		},
 		{
 			name: "start", arg: "HOW", defaultValue: "boot", value: enumValue{&c.Start, []string{"boot", "memory"}},

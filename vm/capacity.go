@@ -13,8 +13,10 @@ type capacity struct {
 	creations int // at once
 	machines  int // 0 means any number
 	reserve   int // MiB of the host's memory that machines do not get
+	perOwner  OwnerLimits
 
 	mu       sync.Mutex             // guards what follows
+	owner    map[string]string      // of each machine that exists and has one
 	promised map[string]int         // MiB of memory of each machine that exists; 0 if its creation failed
 	network  map[string]NetworkType // of each machine that exists
 	creating int
@@ -23,11 +25,14 @@ type capacity struct {
 // admit counts a machine under creation, and the memory and the network's address
 // that are promised to it for as long as it exists. It fails if that is more than
 // the limits allow.
-func (c *capacity) admit(id string, memory int, network NetworkType) error {
+func (c *capacity) admit(id, owner string, memory int, network NetworkType) error {
 	limits := c.limits()
 	most := limits.AllMemory
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if err := c.checkOwner(owner, memory); err != nil {
+		return err
+	}
 	if c.creating >= c.creations {
 		return &Error{Code: CodeBusy, Message: fmt.Sprintf("%d machines are being created, which is the limit set by -creations; try again later", c.creating)}
 	}
@@ -49,15 +54,23 @@ func (c *capacity) admit(id string, memory int, network NetworkType) error {
 		}
 	}
 	c.creating++
-	c.promised[id], c.network[id] = memory, network
+	c.add(id, owner, memory, network)
 	return nil
 }
 
+// add needs mu held.
+func (c *capacity) add(id, owner string, memory int, network NetworkType) {
+	c.promised[id], c.network[id] = memory, network
+	if owner != "" {
+		c.owner[id] = owner
+	}
+}
+
 // restore counts a machine that an earlier Manager created.
-func (c *capacity) restore(id string, memory int, network NetworkType) {
+func (c *capacity) restore(id, owner string, memory int, network NetworkType) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.promised[id], c.network[id] = memory, network
+	c.add(id, owner, memory, network)
 }
 
 // attached returns how many machines have this network. It needs mu held.
@@ -98,6 +111,7 @@ func (c *capacity) remove(id string) {
 	defer c.mu.Unlock()
 	delete(c.promised, id)
 	delete(c.network, id)
+	delete(c.owner, id)
 }
 
 // counts returns how many machines exist and how many are being created.
@@ -134,9 +148,11 @@ type Capacity struct {
 	VMs       int    `json:"vms,omitempty"` // 0 means that memory is the only limit
 
 	// The same for the metrics, and how many creations are under way.
-	MemoryMiB   int `json:"-"`
-	PromisedMiB int `json:"-"`
-	Creating    int `json:"-"`
+	MemoryMiB   int                   `json:"-"`
+	PromisedMiB int                   `json:"-"`
+	Creating    int                   `json:"-"`
+	PerOwner    OwnerLimits           `json:"-"`
+	Owners      map[string]OwnerUsage `json:"-"` // of machines that have an owner
 }
 
 // Capacity returns the limits in force, and how much memory is promised.
@@ -146,9 +162,14 @@ func (m *Manager) Capacity() Capacity {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	promised := c.promisedMemory()
+	owners := make(map[string]OwnerUsage)
+	for id, owner := range c.owner {
+		u := owners[owner]
+		owners[owner] = OwnerUsage{u.VMs + 1, u.MemoryMiB + c.promised[id]}
+	}
 	return Capacity{
 		CPUs: most.CPUs, Memory: memoryText(most.AllMemory), Promised: memoryText(promised),
 		Creations: c.creations, VMs: c.machines,
-		MemoryMiB: most.AllMemory, PromisedMiB: promised, Creating: c.creating,
+		MemoryMiB: most.AllMemory, PromisedMiB: promised, Creating: c.creating, PerOwner: c.perOwner, Owners: owners,
 	}
 }

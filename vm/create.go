@@ -11,19 +11,19 @@ import (
 
 // Create accepts a request: when it returns, the record is on disk and the job
 // runs. A key that is not empty makes it idempotent: the same key with the same
-// request returns the same machine for as long as that exists.
+// request of the same owner returns the same machine for as long as that exists.
 func (m *Manager) Create(ctx context.Context, q Request, key string) (VM, error) {
 	s, err := m.check(ctx, q)
 	if err != nil {
 		return VM{}, err
 	}
 	if key == "" {
-		return m.accept(ctx, s, nil)
+		return m.accept(ctx, s, q.Owner, nil)
 	}
 	for {
-		res, isNew := m.keys.reserve(key)
+		res, isNew := m.keys.reserve(ownedKey{q.Owner, key})
 		if isNew {
-			v, err := m.accept(ctx, s, res)
+			v, err := m.accept(ctx, s, q.Owner, res)
 			m.keys.complete(res, err == nil)
 			return v, err
 		}
@@ -63,7 +63,7 @@ func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
 
 // accept writes the record of a new machine and starts its job. res is nil
 // without a key.
-func (m *Manager) accept(ctx context.Context, s spec, res *reservation) (VM, error) {
+func (m *Manager) accept(ctx context.Context, s spec, owner string, res *reservation) (VM, error) {
 	src, err := s.source()
 	if err != nil {
 		return VM{}, err
@@ -73,31 +73,31 @@ func (m *Manager) accept(ctx context.Context, s spec, res *reservation) (VM, err
 	}
 	now := time.Now().UTC()
 	r := newRecord(s, now)
-	r.RequestID = RequestID(ctx)
+	r.RequestID, r.Owner = RequestID(ctx), owner
 	if host := m.opts.Driver.Limits().HostCPUs; host > 0 && s.CPUs > host {
 		r.Warnings.Add(WarningCPUs, "the machine has %d virtual processors and the host has %d processors; more than the host has make the guest slower", s.CPUs, host)
 	}
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.opts.MaxLifetime), now)
-	if err := m.names.add(r.ID, s.Name); err != nil {
+	if err := m.names.add(r.ID, s.Name, owner); err != nil {
 		return VM{}, err
 	}
-	if err := m.capacity.admit(r.ID, s.Memory, s.Network); err != nil {
+	if err := m.capacity.admit(r.ID, owner, s.Memory, s.Network); err != nil {
 		m.names.remove(r.ID)
 		return VM{}, err
 	}
 	if res != nil {
-		r.Key = res.key
+		r.Key = res.key.key
 		m.keys.setMachine(res, r.ID)
 	}
 	m.opts.Images.Hold(r.ID, src.Sum) // before the record, so that the image is held at any time
 	if err := m.store.write(r); err != nil {
 		m.capacity.creationEnded()
-		m.unregister(r.ID, r.Key)
+		m.unregister(r.ID, r.key())
 		return VM{}, storeError(r.ID, errors.Join(err, m.store.remove(r.ID)))
 	}
 	v := r.resource(m.opts.Hypervisor, Status{})
 	m.timers.set(r.ID, r.Expiry)
-	m.events.setPhase(r.ID, Accepted, nil)
+	m.events.add(r.ID, owner)
 	if !m.startCreation(r) {
 		m.capacity.creationEnded() // the Manager is closed; the next one resumes the creation
 	}

@@ -31,7 +31,7 @@ type creation struct {
 
 func (c *creation) run(ctx context.Context) {
 	m, r := c.vms, c.record
-	c.log.Info("creating", "image", image.PublicURL(r.Spec.Image.URL), "cpus", r.Spec.CPUs, "memory_mib", r.Spec.Memory, "attempt", r.Attempts)
+	c.log.Info("creating", "image", image.PublicURL(r.Spec.Image.URL), "cpus", r.Spec.CPUs, "memory_mib", r.Spec.Memory, "owner", r.Owner, "attempt", r.Attempts)
 	started := time.Now()
 	err := c.build(ctx)
 	m.capacity.creationEnded()

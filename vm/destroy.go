@@ -31,10 +31,10 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 // destructionsAtOnce bounds the machines that one request destroys side by side.
 const destructionsAtOnce = 16
 
-// DestroyLabelled destroys all machines that have the labels, side by side, and returns their ids, oldest first, once
+// DestroyLabelled destroys all machines of the owners that have the labels, side by side, and returns their ids, oldest first, once
 // nothing of them is left. Machines that are created meanwhile may stay. If a machine cannot be destroyed, the error names
 // it, and the others are destroyed all the same. There must be at least one label.
-func (m *Manager) DestroyLabelled(ctx context.Context, labels []Label) (ids []string, err error) {
+func (m *Manager) DestroyLabelled(ctx context.Context, labels []Label, o Owners) (ids []string, err error) {
 	if len(labels) == 0 {
 		return nil, missing("label", "the label of the machines to destroy, as in job=1234")
 	}
@@ -44,7 +44,7 @@ func (m *Manager) DestroyLabelled(ctx context.Context, labels []Label) (ids []st
 	}
 	var chosen []*record
 	for _, id := range list {
-		if r, err := m.store.get(id); err == nil && r.Spec.Labels.have(labels) {
+		if r, err := m.store.get(id); err == nil && o.include(r.Owner) && r.Spec.Labels.have(labels) {
 			chosen = append(chosen, r)
 		}
 	}
@@ -233,7 +233,7 @@ func (d *destruction) removeRecord() error {
 	if err != nil {
 		return storeError(d.id, err)
 	}
-	d.vms.unregister(d.id, r.Key)
+	d.vms.unregister(d.id, r.key())
 	return nil
 }
 

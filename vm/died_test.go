@@ -103,7 +103,7 @@ func TestStoppedBecause(t *testing.T) {
 				if err != nil || got.StoppedBecause != c.want || got.Phase != vm.Ready || got.Status != vm.PoweredOff {
 					t.Errorf("got %+v, %v, want %q", got, err, c.want)
 				}
-				list, err := h.vms.List(t.Context(), vm.Filter{})
+				list, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 				if err != nil || len(list) != 1 || list[0].StoppedBecause != c.want {
 					t.Errorf("got list %+v, %v, want %q", list, err, c.want)
 				}

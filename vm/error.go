@@ -21,6 +21,7 @@ const (
 	CodeAmbiguous             Code = "id-ambiguous"
 	CodeBusy                  Code = "busy"
 	CodeNoCapacity            Code = "no-capacity"
+	CodeQuota                 Code = "quota-exceeded"
 	CodeShuttingDown          Code = "shutting-down"
 	CodeNotFound              Code = "vm-not-found"
 	CodeOpen                  Code = "vm-open-error"
@@ -59,7 +60,7 @@ const (
 func Codes() []Code {
 	return []Code{
 		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict, CodeNameTaken, CodeAmbiguous,
-		CodeBusy, CodeNoCapacity, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
+		CodeBusy, CodeNoCapacity, CodeQuota, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
 		CodePower, CodeNotSupported,
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse, CodeTemplateNotFound,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,

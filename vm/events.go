@@ -41,6 +41,8 @@ type Event struct {
 	At       time.Time `json:"at"`
 
 	StoppedBecause string `json:"stopped_because,omitempty"` // in the event that shows the machine off
+
+	owner string // of the machine
 }
 
 // eventLog keeps the latest events for its listeners. The log is every
@@ -64,6 +66,7 @@ type eventLog struct {
 // out what changed. Its status may be old, because the hypervisor is asked for
 // it only while there are listeners.
 type lastSeen struct {
+	owner    string
 	phase    Phase
 	status   Power
 	progress time.Time // of the latest event about it
@@ -76,10 +79,16 @@ func newEventLog(t *tasks) *eventLog {
 }
 
 // restore adds a machine that an earlier Manager left, without an event.
-func (l *eventLog) restore(id string, p Phase) {
+func (l *eventLog) restore(id, owner string, p Phase) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.seen[id] = &lastSeen{phase: p}
+	l.seen[id] = &lastSeen{owner: owner, phase: p}
+}
+
+// add publishes that a machine is accepted.
+func (l *eventLog) add(id, owner string) {
+	l.restore(id, owner, "")
+	l.setPhase(id, Accepted, nil)
 }
 
 // setPhase publishes a machine's phase and its progress, which may be nil.
@@ -103,7 +112,7 @@ func (l *eventLog) setPhase(id string, p Phase, progress *Progress) {
 	if p == Failed {
 		s.status = "" // the hypervisor has no such machine any more
 	}
-	l.publish(Event{ID: id, Phase: p, Status: s.status, Progress: progress, At: now})
+	l.publish(Event{ID: id, Phase: p, Status: s.status, Progress: progress, At: now, owner: s.owner})
 }
 
 // setStatus publishes a machine's power state if it changed. It ignores a
@@ -116,15 +125,19 @@ func (l *eventLog) setStatus(id string, st Status) {
 		return
 	}
 	s.status = st.Power
-	l.publish(Event{ID: id, Phase: s.phase, Status: st.Power, StoppedBecause: st.StoppedBecause, At: time.Now().UTC()})
+	l.publish(Event{ID: id, Phase: s.phase, Status: st.Power, StoppedBecause: st.StoppedBecause, At: time.Now().UTC(), owner: s.owner})
 }
 
 // remove publishes that a machine is destroyed.
 func (l *eventLog) remove(id string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	e := Event{ID: id, Gone: true, At: time.Now().UTC()}
+	if s := l.seen[id]; s != nil {
+		e.owner = s.owner
+	}
 	delete(l.seen, id)
-	l.publish(Event{ID: id, Gone: true, At: time.Now().UTC()})
+	l.publish(e)
 }
 
 // publish needs mu held.
@@ -154,15 +167,16 @@ type Listener struct {
 	// named.
 	Known bool
 
-	log   *eventLog
-	next  int64 // number of the event that it reads next
-	close sync.Once
+	log    *eventLog
+	owners Owners // whose machines' events it reads
+	next   int64  // number of the event that it reads next
+	close  sync.Once
 }
 
-// Listen begins to read events after the one with the given ID, which is a
-// result of EventID. If events since are not kept any more, it begins with the
+// Listen begins to read events of the owners' machines after the one with the
+// given ID, which is a result of EventID. If events since are not kept any more, it begins with the
 // next event. The caller calls Close.
-func (m *Manager) Listen(after string) (*Listener, error) {
+func (m *Manager) Listen(after string, o Owners) (*Listener, error) {
 	l := m.events
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -178,7 +192,7 @@ func (m *Manager) Listen(after string) (*Listener, error) {
 		l.stopWatch = cancel
 	}
 	l.listeners++
-	r := &Listener{log: l}
+	r := &Listener{log: l, owners: o}
 	r.next, r.Known = l.after(after)
 	return r, nil
 }
@@ -212,6 +226,9 @@ func (r *Listener) Next(ctx context.Context) (Event, error) {
 			return Event{}, ErrSlow
 		case r.next <= last:
 			r.next++
+			if !r.owners.include(e.owner) {
+				continue
+			}
 			return e, nil
 		}
 		select {

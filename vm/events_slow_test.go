@@ -13,7 +13,7 @@ func TestSlowListener(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		m := newManager(Options{Dir: t.TempDir()})
 		defer m.Close()
-		slow, err := m.Listen("")
+		slow, err := m.Listen("", Owners{All: true})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -22,7 +22,7 @@ func TestSlowListener(t *testing.T) {
 		for range eventsKept {
 			m.events.remove("x")
 		}
-		again, err := m.Listen(start)
+		again, err := m.Listen(start, Owners{All: true})
 		if err != nil || !again.Known {
 			t.Fatalf("%d events late: got known %v, %v, want known", eventsKept, again.Known, err)
 		}
@@ -36,7 +36,7 @@ func TestSlowListener(t *testing.T) {
 		if _, err := slow.Next(t.Context()); !errors.Is(err, ErrSlow) {
 			t.Errorf("got %v, want %v", err, ErrSlow)
 		}
-		if again, err = m.Listen(start); err != nil || again.Known {
+		if again, err = m.Listen(start, Owners{All: true}); err != nil || again.Known {
 			t.Errorf("%d events late: got known, %v, want not known", eventsKept+1, err)
 		}
 		again.Close()

@@ -15,7 +15,7 @@ import (
 // listen returns a listener that the end of the test closes.
 func (h *harness) listen(after string) *vm.Listener {
 	h.t.Helper()
-	l, err := h.vms.Listen(after)
+	l, err := h.vms.Listen(after, everyone)
 	must(h.t, err)
 	h.t.Cleanup(l.Close)
 	return l
@@ -178,7 +178,7 @@ func TestListenersAreBounded(t *testing.T) {
 	for range 64 {
 		all = append(all, h.listen(""))
 	}
-	_, err := h.vms.Listen("")
+	_, err := h.vms.Listen("", everyone)
 	wantCode(t, "the 65th listener", err, vm.CodeBusy)
 	all[0].Close()
 	all[0].Close()
@@ -190,6 +190,6 @@ func TestListenersAreBounded(t *testing.T) {
 	for _, l := range append(all, last) {
 		l.Close()
 	}
-	_, err = h.vms.Listen("")
+	_, err = h.vms.Listen("", everyone)
 	wantCode(t, "listening while the daemon stops", err, vm.CodeShuttingDown)
 }

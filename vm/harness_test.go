@@ -28,6 +28,9 @@ import (
 // hangTimeout bounds every wait of these tests. It only ends tests that hang.
 const hangTimeout = 3 * time.Minute
 
+// everyone selects the machines of all owners.
+var everyone = vm.Owners{All: true}
+
 // harness is a Manager with a real image cache, real HTTP servers and the driver
 // without a hypervisor.
 type harness struct {

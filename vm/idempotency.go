@@ -2,16 +2,21 @@ package vm
 
 import "sync"
 
-// idempotencyKeys knows which machine each Idempotency-Key stands for. It is in
-// memory only: Open builds it again from the records, which carry their keys.
+// idempotencyKeys knows which machine each Idempotency-Key of each owner stands
+// for. It is in memory only: Open builds it again from the records, which carry
+// their keys.
 type idempotencyKeys struct {
 	mu    sync.Mutex
-	byKey map[string]*reservation // guarded by mu
+	byKey map[ownedKey]*reservation // guarded by mu
 }
+
+// ownedKey is an Idempotency-Key of an owner. Owners do not share keys: an answer
+// would show one the machine of another.
+type ownedKey struct{ owner, key string }
 
 // reservation is an Idempotency-Key in use.
 type reservation struct {
-	key  string
+	key  ownedKey
 	done chan struct{} // closed once the creation was accepted or refused
 
 	// id is the machine of the key, "" if its creation was refused. It is
@@ -21,7 +26,7 @@ type reservation struct {
 
 // reserve returns the key's reservation. isNew means that the caller made it,
 // and ends it by a call of complete.
-func (k *idempotencyKeys) reserve(key string) (r *reservation, isNew bool) {
+func (k *idempotencyKeys) reserve(key ownedKey) (r *reservation, isNew bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if r := k.byKey[key]; r != nil {
@@ -59,7 +64,7 @@ func (k *idempotencyKeys) free(r *reservation) {
 }
 
 // freeMachine frees the key of a machine that does not exist any more.
-func (k *idempotencyKeys) freeMachine(key, id string) {
+func (k *idempotencyKeys) freeMachine(key ownedKey, id string) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if r := k.byKey[key]; r != nil && r.id == id {
@@ -68,7 +73,7 @@ func (k *idempotencyKeys) freeMachine(key, id string) {
 }
 
 // restore adds the key of a machine that an earlier Manager left.
-func (k *idempotencyKeys) restore(key, id string) {
+func (k *idempotencyKeys) restore(key ownedKey, id string) {
 	r := &reservation{key: key, done: make(chan struct{}), id: id}
 	close(r.done)
 	k.mu.Lock()

@@ -72,7 +72,7 @@ func TestStormOfKeys(t *testing.T) {
 				if err != nil && codeOf(err) != vm.CodeBusy && codeOf(err) != vm.CodeDestroying {
 					t.Errorf("Create: %v", err)
 				}
-				if _, err := h.vms.List(t.Context(), vm.Filter{}); err != nil {
+				if _, err := h.vms.List(t.Context(), vm.Filter{}, everyone); err != nil {
 					t.Errorf("List: %v", err)
 				}
 				if err == nil && n%2 == 0 {
@@ -84,7 +84,7 @@ func TestStormOfKeys(t *testing.T) {
 		})
 	}
 	storm.Wait()
-	all, err := h.vms.List(t.Context(), vm.Filter{})
+	all, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 	must(t, err)
 	if len(all) > keys {
 		t.Errorf("got %d machines of %d keys", len(all), keys)

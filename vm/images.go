@@ -133,6 +133,12 @@ func (i *Images) Get(ref string) (CachedImage, error) {
 	return CachedImage{}, &Error{Code: CodeImageNotFound, Message: fmt.Sprintf("there is no image %s; GET /images lists the images", sum)}
 }
 
+// ValidChecksum reports whether ref is the whole checksum of an image in hex, or "<type>-<hex>".
+func ValidChecksum(ref string) bool {
+	_, err := image.FindSum(ref)
+	return err == nil
+}
+
 // find returns the checksum of the image that ref means. It does not check whether an image with a whole checksum
 // exists.
 func (i *Images) find(ref string, list []CachedImage) (image.Sum, error) {

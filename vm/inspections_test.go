@@ -88,7 +88,7 @@ func (s *slowMachines) setPower(t *testing.T, id string, p vm.Power) {
 func (s *slowMachines) list(t *testing.T) {
 	t.Helper()
 	start := time.Now()
-	list, err := s.List(t.Context(), vm.Filter{})
+	list, err := s.List(t.Context(), vm.Filter{}, everyone)
 	must(t, err)
 	if len(list) != len(s.slow)+len(s.well) {
 		t.Errorf("got a list of %d machines, want %d", len(list), len(s.slow)+len(s.well))
@@ -157,7 +157,7 @@ func TestListWithStuckCalls(t *testing.T) {
 			t.Errorf("got %d calls of 20 lists, want one", started)
 		}
 		close(stuck)
-		list, err := s.List(t.Context(), vm.Filter{Status: vm.PoweredOn})
+		list, err := s.List(t.Context(), vm.Filter{Status: vm.PoweredOn}, everyone)
 		must(t, err)
 		if len(list) != 6 {
 			t.Errorf("got %d machines that run once the call has ended, want 6", len(list))
@@ -177,10 +177,10 @@ func TestListIsNotOlderThanItsRequest(t *testing.T) {
 			return errors.New("what it would have read is old by now")
 		}
 		var lists sync.WaitGroup
-		lists.Go(func() { _, _ = s.List(t.Context(), vm.Filter{}) })
+		lists.Go(func() { _, _ = s.List(t.Context(), vm.Filter{}, everyone) })
 		<-asked
 		lists.Go(func() {
-			off, err := s.List(t.Context(), vm.Filter{Status: vm.PoweredOff})
+			off, err := s.List(t.Context(), vm.Filter{Status: vm.PoweredOff}, everyone)
 			if err != nil || len(off) != 1 {
 				t.Errorf("got %d machines that are off (%v), want one", len(off), err)
 			}
@@ -202,7 +202,7 @@ func TestSlowMachineIsWaitedFor(t *testing.T) {
 			return context.Cause(ctx)
 		}
 	}, func(t *testing.T, s *slowMachines) {
-		l, err := s.Listen("")
+		l, err := s.Listen("", everyone)
 		must(t, err)
 		defer l.Close()
 		time.Sleep(1500 * time.Millisecond) // the slow ones are being inspected

@@ -27,7 +27,7 @@ func TestLabels(t *testing.T) {
 	for search, want := range map[string][]string{
 		"job=1": {"both", "one"}, "job": {"both", "one", "other"}, "job=1 stage": {"both"}, "job=": nil, "job=3": nil, "": {"both", "one", "other", "none"},
 	} {
-		list, err := h.vms.List(t.Context(), vm.Filter{Labels: labelsOf(t, search)})
+		list, err := h.vms.List(t.Context(), vm.Filter{Labels: labelsOf(t, search)}, everyone)
 		must(t, err)
 		var got []string
 		for _, v := range list {
@@ -43,17 +43,17 @@ func TestLabels(t *testing.T) {
 			t.Errorf("%q: got %v, want %v", search, got, want)
 		}
 	}
-	gone, err := h.vms.DestroyLabelled(t.Context(), labelsOf(t, "job=1"))
+	gone, err := h.vms.DestroyLabelled(t.Context(), labelsOf(t, "job=1"), everyone)
 	if err != nil || len(gone) != 2 || !slices.Contains(gone, ids["both"]) || !slices.Contains(gone, ids["one"]) {
 		t.Errorf("got %v, %v, want two machines", gone, err)
 	}
-	if gone, err := h.vms.DestroyLabelled(t.Context(), labelsOf(t, "job=1")); err != nil || len(gone) != 0 {
+	if gone, err := h.vms.DestroyLabelled(t.Context(), labelsOf(t, "job=1"), everyone); err != nil || len(gone) != 0 {
 		t.Errorf("again: got %v, %v, want none", gone, err)
 	}
-	if _, err := h.vms.DestroyLabelled(t.Context(), nil); codeOf(err) != vm.CodeInvalidField {
+	if _, err := h.vms.DestroyLabelled(t.Context(), nil, everyone); codeOf(err) != vm.CodeInvalidField {
 		t.Errorf("without a label: got %v, want %s", err, vm.CodeInvalidField)
 	}
-	if list, err := h.vms.List(t.Context(), vm.Filter{}); err != nil || len(list) != 2 {
+	if list, err := h.vms.List(t.Context(), vm.Filter{}, everyone); err != nil || len(list) != 2 {
 		t.Errorf("got %d machines, %v, want 2", len(list), err)
 	}
 }
@@ -70,7 +70,7 @@ func TestDestroyLabelledFails(t *testing.T) {
 		}
 		return nil
 	}
-	_, err := h.vms.DestroyLabelled(t.Context(), labelsOf(t, "job"))
+	_, err := h.vms.DestroyLabelled(t.Context(), labelsOf(t, "job"), everyone)
 	if codeOf(err) != vm.CodeHypervisor || !strings.Contains(err.Error(), stuck.ID) {
 		t.Errorf("got %v, want %s that names %s", err, vm.CodeHypervisor, stuck.ID)
 	}

@@ -60,7 +60,7 @@ func TestListings(t *testing.T) {
 	}
 	d.lists.Store(0)
 	d.inspects.Store(0)
-	list, err := h.vms.List(t.Context(), vm.Filter{Status: vm.PoweredOn})
+	list, err := h.vms.List(t.Context(), vm.Filter{Status: vm.PoweredOn}, everyone)
 	must(t, err)
 	if len(list) != 5 || list[0].IPAddress == "" || d.lists.Load() != 1 || d.inspects.Load() != 0 {
 		t.Errorf("got %d machines with %d lists and %d inspections, want 5 with 1 and 0", len(list), d.lists.Load(), d.inspects.Load())
@@ -71,13 +71,13 @@ func TestListings(t *testing.T) {
 		t.Errorf("got counts %v with %d inspections, want 5 machines with none", counts, d.inspects.Load())
 	}
 	d.hide.Store(&ids[2])
-	list, err = h.vms.List(t.Context(), vm.Filter{Status: vm.PoweredOn})
+	list, err = h.vms.List(t.Context(), vm.Filter{Status: vm.PoweredOn}, everyone)
 	must(t, err)
 	if len(list) != 5 || d.inspects.Load() != 1 {
 		t.Errorf("with a machine that the list lacks: got %d machines with %d inspections, want 5 with 1", len(list), d.inspects.Load())
 	}
 	d.fail.Store(true)
-	list, err = h.vms.List(t.Context(), vm.Filter{})
+	list, err = h.vms.List(t.Context(), vm.Filter{}, everyone)
 	must(t, err)
 	if len(list) != 5 || list[0].Error == nil || list[0].Error.Code != vm.CodeOpen {
 		t.Errorf("with a list that fails: got %+v, want 5 machines with code %s", list, vm.CodeOpen)
@@ -91,7 +91,7 @@ func TestListingsEvents(t *testing.T) {
 	h.options = func(o *vm.Options) { o.Driver = d }
 	h.open()
 	v := h.wait(h.create(h.request()).ID)
-	l, err := h.vms.Listen("")
+	l, err := h.vms.Listen("", everyone)
 	must(t, err)
 	defer l.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), hangTimeout)

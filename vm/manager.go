@@ -29,6 +29,7 @@ type Options struct {
 	VMs           int           // machines in all; 0 means any number
 	Tombstones    int           // destroyed machines with callbacks to send; 0 means 1,000
 	MemoryReserve int           // MiB of the host's memory that machines do not get
+	PerOwner      OwnerLimits   // of the machines of one owner
 	Start         StartMode     // of machines whose request does not say; "" means that they boot
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
@@ -86,14 +87,15 @@ func newManager(o Options) *Manager {
 	m := &Manager{opts: o, store: &store{dir: o.Dir}, tasks: newTasks()}
 	m.events = newEventLog(m.tasks)
 	m.jobs = &jobs{tasks: m.tasks, log: o.Log, events: m.events, hooks: o.Hooks, byID: make(map[string]*job)}
-	m.keys = &idempotencyKeys{byKey: make(map[string]*reservation)}
+	m.keys = &idempotencyKeys{byKey: make(map[ownedKey]*reservation)}
 	m.names = newNameIndex()
 	m.capacity = &capacity{
-		driver: o.Driver, creations: o.Creations, machines: o.VMs, reserve: o.MemoryReserve, promised: make(map[string]int), network: map[string]NetworkType{},
+		driver: o.Driver, creations: o.Creations, machines: o.VMs, reserve: o.MemoryReserve, perOwner: o.PerOwner,
+		promised: make(map[string]int), network: map[string]NetworkType{}, owner: make(map[string]string),
 	}
 	m.timers = &expiryTimers{
 		tasks: m.tasks, store: m.store, log: o.Log, byID: make(map[string]*time.Timer),
-		destroy: m.destroyAndWait, missing: func(id string) { m.unregister(id, "") },
+		destroy: m.destroyAndWait, missing: func(id string) { m.unregister(id, ownedKey{}) },
 	}
 	inspections, listings := newInspections(o.Driver, o.Log, m.tasks), newListings(o.Driver, o.Log, m.tasks)
 	m.reader = &reader{store: m.store, driver: o.Driver, hypervisor: o.Hypervisor, jobs: m.jobs, inspections: inspections, listings: listings}
@@ -127,7 +129,7 @@ func (m *Manager) Close() {
 }
 
 // unregister removes from the parts a machine that does not exist any more.
-func (m *Manager) unregister(id, key string) {
+func (m *Manager) unregister(id string, key ownedKey) {
 	m.capacity.remove(id)
 	m.names.remove(id)
 	m.timers.remove(id)

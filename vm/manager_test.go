@@ -337,7 +337,7 @@ func TestUnreadableMachine(t *testing.T) {
 	if _, err := h.vms.Get(t.Context(), v.ID); codeOf(err) != vm.CodeOpen || !strings.Contains(err.Error(), "a lock is held") {
 		t.Errorf("Get: got %v, want %s", err, vm.CodeOpen)
 	}
-	list, err := h.vms.List(t.Context(), vm.Filter{})
+	list, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 	if err != nil || len(list) != 1 || list[0].Error == nil || list[0].Error.Code != vm.CodeOpen {
 		t.Errorf("List: got %+v, %v, want one entry with %s", list, err, vm.CodeOpen)
 	}
@@ -469,7 +469,7 @@ func TestManyAtOnce(t *testing.T) {
 			t.Errorf("%s: got %s (%+v), want ready", id, v.Phase, v.Error)
 		}
 	}
-	list, err := h.vms.List(t.Context(), vm.Filter{Phase: vm.Ready, Status: vm.PoweredOn})
+	list, err := h.vms.List(t.Context(), vm.Filter{Phase: vm.Ready, Status: vm.PoweredOn}, everyone)
 	must(t, err)
 	var listed []string
 	for _, v := range list {
@@ -478,7 +478,7 @@ func TestManyAtOnce(t *testing.T) {
 	if !slices.Equal(listed, ids) {
 		t.Errorf("List: got %v, want %v", listed, ids)
 	}
-	if list, err = h.vms.List(t.Context(), vm.Filter{Status: vm.PoweredOff}); err != nil || len(list) != 0 {
+	if list, err = h.vms.List(t.Context(), vm.Filter{Status: vm.PoweredOff}, everyone); err != nil || len(list) != 0 {
 		t.Errorf("List of those powered off: got %v, %v, want none", list, err)
 	}
 	if n := h.downloads.Load(); n != 1 {

@@ -3,7 +3,6 @@ package vm
 import (
 	"cmp"
 	"fmt"
-	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -36,28 +35,33 @@ func checkName(name string) error {
 		"1 to 63 lower-case letters, digits and hyphens, begin and end with a letter or digit, and be neither localhost nor a UUID")
 }
 
-// nameIndex knows the ids and the names of the machines that exist.
+// nameIndex knows the ids, the names and the owners of the machines that exist.
 type nameIndex struct {
-	mu     sync.Mutex        // guards what follows
-	byID   map[string]string // the name of each machine, which may be ""
-	byName map[string]string // the id of each machine that has a name
+	mu     sync.Mutex           // guards what follows
+	byID   map[string]ownedName // of each machine
+	byName map[string]string    // the id of each machine that has a name
 }
+
+// ownedName is the name of a machine, and its owner. Both may be "".
+type ownedName struct{ name, owner string }
 
 func newNameIndex() *nameIndex {
-	return &nameIndex{byID: make(map[string]string), byName: make(map[string]string)}
+	return &nameIndex{byID: make(map[string]ownedName), byName: make(map[string]string)}
 }
 
-// add adds a machine. It returns an *[Error] of [CodeNameTaken] if another machine has its name.
-func (n *nameIndex) add(id, name string) error {
+// add adds a machine. It returns an *[Error] of [CodeNameTaken] if another machine has its name. Names are unique among
+// the machines of all owners, because guests find each other by them; the error shows only the owner of a machine its id.
+func (n *nameIndex) add(id, name, owner string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if owner := n.byName[name]; owner != "" && owner != id {
-		return &Error{
-			Code: CodeNameTaken, Field: "name",
-			Message: fmt.Sprintf("the name %q belongs to machine %s; choose another name, or destroy that machine first", name, owner),
+	if holder := n.byName[name]; holder != "" && holder != id {
+		whose := fmt.Sprintf("belongs to machine %s; choose another name, or destroy that machine first", holder)
+		if owner != "" && n.byID[holder].owner != owner {
+			whose = "belongs to a machine of another token; choose another name"
 		}
+		return &Error{Code: CodeNameTaken, Field: "name", Message: fmt.Sprintf("the name %q %s", name, whose)}
 	}
-	n.byID[id] = name
+	n.byID[id] = ownedName{name, owner}
 	if name != "" {
 		n.byName[name] = id
 	}
@@ -68,32 +72,43 @@ func (n *nameIndex) add(id, name string) error {
 func (n *nameIndex) remove(id string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if name := n.byID[id]; n.byName[name] == id {
+	if name := n.byID[id].name; n.byName[name] == id {
 		delete(n.byName, name)
 	}
 	delete(n.byID, id)
 }
 
 // Resolve returns the id of the machine that ref means: its id, its name, or the start of its id with at least four
-// characters. A name takes precedence over the start of an id. Resolve does not check whether a whole id exists. Its
-// errors are *[Error]: of [CodeAmbiguous] if several ids begin with ref, and of [CodeNotFound].
-func (m *Manager) Resolve(ref string) (id string, err error) {
-	if ValidID(ref) {
+// characters. A name takes precedence over the start of an id. Machines of other owners do not exist for Resolve. If all
+// owners are selected, it does not check whether a whole id exists. Its errors are *[Error]: of [CodeAmbiguous] if
+// several ids begin with ref, and of [CodeNotFound].
+func (m *Manager) Resolve(ref string, o Owners) (id string, err error) {
+	if ValidID(ref) && o.All {
 		return ref, nil
 	}
-	return m.names.resolve(ref)
+	return m.names.resolve(ref, o)
 }
 
-func (n *nameIndex) resolve(ref string) (string, error) {
+// ownedBy returns those of the ids that are of machines of the owners.
+func (n *nameIndex) ownedBy(ids []string, o Owners) []string {
+	if o.All {
+		return ids
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if id := n.byName[ref]; id != "" {
+	return slices.DeleteFunc(ids, func(id string) bool { return !o.include(n.byID[id].owner) })
+}
+
+func (n *nameIndex) resolve(ref string, o Owners) (string, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if id := n.byName[ref]; id != "" && o.include(n.byID[id].owner) {
 		return id, nil
 	}
 	var ids []string
 	if ref != "" {
-		for id := range n.byID {
-			if strings.HasPrefix(id, ref) {
+		for id, m := range n.byID {
+			if strings.HasPrefix(id, ref) && o.include(m.owner) {
 				ids = append(ids, id)
 			}
 		}
@@ -105,11 +120,11 @@ func (n *nameIndex) resolve(ref string) (string, error) {
 	case len(ids) > 1 && len(ref) >= minPrefix:
 		return "", ambiguous(ref, ids, n.byID)
 	}
-	return "", n.unknown(ref, ids)
+	return "", n.unknown(ref, ids, o)
 }
 
 // ambiguous is the error for the start of several ids. names may lack some of them.
-func ambiguous(ref string, ids []string, names map[string]string) error {
+func ambiguous(ref string, ids []string, names map[string]ownedName) error {
 	return &Error{
 		Code:    CodeAmbiguous,
 		Message: fmt.Sprintf("%d ids begin with %q: %s; add characters until only one does", len(ids), ref, candidates(ids, names)),
@@ -117,10 +132,10 @@ func ambiguous(ref string, ids []string, names map[string]string) error {
 }
 
 // candidates lists ids for a message.
-func candidates(ids []string, names map[string]string) string {
+func candidates(ids []string, names map[string]ownedName) string {
 	var words []string
 	for _, id := range ids[:min(len(ids), maxCandidates)] {
-		if name := names[id]; name != "" {
+		if name := names[id].name; name != "" {
 			id += " (" + name + ")"
 		}
 		words = append(words, id)
@@ -132,14 +147,21 @@ func candidates(ids []string, names map[string]string) string {
 }
 
 // unknown is the error for a reference to no machine. It suggests machines that the client may have meant: those whose
-// ids begin with ref, which is too short then, or those with similar names. It needs mu held.
-func (n *nameIndex) unknown(ref string, ids []string) error {
+// ids begin with ref, which is too short then, or those of the owners with similar names. It needs mu held.
+func (n *nameIndex) unknown(ref string, ids []string, o Owners) error {
 	e := notFound(ref)
 	if len(ids) > 0 {
 		e.Message += fmt.Sprintf("; did you mean %s? The start of an id needs at least %d characters", candidates(ids, n.byID), minPrefix)
 		return e
 	}
-	if similar := similarNames(ref, slices.Sorted(maps.Keys(n.byName))); len(similar) > 0 {
+	var names []string
+	for name, id := range n.byName {
+		if o.include(n.byID[id].owner) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	if similar := similarNames(ref, names); len(similar) > 0 {
 		e.Message += "; did you mean " + strings.Join(similar, ", ") + "?"
 	}
 	return e

@@ -23,12 +23,12 @@ func TestNames(t *testing.T) {
 	check := func() {
 		t.Helper()
 		for _, ref := range []string{v.ID, "web", v.ID[:4], v.ID[:30]} {
-			if id, err := h.vms.Resolve(ref); id != v.ID || err != nil {
+			if id, err := h.vms.Resolve(ref, everyone); id != v.ID || err != nil {
 				t.Errorf("%q: got %q, %v, want %s", ref, id, err, v.ID)
 			}
 		}
 		for _, ref := range []string{"", v.ID[:3], v.ID + "0", "wob", "WEB", "../web"} {
-			if id, err := h.vms.Resolve(ref); codeOf(err) != vm.CodeNotFound {
+			if id, err := h.vms.Resolve(ref, everyone); codeOf(err) != vm.CodeNotFound {
 				t.Errorf("%q: got %q, %v, want %s", ref, id, err, vm.CodeNotFound)
 			}
 		}
@@ -41,7 +41,7 @@ func TestNames(t *testing.T) {
 	h.open()
 	check()
 	must(t, h.vms.Destroy(t.Context(), v.ID))
-	if _, err := h.vms.Resolve("web"); codeOf(err) != vm.CodeNotFound {
+	if _, err := h.vms.Resolve("web", everyone); codeOf(err) != vm.CodeNotFound {
 		t.Errorf("once destroyed: got %v, want %s", err, vm.CodeNotFound)
 	}
 	q.CPUs = -1
@@ -82,7 +82,7 @@ func TestSuggestions(t *testing.T) {
 		"111":  "did you mean " + first + " (web-1), " + second + " (db)? The start of an id needs at least 4 characters",
 		"web1": "did you mean web-1?",
 	} {
-		_, err := h.vms.Resolve(ref)
+		_, err := h.vms.Resolve(ref, everyone)
 		code := vm.CodeNotFound
 		if ref == "1111" {
 			code = vm.CodeAmbiguous
@@ -91,7 +91,7 @@ func TestSuggestions(t *testing.T) {
 			t.Errorf("%q: got %v, want %s with %q", ref, err, code, want)
 		}
 	}
-	if id, err := h.vms.Resolve(second); id != second || err != nil {
+	if id, err := h.vms.Resolve(second, everyone); id != second || err != nil {
 		t.Errorf("got %q, %v, want %s", id, err, second)
 	}
 }

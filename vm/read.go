@@ -57,19 +57,21 @@ type Filter struct {
 	Phase  Phase
 	Status Power
 	Labels []Label // the machine has all of them
+	Owner  string
 }
 
 func (f Filter) chooses(v *VM) bool {
-	return (f.Phase == "" || v.Phase == f.Phase) && (f.Status == "" || v.Status == f.Status) && v.Labels.have(f.Labels)
+	return (f.Phase == "" || v.Phase == f.Phase) && (f.Status == "" || v.Status == f.Status) && (f.Owner == "" || v.Owner == f.Owner) && v.Labels.have(f.Labels)
 }
 
-// List reads all machines, oldest first. A machine that cannot be read, or not
+// List reads the machines of the owners, oldest first. A machine that cannot be read, or not
 // within listTimeout, is among them with its Error set.
-func (m *Manager) List(ctx context.Context, f Filter) ([]VM, error) {
+func (m *Manager) List(ctx context.Context, f Filter, o Owners) ([]VM, error) {
 	ids, err := m.store.ids()
 	if err != nil {
 		return nil, err
 	}
+	ids = m.names.ownedBy(ids, o)
 	all := make([]*VM, len(ids))
 	m.reader.each(ctx, ids, func(i int, v *VM) { all[i] = v })
 	list := make([]VM, 0, len(ids))

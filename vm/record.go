@@ -33,6 +33,7 @@ type record struct {
 	Attempts  int        `json:"attempts"`
 	Error     *Error     `json:"error,omitempty"`
 	Warnings  Warnings   `json:"warnings,omitempty"` // besides those that the driver keeps
+	Owner     string     `json:"owner,omitempty"`    // the name of the token that created it
 	Key       string     `json:"idempotency_key,omitempty"`
 	RequestID string     `json:"request_id,omitempty"` // of the HTTP request, for the log
 	Expiry    expiry     `json:"expiry,omitzero"`
@@ -77,6 +78,9 @@ func (r *record) addMessage() {
 	}
 	r.Messages = append(r.Messages, &message{MessageID: id, URL: r.Spec.CallbackURL, State: CallbackWaiting})
 }
+
+// key returns the record's Idempotency-Key with its owner.
+func (r *record) key() ownedKey { return ownedKey{r.Owner, r.Key} }
 
 // settled reports whether the creation has ended.
 func (r *record) settled() bool { return r.Phase != Accepted }

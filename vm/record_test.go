@@ -46,7 +46,7 @@ func TestUnusableRecords(t *testing.T) {
 				if _, err := h.vms.Get(t.Context(), bad.ID); codeOf(err) != vm.CodeOpen {
 					t.Errorf("Get: got %v, want %s", err, vm.CodeOpen)
 				}
-				list, err := h.vms.List(t.Context(), vm.Filter{})
+				list, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 				must(t, err)
 				if len(list) != 2 || list[0].ID != bad.ID || list[0].Error == nil || list[1].ID != good.ID {
 					t.Errorf("List: got %+v", list)

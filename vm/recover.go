@@ -102,7 +102,7 @@ func (r recovery) holdImage(id string) {
 // keepUnreadable deals with a record that cannot be read. Its machine counts.
 func (r recovery) keepUnreadable(id string, err error) {
 	r.vms.capacity.setMemory(id, 0)
-	_ = r.vms.names.add(id, "") // a machine without a name is never refused
+	_ = r.vms.names.add(id, "", "") // a machine without a name is never refused
 	if errors.Is(err, errCorrupt) {
 		if moveErr := setAside(r.vms.store.path(id)); moveErr != nil && !errors.Is(moveErr, fs.ErrNotExist) {
 			err = errors.Join(err, moveErr)
@@ -154,15 +154,15 @@ func (r recovery) resumeDestruction(rec *record) {
 
 // register adds a machine that exists to the parts.
 func (r recovery) register(rec *record) {
-	r.vms.events.restore(rec.ID, rec.Phase)
+	r.vms.events.restore(rec.ID, rec.Owner, rec.Phase)
 	r.addName(rec)
 	memory := rec.Spec.Memory
 	if rec.Phase == Failed {
 		memory = 0
 	}
-	r.vms.capacity.restore(rec.ID, memory, rec.Spec.Network)
+	r.vms.capacity.restore(rec.ID, rec.Owner, memory, rec.Spec.Network)
 	if rec.Key != "" {
-		r.vms.keys.restore(rec.Key, rec.ID)
+		r.vms.keys.restore(rec.key(), rec.ID)
 	}
 	if rec.Phase != Destroying {
 		r.vms.timers.set(rec.ID, rec.Expiry)
@@ -172,9 +172,9 @@ func (r recovery) register(rec *record) {
 // addName adds a machine to the index of names. If two records have the same name, because somebody copied one, the
 // second machine is known by its id only.
 func (r recovery) addName(rec *record) {
-	if err := r.vms.names.add(rec.ID, rec.Spec.Name); err != nil {
+	if err := r.vms.names.add(rec.ID, rec.Spec.Name, rec.Owner); err != nil {
 		r.vms.opts.Log.Error("the machine is known by its id only", "vm", rec.ID, "err", err)
-		_ = r.vms.names.add(rec.ID, "") // a machine without a name is never refused
+		_ = r.vms.names.add(rec.ID, "", rec.Owner) // a machine without a name is never refused
 	}
 }
 

@@ -45,6 +45,7 @@ type Request struct {
 	ReadyWhen    *ReadyWhen   `json:"ready_when"`
 	ReadyTimeout ReadyTimeout `json:"ready_timeout"`
 
+	Owner   string   `json:"-"` // the name of the client's token
 	Invalid []*Error `json:"-"` // fields that could not be read; Create reports them with all other invalid fields
 }
 

@@ -72,6 +72,7 @@ type VM struct {
 	Start        StartMode  `json:"start,omitempty"` // how it was started, or is to be started, if it was to start from memory
 	ReadyWhen    *ReadyWhen `json:"ready_when,omitempty"`
 	ReadyTimeout int        `json:"ready_timeout,omitempty"` // seconds, 0 if none was given
+	Owner        string     `json:"owner,omitempty"`         // the name of the token that created it
 }
 
 // Progress is how many bytes of the current download or unpacking are done.
@@ -110,7 +111,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name,
-		Warnings: r.Warnings.join(st), NICs: st.NICs, Labels: r.Spec.Labels, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds,
+		Warnings: r.Warnings.join(st), NICs: st.NICs, Labels: r.Spec.Labels, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds, Owner: r.Owner,
 	}
 	switch {
 	case r.Spec.Start == "": // it was not asked for memory

@@ -153,7 +153,7 @@ func TestReadersDoNotOpenTombstones(t *testing.T) {
 	h.wantFiles("destroyed", tombstoneFiles(id)...)
 	must(t, os.Remove(filepath.Join(h.dir, "vms", id+".tombstone.json")))
 	must(t, os.Symlink("/proc/self/mem", filepath.Join(h.dir, "vms", id+".tombstone.json"))) // cannot be read
-	list, err := h.vms.List(t.Context(), vm.Filter{})
+	list, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 	if err != nil || len(list) != 0 {
 		t.Errorf("List: got %+v, %v, want no machine", list, err)
 	}
@@ -214,7 +214,7 @@ func TestTombstoneAfterCrash(t *testing.T) {
 			if err != nil || again.ID == v.ID {
 				t.Errorf("Create with the key again: got %s, %v, want another machine than %s", again.ID, err, v.ID)
 			}
-			list, err := h.vms.List(t.Context(), vm.Filter{})
+			list, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 			if err != nil || len(list) != 1 || list[0].ID != again.ID {
 				t.Errorf("List: got %+v, %v, want the new machine", list, err)
 			}
@@ -243,7 +243,7 @@ func TestUnusableTombstones(t *testing.T) {
 	for range 2 {
 		h.open()
 		h.wantFiles("after the start", corrupt+".tombstone.json.corrupt", newer+".tombstone.json")
-		if list, err := h.vms.List(t.Context(), vm.Filter{}); err != nil || len(list) != 0 {
+		if list, err := h.vms.List(t.Context(), vm.Filter{}, everyone); err != nil || len(list) != 0 {
 			t.Errorf("List: got %+v, %v, want no machine", list, err)
 		}
 		h.close()

@@ -53,7 +53,7 @@ func TestWarningsAboutTheImage(t *testing.T) {
 			}
 		}
 	}
-	list, err := h.vms.List(t.Context(), vm.Filter{})
+	list, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 	must(t, err)
 	if len(list) != 2 || len(list[1].Warnings) != 1 {
 		t.Errorf("got list %+v, want two machines with a warning each", list)

@@ -29,12 +29,12 @@ func newDeleteCommand(c *cli) *cobra.Command {
 		Long:    "Destroys machines, and returns when nothing of them is left. On a terminal it asks before it destroys machines\nthat run.",
 		Example: "  osx-builder delete web\n  osx-builder delete --phase failed",
 		Args: func(_ *cobra.Command, args []string) error {
-			selects := o.all || o.phase != "" || o.status != "" || len(o.labels) > 0
+			selects := o.all || o.filters()
 			switch {
 			case len(args) == 0 && !selects:
 				return errors.New(machineArg + " is missing; --all destroys all machines")
 			case len(args) > 0 && selects:
-				return fmt.Errorf("%q cannot be together with --all, --phase, --status or --label", args[0])
+				return fmt.Errorf("%q cannot be together with --all, --phase, --status, --owner or --label", args[0])
 			}
 			return nil
 		},

@@ -15,6 +15,7 @@ import (
 type machine struct {
 	ID     string `json:"id"`
 	Name   string `json:"name"`
+	Owner  string `json:"owner"`
 	Phase  string `json:"phase"`
 	Status string `json:"status"`
 	IP     string `json:"ip_address"`

@@ -90,7 +90,7 @@ func (e *apiError) exitCode() int {
 		return exitNotFound
 	case http.StatusConflict:
 		return exitConflict
-	case http.StatusBadGateway, http.StatusServiceUnavailable:
+	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		return exitUnavailable
 	default:
 		return exitOther

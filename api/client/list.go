@@ -13,9 +13,9 @@ import (
 
 // listOptions are the flags of list.
 type listOptions struct {
-	phase, status string
-	labels        []string
-	wide, watch   bool
+	phase, status, owner string
+	labels               []string
+	wide, watch          bool
 }
 
 func newListCommand(c *cli) *cobra.Command {
@@ -41,15 +41,21 @@ func (o *listOptions) addFilterFlags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&o.phase, "phase", "", "only machines in this phase, for example ready")
 	f.StringArrayVar(&o.labels, "label", nil, "only machines with this label, for example job=1234; may be repeated")
+	f.StringVar(&o.owner, "owner", "", "only machines that a token of this name created")
 	f.StringVar(&o.status, "status", "", "only machines in this power state, for example powered-on")
 	completeFlag(cmd, "phase", "accepted", "downloading", "unpacking", "cloning", "starting", "waiting", "ready", "failed", "destroying")
 	completeFlag(cmd, "status", "powered-on", "powered-off", "powering-on", "powering-off", "suspended", "suspending", "resetting", "paused", "blocked")
 }
 
+// filters reports whether the flags choose some of the machines.
+func (o *listOptions) filters() bool {
+	return o.phase != "" || o.status != "" || o.owner != "" || len(o.labels) > 0
+}
+
 // path is the request for the list.
 func (o *listOptions) path() string {
 	query := make(url.Values)
-	for name, value := range map[string]string{"phase": o.phase, "status": o.status} {
+	for name, value := range map[string]string{"phase": o.phase, "status": o.status, "owner": o.owner} {
 		if value != "" {
 			query.Set(name, value)
 		}
@@ -93,7 +99,7 @@ func (o *listOptions) read(ctx context.Context, daemon *apiClient) (document []b
 
 // none says that there is no machine.
 func (o *listOptions) none() string {
-	if o.phase != "" || o.status != "" {
+	if o.filters() {
 		return "there are no such machines"
 	}
 	return "there are no machines; osx-builder create makes one"

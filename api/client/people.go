@@ -44,6 +44,7 @@ func (o *output) printDetails(m machine) error {
 	state := m.state()
 	facts := [][2]string{
 		{"name", m.Name},
+		{"owner", m.Owner},
 		{"id", m.ID},
 		{"state", o.paint(o.stdout, stateColor(state), state)},
 		{"stopped because", m.StoppedBecause},

@@ -92,7 +92,7 @@ func readToken(file string) (string, error) {
 	}
 	for line := range strings.Lines(string(b)) {
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			return line, nil
+			return strings.Fields(line)[0], nil // its name and scopes may follow
 		}
 	}
 	return "", usageError("reading the token: %s contains no token", file)

@@ -543,12 +543,13 @@ func pageHidden(t *testing.T, b browser, s *harness.Harness) {
 }
 
 // If the daemon requires a token, the page asks for it, shows if it is wrong, keeps it after a reload, and forgets it
-// on request.
+// on request. A token with scopes sees what it may see, and why it sees nothing else.
 func pageToken(t *testing.T, b browser, s *harness.Harness) {
 	harness.Must(t, s.Stop())
 	file := filepath.Join(t.TempDir(), "tokens")
 	const token = "a-token-of-thirty-two-characters"
-	harness.Must(t, os.WriteFile(file, []byte(token+"\n"), 0o600))
+	const limited = "a-token-that-owns-its-machines"
+	harness.Must(t, os.WriteFile(file, []byte(token+"\n"+limited+" name=ci scopes=create,own\n"), 0o600))
 	s.Args = append(s.Args, "-token-file", file)
 	s.Start()
 	p := b.open(t, s.URL+"/", desktop)
@@ -575,6 +576,13 @@ func pageToken(t *testing.T, b browser, s *harness.Harness) {
 	p.waitForText("#no-machines", "no machines")
 	p.click("#forget-token")
 	p.waitForText("#token-dialog", "Token")
+	p.fill("#f-token", limited)
+	p.keys(kb.Enter)
+	p.waitForText("#connection", "Live")
+	p.submit(s.Site.ImageURL("image0"), strings.Repeat("ab", 32))
+	p.waitForText(".machine .badge", "failed")
+	p.navigate(s.URL + "/#/images")
+	p.waitForText("#images-error", "scope read or admin")
 	harness.Must(t, s.Stop())
 }
 

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
+
+	"osx-builder/api/token"
 )
 
 // The limits of one connection. Bodies have at most 1 MiB, so a client that needs longer than readTimeout occupies a
@@ -37,8 +39,9 @@ type Options struct {
 	Debug       string // loopback host:port of the profiler; if empty, there is none
 	Log         *slog.Logger
 
-	// ReadTokens calls parse for each valid token, and returns its error. If it is nil, no token is needed.
-	ReadTokens func(parse func(token string) error) error
+	// ReadTokens calls parse for each line of the file of tokens that has one, and returns its error. If it is nil, no
+	// token is needed.
+	ReadTokens func(parse func(line string) error) error
 }
 
 // Server holds the open sockets. [Server.Reload] may be called at any time.
@@ -46,7 +49,7 @@ type Server struct {
 	Options
 	url    string
 	api    *connLimiter
-	tokens *tokens      // nil if no token is needed
+	tokens *token.File  // nil if no token is needed
 	cert   *certificate // nil without TLS
 	debug  net.Listener // nil without a profiler
 }
@@ -64,7 +67,7 @@ func Listen(o Options) (*Server, error) {
 
 func (s *Server) open() (err error) {
 	if s.ReadTokens != nil {
-		if s.tokens, err = openTokens(s.ReadTokens); err != nil {
+		if s.tokens, err = token.Open(s.ReadTokens); err != nil {
 			return err
 		}
 	}
@@ -94,18 +97,18 @@ func (s *Server) open() (err error) {
 // URL returns the address of the API: http://, https:// or unix:.
 func (s *Server) URL() string { return s.url }
 
-// Authorized returns the function that reports whether a token is valid. It returns nil if no token is needed.
-func (s *Server) Authorized() func(token string) bool {
+// FindToken returns the function that finds a valid token. It returns nil if no token is needed.
+func (s *Server) FindToken() func(text string) (t token.Token, ok bool) {
 	if s.tokens == nil {
 		return nil
 	}
-	return s.tokens.valid
+	return s.tokens.Find
 }
 
 // Reload reads the tokens and the certificate again. If that fails, the previous ones stay in use.
 func (s *Server) Reload() (err error) {
 	if s.tokens != nil {
-		err = s.tokens.reload()
+		err = s.tokens.Reload()
 	}
 	if s.cert != nil {
 		err = errors.Join(err, s.cert.reload())

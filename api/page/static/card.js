@@ -107,7 +107,7 @@ export class Card {
     const d = this.machine.doc;
     const c = d.callback;
     setFacts(this.refs.facts, [
-      ['ID', d.id], ['Name', d.name], ['Image', d.image?.url], [d.image?.checksum_type, d.image?.checksum], ['MAC address', d.mac_address],
+      ['ID', d.id], ['Name', d.name], ['Owner', d.owner], ['Image', d.image?.url], [d.image?.checksum_type, d.image?.checksum], ['MAC address', d.mac_address],
       ['Addresses', d.addresses?.join(', ')], ...networkCards(d.nics), ['Tools', d.tools_status], ['Power state', d.status], ['Hypervisor', d.hypervisor],
       ['Started from', d.start], ['Callback', c && `${c.url}: ${c.state}${c.last_error ? `, ${c.last_error}` : ''}`],
       ['Created', formatDate(d.created_at)], ['Changed', formatDate(d.updated_at)], ['Expires', d.expires_at && timeElement(d.expires_at)],

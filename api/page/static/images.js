@@ -9,7 +9,7 @@ const rows = new Map(); // by the image's name
 
 // refreshImages reads and shows the cached images.
 export async function refreshImages() {
-  const { images } = await getJSON('/images');
+  const images = await readImages();
   const names = new Set();
   for (const image of images) {
     const name = `${image.checksum_type}-${image.checksum}`;
@@ -20,7 +20,21 @@ export async function refreshImages() {
   for (const [name, row] of rows) if (!names.has(name)) removeRow(name, row);
   setText($('images-total'), images.length ? `${formatBytes(images.reduce((sum, i) => sum + i.disk_bytes, 0))} on disk` : '');
   setText($('image-count'), images.length ? String(images.length) : '');
-  $('no-images').hidden = images.length > 0;
+  $('no-images').hidden = images.length > 0 || !$('images-error').hidden;
+}
+
+// readImages returns the cached images. The page of a token that may not see them shows why there are none.
+async function readImages() {
+  let refused = '';
+  try {
+    return (await getJSON('/images')).images;
+  } catch (error) {
+    if (error.status !== 403) throw error;
+    refused = error.message;
+    return [];
+  } finally {
+    setText($('images-error'), refused);
+  }
 }
 
 // pullInterval is how often the images are read while one is pulled, in ms. Pulls have no events.

@@ -68,7 +68,7 @@ func run(ctx context.Context) (err error) {
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
 		Dir: filepath.Join(c.Data, "vms"), Driver: &vmtest.Driver{Hook: randomDelay}, Hypervisor: "memory",
-		Images: images, Callbacks: callbacks, Creations: c.Creations, VMs: c.VMs, MaxLifetime: c.MaxLifetime,
+		Images: images, Callbacks: callbacks, Creations: c.Creations, VMs: c.VMs, PerOwner: vm.OwnerLimits{VMs: c.VMsPerToken, MemoryMiB: int(c.MemoryPerToken >> 20)}, MaxLifetime: c.MaxLifetime,
 		Hooks: metrics.Hooks(), Log: log.Logger,
 	})
 	if err != nil {
@@ -76,7 +76,7 @@ func run(ctx context.Context) (err error) {
 	}
 	defer vms.Close()
 	return front.Serve(ctx, nil, server.Service{
-		Handler: api.New(vms, api.Options{Log: log.Logger, Metrics: metrics, Authorized: front.Authorized()}),
+		Handler: api.New(vms, api.Options{Log: log.Logger, Metrics: metrics, FindToken: front.FindToken()}),
 		Stop:    vms.Close,
 	})
 }

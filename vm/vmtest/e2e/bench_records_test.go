@@ -109,7 +109,7 @@ func serveAPI(b *testing.B, data string, vms *vm.Manager, metrics *api.Metrics) 
 	ended := make(chan error)
 	go func() {
 		ended <- listener.Serve(ctx, nil, server.Service{
-			Handler: api.New(vms, api.Options{Log: log, Metrics: metrics, Authorized: listener.Authorized()}),
+			Handler: api.New(vms, api.Options{Log: log, Metrics: metrics, FindToken: listener.FindToken()}),
 			Stop:    func() {},
 		})
 	}()
