@@ -199,8 +199,8 @@ lint-api: ## lint the OpenAPI description; needs npx
 bench: has-root test-deps build image ## run the benchmarks, which compare with named baselines in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./image ./vm/qemu ./vm/vmtest/e2e
 
-crash: test-deps build image ## kill the daemon 200 times, let each file operation fail, and check that nothing is lost or left behind
-	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|FailingDisk)$$' -v ./vm/vmtest/crash
+crash: test-deps build image ## kill the daemon 200 times and at each step of a pull, let each file operation fail, and check that nothing is lost or left behind
+	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|PullCrash|FailingDisk)$$' -v ./vm/vmtest/crash
 
 soak: test-deps build image ## create and destroy machines for 10 minutes and check that nothing grows
 	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v ./vm/vmtest/e2e

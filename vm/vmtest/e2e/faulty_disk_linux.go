@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"unsafe"
@@ -22,6 +23,7 @@ import (
 // so neither the file system nor the daemon has to be prepared for it.
 type FaultyDisk struct {
 	dir      string
+	daemon   *exec.Cmd
 	listener int
 
 	mu     sync.Mutex // guards the fields below
@@ -36,6 +38,8 @@ type Fault struct {
 	At    int        // the first write that fails, counted from 1 since Arm; 0 for none
 	Once  bool       // only that write fails, and no later one
 	Errno unix.Errno // with ENOSPC, removals do not fail, because they need no space
+	Kill  bool       // the daemon is killed before that write, which does not happen
+	Below []string   // folders of the data folder in which writes count; nil for all
 }
 
 // Arm starts to count writes and to let them fail.
@@ -63,6 +67,7 @@ func (d *FaultyDisk) wrap(cmd *exec.Cmd, dir string) (afterStart func() error, e
 	if d.dir, err = filepath.EvalSymlinks(dir); err != nil {
 		return nil, err
 	}
+	d.daemon = cmd
 	self, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -224,16 +229,25 @@ func (d *FaultyDisk) errnoFor(n notification) unix.Errno {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if !d.armed {
+	f := d.fault
+	if !d.armed || !f.counts(strings.TrimPrefix(path, d.dir+"/")) {
 		return 0
 	}
 	d.writes++
-	f := d.fault
 	if f.At == 0 || d.writes < f.At || (f.Once && len(d.failed) > 0) || (f.Errno == unix.ENOSPC && c.name == "remove") {
 		return 0
 	}
 	d.failed = append(d.failed, c.name+" "+strings.TrimPrefix(path, d.dir))
+	if f.Kill {
+		_ = d.daemon.Process.Kill() // it may have been killed already
+		return unix.EIO             // which nobody sees
+	}
 	return f.Errno
+}
+
+// counts reports whether a write to a file, relative to the data folder, counts.
+func (f Fault) counts(file string) bool {
+	return f.Below == nil || slices.ContainsFunc(f.Below, func(folder string) bool { return strings.HasPrefix(file, folder+"/") })
 }
 
 // writtenPath returns the path of the file that a call changes.
