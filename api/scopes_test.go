@@ -95,10 +95,14 @@ func TestScopes(t *testing.T) {
 			continue
 		}
 		for _, c := range []struct{ token, owner, want string }{
-			{"ci=own", "ci=create", want.own}, {"ci=own", "other=create", want.others},
-			{"monitor=read", "other=create", want.read}, {"ci=create", "ci=create", want.create},
-			{"ci=create,read", "other=create", either(want.create, want.read)}, {"ci=read,own", "ci=create", either(want.read, want.own)},
-			{"root=admin", "other=create", allowed}, {secret, "other=create", allowed},
+			{"ci=own", "ci=create", want.own},
+			{"ci=own", "other=create", want.others},
+			{"monitor=read", "other=create", want.read},
+			{"ci=create", "ci=create", want.create},
+			{"ci=create,read", "other=create", either(want.create, want.read)},
+			{"ci=read,own", "ci=create", either(want.read, want.own)},
+			{"root=admin", "other=create", allowed},
+			{secret, "other=create", allowed},
 		} {
 			if got := s.try(e.Method, e.Path, c.token, c.owner); !strings.HasPrefix(got, c.want) {
 				t.Errorf("%s with %s, at a machine of %s: got %s, want %s", name, c.token, c.owner, got, c.want)
