@@ -65,7 +65,7 @@ func newManaged(r *testDriver, driver vm.Driver, code []byte) *managed {
 	g.open()
 	r.t.Cleanup(func() {
 		defer g.close()
-		all, err := g.List(context.Background(), vm.Filter{})
+		all, err := g.List(context.Background(), vm.Filter{}, vm.Owners{All: true})
 		if err != nil {
 			r.t.Error(err)
 		}
