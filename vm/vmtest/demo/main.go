@@ -39,6 +39,10 @@ func main() {
 	}
 }
 
+// timeout bounds each step. A busy host that emulates the guest's processor takes a
+// minute for what takes four seconds on an idle one.
+const timeout = 3 * time.Minute
+
 // demo is the running daemon and the web server for the image and the callback.
 type demo struct {
 	site   *e2e.Site
@@ -102,8 +106,8 @@ func (d demo) runMachine(image string) error {
 	select {
 	case c := <-d.site.Callbacks:
 		printf("The callback arrived: %d bytes of JSON with webhook-id %s.", len(c.Body), c.Header.Get("webhook-id"))
-	case <-time.After(20 * time.Second):
-		return errors.New("no callback within 20 s")
+	case <-time.After(timeout):
+		return fmt.Errorf("no callback within %v", timeout)
 	}
 	if d.guest {
 		d.printConsole(v.ID)
@@ -118,7 +122,7 @@ func (d demo) lookAt(v vm.VM) error {
 		printf("\n$ curl %s/images     # the template on the vCenter is in use\n%s", d.daemon.URL, a.Body)
 		return err
 	}
-	page, err := e2e.GuestPage(v, "/", 20*time.Second)
+	page, err := e2e.GuestPage(v, "/", timeout)
 	if err != nil {
 		return err
 	}
@@ -129,6 +133,7 @@ func (d demo) lookAt(v vm.VM) error {
 func (d demo) create(i e2e.Image) (v vm.VM, err error) {
 	body := i.Body(map[string]any{
 		"cpus": 2, "memory": "256mib", "network_type": "nat", "callback_url": d.site.CallbackURL(),
+		"tools_init_timeout": timeout.String(),
 	})
 	printf("\n$ curl -d@create.json %s/vms     # create.json is\n%s\n", d.daemon.URL, body)
 	a, err := d.daemon.Do(http.MethodPost, "/vms", "application/x-www-form-urlencoded", body)
