@@ -9,6 +9,9 @@ import (
 // temporary matches the name of a file that [WriteFile] had not renamed yet.
 var temporary = regexp.MustCompile(`^\.([0-9a-f-]{36})(\.tombstone)?\.json[0-9]+$`)
 
+// temporaryPull is the same for the records of pulls and pins.
+var temporaryPull = regexp.MustCompile(`^\.[a-z0-9]+-[0-9a-f]+\.json[0-9]+$`)
+
 // litter returns the names of folders and files that belong to no record, because
 // a crash left them: the machines' folders and temporary files. others are the
 // names of what the daemon did not make, such as an operator's backup.

@@ -391,8 +391,8 @@ func (i *Images) removeRecord(sum image.Sum) error {
 	return SyncPath(i.dir)
 }
 
-// load reads the records that an earlier Manager left and holds the pinned images. A record that cannot be read is
-// logged and left alone.
+// load reads the records that an earlier Manager left and holds the pinned images. It removes temporary files of
+// [WriteFile]. A record that cannot be read is logged and left alone.
 func (i *Images) load() error {
 	if err := os.MkdirAll(i.dir, 0o700); err != nil {
 		return fmt.Errorf("creating the folder of the images' records: %w", err)
@@ -402,6 +402,12 @@ func (i *Images) load() error {
 		return fmt.Errorf("reading the images' records: %w", err)
 	}
 	for _, f := range files {
+		if f.Type().IsRegular() && temporaryPull.MatchString(f.Name()) {
+			if err := os.Remove(filepath.Join(i.dir, f.Name())); err != nil {
+				i.log.Error("litter not removed", "path", filepath.Join(i.dir, f.Name()), "err", err)
+			}
+			continue
+		}
 		name, ok := strings.CutSuffix(f.Name(), recordSuffix)
 		sum, err := image.FindSum(name)
 		if !ok || err != nil || !strings.Contains(name, "-") {

@@ -167,7 +167,12 @@ func TestPullIsContinued(t *testing.T) {
 	}
 	h.close()
 	must(t, os.WriteFile(record, text, 0o600))
+	litter := filepath.Join(filepath.Dir(record), "."+filepath.Base(record)+"123")
+	must(t, os.WriteFile(litter, text, 0o600))
 	h.open()
+	if _, err := os.Lstat(litter); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a temporary file of a record is still there: %v", err)
+	}
 	<-begun
 	release()
 	if i := h.pulled(); i.Phase != vm.ImageReady {

@@ -69,7 +69,7 @@ func TestNamedTokens(t *testing.T) {
 		send(root, "DELETE", "/vms/"+id, http.StatusNoContent)
 	}
 	_, metrics := send(root, "GET", "/images", http.StatusOK)
-	for _, text := range []string{s.Log(), string(metrics.Body), folderText(t, s.Data), processText(t, s.PID())} {
+	for _, text := range []string{s.Log(), string(metrics.Body), folderText(t, s.Data), processTree(s.PID())} {
 		if strings.Contains(text, ci) || strings.Contains(text, other) || strings.Contains(text, root) {
 			t.Errorf("a token is shown: %s", text)
 		}
