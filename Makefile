@@ -202,8 +202,9 @@ bench: has-root test-deps build image ## run the benchmarks, which compare with 
 crash: test-deps build image ## kill the daemon 200 times and at each step of a pull, let each file operation fail, and check that nothing is lost or left behind
 	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|PullCrash|FailingDisk)$$' -v ./vm/vmtest/crash
 
-soak: test-deps build image ## create and destroy machines for 10 minutes and check that nothing grows
+soak: test-deps build image ## create and destroy machines for 10 minutes, check that nothing grows, and wait for 100 late services
 	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v ./vm/vmtest/e2e
+	LATE_ROUNDS=25 LATE_MACHINES=4 LATE_SECONDS=10 go test -race -count=1 -timeout 60m -run '^TestLateService$$' -v ./vm/vmtest/e2e
 
 # Without -fuzzminimizetime Go spends most of the time on minimizing its first findings.
 FUZZTIME := 60s
