@@ -245,7 +245,7 @@ func TestOwnersAreSeparate(t *testing.T) {
 	}
 }
 
-// Two owners can use the same Idempotency-Key, each for a machine of its own, also after a restart.
+// Two owners can use the same Idempotency-Key, each for a machine of its own.
 func TestKeysOfOwners(t *testing.T) {
 	s := serveWithToken(t)
 	create := func(token string) (v vm.VM) {
