@@ -58,12 +58,20 @@ func allowedActions(p Power) []Action {
 // continues when ctx ends. Power waits for another action on the machine, but
 // not for its creation or destruction.
 func (m *Manager) Power(ctx context.Context, id string, a Action) (VM, error) {
-	if _, err := m.store.get(id); err != nil {
+	r, err := m.store.get(id)
+	if err != nil {
 		return VM{}, err
 	}
 	d, ok := m.opts.Driver.(Powerer)
 	if !ok {
 		return VM{}, notSupported(m.opts.Hypervisor, "power actions")
+	}
+	if j := m.jobs.get(id); j != nil && !j.destroys && r.settled() {
+		select {
+		case <-j.settled: // at once: the client has read the record that the job is still syncing
+		case <-ctx.Done():
+			return VM{}, ctx.Err()
+		}
 	}
 	for {
 		o, isNew, err := m.power.start(id, func(ctx context.Context) error { return m.power.apply(ctx, d, id, a) })

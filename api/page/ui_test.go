@@ -579,10 +579,13 @@ func pageToken(t *testing.T, b browser, s *harness.Harness) {
 	p.fill("#f-token", limited)
 	p.keys(kb.Enter)
 	p.waitForText("#connection", "Live")
-	p.submit(s.Site.ImageURL("image0"), strings.Repeat("ab", 32))
-	p.waitForText(".machine .badge", "failed")
 	p.navigate(s.URL + "/#/images")
 	p.waitForText("#images-error", "scope read or admin")
+	p.navigate(s.URL + "/#/")
+	p.submit(s.Site.ImageURL("image0"), strings.Repeat("ab", 32))
+	p.waitForText(".machine .badge", "failed")
+	p.click("[data-ref=destroy]")
+	p.waitForText("#no-machines", "no machines")
 	harness.Must(t, s.Stop())
 }
 
