@@ -42,22 +42,39 @@ func (g *goldStore) list() ([]Entry, error) {
 		if err != nil || !strings.Contains(folder.Name(), "-") {
 			continue
 		}
-		e := Entry{Sum: s, InUse: used[s]}
-		if r, err := g.read(s); err == nil {
-			e.URL, e.ArchiveBytes, e.Bytes, e.DiskBytes, e.CreatedAt = r.URL, r.ArchiveBytes, r.Bytes, r.DiskBytes, r.CreatedAt
+		if e, ok := g.entry(s, used[s]); ok {
+			list = append(list, e)
 		}
-		e.DiskBytes += g.derivedBytes(s)
-		info, err := folder.Info()
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err == nil {
-			e.UsedAt = info.ModTime().UTC()
-		}
-		list = append(list, e)
 	}
 	slices.SortStableFunc(list, func(a, b Entry) int { return a.UsedAt.Compare(b.UsedAt) })
 	return list, nil
+}
+
+// Entry returns one gold image as [Cache.List] does, and whether it is there.
+func (c *Cache) Entry(s Sum) (e Entry, ok bool, err error) {
+	used, err := c.gold.holds.count()
+	if err != nil {
+		return e, false, fmt.Errorf("reading image %s: %w", s, err)
+	}
+	e, ok = c.gold.entry(s, used[s])
+	return e, ok, nil
+}
+
+// entry returns an image that is held inUse times. ok is false if it is not there.
+func (g *goldStore) entry(s Sum, inUse int) (e Entry, ok bool) {
+	info, err := os.Lstat(g.path(s))
+	if errors.Is(err, fs.ErrNotExist) {
+		return e, false
+	}
+	e = Entry{Sum: s, InUse: inUse}
+	if err == nil {
+		e.UsedAt = info.ModTime().UTC()
+	}
+	if r, err := g.read(s); err == nil {
+		e.URL, e.ArchiveBytes, e.Bytes, e.DiskBytes, e.CreatedAt = r.URL, r.ArchiveBytes, r.Bytes, r.DiskBytes, r.CreatedAt
+	}
+	e.DiskBytes += g.derivedBytes(s)
+	return e, true
 }
 
 // Remove removes a gold image. ErrInUse means that a machine needs it,

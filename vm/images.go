@@ -3,13 +3,9 @@ package vm
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -78,7 +74,7 @@ func (i *Images) List() ([]CachedImage, error) {
 	return append(i.kept.merge(unpacked), wanted...), nil
 }
 
-// join joins the images of the cache with the pulls and pins. wanted are the images of pulls that are not in the cache.
+// join joins images of the cache with their pulls and pins. wanted are the images of pulls that are not among entries.
 func (i *Images) join(entries []image.Entry) (unpacked, wanted []CachedImage) {
 	i.mu.Lock()
 	defer i.mu.Unlock()
@@ -117,15 +113,25 @@ func (i *Images) join(entries []image.Entry) (unpacked, wanted []CachedImage) {
 // Get returns one image. ref is its checksum in hex, or "<type>-<hex>", or the start of one with at least four hex
 // digits.
 func (i *Images) Get(ref string) (CachedImage, error) {
-	list, err := i.List()
-	if err != nil {
-		return CachedImage{}, err
+	sum, err := image.FindSum(ref)
+	if err != nil { // only the list knows what begins with ref
+		all, err := i.List()
+		if err != nil {
+			return CachedImage{}, err
+		}
+		if sum, err = i.find(ref, all); err != nil {
+			return CachedImage{}, err
+		}
 	}
-	sum, err := i.find(ref, list)
-	if err != nil {
+	var entries []image.Entry
+	switch e, ok, err := i.cache.Entry(sum); {
+	case err != nil:
 		return CachedImage{}, err
+	case ok:
+		entries = append(entries, e)
 	}
-	for _, c := range list {
+	unpacked, wanted := i.join(entries)
+	for _, c := range append(i.kept.merge(unpacked), wanted...) {
 		if c.Checksum == sum.Hex && c.ChecksumType == sum.Type {
 			return c, nil
 		}
@@ -235,53 +241,6 @@ func (i *Images) inUse(sum image.Sum) error {
 	}
 	if holders > 0 {
 		return &Error{Code: CodeImageInUse, Message: fmt.Sprintf("image %s is needed by %d machines; remove them first", sum, holders)}
-	}
-	return nil
-}
-
-// imageOf returns the image of a record's machine, and whether the machine
-// needs it. A machine that failed needs none once its folder is removed. A
-// tombstone needs none.
-func (s *store) imageOf(id string) (needed bool, sum image.Sum, err error) {
-	r, unread := s.read(id)
-	switch {
-	case errors.Is(unread, fs.ErrNotExist):
-		return false, sum, nil
-	case unread != nil:
-		if r = s.readImage(id); r == nil {
-			return false, sum, unread
-		}
-	case r.Gone:
-		return false, sum, nil
-	case r.Phase == Failed:
-		_, err := os.Lstat(filepath.Join(s.dir, id))
-		if errors.Is(err, fs.ErrNotExist) {
-			return false, sum, nil
-		}
-	}
-	src, err := r.Spec.source()
-	if err != nil && unread != nil {
-		return false, sum, unread
-	}
-	return err == nil, src.Sum, nil
-}
-
-// readImage reads only the image from a record that cannot be used: a newer
-// daemon writes it in the same place. It returns nil if that is not possible.
-func (s *store) readImage(id string) *record {
-	for _, path := range []string{s.path(id), s.path(id) + corruptSuffix} {
-		b, err := os.ReadFile(path)
-		if err != nil {
-			continue
-		}
-		var r struct {
-			Spec struct {
-				Image Image `json:"image"`
-			} `json:"spec"`
-		}
-		if json.Unmarshal(b, &r) == nil {
-			return &record{Spec: spec{Image: r.Spec.Image}}
-		}
 	}
 	return nil
 }
