@@ -56,6 +56,7 @@ var statuses = map[vm.Code]int{
 	vm.CodeOpen:                  http.StatusConflict,
 	vm.CodeDestroying:            http.StatusConflict,
 	vm.CodePower:                 http.StatusConflict,
+	vm.CodeDiskTooSmall:          http.StatusBadRequest,
 	vm.CodeNotSupported:          http.StatusNotImplemented,
 	vm.CodeHypervisorUnavailable: http.StatusServiceUnavailable,
 	vm.CodeInternal:              http.StatusInternalServerError,

@@ -49,6 +49,10 @@ func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
 	if s.CallbackURL != "" {
 		p.add(m.opts.Hosts.checkURL("callback_url", s.CallbackURL))
 	}
+	var err error
+	s.Disk, s.DiskText, err = parseDisk(q.Disk, m.opts.MaxDisk)
+	p.add(err)
+	p.add(m.opts.checkDisk(s, m.opts.imageOf(s)))
 	d, err := m.opts.lifetime(q.ExpiresIn)
 	p.add(err)
 	s.ExpiresIn = int(d / time.Second)

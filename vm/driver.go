@@ -76,6 +76,7 @@ type Machine struct {
 	Dir        string      // absolute path; the driver owns everything in it
 	CPUs       int         // virtual processors, at least 1
 	Memory     int         // MiB, a multiple of 4
+	Disk       int64       // bytes of the first disk, at least the image's; 0: the image's. Only a DiskGrower gets another value
 	Network    NetworkType // what the first NIC is attached to
 	Forward    []int       // TCP ports of the guest that the host must reach, without repeats
 	LaunchGUI  bool        // show the machine's screen if there is a display
@@ -234,6 +235,13 @@ type (
 	// the error is fs.ErrNotExist. It may be called at any time.
 	Consoler interface {
 		Console(ctx context.Context, m Machine) (io.ReadSeekCloser, error)
+	}
+
+	// DiskGrower gives a machine a first disk that is larger than its image's: Clone makes it of Machine.Disk bytes.
+	// FirstDisk returns the size in bytes of the first disk of the unpacked image whose .vmx file is gold. It may be
+	// called at any time.
+	DiskGrower interface {
+		FirstDisk(gold string) (bytes int64, err error)
 	}
 
 	// ImagePreparer makes what the machines of an image will need, ahead of the first one. gold is as for Clone. It is a

@@ -27,6 +27,7 @@ const (
 	CodeOpen                  Code = "vm-open-error"
 	CodeDestroying            Code = "vm-destroying"
 	CodePower                 Code = "vm-power-state"
+	CodeDiskTooSmall          Code = "disk-too-small"
 	CodeNotSupported          Code = "not-supported"
 	CodeHypervisorUnavailable Code = "hypervisor-unavailable"
 	CodeInternal              Code = "internal-error"
@@ -61,7 +62,7 @@ func Codes() []Code {
 	return []Code{
 		CodeInvalidField, CodeUnknownField, CodeNetworkUnavailable, CodeIdempotencyConflict, CodeNameTaken, CodeAmbiguous,
 		CodeBusy, CodeNoCapacity, CodeQuota, CodeShuttingDown, CodeNotFound, CodeOpen, CodeDestroying, CodeHypervisorUnavailable, CodeInternal,
-		CodePower, CodeNotSupported,
+		CodePower, CodeNotSupported, CodeDiskTooSmall,
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse, CodeTemplateNotFound,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
 		CodeImageArchive, CodeImageEntries, CodeImageDepth, CodeImagePath, CodeImageRatio, CodeImageStalled,

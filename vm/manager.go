@@ -31,6 +31,7 @@ type Options struct {
 	MemoryReserve int           // MiB of the host's memory that machines do not get
 	PerOwner      OwnerLimits   // of the machines of one owner
 	Start         StartMode     // of machines whose request does not say; "" means that they boot
+	MaxDisk       int64         // bytes of a machine's first disk, if its request gives it a size; 0 means 64 TiB
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
 	Hooks         Hooks

@@ -31,6 +31,7 @@ const (
 type Request struct {
 	CPUs             int         `json:"cpus"`
 	Memory           string      `json:"memory"`
+	Disk             string      `json:"disk"` // of the first disk; "" means the image's size
 	NetworkType      NetworkType `json:"network_type"`
 	Forward          []int       `json:"forward"` // TCP ports of the guest
 	Image            Image       `json:"image"`
@@ -62,8 +63,10 @@ type spec struct {
 	Name         string      `json:"name,omitempty"`
 	Image        Image       `json:"image"`
 	CPUs         int         `json:"cpus"`
-	Memory       int         `json:"memory"`      // MiB, a multiple of 4
-	MemoryText   string      `json:"memory_text"` // as asked, lower case
+	Memory       int         `json:"memory"`              // MiB, a multiple of 4
+	MemoryText   string      `json:"memory_text"`         // as asked, lower case
+	Disk         int64       `json:"disk,omitempty"`      // bytes, a multiple of 1 MiB, 0 if not given
+	DiskText     string      `json:"disk_text,omitempty"` // as asked, lower case
 	Network      NetworkType `json:"network_type"`
 	Forward      []int       `json:"forward,omitempty"` // as asked
 	LaunchGUI    bool        `json:"launch_gui"`
@@ -172,25 +175,37 @@ var iecSize = regexp.MustCompile(`^([0-9]+(?:\.[0-9]+)?) ?([kmgtpe]i)b?$`)
 // VMware requires. It returns the MiB, and the size as it was given in lower
 // case.
 func parseMemory(text string, most int) (mib int, asked string, err error) {
-	if text == "" {
-		text = DefaultMemory
-	}
+	bytes, asked, err := parseSize("memory", cmp.Or(text, DefaultMemory),
+		bound{MinMemory << 20, fmt.Sprintf("%dmib", MinMemory)}, bound{uint64(most) << 20, fmt.Sprintf("%dmib, which is what this host has", most)})
+	return int(roundUp(bytes, 4<<20) >> 20), asked, err
+}
+
+// bound is the least or the largest size of a field.
+type bound struct {
+	bytes uint64
+	text  string // for messages, with its reason
+}
+
+// parseSize reads an IEC size. It returns the bytes, and the size as it was given in lower case.
+func parseSize(field, text string, least, most bound) (bytes uint64, asked string, err error) {
 	const want = `a size in IEC units, such as "1gib", "1024mib" or "1048576kib"`
 	parts := iecSize.FindStringSubmatch(strings.ToLower(strings.TrimSpace(text)))
 	if parts == nil {
-		return 0, "", fieldError("memory", fmt.Sprintf("%q", text), want)
+		return 0, "", fieldError(field, fmt.Sprintf("%q", text), want)
 	}
 	asked = parts[1] + parts[2] + "b"
-	bytes, err := humanize.ParseBytes(asked)
-	if err != nil || bytes > uint64(most)<<20 {
-		return 0, "", fieldError("memory", fmt.Sprintf("%q", text), fmt.Sprintf("at most %dmib, which is what this host has", most))
+	bytes, err = humanize.ParseBytes(asked)
+	switch {
+	case err != nil || bytes > most.bytes:
+		return 0, "", fieldError(field, fmt.Sprintf("%q", text), "at most "+most.text)
+	case bytes < least.bytes:
+		return 0, "", fieldError(field, fmt.Sprintf("%q", text), "at least "+least.text)
 	}
-	if bytes < MinMemory<<20 {
-		return 0, "", fieldError("memory", fmt.Sprintf("%q", text), fmt.Sprintf("at least %dmib", MinMemory))
-	}
-	const step = 4 << 20
-	return int((bytes + step - 1) / step * 4), asked, nil
+	return bytes, asked, nil
 }
+
+// roundUp returns the smallest multiple of step that is not less than bytes.
+func roundUp(bytes, step uint64) int64 { return int64((bytes + step - 1) / step * step) } // #nosec G115 -- parseSize bounds it
 
 func parseToolsTimeout(d time.Duration) (seconds int, err error) {
 	if d < 0 || d > MaxToolsTimeout {

@@ -65,6 +65,7 @@ type VM struct {
 	StoppedBecause string `json:"stopped_because,omitempty"` // why a machine that ran is off
 	Name           string `json:"name,omitempty"`            // unique among the machines
 
+	Disk     string   `json:"disk,omitempty"` // the size of the first disk as asked, if it was
 	Warnings Warnings `json:"warnings,omitempty"`
 	NICs     []NIC    `json:"nics,omitempty"`
 
@@ -110,7 +111,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		IPAddress: st.IP, Status: st.Power, GuestOS: st.GuestOS,
 		NetworkType: r.Spec.Network, Phase: r.Phase, Error: r.Error,
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
-		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name,
+		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name, Disk: r.Spec.DiskText,
 		Warnings: r.Warnings.join(st), NICs: st.NICs, Labels: r.Spec.Labels, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds, Owner: r.Owner,
 	}
 	switch {

@@ -116,7 +116,7 @@ func (s *store) get(id string) (*record, error) {
 func (s *store) machine(r *record) Machine {
 	return Machine{
 		ID: r.ID, Name: r.Spec.Name, Dir: filepath.Join(s.dir, r.ID),
-		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Network: r.Spec.Network, Forward: r.Spec.forward(), LaunchGUI: r.Spec.LaunchGUI, Start: r.Spec.Start,
+		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Disk: r.Spec.Disk, Network: r.Spec.Network, Forward: r.Spec.forward(), LaunchGUI: r.Spec.LaunchGUI, Start: r.Spec.Start,
 	}
 }
 

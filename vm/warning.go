@@ -24,6 +24,7 @@ const (
 	WarningGuestSilent     WarningCode = "guest-silent"     // the guest gave no sign of life in time
 	WarningCPUs            WarningCode = "cpus-exceed-host" // the machine has more virtual processors than the host has processors
 	WarningNoAddress       WarningCode = "no-address"       // the guest is up, but had no address in time
+	WarningDiskGrown       WarningCode = "disk-grown"       // the first disk is larger than the image's, and the guest must use that
 	WarningBooted          WarningCode = "booted"           // the machine was to start from memory, and booted
 )
 
@@ -31,7 +32,7 @@ const (
 func WarningCodes() []WarningCode {
 	return []WarningCode{
 		WarningDeviceLeftOut, WarningDeviceReplaced, WarningNetworkReplaced, WarningTPMLeftOut, WarningSecureBootOff,
-		WarningSlowDisk, WarningCPUs, WarningOVFLeftOut, WarningGuestSilent, WarningNoAddress, WarningBooted,
+		WarningSlowDisk, WarningCPUs, WarningOVFLeftOut, WarningGuestSilent, WarningNoAddress, WarningBooted, WarningDiskGrown,
 	}
 }
 

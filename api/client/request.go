@@ -17,12 +17,12 @@ import (
 
 // requestOptions are the flags that make up a request: a file, and flags that override fields of the file.
 type requestOptions struct {
-	file                                                    string
-	name, image, checksum, checksumType                     string
-	memory, network, callback, toolsTimeout, expires, start string
-	cpus                                                    int
-	forward                                                 []int
-	gui                                                     bool
+	file                                                          string
+	name, image, checksum, checksumType                           string
+	memory, disk, network, callback, toolsTimeout, expires, start string
+	cpus                                                          int
+	forward                                                       []int
+	gui                                                           bool
 
 	labels                   []string
 	readyPort                int
@@ -35,7 +35,7 @@ type requestOptions struct {
 func flagOf(field string) string {
 	return map[string]string{
 		"name": "name", "image.url": "image", "image.checksum": "checksum", "image.checksum_type": "checksum-type", "cpus": "cpus",
-		"memory": "memory", "network_type": "network", "forward": "forward", "launch_gui": "gui", "callback_url": "callback-url",
+		"memory": "memory", "disk": "disk", "network_type": "network", "forward": "forward", "launch_gui": "gui", "callback_url": "callback-url",
 		"tools_init_timeout": "tools-timeout", "expires_in": "expires-in",
 		"ready_when.port": "ready-port", "ready_when.http": "ready-http", "ready_timeout": "ready-timeout", "labels": "label",
 	}[field]
@@ -51,6 +51,7 @@ func (o *requestOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.checksumType, "checksum-type", "", "md5, sha1, sha256 or sha512 (default: inferred from the checksum; sha256 for auto)")
 	f.IntVar(&o.cpus, "cpus", 0, "virtual processors")
 	f.StringVar(&o.memory, "memory", "", "memory in IEC units, for example 1gib")
+	f.StringVar(&o.disk, "disk", "", "size of the first disk in IEC units, for example 40gib; not smaller than the image's")
 	f.StringVar(&o.network, "network", "", "nat, bridged or hostonly")
 	f.IntSliceVar(&o.forward, "forward", nil, "TCP ports of the guest to forward if the daemon uses user networking, for example 80,443")
 	f.BoolVar(&o.gui, "gui", false, "open the hypervisor's window")
@@ -126,6 +127,7 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 	fields := make(map[string]json.RawMessage)
 	for _, f := range []struct{ flag, field, value string }{
 		{"memory", "memory", o.memory},
+		{"disk", "disk", o.disk},
 		{"network", "network_type", o.network},
 		{"callback-url", "callback_url", o.callback},
 		{"name", "name", o.name},

@@ -43,6 +43,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 				"be converted: %s; make room on the disk of the data folder, remove the image and create the machine again", one.Slot(), one.Unprepared)
 		}
 	}
+	clone.Disks[0].Size = max(clone.Disks[0].Size, m.Disk) // beyond the image's end an overlay reads zeroes
 	if err := os.MkdirAll(m.Dir, 0o700); err != nil {
 		return disk.FullError(err)
 	}

@@ -94,6 +94,37 @@ func nic(n int, model string, more ...string) []string {
 	return lines
 }
 
+// The first disk has the size that the request asks for, and keeps it when the machine starts again.
+func TestLargerDisk(t *testing.T) {
+	t.Parallel()
+	r := newTestDriver(t)
+	gold := r.image(idleGuest, append(on("ide1:0"), plain...)...)
+	if size, err := r.FirstDisk(gold); err != nil || size != 1<<20 {
+		t.Fatalf("got a first disk of %d bytes, %v, want 1 MiB", size, err)
+	}
+	m := r.machine()
+	m.Disk = 40 << 30
+	r.clone(m, gold)
+	for range 2 {
+		r.start(m)
+		until(t, harness.Timeout, "a word on the serial port", func() bool { return strings.HasPrefix(serial(m), "OK\n") })
+		if err := r.Power(t.Context(), m, vm.ActionOff); err != nil {
+			t.Fatal(err)
+		}
+		for name, want := range map[string]int64{"disk0.qcow2": 40 << 30, "disk1.qcow2": 1 << 20} {
+			var info struct {
+				Size int64 `json:"virtual-size"`
+			}
+			out, err := exec.Command("qemu-img", "info", "--output=json", filepath.Join(m.Dir, name)).Output()
+			harness.Must(t, err)
+			harness.Must(t, json.Unmarshal(out, &info))
+			if info.Size != want {
+				t.Errorf("%s has %d bytes, want %d", name, info.Size, want)
+			}
+		}
+	}
+}
+
 // What QEMU has no device or no place for is refused in words that name it.
 func TestHardwareRefused(t *testing.T) {
 	t.Parallel()

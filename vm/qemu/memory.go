@@ -159,6 +159,8 @@ func (s *memoryStarts) check(m vm.Machine, clone cloneConfig) error {
 	switch {
 	case !template.Supported:
 		return because("only Linux can share the memory of machines")
+	case m.Disk > 0:
+		return because("disk asks for a size, and the saved guest knows its disk with the image's")
 	case m.LaunchGUI:
 		return because("launch_gui asks for a window, whose devices cannot be saved")
 	case clone.Board == boardVirt:

@@ -193,6 +193,14 @@ func TestStartFromMemory(t *testing.T) {
 			t.Errorf("it has %d processes, want one", n)
 		}
 	})
+	t.Run("a disk of another size than the image's makes it boot", func(t *testing.T) {
+		m := h.with(t).machine()
+		m.Memory, m.Start, m.Disk = 256, vm.StartMemory, 1<<30
+		h.with(t).clone(m, h.gold)
+		if st := h.with(t).inspect(m); !booted(st, "disk asks for a size") {
+			t.Errorf("got %+v, want a warning with the reason", st)
+		}
+	})
 	t.Run("a state that QEMU refuses makes it boot", func(t *testing.T) {
 		path := filepath.Join(h.data, "templates", key, "state")
 		if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("no state"), 0o400)); err != nil {

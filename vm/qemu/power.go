@@ -57,9 +57,9 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	case vm.ActionReset:
 		err = d.reset(ctx, m, pid)
 	case vm.ActionSuspend:
-		err = d.suspend(ctx, m)
+		err = suspend(ctx, d, m)
 	case vm.ActionResume:
-		err = d.resume(ctx, m)
+		err = resume(ctx, d, m)
 	default:
 		return fmt.Errorf("QEMU has no power action %q", a)
 	}
@@ -140,14 +140,14 @@ func (d *Driver) reset(ctx context.Context, m vm.Machine, pid int) error {
 // suspend first writes down that a client stopped the machine. If it is
 // interrupted before it stops the machine, the machine keeps running, and Inspect
 // shows that.
-func (d *Driver) suspend(ctx context.Context, m vm.Machine) error {
+func suspend(ctx context.Context, d *Driver, m vm.Machine) error {
 	if err := writeJSON(filepath.Join(m.Dir, suspendedFile), struct{}{}); err != nil {
 		return disk.FullError(err)
 	}
 	return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("stop", nil) })
 }
 
-func (d *Driver) resume(ctx context.Context, m vm.Machine) error {
+func resume(ctx context.Context, d *Driver, m vm.Machine) error {
 	err := d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error {
 		var status struct{ Status string }
 		if err := q.Ask("query-status", &status); err != nil {

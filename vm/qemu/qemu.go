@@ -84,6 +84,7 @@ type Driver struct {
 
 var (
 	_ vm.Driver        = (*Driver)(nil)
+	_ vm.DiskGrower    = (*Driver)(nil)
 	_ vm.Consoler      = (*Driver)(nil)
 	_ vm.Screenshotter = (*Driver)(nil)
 	_ vm.Powerer       = (*Driver)(nil)

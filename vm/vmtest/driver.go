@@ -55,6 +55,9 @@ type Driver struct {
 	// Address is the address of running guests; "" means 192.0.2.1, which nobody has.
 	Address string
 
+	// Disk is the size in bytes of every image's first disk; 0 means 1 GiB.
+	Disk int64
+
 	// NoAddress lets the tools of guests answer, but gives them no address.
 	NoAddress bool
 
@@ -63,6 +66,7 @@ type Driver struct {
 
 var (
 	_ vm.Driver        = (*Driver)(nil)
+	_ vm.DiskGrower    = (*Driver)(nil)
 	_ vm.Consoler      = (*Driver)(nil)
 	_ vm.Screenshotter = (*Driver)(nil)
 	_ vm.Powerer       = (*Driver)(nil)
@@ -104,6 +108,14 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 		return err
 	}
 	return write(m.Dir, machineFile{Machine: m, Gold: gold, Power: vm.PoweredOff})
+}
+
+// FirstDisk implements [vm.DiskGrower].
+func (d *Driver) FirstDisk(gold string) (bytes int64, err error) {
+	if _, err := os.Stat(gold); err != nil {
+		return 0, fmt.Errorf("reading the image: %w", err)
+	}
+	return cmp.Or(d.Disk, 1<<30), nil
 }
 
 // Start implements [vm.Driver].

@@ -108,6 +108,7 @@ function requestBody() {
   if (value('name')) body.name = value('name');
   if (value('ready_when.port')) body.ready_when = { port: number(value('ready_when.port')) };
   if (value('memory')) body.memory = /^-?[\d.]+$/.test(value('memory')) ? value('memory') + value('memory_unit') : value('memory');
+  if (value('disk')) body.disk = value('disk');
   if (value('callback_url')) body.callback_url = value('callback_url');
   if (value('forward')) body.forward = value('forward').split(/[\s,]+/).filter(Boolean).map(number);
   if (field('launch_gui').checked) body.launch_gui = true;
