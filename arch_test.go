@@ -38,8 +38,9 @@ var allowedImports = map[string][]string{
 	"config":                  nil,
 	"image":                   nil,
 	"vm":                      {"callback", "image", "vm/probe"},
+	"vm/cloudinit":            {"vm"},
 	"vm/hypervisor":           {"vm", "vm/qemu", "vm/vix", "vm/vmrun", "vm/vmware", "vm/vsphere"},
-	"vm/qemu":                 {"vm", "vm/vmx", "vm/qemu/confine", "vm/qemu/disk", "vm/qemu/efivars", "vm/qemu/keyedmutex", "vm/qemu/network", "vm/qemu/process", "vm/qemu/qmp", "vm/qemu/template"},
+	"vm/qemu":                 {"vm", "vm/cloudinit", "vm/vmx", "vm/qemu/confine", "vm/qemu/disk", "vm/qemu/efivars", "vm/qemu/keyedmutex", "vm/qemu/network", "vm/qemu/process", "vm/qemu/qmp", "vm/qemu/template"},
 	"vm/qemu/confine":         nil,
 	"vm/qemu/disk":            {"vm", "vm/vmx", "vm/qemu/confine", "vm/qemu/keyedmutex", "vm/qemu/process"},
 	"vm/qemu/keyedmutex":      nil,
@@ -61,10 +62,10 @@ var allowedImports = map[string][]string{
 	"vm/vmtest/vcenter":       nil,
 	"vm/vmtest/vcenter/vcsim": {"vm/vmtest/vcenter"},
 	"vm/vmrun":                {"vm", "vm/qemu/keyedmutex", "vm/vmware"},
-	"vm/vmware":               {"vm", "vm/vmx"},
+	"vm/vmware":               {"vm", "vm/cloudinit", "vm/vmx"},
 	"vm/vmx":                  nil,
 	"vm/vmx/ovf":              {"vm/vmx"},
-	"vm/vsphere":              {"vm", "vm/vmx"},
+	"vm/vsphere":              {"vm", "vm/cloudinit", "vm/vmx"},
 	"vm/qemu/efivars":         nil,
 }
 

@@ -83,6 +83,10 @@ type Machine struct {
 	Start      StartMode   // how it is started for the first time; a driver that cannot, or not now, boots it and says why in Status.Warnings
 	Annotation string      // one printable line that says where the machine comes from; set for Clone and Start
 
+	// Guest is what the guest configures itself with, or nil. A driver hands it over in the forms of package cloudinit,
+	// at Clone or at each Start, and keeps it where nobody but the guest and the daemon's user reads it.
+	Guest *GuestConfig `json:"-"`
+
 	// Progress, unless it is nil, is for a Clone that copies for long: it takes the bytes that are copied and all of
 	// them. It returns at once, and may be called at any time during Clone.
 	Progress func(done, total int64) `json:"-"`

@@ -46,6 +46,10 @@ type Request struct {
 	ReadyWhen    *ReadyWhen   `json:"ready_when"`
 	ReadyTimeout ReadyTimeout `json:"ready_timeout"`
 
+	SSHAuthorizedKeys []string `json:"ssh_authorized_keys"`
+	Hostname          string   `json:"hostname"`
+	UserData          string   `json:"user_data"`
+
 	Owner   string   `json:"-"` // the name of the client's token
 	Invalid []*Error `json:"-"` // fields that could not be read; Create reports them with all other invalid fields
 }
@@ -60,23 +64,24 @@ type Image struct {
 // spec is a checked Request: a result of normalize is usable as it is. It is part
 // of the record on disk.
 type spec struct {
-	Name         string      `json:"name,omitempty"`
-	Image        Image       `json:"image"`
-	CPUs         int         `json:"cpus"`
-	Memory       int         `json:"memory"`              // MiB, a multiple of 4
-	MemoryText   string      `json:"memory_text"`         // as asked, lower case
-	Disk         int64       `json:"disk,omitempty"`      // bytes, a multiple of 1 MiB, 0 if not given
-	DiskText     string      `json:"disk_text,omitempty"` // as asked, lower case
-	Network      NetworkType `json:"network_type"`
-	Forward      []int       `json:"forward,omitempty"` // as asked
-	LaunchGUI    bool        `json:"launch_gui"`
-	Start        StartMode   `json:"start,omitempty"` // "" means that it boots
-	CallbackURL  string      `json:"callback_url,omitempty"`
-	ToolsSeconds int         `json:"tools_init_timeout"`   // as asked, 0 if not given
-	ExpiresIn    int         `json:"expires_in,omitempty"` // seconds, 0 if not given
-	Labels       Labels      `json:"labels,omitempty"`
-	ReadyWhen    *ReadyWhen  `json:"ready_when,omitempty"`
-	ReadySeconds int         `json:"ready_timeout,omitempty"` // as asked, 0 if not given
+	Name         string       `json:"name,omitempty"`
+	Image        Image        `json:"image"`
+	CPUs         int          `json:"cpus"`
+	Memory       int          `json:"memory"`              // MiB, a multiple of 4
+	MemoryText   string       `json:"memory_text"`         // as asked, lower case
+	Disk         int64        `json:"disk,omitempty"`      // bytes, a multiple of 1 MiB, 0 if not given
+	DiskText     string       `json:"disk_text,omitempty"` // as asked, lower case
+	Network      NetworkType  `json:"network_type"`
+	Forward      []int        `json:"forward,omitempty"` // as asked
+	LaunchGUI    bool         `json:"launch_gui"`
+	Start        StartMode    `json:"start,omitempty"` // "" means that it boots
+	CallbackURL  string       `json:"callback_url,omitempty"`
+	ToolsSeconds int          `json:"tools_init_timeout"`   // as asked, 0 if not given
+	ExpiresIn    int          `json:"expires_in,omitempty"` // seconds, 0 if not given
+	Labels       Labels       `json:"labels,omitempty"`
+	ReadyWhen    *ReadyWhen   `json:"ready_when,omitempty"`
+	ReadySeconds int          `json:"ready_timeout,omitempty"` // as asked, 0 if not given
+	Guest        *GuestConfig `json:"guest_config,omitempty"`
 }
 
 func (s spec) toolsTimeout() time.Duration {
@@ -121,6 +126,7 @@ func normalize(q Request, limits Limits, p *problems) spec {
 	s.ReadySeconds = parseReadyWhen(s.ReadyWhen, time.Duration(q.ReadyTimeout), p)
 	p.add(checkName(s.Name))
 	s.Labels = parseLabels(q.Labels, p)
+	s.Guest = parseGuestConfig(q, p)
 	return s
 }
 

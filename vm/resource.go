@@ -65,7 +65,8 @@ type VM struct {
 	StoppedBecause string `json:"stopped_because,omitempty"` // why a machine that ran is off
 	Name           string `json:"name,omitempty"`            // unique among the machines
 
-	Disk     string   `json:"disk,omitempty"` // the size of the first disk as asked, if it was
+	Disk     string   `json:"disk,omitempty"`     // the size of the first disk as asked, if it was
+	Hostname string   `json:"hostname,omitempty"` // as asked
 	Warnings Warnings `json:"warnings,omitempty"`
 	NICs     []NIC    `json:"nics,omitempty"`
 
@@ -113,6 +114,9 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name, Disk: r.Spec.DiskText,
 		Warnings: r.Warnings.join(st), NICs: st.NICs, Labels: r.Spec.Labels, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds, Owner: r.Owner,
+	}
+	if r.Spec.Guest != nil {
+		v.Hostname = r.Spec.Guest.Hostname
 	}
 	switch {
 	case r.Spec.Start == "": // it was not asked for memory

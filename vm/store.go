@@ -116,7 +116,7 @@ func (s *store) get(id string) (*record, error) {
 func (s *store) machine(r *record) Machine {
 	return Machine{
 		ID: r.ID, Name: r.Spec.Name, Dir: filepath.Join(s.dir, r.ID),
-		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Disk: r.Spec.Disk, Network: r.Spec.Network, Forward: r.Spec.forward(), LaunchGUI: r.Spec.LaunchGUI, Start: r.Spec.Start,
+		CPUs: r.Spec.CPUs, Memory: r.Spec.Memory, Disk: r.Spec.Disk, Network: r.Spec.Network, Forward: r.Spec.forward(), LaunchGUI: r.Spec.LaunchGUI, Start: r.Spec.Start, Guest: r.Spec.Guest,
 	}
 }
 
@@ -155,9 +155,14 @@ func (s *store) change(id string, edit func(*record) error) (*record, error) {
 	return r, s.write(r)
 }
 
-// write replaces the record or the tombstone. See [WriteFile] for what a crash
-// may leave.
+// write replaces the record or the tombstone, which lacks the guest's secrets. See
+// [WriteFile] for what a crash may leave.
 func (s *store) write(r *record) error {
+	if r.Gone {
+		tombstone := *r
+		tombstone.Spec.Guest = nil
+		r = &tombstone
+	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -24,7 +26,8 @@ type requestOptions struct {
 	forward                                                       []int
 	gui                                                           bool
 
-	labels                   []string
+	labels, sshKeys          []string
+	hostname, userData       string
 	readyPort                int
 	readyHTTP, readyDuration string
 
@@ -38,6 +41,7 @@ func flagOf(field string) string {
 		"memory": "memory", "disk": "disk", "network_type": "network", "forward": "forward", "launch_gui": "gui", "callback_url": "callback-url",
 		"tools_init_timeout": "tools-timeout", "expires_in": "expires-in",
 		"ready_when.port": "ready-port", "ready_when.http": "ready-http", "ready_timeout": "ready-timeout", "labels": "label",
+		"ssh_authorized_keys": "ssh-key", "hostname": "hostname", "user_data": "user-data",
 	}[field]
 }
 
@@ -61,6 +65,9 @@ func (o *requestOptions) addFlags(cmd *cobra.Command) {
 	f.IntVar(&o.readyPort, "ready-port", 0, "wait until this TCP port of the guest answers, for example 22")
 	f.StringVar(&o.readyHTTP, "ready-http", "", "with --ready-port: wait until this path returns a success over HTTP, for example /health")
 	f.StringVar(&o.readyDuration, "ready-timeout", "", "the longest time until --ready-port answers, for example 10m")
+	f.StringArrayVar(&o.sshKeys, "ssh-key", nil, "file with public keys that may log in, for example ~/.ssh/id_ed25519.pub; may be repeated")
+	f.StringVar(&o.hostname, "hostname", "", "name that the guest gives itself (default: --name, with --ssh-key or --user-data)")
+	f.StringVar(&o.userData, "user-data", "", "file that cloud-init reads in the guest: a script or a cloud-config")
 	f.StringVar(&o.start, "start", "", "boot, or memory: continue a saved guest of the same image and size")
 	f.StringVar(&o.expires, "expires-in", "", "destroy the machine after this time, for example 2h")
 	completeFlag(cmd, "network", "nat", "bridged", "hostonly")
@@ -105,6 +112,9 @@ func (o *requestOptions) body(ctx context.Context, c *cli, daemon *apiClient) ([
 		}
 	}
 	fields := o.fields()
+	if err := o.readGuestFiles(fields); err != nil {
+		return nil, err
+	}
 	image := o.imageFields()
 	if len(fields) == 0 && len(image) == 0 {
 		return b, nil
@@ -132,6 +142,7 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 		{"callback-url", "callback_url", o.callback},
 		{"name", "name", o.name},
 		{"start", "start", o.start},
+		{"hostname", "hostname", o.hostname},
 	} {
 		if o.set.Changed(f.flag) {
 			fields[f.field] = jsonString(f.value)
@@ -167,6 +178,40 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 		fields["forward"] = json.RawMessage(strings.ReplaceAll(fmt.Sprint(o.forward), " ", ","))
 	}
 	return fields
+}
+
+// readGuestFiles adds to the fields what the guest configures itself with.
+func (o *requestOptions) readGuestFiles(fields map[string]json.RawMessage) error {
+	if o.set.Changed("user-data") {
+		b, err := readFile(o.userData, nil)
+		if err != nil {
+			return err
+		}
+		if !utf8.Valid(b) {
+			return usageError("%s is not text; user data must be, for example a cloud-config or a MIME message", o.userData)
+		}
+		fields["user_data"] = jsonString(string(b))
+	}
+	if !o.set.Changed("ssh-key") {
+		return nil
+	}
+	var keys []string
+	for _, file := range o.sshKeys {
+		b, err := readFile(file, nil)
+		if err != nil {
+			return err
+		}
+		if bytes.Contains(b, []byte("PRIVATE KEY")) {
+			return usageError("%s is a private key, which stays on this computer; name the public one, %s.pub", file, file)
+		}
+		for line := range strings.Lines(string(b)) {
+			if line = strings.TrimSpace(line); line != "" && line[0] != '#' {
+				keys = append(keys, line)
+			}
+		}
+	}
+	fields["ssh_authorized_keys"], _ = json.Marshal(keys) // strings always marshal
+	return nil
 }
 
 func (o *requestOptions) imageFields() map[string]string {

@@ -275,6 +275,8 @@ func pageErrors(t *testing.T, b browser, s *harness.Harness) {
 		{"cpus", "-1", "must be from 1"},
 		{"cpus", "two", "Enter a whole number"},
 		{"memory", "1gb", "IEC units"},
+		{"disk", "40gb", "IEC units"},
+		{"ssh_authorized_keys", "x", "key 1 is not one line"},
 		{"tools_init_timeout", "soon", "a whole number of seconds"},
 		{"expires_in", "2000000h", "a whole number of seconds"},
 		{"forward", "22, x", "Enter port numbers"},

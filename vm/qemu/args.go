@@ -69,6 +69,7 @@ func arguments(s setup) []string {
 		disks(s),
 		nicOptions(s),
 		screen(s),
+		guestConfig(s),
 	)
 }
 

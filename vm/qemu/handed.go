@@ -24,6 +24,8 @@ type handed struct {
 	serial    string   // the console's log
 	monitor   int      // the listening socket of QEMU's monitor
 	agent     int      // the listening socket of the guest's agent
+	seed      string   // the NoCloud disk, or ""
+	secrets   []string // names of the secret credentials, in their order
 	netdevs   []string // -netdev options of the NICs, without their ids
 }
 
@@ -61,6 +63,9 @@ func (s *setup) open() (files *process.Files, err error) {
 	}
 	if err := s.openMemory(files); err != nil {
 		return files, err
+	}
+	if err := s.openGuestConfig(files); err != nil {
+		return files, fmt.Errorf("handing over the guest's configuration: %w", err)
 	}
 	s.sets = files.Arguments()
 	return files, nil

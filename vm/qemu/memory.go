@@ -159,6 +159,8 @@ func (s *memoryStarts) check(m vm.Machine, clone cloneConfig) error {
 	switch {
 	case !template.Supported:
 		return because("only Linux can share the memory of machines")
+	case m.Guest != nil:
+		return because("the guest is to configure itself with ssh_authorized_keys, hostname or user_data, which it does when it boots")
 	case m.Disk > 0:
 		return because("disk asks for a size, and the saved guest knows its disk with the image's")
 	case m.LaunchGUI:

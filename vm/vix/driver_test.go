@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"osx-builder/vm"
+	"osx-builder/vm/cloudinit"
 	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmware"
 	"osx-builder/vm/vmx"
@@ -35,6 +36,7 @@ func TestCloneSettings(t *testing.T) {
 	h := newHarness(t)
 	d := h.open()
 	m := h.machine()
+	m.Guest = &vm.GuestConfig{Hostname: "web", UserData: "#!/bin/sh\n"}
 	m.Annotation = "from \"https://x/?a=b\"\nfirmware = \"bios\" | |22"
 	must(t, d.Clone(t.Context(), m, h.gold))
 
@@ -56,6 +58,9 @@ func TestCloneSettings(t *testing.T) {
 		"hgfs.linkrootshare": "FALSE", "isolation.tools.hgfs.disable": "TRUE", "isolation.tools.copy.disable": "TRUE",
 		"isolation.tools.paste.disable": "TRUE", "isolation.tools.dnd.disable": "TRUE",
 		"isolation.tools.setguioptions.enable": "FALSE", "vmci0.unrestricted": "FALSE",
+	}
+	for _, s := range cloudinit.GuestInfo(m) {
+		want[s.Key] = s.Value
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("the clone's .vmx (-want +got):\n%s", diff)

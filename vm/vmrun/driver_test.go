@@ -13,10 +13,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"osx-builder/vm"
+	"osx-builder/vm/cloudinit"
 	"osx-builder/vm/vmrun"
 	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmware"
+	"osx-builder/vm/vmx"
 )
 
 func TestDriver(t *testing.T) {
@@ -302,4 +306,57 @@ func TestCancel(t *testing.T) {
 	waitUntil(t, "no process is left", func() bool { return !h.isAlive() })
 	h.clear("hang.start")
 	must(t, d.Destroy(t.Context(), m))
+}
+
+// What the guest configures itself with is in the settings of its .vmx, which only the daemon's user reads, instead of
+// what the image has there. vmrun is not told.
+func TestGuestConfig(t *testing.T) {
+	h := newHarness(t)
+	must(t, os.Chmod(h.gold, 0o644))
+	must(t, os.WriteFile(h.gold, []byte(goldVMX+"guestinfo.userdata = \"of its maker\"\nguestinfo.vendordata = \"of its maker\"\nguestinfo.other = \"kept\"\n"), 0o444))
+	d := h.open()
+	m, plain := h.machine(), h.machine()
+	m.Guest = &vm.GuestConfig{Hostname: "web", SSHAuthorizedKeys: []string{"ssh-ed25519 AAAA planted"}}
+	for _, m := range []vm.Machine{m, plain} {
+		must(t, d.Clone(t.Context(), m, h.gold))
+		must(t, d.Start(t.Context(), m))
+	}
+	read := func(m vm.Machine) map[string]string {
+		info, err := os.Stat(vmware.VMXPath(m))
+		must(t, err)
+		if m.Guest != nil && info.Mode().Perm() != 0o600 {
+			t.Errorf("the .vmx has mode %v, want 0600", info.Mode())
+		}
+		text, err := os.ReadFile(vmware.VMXPath(m))
+		must(t, err)
+		f, err := vmx.Parse(text)
+		must(t, err)
+		settings := make(map[string]string)
+		for _, key := range f.Keys() {
+			if strings.HasPrefix(key, "guestinfo.") {
+				settings[key], _ = f.Get(key)
+			}
+		}
+		return settings
+	}
+	want := map[string]string{"guestinfo.other": "kept"}
+	for _, s := range cloudinit.GuestInfo(m) {
+		want[s.Key] = s.Value
+	}
+	if diff := cmp.Diff(want, read(m)); diff != "" || len(want) != 3 {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if got := read(plain); len(got) != 3 {
+		t.Errorf("without a configuration: got %v, want what the image has", got)
+	}
+	data, err := os.ReadFile(filepath.Join(h.control, "log"))
+	must(t, err)
+	for _, secret := range []string{"planted", want["guestinfo.metadata"]} {
+		if bytes.Contains(data, []byte(secret)) || strings.Contains(h.log.String(), secret) {
+			t.Errorf("a call of vmrun or the log has %q", secret)
+		}
+	}
+	must(t, d.Destroy(t.Context(), m))
+	must(t, d.Destroy(t.Context(), plain))
+	h.checkGone(d, m)
 }

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 
 	"osx-builder/vm"
+	"osx-builder/vm/cloudinit"
 	"osx-builder/vm/vmx"
 )
 
@@ -127,8 +129,19 @@ func customize(path string, m vm.Machine) error {
 	if err != nil {
 		return err
 	}
+	if m.Guest != nil { // what the image has was for its maker's machine
+		f.DeleteFunc(func(key string) bool { return slices.Contains(cloudinit.GuestInfoKeys, key) })
+	}
+	for _, s := range cloudinit.GuestInfo(m) {
+		settings = append(settings, setting{s.Key, s.Value})
+	}
 	if err := setAll(f, append(settings, network...)); err != nil {
 		return err
+	}
+	if m.Guest != nil { // VMware created the file for everybody to read, which the new one would keep
+		if err := os.Chmod(path, 0o600); err != nil {
+			return err
+		}
 	}
 	return vm.WriteFile(path, f.Bytes())
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 
 	"osx-builder/vm"
+	"osx-builder/vm/cloudinit"
 	"osx-builder/vm/vmx"
 )
 
@@ -196,6 +197,9 @@ func (d *Driver) complete(ctx context.Context, s *site, m vm.Machine, c *found, 
 	spec := types.VirtualMachineConfigSpec{
 		Annotation: m.Annotation, NumCPUs: int32(m.CPUs), MemoryMB: int64(m.Memory), // #nosec G115 -- the request bounds them
 		InstanceUuid: m.ID, ExtraConfig: mark.options(),
+	}
+	for _, set := range cloudinit.GuestInfo(m) {
+		spec.ExtraConfig = append(spec.ExtraConfig, &types.OptionValue{Key: set.Key, Value: set.Value})
 	}
 	nics := 0
 	for _, device := range c.Config.Hardware.Device {

@@ -45,6 +45,7 @@ export function openForm(body, error) {
   form.reset();
   for (const [name, v] of flatten(body)) {
     if (name === 'launch_gui') field(name).checked = v;
+    else if (name === 'ssh_authorized_keys') field(name).value = v.join('\n');
     else if (field(name)) field(name).value = v ?? '';
   }
   parseMemory();
@@ -108,6 +109,7 @@ function requestBody() {
   if (value('name')) body.name = value('name');
   if (value('ready_when.port')) body.ready_when = { port: number(value('ready_when.port')) };
   if (value('memory')) body.memory = /^-?[\d.]+$/.test(value('memory')) ? value('memory') + value('memory_unit') : value('memory');
+  if (value('ssh_authorized_keys')) body.ssh_authorized_keys = value('ssh_authorized_keys').split('\n').filter((line) => line.trim());
   if (value('disk')) body.disk = value('disk');
   if (value('callback_url')) body.callback_url = value('callback_url');
   if (value('forward')) body.forward = value('forward').split(/[\s,]+/).filter(Boolean).map(number);

@@ -3,6 +3,8 @@
 # VMware machine: GRUB, the standard kernel, ifupdown, open-vm-tools, the guest agent
 # and an SSH server. /etc/network/interfaces names the card after VMware's PCI slot.
 #
+# debian-cloudinit has cloud-init too, as images for clouds do, and leaves the network to it.
+#
 #   build.sh OUTDIR [VARIANT...]   builds OUTDIR/VARIANT.tar.gz and its .sha256
 #   build.sh --list                prints the variants
 #   build.sh --packages            prints the Debian packages it needs
@@ -16,7 +18,7 @@ export LC_ALL=C TZ=UTC
 PATH=$PATH:/usr/sbin:/sbin
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-variants=(debian-pvscsi debian-lsilogic debian-efi)
+variants=(debian-pvscsi debian-lsilogic debian-efi debian-cloudinit)
 suite=bookworm
 
 # The tools, each with its Debian package.
@@ -47,12 +49,17 @@ check_tools() {
 	[ ${#missing[@]} -eq 0 ] || die "missing: $(printf '%s, ' "${missing[@]}" | sed 's/, $//')"
 }
 
+# What it has besides with cloud-init: what grows its partition and its file system.
+cloudinit=cloud-init,cloud-guest-utils,fdisk,e2fsprogs,sudo
+
 # describe VARIANT sets the variables that differ between variants.
 describe() {
+	system=debian
 	case $1 in
 	debian-pvscsi) firmware=bios disk=pvscsi nic=vmxnet3 slot=33 ;;
 	debian-lsilogic) firmware=bios disk=lsilogic nic=e1000 slot=33 ;;
 	debian-efi) firmware=efi disk=sata nic=e1000e slot=192 ;;
+	debian-cloudinit) firmware=bios disk=pvscsi nic=vmxnet3 slot=33 system=cloudinit ;;
 	*) die "no variant $1; there are: ${variants[*]}" ;;
 	esac
 }
@@ -60,11 +67,12 @@ describe() {
 # fresh FILE succeeds if the file is newer than everything that it is built from.
 fresh() { [ -e "$1" ] && [ "$1" -nt "$here/build.sh" ]; }
 
-# build_system builds $cache/debian.tar, the files that all variants share. The
+# build_system builds $cache/$system.tar, the files that variants share. The
 # initramfs has the drivers of VMware's disk controllers; Debian's usual one has
 # hundreds, which take a minute to load without hardware acceleration.
 build_system() {
-	local hooks=$work/hooks
+	local hooks=$work/hooks packages=$include
+	[ "$system" = debian ] || packages+=,$cloudinit
 	mkdir -p "$hooks"
 	cat >"$hooks/before" <<'end'
 #!/bin/sh
@@ -90,10 +98,10 @@ echo 'root:root' | chroot "$1" chpasswd
 rm -rf "$1"/var/cache/apt/* "$1"/var/lib/apt/lists/* "$1"/usr/share/doc/* "$1"/usr/share/man/* "$1"/usr/share/locale/*
 end
 	chmod +x "$hooks/before" "$hooks/after"
-	mmdebstrap --quiet --mode=root --variant=minbase --include="$include" --aptopt='APT::Install-Recommends "false"' \
+	mmdebstrap --quiet --mode=root --variant=minbase --include="$packages" --aptopt='APT::Install-Recommends "false"' \
 		--dpkgopt='force-unsafe-io' --extract-hook="$hooks/before" --customize-hook="$hooks/after" \
-		"$suite" "$work/debian.tar"
-	mv "$work/debian.tar" "$cache/debian.tar"
+		"$suite" "$work/$system.tar"
+	mv "$work/$system.tar" "$cache/$system.tar"
 }
 
 # build_disk FILE builds a raw disk with the firmware's boot loader and the system.
@@ -102,11 +110,12 @@ build_disk() {
 	local root=$work/root options="root=LABEL=debian ro quiet console=tty0 console=ttyS0,115200 mitigations=off net.ifnames=1" at=2048
 	rm -rf "$root"
 	mkdir "$root"
-	tar -C "$root" -xf "$cache/debian.tar"
+	tar -C "$root" -xf "$cache/$system.tar"
 	printf 'LABEL=debian / ext4 errors=remount-ro 0 1\n' >"$root/etc/fstab"
 	# As the installer writes it.
-	printf 'source /etc/network/interfaces.d/*\n\nauto lo\niface lo inet loopback\n\nallow-hotplug %s\niface %s inet dhcp\n' \
-		"ens$slot" "ens$slot" >"$root/etc/network/interfaces"
+	printf 'source /etc/network/interfaces.d/*\n\nauto lo\niface lo inet loopback\n' >"$root/etc/network/interfaces"
+	[ "$system" = cloudinit ] ||
+		printf '\nallow-hotplug %s\niface %s inet dhcp\n' "ens$slot" "ens$slot" >>"$root/etc/network/interfaces"
 	cp "$root"/boot/vmlinuz-* "$root/boot/vmlinuz"
 	cp "$root"/boot/initrd.img-* "$root/boot/initrd.img"
 	printf 'search --no-floppy --label debian --set root\nlinux /boot/vmlinuz %s\ninitrd /boot/initrd.img\nboot\n' \
@@ -148,7 +157,7 @@ build_variant() {
 	local name=$1 tree=$work/tree/$1
 	if fresh "$out/$name.tar.gz" && [ -e "$out/$name.tar.gz.sha256" ]; then return; fi
 	describe "$name"
-	[ -e "$cache/debian.tar" ] && [ "$cache/debian.tar" -nt "$here/build.sh" ] || build_system
+	fresh "$cache/$system.tar" || build_system
 	mkdir -p "$tree"
 	build_disk "$work/disk.img"
 	write_vmx "$name" "$tree/$name.vmx"

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -18,22 +19,25 @@ import (
 const realBoot = "20m"
 
 // A Debian as its installer leaves it in a VMware machine gets an address, because its card has the name that its
-// /etc/network/interfaces has, and answers there with the greeting of its SSH server. make test builds one of the
-// images, make test-real all of them.
+// /etc/network/interfaces has, and answers there with the greeting of its SSH server. It lets the request's key in, has
+// a disk of the request's size, and nothing shows the request's secrets. make test builds one of the images, which has
+// systemd only; make test-real builds all of them, one with cloud-init.
 func TestRealDebian(t *testing.T) {
 	t.Parallel()
 	names := []string{"debian-pvscsi"}
 	if os.Getenv("REAL") == "all" {
-		names = append(names, "debian-lsilogic", "debian-efi")
+		names = append(names, "debian-lsilogic", "debian-efi", "debian-cloudinit")
 	}
 	for _, name := range names {
 		file := name + ".tar.gz"
-		harness.Need(t, filepath.Join(harness.BuildDir(t), file))
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			s := harness.New(t, "-network", "bridge")
-			body := s.Image(file).Body(map[string]any{"cpus": 1, "memory": "512mib", "tools_init_timeout": realBoot})
-			v := s.Create(body)
+			harness.Need(t, filepath.Join(harness.BuildDir(t), file))
+			s := harness.New(t, "-network", "bridge", "-log-level", "debug")
+			login, planted := newLogin(t), "pl4nted-s3cret"
+			fields := realLogin(login, planted)
+			fields["callback_url"] = s.Site.CallbackURL()
+			v := s.Create(s.Image(file).Body(fields))
 			for v.Phase != vm.Ready && v.Phase != vm.Failed { // GET waits for ten minutes at most
 				v = s.WaitSettled(v.ID)
 			}
@@ -52,6 +56,11 @@ func TestRealDebian(t *testing.T) {
 			if got := greeting(t, v.IPAddress); !strings.HasPrefix(got, "SSH-2.0-OpenSSH") {
 				t.Errorf("got %q at port 22 of %s, want the greeting of OpenSSH", got, v.IPAddress)
 			}
+			checkLogin(t, v, login, planted, name == "debian-cloudinit")
+			if !slices.ContainsFunc(v.Warnings, func(w vm.Warning) bool { return w.Code == vm.WarningDiskGrown }) || v.Disk != "4gib" || v.Hostname != "web" {
+				t.Errorf("got %+v, want disk 4gib, hostname web and a warning about the disk", v)
+			}
+			checkSecrets(t, s, v, planted, login.secret())
 		})
 	}
 }

@@ -1,0 +1,6 @@
+// Package cloudinit writes what a machine's request has for its guest in the forms that guests read: the settings that
+// cloud-init and cloudbase-init read on VMware, the NoCloud disk that they read elsewhere, and the credentials that
+// systemd reads by itself.
+//
+// Each form has the machine's id as the instance id, by which cloud-init knows that a machine is a new one.
+package cloudinit
