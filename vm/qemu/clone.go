@@ -77,7 +77,7 @@ func createDisks(ctx context.Context, programs programs, dir string, clone *clon
 		}
 	}
 	for i := range clone.Disks {
-		if err := clone.Disks[i].CreateOverlay(ctx, dir); err != nil {
+		if err := clone.Disks[i].CreateOverlay(dir); err != nil {
 			return disk.FullError(err)
 		}
 	}

@@ -49,7 +49,7 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	if err := os.Remove(filepath.Join(m.Dir, machineFile)); err != nil && !missing(err) && !errors.Is(err, fs.ErrPermission) {
 		return err
 	}
-	d.readiness.forget(m.Dir)
+	d.readiness.Forget(m.Dir)
 	if err := removeAll(m.Dir); err != nil {
 		return err
 	}

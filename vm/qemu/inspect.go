@@ -15,9 +15,9 @@ import (
 )
 
 // Inspect asks the machine's QEMU, which takes milliseconds but may take most of
-// ctx's time. Then it asks the guest's agent if the agent has opened its port, and
-// on the user network it probes whether the guest is up. These take at most
-// [qmp.AgentTimeout] and readinessTimeout.
+// ctx's time. Then it asks the guest's agent if the agent has opened its port, which
+// takes at most [qmp.AgentTimeout]. On the user network it does not wait for the probe
+// that finds out whether the guest is up.
 func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err := ctx.Err(); err != nil {
 		return vm.Status{}, context.Cause(ctx)
@@ -225,7 +225,7 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 		return nil
 	}
 	for i := range st.NICs {
-		if err := d.fillAddress(ctx, m, pid, attached.of(i), cardAddresses(interfaces, st.NICs[i].MACAddress), st, i); err != nil {
+		if err := d.fillAddress(m, pid, attached.of(i), cardAddresses(interfaces, st.NICs[i].MACAddress), st, i); err != nil {
 			return err
 		}
 	}
@@ -242,7 +242,7 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 // fillAddress fills in the address of the NIC with index i, which is attached to a. reported are the addresses that the
 // guest's agent reports for it. The machine's address is that of the first NIC that has one on a bridge or with
 // forwarded ports.
-func (d *Driver) fillAddress(ctx context.Context, m vm.Machine, pid int, a attachment, reported []netip.Addr, st *vm.Status, i int) error {
+func (d *Driver) fillAddress(m vm.Machine, pid int, a attachment, reported []netip.Addr, st *vm.Status, i int) error {
 	n := &st.NICs[i]
 	switch {
 	case a.Tap != "":
@@ -255,7 +255,7 @@ func (d *Driver) fillAddress(ctx context.Context, m vm.Machine, pid int, a attac
 	case i == 0:
 		st.IP, st.Forwards = "127.0.0.1", a.Forwards
 		n.IPAddress = st.IP
-		st.Up = st.Up || d.readiness.isReady(ctx, m.Dir, pid, a)
+		st.Up = st.Up || len(a.Forwards) > 0 && d.readiness.Ready(m.Dir, pid, a.Forwards[0].Host)
 	case len(reported) > 0:
 		n.IPAddress = reported[0].String()
 	}

@@ -274,7 +274,7 @@ func (s *memoryStarts) publish(ctx context.Context, m vm.Machine, clone cloneCon
 			Bus: d.Bus, Controller: d.Controller, Unit: d.Unit,
 			Overlay: fmt.Sprintf("empty%d.qcow2", i), Backing: d.Backing, Base: frozenName(i), Size: d.Size,
 		}
-		if err := empty.CreateOverlay(ctx, m.Dir); err != nil {
+		if err := empty.CreateOverlay(m.Dir); err != nil {
 			return err
 		}
 		f.Disks = append(f.Disks, filepath.Join(m.Dir, d.Overlay))

@@ -120,7 +120,7 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 // must become ready again. A machine that runs from memory starts as an ordinary
 // one, with its own identity.
 func (d *Driver) reset(ctx context.Context, m vm.Machine, pid int) error {
-	defer d.readiness.forget(m.Dir)
+	defer d.readiness.Forget(m.Dir)
 	if clone, err := readConfig(m.Dir); err == nil && clone.Template != nil {
 		if err := d.quit(ctx, m, pid); err != nil {
 			return err

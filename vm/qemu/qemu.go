@@ -37,6 +37,7 @@ import (
 	"osx-builder/vm/qemu/keyedmutex"
 	"osx-builder/vm/qemu/network"
 	"osx-builder/vm/qemu/qmp"
+	"osx-builder/vm/qemu/readiness"
 )
 
 // PreparedFolder is the name of a folder beside that of gold images, which holds
@@ -74,7 +75,7 @@ type Driver struct {
 	monitors  qmp.Client
 	queries   stateQueries // uses monitors
 	agents    qmp.Agents
-	readiness readinessProbe // uses queries
+	readiness *readiness.Prober // uses queries
 
 	starting startCalls
 	changing keyedmutex.Mutex // by Machine.Dir; held by the calls that change a machine
@@ -142,7 +143,10 @@ func Open(o Options) (*Driver, error) {
 		return nil, err
 	}
 	d.queries.monitors = &d.monitors
-	d.readiness.queries = &d.queries
+	d.readiness = readiness.New(func(ctx context.Context, dir string, pid int) bool {
+		live, err := d.queries.read(ctx, dir, pid)
+		return err == nil && live.power == vm.PoweredOn
+	})
 	d.networks.logAvailable()
 	trimmer := logTrimmer{d.machinesDir, log}
 	deaths := deathLog{dir: d.machinesDir, starting: &d.starting, log: log, logged: map[string]time.Time{}}
@@ -158,6 +162,7 @@ func Open(o Options) (*Driver, error) {
 // Machines keep running.
 func (d *Driver) Close() error {
 	d.stopTasks()
+	d.readiness.Close()
 	return errors.Join(d.memory.close(), d.networks.manager.Close())
 }
 

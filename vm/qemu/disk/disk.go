@@ -3,32 +3,17 @@
 package disk
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path"
 	"path/filepath"
 	"slices"
-	"strconv"
-	"time"
 
-	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/vmx"
 )
 
-const (
-	// overlayTimeout bounds the creation of an empty overlay, which takes
-	// milliseconds on a disk that is not overloaded.
-	overlayTimeout = time.Minute
-
-	// overlayBytes bounds the length of an empty overlay, besides its tables,
-	// which take less than a thousandth of the disk.
-	overlayBytes = 64 << 20
-
-	// maxLayers bounds the length of a chain of VMDK files. VMware's own limit
-	// is 32.
-	maxLayers = 32
-)
+// maxLayers bounds the length of a chain of VMDK files. VMware's own limit is 32.
+const maxLayers = 32
 
 // Disk is one hard disk and its place in the machine.
 type Disk struct {
@@ -96,24 +81,4 @@ func allocatedIn(file string) (int64, error) {
 	}
 	defer root.Close()
 	return vmx.Allocated(root, filepath.Base(file))
-}
-
-// CreateOverlay creates the disk's empty overlay in dir and syncs it. With -u
-// qemu-img opens no file but the new one, so it cannot misread the image's files.
-func (d *Disk) CreateOverlay(ctx context.Context, dir string) error {
-	ctx, cancel := context.WithTimeout(ctx, overlayTimeout)
-	defer cancel()
-	f, err := process.CreateOwned(filepath.Join(dir, d.Overlay), os.O_RDWR)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	format, below := d.below()
-	tool := &imageTool{seconds: int64(overlayTimeout / time.Second), bytes: overlayBytes + d.Size>>8}
-	_, err = tool.run(ctx, "creating the overlay of disk "+d.Slot(), "create", "-q", "-u", "-f", "qcow2",
-		"-F", format, "-b", below, tool.giveTarget(f), strconv.FormatInt(d.Size, 10))
-	if err != nil {
-		return err
-	}
-	return f.Sync()
 }

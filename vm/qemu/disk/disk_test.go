@@ -34,7 +34,7 @@ func vmdk(t *testing.T, folder, subformat string) string {
 	return folder
 }
 
-func run(t *testing.T, args ...string) string {
+func run(t testing.TB, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(disk.Tool, args...).CombinedOutput()
 	if err != nil {
@@ -86,7 +86,7 @@ func TestOverlay(t *testing.T) {
 			if got := disks[0].Base != ""; got != prepared {
 				t.Fatalf("got base %q, want one: %t", disks[0].Base, prepared)
 			}
-			if err := disks[0].CreateOverlay(t.Context(), dir); err != nil {
+			if err := disks[0].CreateOverlay(dir); err != nil {
 				t.Fatalf("CreateOverlay: %v", err)
 			}
 			run(t, "compare", "-f", "vmdk", "-F", "qcow2", d.Backing[0], filepath.Join(dir, d.Overlay))
@@ -113,7 +113,7 @@ func TestBlockdev(t *testing.T) {
 				prepare(t, gold, folder, disks)
 			}
 			d := disks[0]
-			if err := d.CreateOverlay(t.Context(), dir); err != nil {
+			if err := d.CreateOverlay(dir); err != nil {
 				t.Fatal(err)
 			}
 			var files process.Files

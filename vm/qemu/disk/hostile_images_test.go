@@ -92,7 +92,7 @@ func checkAndPrepare(t *testing.T, folder string) {
 	harness.Must(t, err)
 	disks := []disk.Disk{d}
 	if err := p.Prepare(t.Context(), filepath.Join(folder, "machine.vmx"), disks); err == nil {
-		harness.Must(t, disks[0].CreateOverlay(t.Context(), t.TempDir()))
+		harness.Must(t, disks[0].CreateOverlay(t.TempDir()))
 		fmt.Println("it has an overlay over", filepath.Base(filepath.Dir(filepath.Dir(disks[0].Base))))
 	}
 }

@@ -59,7 +59,7 @@ func TestHostileOverlay(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			if err := d.CreateOverlay(t.Context(), dir); err != nil {
+			if err := d.CreateOverlay(dir); err != nil {
 				t.Fatal(err)
 			}
 			if err := test.change(filepath.Join(dir, d.Overlay)); err != nil {
@@ -112,7 +112,7 @@ func extend(kind uint32, data string) func(path string) error {
 // text replaces the name of the backing file.
 func text(name string) func(path string) error {
 	return func(path string) error {
-		return errors.Join(write(path, 0x210, []byte(name)), patch(16, uint32(len(name)))(path))
+		return errors.Join(write(path, 512, []byte(name)), patch(16, uint32(len(name)))(path))
 	}
 }
 
