@@ -115,7 +115,7 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 	defer callbacks.Close()
 	vms, err := vm.Open(vm.Options{
 		Dir: data.Machines(), Driver: driver, Hypervisor: name, Images: images, Callbacks: callbacks,
-		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), Start: vm.StartMode(c.Start), PerOwner: vm.OwnerLimits{VMs: c.VMsPerToken, MemoryMiB: int(c.MemoryPerToken >> 20)}, MaxDisk: c.ImageMaxDisk, MaxLifetime: c.MaxLifetime,
+		Creations: c.Creations, VMs: c.VMs, MemoryReserve: int(c.MemoryReserve >> 20), Start: vm.StartMode(c.Start), Pools: vm.PoolsFrom(c.Pools), PerOwner: vm.OwnerLimits{VMs: c.VMsPerToken, MemoryMiB: int(c.MemoryPerToken >> 20)}, MaxDisk: c.ImageMaxDisk, MaxLifetime: c.MaxLifetime,
 		Hosts: hosts, Hooks: metrics.Hooks(), Log: log.Logger,
 	})
 	if err != nil {

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -22,6 +23,8 @@ var (
 	descMachines   = prometheus.NewDesc("osx_builder_vms_limit", "Machines that may exist; absent if only memory limits them.", nil, nil)
 	descPromised   = prometheus.NewDesc("osx_builder_memory_promised_bytes", "Memory promised to the machines that exist.", nil, nil)
 	descMemory     = prometheus.NewDesc("osx_builder_memory_limit_bytes", "Memory that all machines together may have.", nil, nil)
+	descPool       = prometheus.NewDesc("osx_builder_pool_machines", "Machines of a pool that wait.", []string{"image", "cpus", "memory"}, nil)
+	descPoolCount  = prometheus.NewDesc("osx_builder_pool_machines_wanted", "Machines of a pool that are to wait.", []string{"image", "cpus", "memory"}, nil)
 	descCPUs       = prometheus.NewDesc("osx_builder_vm_cpus_limit", "Processors that one machine may have.", nil, nil)
 	descOwned      = prometheus.NewDesc("osx_builder_owner_vms", "Machines by owner, which is the name of the token that created them.", []string{"owner"}, nil)
 	descOwnedBytes = prometheus.NewDesc("osx_builder_owner_memory_promised_bytes", "Memory promised to the machines of an owner.", []string{"owner"}, nil)
@@ -34,7 +37,7 @@ var (
 func (gauges) Describe(c chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descVMs, descImages, descImageBytes, descFree, descTotal, descReserve,
-		descCreating, descCreations, descMachines, descPromised, descMemory, descCPUs, descOwned, descOwnedBytes, descQuota, descQuotaBytes,
+		descCreating, descCreations, descMachines, descPromised, descMemory, descCPUs, descPool, descPoolCount, descOwned, descOwnedBytes, descQuota, descQuotaBytes,
 	} {
 		c <- d
 	}
@@ -69,6 +72,11 @@ func (g gauges) Collect(c chan<- prometheus.Metric) {
 	limits := g.vms.Capacity()
 	gauge(descCreating, float64(limits.Creating))
 	gauge(descCreations, float64(limits.Creations))
+	for _, p := range limits.Pools {
+		labels := []string{p.ChecksumType + "-" + p.Checksum, strconv.Itoa(p.CPUs), p.Memory}
+		gauge(descPool, float64(p.Ready), labels...)
+		gauge(descPoolCount, float64(p.Count), labels...)
+	}
 	if limits.VMs > 0 {
 		gauge(descMachines, float64(limits.VMs))
 	}

@@ -24,6 +24,7 @@ type Metrics struct {
 	phaseDurations   *prometheus.HistogramVec
 	restarts         prometheus.Counter
 	memoryStarts     *prometheus.CounterVec
+	poolUses         *prometheus.CounterVec
 	callbacks        *prometheus.CounterVec
 	callbacksDropped prometheus.Counter
 	downloads        *prometheus.CounterVec
@@ -43,6 +44,12 @@ var (
 	requestBuckets = []float64{.001, .003, .01, .03, .1, .3, 1, 3, 10, 30, 60, 300, 600}
 )
 
+// The results of a creation that matches a pool.
+const (
+	poolHit  = "hit"
+	poolMiss = "miss"
+)
+
 // NewMetrics returns metrics that are all zero.
 func NewMetrics(version string) *Metrics {
 	counters := func(name, help string, labels ...string) *prometheus.CounterVec {
@@ -57,6 +64,7 @@ func NewMetrics(version string) *Metrics {
 		phaseDurations:   histogram("phase_duration_seconds", "Time that creations spent in each phase that they completed.", phaseBuckets, "phase"),
 		restarts:         prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_machine_restarts_total", Help: "Machines started once more because they died before their guest gave a sign of life."}),
 		memoryStarts:     counters("memory_starts_total", "Machines that were to start from memory and became ready, by how they started: memory or boot.", "start"),
+		poolUses:         counters("pool_uses_total", "Creations that match a pool, by whether a machine waited: hit or miss.", "result"),
 		callbacks:        counters("callback_attempts_total", "Attempts to send a callback by outcome: delivered, pending (will be retried) or given-up.", "outcome"),
 		callbacksDropped: prometheus.NewCounter(prometheus.CounterOpts{Name: "osx_builder_callbacks_dropped_total", Help: "Callbacks of destroyed machines that were given up because too many waited to be sent."}),
 		downloads:        counters("image_downloads_total", "Downloads of images by outcome: whole, or failed.", "outcome"),
@@ -76,8 +84,11 @@ func NewMetrics(version string) *Metrics {
 	for _, start := range vm.StartModes() {
 		m.memoryStarts.WithLabelValues(string(start)) // shown before the first one
 	}
+	for _, result := range []string{poolHit, poolMiss} {
+		m.poolUses.WithLabelValues(result)
+	}
 	m.registry.MustRegister(
-		m.creations, m.phaseDurations, m.restarts, m.memoryStarts, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.tokenRequests, m.requestDurations, build,
+		m.creations, m.phaseDurations, m.restarts, m.memoryStarts, m.poolUses, m.callbacks, m.callbacksDropped, m.downloads, m.downloadBytes, m.requests, m.tokenRequests, m.requestDurations, build,
 		m.oldPhaseDurations, m.oldRequestDurations,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -93,6 +104,7 @@ func (m *Metrics) Hooks() vm.Hooks {
 			m.oldPhaseDurations.WithLabelValues(string(p)).Observe(took.Seconds())
 		},
 		MemoryStart:     m.startedFromMemory,
+		PoolUsed:        m.poolUsed,
 		Restarted:       m.restarts.Inc,
 		CallbackTried:   func(s vm.CallbackState) { m.callbacks.WithLabelValues(string(s)).Inc() },
 		CallbackDropped: m.callbacksDropped.Inc,
@@ -113,6 +125,14 @@ func (m *Metrics) startedFromMemory(did bool) {
 		start = vm.StartMemory
 	}
 	m.memoryStarts.WithLabelValues(string(start)).Inc()
+}
+
+func (m *Metrics) poolUsed(hit bool) {
+	result := poolMiss
+	if hit {
+		result = poolHit
+	}
+	m.poolUses.WithLabelValues(result).Inc()
 }
 
 // Downloaded counts a download. It is the hook for image.Options.

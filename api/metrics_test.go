@@ -49,6 +49,7 @@ func serveMetricsOf(t *testing.T, findToken func(string) (token.Token, bool)) me
 		image: image.Options{Downloaded: metrics.Downloaded},
 		vm: []func(*vm.Options){func(o *vm.Options) {
 			o.Hooks, o.Creations, o.VMs, o.PerOwner = metrics.Hooks(), 3, 7, vm.OwnerLimits{VMs: 5, MemoryMiB: 4096}
+			o.Pools = []vm.PoolOptions{{Checksum: "d41d8cd98f00b204e9800998ecf8427e", CPUs: 1, Memory: 64, Count: 2}}
 		}},
 	}.serve(t)
 	return m
@@ -154,6 +155,9 @@ func TestMetrics(t *testing.T) {
 		`osx_builder_vms_limit 7`,
 		`osx_builder_vm_cpus_limit 8`,
 		`osx_builder_memory_promised_bytes 1.073741824e+09`,
+		`osx_builder_pool_machines{cpus="1",image="md5-d41d8cd98f00b204e9800998ecf8427e",memory="64mib"} 0`,
+		`osx_builder_pool_machines_wanted{cpus="1",image="md5-d41d8cd98f00b204e9800998ecf8427e",memory="64mib"} 2`,
+		`osx_builder_pool_uses_total{result="miss"} 0`,
 		`osx_builder_memory_limit_bytes 8.589934592e+09`,
 		`go_goroutines `,
 	)

@@ -39,6 +39,7 @@ type Config struct {
 	Start          string        // boot or memory: how machines start whose request does not say
 	TemplateMemory int64         // bytes of the host's memory for templates; 0 means an eighth
 	TemplateAge    time.Duration // of a template; 0 means the default
+	Pools          []Pool        // machines that are kept prepared
 	MaxLifetime    time.Duration // longest lifetime of a machine, 1 s to a year; 0 means no limit
 	Connections    int           // largest number of client connections, 1 to 65,535
 	SecretFile     string        // absolute path of the file with the callback secrets, or ""

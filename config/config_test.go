@@ -80,7 +80,7 @@ func TestLoadPrecedence(t *testing.T) {
 			name: "every flag",
 			args: "-listen [::1]:0 -data /srv/vms -driver qemu -network user -forward 80,443 -creations 3 -image-max-bytes 1.5GiB -log-format json -log-level debug -insecure -print-config " +
 				"-image-max-download 1MiB -image-max-entries 1 -image-max-ratio 2 -image-max-disk 1GiB -image-stall 1h -image-min-rate 0 -cache-size 9GiB -disk-reserve 0 -allow-hosts .corp.example,fd00::/8 -deny-hosts a -deny-hosts b " +
-				"-vix-library /x.so -vix-host-options 0x200 -vms 5 -memory-reserve 0 -max-lifetime 12h -start memory -template-memory 4GiB -template-age 2h -connections 7 -callback-secret-file /s -log-file /l " +
+				"-pool d41d8cd98f00b204e9800998ecf8427e -vix-library /x.so -vix-host-options 0x200 -vms 5 -memory-reserve 0 -max-lifetime 12h -start memory -template-memory 4GiB -template-age 2h -connections 7 -callback-secret-file /s -log-file /l " +
 				"-image-max-depth 1 -image-max-path 4096 -image-max-idle 24h -credentials-file /cr",
 			change: func(c *config.Config) {
 				*c = config.Config{
@@ -89,6 +89,7 @@ func TestLoadPrecedence(t *testing.T) {
 					ImageMaxDownload: 1 << 20, ImageMaxEntries: 1, ImageMaxRatio: 2, ImageMaxDisk: 1 << 30, ImageStall: time.Hour, CacheSize: 9 << 30,
 					ImageMaxDepth: 1, ImageMaxPath: 4096, ImageMaxIdle: 24 * time.Hour,
 					AllowHosts: []string{".corp.example", "fd00::/8"}, DenyHosts: []string{"a", "b"},
+					Pools: []config.Pool{{Checksum: "d41d8cd98f00b204e9800998ecf8427e", CPUs: 2, Memory: 512, Count: 1}},
 					Start: "memory", TemplateMemory: 4 << 30, TemplateAge: 2 * time.Hour,
 					VMs: 5, MaxLifetime: 12 * time.Hour, Connections: 7, SecretFile: "/s", LogFile: "/l", CredentialsFile: "/cr",
 					VIXLibrary: "/x.so", VIXHostOptions: 0x200,
@@ -104,7 +105,7 @@ func TestLoadPrecedence(t *testing.T) {
 				"OSX_BUILDER_INSECURE": "1", "OSX_BUILDER_PRINT_CONFIG": "true", "OSX_BUILDER_VERSION": "1.2.3", "OSX_BUILDER_PRINT_UNIT": "x",
 				"OSX_BUILDER_IMAGE_MAX_DOWNLOAD": "1GiB", "OSX_BUILDER_IMAGE_MAX_ENTRIES": "1000000", "OSX_BUILDER_IMAGE_MAX_RATIO": "100000", "OSX_BUILDER_IMAGE_MAX_DISK": "1048576", "OSX_BUILDER_IMAGE_STALL": "1s", "OSX_BUILDER_IMAGE_MIN_RATE": "2KiB",
 				"OSX_BUILDER_CACHE_SIZE": "1", "OSX_BUILDER_DISK_RESERVE": "2", "OSX_BUILDER_ALLOW_HOSTS": " *.a.example , ::1,", "OSX_BUILDER_DENY_HOSTS": "10.0.0.1",
-				"OSX_BUILDER_VMS": "100000", "OSX_BUILDER_MEMORY_RESERVE": "2GiB", "OSX_BUILDER_MAX_LIFETIME": "1m30s", "OSX_BUILDER_START": "memory", "OSX_BUILDER_TEMPLATE_MEMORY": "1", "OSX_BUILDER_TEMPLATE_AGE": "1m", "OSX_BUILDER_CONNECTIONS": "1",
+				"OSX_BUILDER_VMS": "100000", "OSX_BUILDER_MEMORY_RESERVE": "2GiB", "OSX_BUILDER_MAX_LIFETIME": "1m30s", "OSX_BUILDER_START": "memory", "OSX_BUILDER_POOL": "MD5-D41D8CD98F00B204E9800998ECF8427E cpus=4 memory=1gib start=memory count=3", "OSX_BUILDER_TEMPLATE_MEMORY": "1", "OSX_BUILDER_TEMPLATE_AGE": "1m", "OSX_BUILDER_CONNECTIONS": "1",
 				"OSX_BUILDER_CALLBACK_SECRET_FILE": "~/s", "OSX_BUILDER_CREDENTIALS_FILE": "~/cr", "OSX_BUILDER_LOG_FILE": "~/l",
 				"OSX_BUILDER_VIX_LIBRARY": "~/x.so", "OSX_BUILDER_VIX_HOST_OPTIONS": "0x7fffffff",
 				"OSX_BUILDER_IMAGE_MAX_DEPTH": "255", "OSX_BUILDER_IMAGE_MAX_PATH": "1", "OSX_BUILDER_IMAGE_MAX_IDLE": "1s",
@@ -116,6 +117,7 @@ func TestLoadPrecedence(t *testing.T) {
 					ImageMaxDownload: 1 << 30, ImageMaxEntries: 1_000_000, ImageMaxRatio: 100_000, ImageMaxDisk: 1 << 20, ImageStall: time.Second, ImageMinRate: 2 << 10, CacheSize: 1, DiskReserve: 2,
 					ImageMaxDepth: 255, ImageMaxPath: 1, ImageMaxIdle: time.Second,
 					AllowHosts: []string{"*.a.example", "::1"}, DenyHosts: []string{"10.0.0.1"},
+					Pools: []config.Pool{{Checksum: "md5-d41d8cd98f00b204e9800998ecf8427e", CPUs: 4, Memory: 1024, Count: 3}},
 					Start: "memory", TemplateMemory: 1, TemplateAge: time.Minute,
 					VMs: 100000, MemoryReserve: 2 << 30, MaxLifetime: 90 * time.Second, Connections: 1, SecretFile: "/home/ci/s", LogFile: "/home/ci/l", CredentialsFile: "/home/ci/cr",
 					VIXLibrary: "/home/ci/x.so", VIXHostOptions: 0x7fffffff,
@@ -128,7 +130,7 @@ func TestLoadPrecedence(t *testing.T) {
 			file: "# ours\r\nlisten=:9\n\n  data = /srv/a = b # c\ndriver = qemu\nnetwork = user\nforward = 80\nforward = 443\ncreations = 2\n" +
 				"image-max-bytes = 2 tib\nlog-format = json\nlog-level = warn\ninsecure = true\n" +
 				"image-max-download = 2mib\nimage-max-entries = 3\nimage-max-ratio = 4\nimage-max-disk = 3gib\nimage-stall = 5s\nimage-min-rate = 3\ncache-size = 6\ndisk-reserve = 7\nallow-hosts = x\nallow-hosts = y\ndeny-hosts =\n" +
-				"vms = 9\nmemory-reserve = 1kib\nmax-lifetime =\nstart = memory\ntemplate-memory = 2mib\ntemplate-age = 3h\nconnections = 2\ncallback-secret-file =\nlog-file = /l\nvix-library = /y.so\nvix-host-options = 16\n" +
+				"vms = 9\nmemory-reserve = 1kib\nmax-lifetime =\nstart = memory\npool = d41d8cd98f00b204e9800998ecf8427e count=2\npool = da39a3ee5e6b4b0d3255bfef95601890afd80709  memory=33554433\ntemplate-memory = 2mib\ntemplate-age = 3h\nconnections = 2\ncallback-secret-file =\nlog-file = /l\nvix-library = /y.so\nvix-host-options = 16\n" +
 				"image-max-depth = 2\nimage-max-path = 3\nimage-max-idle = 1h30m",
 			change: func(c *config.Config) {
 				*c = config.Config{
@@ -137,7 +139,11 @@ func TestLoadPrecedence(t *testing.T) {
 					ImageMaxDownload: 2 << 20, ImageMaxEntries: 3, ImageMaxRatio: 4, ImageMaxDisk: 3 << 30, ImageStall: 5 * time.Second, ImageMinRate: 3, CacheSize: 6, DiskReserve: 7,
 					ImageMaxDepth: 2, ImageMaxPath: 3, ImageMaxIdle: 90 * time.Minute,
 					AllowHosts: []string{"x", "y"},
-					Start:      "memory", TemplateMemory: 2 << 20, TemplateAge: 3 * time.Hour,
+					Pools: []config.Pool{
+						{Checksum: "d41d8cd98f00b204e9800998ecf8427e", CPUs: 2, Memory: 512, Count: 2},
+						{Checksum: "da39a3ee5e6b4b0d3255bfef95601890afd80709", CPUs: 2, Memory: 33, Count: 1},
+					},
+					Start: "memory", TemplateMemory: 2 << 20, TemplateAge: 3 * time.Hour,
 					VMs: 9, MemoryReserve: 1 << 10, Connections: 2, LogFile: "/l",
 					VIXLibrary: "/y.so", VIXHostOptions: 16,
 				}

@@ -29,6 +29,8 @@ func TestLoadRequiresLoopback(t *testing.T) {
 	}
 }
 
+const emptyMD5 = "d41d8cd98f00b204e9800998ecf8427e"
+
 func TestLoadErrors(t *testing.T) {
 	for _, tc := range []struct {
 		name string
@@ -52,6 +54,13 @@ func TestLoadErrors(t *testing.T) {
 		{"no bits", []string{"-vix-host-options", "0x80000000"}, nil, "", []string{`-vix-host-options "0x80000000" (flag)`, "as in 0x200"}},
 		{"negative bits", []string{"-vix-host-options=-1"}, nil, "", []string{"from 0 to 0x7fffffff"}},
 		{"negative reserve", []string{"-memory-reserve", "-1gib"}, nil, "", []string{`-memory-reserve "-1gib" (flag)`}},
+		{"a pool of no image", []string{"-pool", "cpus=2"}, nil, "", []string{`-pool "cpus=2" (flag)`, `"cpus=2" must be the checksum of an image`}},
+		{"half a checksum", []string{"-pool", "sha256:d41d8cd9"}, nil, "", []string{`"sha256:d41d8cd9" must be the checksum`}},
+		{"a pool without machines", []string{"-pool", emptyMD5 + " count=0"}, nil, "", []string{`"count=0": must be a whole number from 1 to 1000`}},
+		{"a pool of small machines", []string{"-pool", emptyMD5 + " memory=4mib"}, nil, "", []string{`"memory=4mib": must be at least 32MiB`}},
+		{"a pool that boots", []string{"-pool", emptyMD5 + " start=boot"}, nil, "", []string{`"start=boot": must be memory: only machines that start from memory`}},
+		{"a pool with a name", []string{"-pool", emptyMD5 + " name=web"}, nil, "", []string{`"name=web": must be one of cpus=2, memory=1GiB, start=memory and count=4`}},
+		{"two pools in one", nil, nil, "pool = " + emptyMD5 + " cpus=1 cpus=2", []string{"FILE, line 1", `"cpus" is given twice for one pool; separate pools by commas`}},
 		{"no such unit", []string{"-print-unit", "upstart"}, nil, "", []string{`-print-unit "upstart" (flag)`, "systemd, launchd"}},
 		{"bad variable", nil, env{"OSX_BUILDER_CREATIONS": "many"}, "", []string{`-creations "many" (variable OSX_BUILDER_CREATIONS)`}},
 		{"bad entry", nil, nil, "\ncreations = few", []string{`-creations "few" (FILE, line 2)`}},

@@ -123,6 +123,8 @@ template-memory = 0
 # default
 template-age =
 # default
+pool =
+# default
 max-lifetime =
 # default
 connections = 1000

@@ -142,6 +142,10 @@ func (c *Config) generalSettings(home string) []setting {
 			help: "Age at which a guest is saved again, such as 12h. By default 1h, or 24h for guests whose agent can set the clock.",
 		},
 		{
+			name: "pool", arg: "POOL", defaultValue: "", value: poolsValue{&c.Pools}, list: true,
+			help: "Machines that are kept prepared up to the last step, as in \"CHECKSUM cpus=2 memory=1GiB start=memory count=4\": four of the image with that checksum. A request for such a machine gets one of them. They count against -vms and -memory-reserve. May be repeated.",
+		},
+		{
 			name: "max-lifetime", arg: "DURATION", defaultValue: "", value: optionalDurationValue{&c.MaxLifetime},
 			help: "Longest lifetime of a machine, such as 12h, after which the daemon destroys it. It is also the lifetime of machines whose request has none.",
 		},

@@ -102,6 +102,9 @@ func (c *Cache) Ensure(ctx context.Context, src Source, report func(Progress)) (
 	}
 }
 
+// Lookup returns the image if it is there, like [Cache.Ensure], and otherwise false.
+func (c *Cache) Lookup(s Sum) (Gold, bool, error) { return c.gold.lookup(s) }
+
 func exists(path string) bool {
 	_, err := os.Lstat(path)
 	return err == nil

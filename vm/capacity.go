@@ -19,6 +19,7 @@ type capacity struct {
 	owner    map[string]string      // of each machine that exists and has one
 	promised map[string]int         // MiB of memory of each machine that exists; 0 if its creation failed
 	network  map[string]NetworkType // of each machine that exists
+	pooled   map[string]bool        // the machines of pools
 	creating int
 }
 
@@ -27,31 +28,16 @@ type capacity struct {
 // the limits allow.
 func (c *capacity) admit(id, owner string, memory int, network NetworkType) error {
 	limits := c.limits()
-	most := limits.AllMemory
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := c.checkOwner(owner, memory); err != nil {
 		return err
 	}
-	if c.creating >= c.creations {
-		return &Error{Code: CodeBusy, Message: fmt.Sprintf("%d machines are being created, which is the limit set by -creations; try again later", c.creating)}
+	if err := c.busy(); err != nil {
+		return err
 	}
-	if c.machines > 0 && len(c.promised) >= c.machines {
-		return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("there are %d machines, which is the limit set by -vms; destroy some and try again", len(c.promised))}
-	}
-	if promised := c.promisedMemory(); promised+memory > most {
-		return &Error{
-			Code: CodeNoCapacity,
-			Message: fmt.Sprintf("the machine needs %dmib of memory, but %dmib of the %dmib available to machines are promised to others (-memory-reserve keeps %dmib for the host); destroy some machines and try again",
-				memory, promised, most, c.reserve),
-		}
-	}
-	if addresses, bounded := limits.Addresses[network]; bounded && c.attached(network) >= addresses {
-		return &Error{
-			Code: CodeNoCapacity,
-			Message: fmt.Sprintf("the %s network has addresses for %d machines, and all are taken; destroy some machines and try again, or give the network a larger subnet (-nat-subnet)",
-				network, addresses),
-		}
+	if err := c.fits(limits, memory, network); err != nil {
+		return err
 	}
 	c.creating++
 	c.add(id, owner, memory, network)
@@ -64,6 +50,75 @@ func (c *capacity) add(id, owner string, memory int, network NetworkType) {
 	if owner != "" {
 		c.owner[id] = owner
 	}
+}
+
+// prepare counts a machine of a pool, with what is promised to it, as admit does.
+func (c *capacity) prepare(id string, memory int, network NetworkType) error {
+	limits := c.limits()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.fits(limits, memory, network); err != nil {
+		return err
+	}
+	c.add(id, "", memory, network)
+	c.pooled[id] = true
+	return nil
+}
+
+// admitPooled counts a machine of a pool as one under creation.
+func (c *capacity) admitPooled(id, owner string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err := c.checkOwner(owner, c.promised[id]); err != nil {
+		return err
+	}
+	if err := c.busy(); err != nil {
+		return err
+	}
+	c.creating++
+	c.add(id, owner, c.promised[id], c.network[id])
+	delete(c.pooled, id)
+	return nil
+}
+
+// busy returns an error if no more machines may be created now. It needs mu held.
+func (c *capacity) busy() error {
+	if c.creating < c.creations {
+		return nil
+	}
+	return &Error{Code: CodeBusy, Message: fmt.Sprintf("%d machines are being created, which is the limit set by -creations; try again later", c.creating)}
+}
+
+// fits returns an error if one more machine exceeds the limits. It needs mu held.
+func (c *capacity) fits(limits Limits, memory int, network NetworkType) error {
+	most := limits.AllMemory
+	if c.machines > 0 && len(c.promised) >= c.machines {
+		return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("there are %d machines, which is the limit set by -vms; destroy some and try again%s", len(c.promised), c.inPools())}
+	}
+	if promised := c.promisedMemory(); promised+memory > most {
+		return &Error{
+			Code: CodeNoCapacity,
+			Message: fmt.Sprintf("the machine needs %dmib of memory, but %dmib of the %dmib available to machines are promised to others (-memory-reserve keeps %dmib for the host); destroy some machines and try again%s",
+				memory, promised, most, c.reserve, c.inPools()),
+		}
+	}
+	if addresses, bounded := limits.Addresses[network]; bounded && c.attached(network) >= addresses {
+		return &Error{
+			Code: CodeNoCapacity,
+			Message: fmt.Sprintf("the %s network has addresses for %d machines, and all are taken; destroy some machines and try again, or give the network a larger subnet (-nat-subnet)%s",
+				network, addresses, c.inPools()),
+		}
+	}
+	return nil
+}
+
+// inPools is the part of a message about machines that no client sees. It needs
+// mu held.
+func (c *capacity) inPools() string {
+	if len(c.pooled) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("; %d of the machines wait in pools (-pool)", len(c.pooled))
 }
 
 // restore counts a machine that an earlier Manager created.
@@ -112,13 +167,15 @@ func (c *capacity) remove(id string) {
 	delete(c.promised, id)
 	delete(c.network, id)
 	delete(c.owner, id)
+	delete(c.pooled, id)
 }
 
-// counts returns how many machines exist and how many are being created.
+// counts returns how many machines exist, without those of pools, and how many
+// are being created.
 func (c *capacity) counts() (machines, creating int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return len(c.promised), c.creating
+	return len(c.promised) - len(c.pooled), c.creating
 }
 
 // limits returns how large one machine may be, and how much memory all may have
@@ -144,8 +201,9 @@ type Capacity struct {
 	CPUs      int    `json:"cpus"`   // of one machine
 	Memory    string `json:"memory"` // of all machines together
 	Promised  string `json:"memory_promised"`
-	Creations int    `json:"creations"`     // unfinished ones
-	VMs       int    `json:"vms,omitempty"` // 0 means that memory is the only limit
+	Creations int    `json:"creations"`       // unfinished ones
+	VMs       int    `json:"vms,omitempty"`   // 0 means that memory is the only limit
+	Pools     []Pool `json:"pools,omitempty"` // of machines that wait; they count
 
 	// The same for the metrics, and how many creations are under way.
 	MemoryMiB   int                   `json:"-"`
@@ -155,10 +213,11 @@ type Capacity struct {
 	Owners      map[string]OwnerUsage `json:"-"` // of machines that have an owner
 }
 
-// Capacity returns the limits in force, and how much memory is promised.
+// Capacity returns the limits in force, how much memory is promised, and the
+// pools.
 func (m *Manager) Capacity() Capacity {
 	c := m.capacity
-	most := c.limits()
+	most, pools := c.limits(), m.pools.list()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	promised := c.promisedMemory()
@@ -168,7 +227,8 @@ func (m *Manager) Capacity() Capacity {
 		owners[owner] = OwnerUsage{u.VMs + 1, u.MemoryMiB + c.promised[id]}
 	}
 	return Capacity{
-		CPUs: most.CPUs, Memory: memoryText(most.AllMemory), Promised: memoryText(promised),
+		Pools: pools,
+		CPUs:  most.CPUs, Memory: memoryText(most.AllMemory), Promised: memoryText(promised),
 		Creations: c.creations, VMs: c.machines,
 		MemoryMiB: most.AllMemory, PromisedMiB: promised, Creating: c.creating, PerOwner: c.perOwner, Owners: owners,
 	}

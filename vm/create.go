@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"reflect"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Create accepts a request: when it returns, the record is on disk and the job
@@ -76,17 +78,15 @@ func (m *Manager) accept(ctx context.Context, s spec, owner string, res *reserva
 		return VM{}, shuttingDown()
 	}
 	now := time.Now().UTC()
-	r := newRecord(s, now)
+	pooled := m.pools.take(s)
+	r := newRecord(cmp.Or(pooled, uuid.NewString()), s, now)
 	r.RequestID, r.Owner = RequestID(ctx), owner
 	if host := m.opts.Driver.Limits().HostCPUs; host > 0 && s.CPUs > host {
 		r.Warnings.Add(WarningCPUs, "the machine has %d virtual processors and the host has %d processors; more than the host has make the guest slower", s.CPUs, host)
 	}
 	r.Expiry = newExpiry(cmp.Or(time.Duration(s.ExpiresIn)*time.Second, m.opts.MaxLifetime), now)
-	if err := m.names.add(r.ID, s.Name, owner); err != nil {
-		return VM{}, err
-	}
-	if err := m.capacity.admit(r.ID, owner, s.Memory, s.Network); err != nil {
-		m.names.remove(r.ID)
+	if err := m.admit(r, pooled); err != nil {
+		m.pools.giveBack(pooled, s)
 		return VM{}, err
 	}
 	if res != nil {
@@ -97,6 +97,9 @@ func (m *Manager) accept(ctx context.Context, s spec, owner string, res *reserva
 	if err := m.store.write(r); err != nil {
 		m.capacity.creationEnded()
 		m.unregister(r.ID, r.key())
+		if pooled != "" {
+			m.pools.discard(pooled)
+		}
 		return VM{}, storeError(r.ID, errors.Join(err, m.store.remove(r.ID)))
 	}
 	v := r.resource(m.opts.Hypervisor, Status{})
@@ -106,6 +109,23 @@ func (m *Manager) accept(ctx context.Context, s spec, owner string, res *reserva
 		m.capacity.creationEnded() // the Manager is closed; the next one resumes the creation
 	}
 	return v, nil
+}
+
+// admit counts a new machine. pooled is its id if it is one of a pool, or "".
+func (m *Manager) admit(r *record, pooled string) error {
+	if err := m.names.add(r.ID, r.Spec.Name, r.Owner); err != nil {
+		return err
+	}
+	var err error
+	if pooled == "" {
+		err = m.capacity.admit(r.ID, r.Owner, r.Spec.Memory, r.Spec.Network)
+	} else {
+		err = m.capacity.admitPooled(pooled, r.Owner)
+	}
+	if err != nil {
+		m.names.remove(r.ID)
+	}
+	return err
 }
 
 // startCreation starts the job of a machine that counts as being created. It

@@ -36,6 +36,7 @@
 //   - hold: what keeps a gold image in the cache while a machine needs it
 //   - promise: the memory that counts as a machine's for as long as it exists
 //   - message: one document for a machine's callback; it stays in the record until it is delivered or given up
+//   - pool: machines that are prepared up to the last step and wait for a request; they have folders but no records
 //   - tombstone: the file vms/<id>.tombstone.json, which replaces the record of a destroyed machine that still has a
 //     message to send; readers do not open it, and of too many the oldest is dropped
 //   - sweep: to remove, at start, what a crash left and no record owns

@@ -21,6 +21,10 @@ type Hooks struct {
 	// ready. It gets whether the machine did.
 	MemoryStart func(bool)
 
+	// PoolUsed is called for each creation that matches a pool. It gets whether a
+	// machine waited.
+	PoolUsed func(bool)
+
 	// Restarted is called if a machine that died before its guest gave a sign
 	// of life is started once more.
 	Restarted func()
@@ -44,6 +48,9 @@ func (h Hooks) withDefaults() Hooks {
 	}
 	if h.MemoryStart == nil {
 		h.MemoryStart = func(bool) {}
+	}
+	if h.PoolUsed == nil {
+		h.PoolUsed = func(bool) {}
 	}
 	if h.Restarted == nil {
 		h.Restarted = func() {}

@@ -50,6 +50,7 @@ type Images struct {
 	cache  *image.Cache
 	kept   *keptImages
 	driver Driver
+	pools  *pools
 	hosts  *Hosts
 	tasks  *tasks
 	log    *slog.Logger
@@ -84,7 +85,7 @@ func (i *Images) join(entries []image.Entry) (unpacked, wanted []CachedImage) {
 		known[e.Sum] = true
 		c := CachedImage{
 			Checksum: e.Sum.Hex, ChecksumType: e.Sum.Type, URL: e.URL, Bytes: e.Bytes, DiskBytes: e.DiskBytes,
-			CreatedAt: e.CreatedAt, LastUsedAt: e.UsedAt, VMs: e.InUse, Phase: ImageReady,
+			CreatedAt: e.CreatedAt, LastUsedAt: e.UsedAt, VMs: max(e.InUse-i.pools.waiting(e.Sum), 0), Phase: ImageReady,
 		}
 		r := i.records[e.Sum]
 		if r != nil && r.Pinned {
@@ -177,7 +178,7 @@ func (i *Images) find(ref string, list []CachedImage) (image.Sum, error) {
 }
 
 // Remove removes an image, named as for Get, and its pin. It cancels a pull that is under way. While a machine is cloned
-// from the image, or waits for it, Remove fails with [CodeImageInUse].
+// from the image, or waits for it, Remove fails with [CodeImageInUse]. The machines of pools are removed first.
 func (i *Images) Remove(ctx context.Context, ref string) error {
 	list, err := i.List()
 	if err != nil {
@@ -190,6 +191,11 @@ func (i *Images) Remove(ctx context.Context, ref string) error {
 	if err := i.inUse(sum); err != nil {
 		return err
 	}
+	return i.pools.without(ctx, sum, func() error { return i.remove(ctx, sum) })
+}
+
+// remove removes an image for which no machine waits.
+func (i *Images) remove(ctx context.Context, sum image.Sum) error {
 	known, err := i.forget(ctx, sum)
 	if err != nil {
 		return err
@@ -234,6 +240,7 @@ func (i *Images) inUse(sum image.Sum) error {
 	if err != nil {
 		return err
 	}
+	holders -= i.pools.waiting(sum)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if r := i.records[sum]; r != nil && r.Pinned {

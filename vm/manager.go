@@ -32,6 +32,7 @@ type Options struct {
 	PerOwner      OwnerLimits   // of the machines of one owner
 	Start         StartMode     // of machines whose request does not say; "" means that they boot
 	MaxDisk       int64         // bytes of a machine's first disk, if its request gives it a size; 0 means 64 TiB
+	Pools         []PoolOptions // of machines that are kept prepared
 	MaxLifetime   time.Duration // of a machine, from its creation; 0 means that it lives until it is destroyed
 	Hosts         *Hosts        // where URLs may lead; nil means anywhere
 	Hooks         Hooks
@@ -51,6 +52,7 @@ type Manager struct {
 	keys       *idempotencyKeys
 	names      *nameIndex
 	capacity   *capacity
+	pools      *pools
 	timers     *expiryTimers
 	events     *eventLog
 	reader     *reader
@@ -76,9 +78,18 @@ func Open(o Options) (*Manager, error) {
 	o.Log = cmp.Or(o.Log, slog.New(slog.DiscardHandler))
 	o.Hooks = o.Hooks.withDefaults()
 	m := newManager(o)
+	for _, one := range o.Pools {
+		if err := m.pools.add(one); err != nil {
+			m.Close()
+			return nil, err
+		}
+	}
 	if err := m.recover(); err != nil {
 		m.Close()
 		return nil, err
+	}
+	if len(o.Pools) > 0 {
+		m.tasks.run(func() { m.pools.run(m.tasks.ctx) })
 	}
 	return m, nil
 }
@@ -93,7 +104,9 @@ func newManager(o Options) *Manager {
 	m.capacity = &capacity{
 		driver: o.Driver, creations: o.Creations, machines: o.VMs, reserve: o.MemoryReserve, perOwner: o.PerOwner,
 		promised: make(map[string]int), network: map[string]NetworkType{}, owner: make(map[string]string),
+		pooled: make(map[string]bool),
 	}
+	m.pools = newPools(o, m.store, m.capacity)
 	m.timers = &expiryTimers{
 		tasks: m.tasks, store: m.store, log: o.Log, byID: make(map[string]*time.Timer),
 		destroy: m.destroyAndWait, missing: func(id string) { m.unregister(id, ownedKey{}) },
@@ -113,7 +126,7 @@ func newManager(o Options) *Manager {
 	m.warnings = &imageWarnings{log: o.Log}
 	m.images = &Images{
 		cache: o.Images, kept: &keptImages{driver: o.Driver, tasks: m.tasks, log: o.Log},
-		driver: o.Driver, hosts: o.Hosts, tasks: m.tasks, log: o.Log, dir: filepath.Join(filepath.Dir(o.Dir), "pulls"),
+		driver: o.Driver, pools: m.pools, hosts: o.Hosts, tasks: m.tasks, log: o.Log, dir: filepath.Join(filepath.Dir(o.Dir), "pulls"),
 		records: make(map[image.Sum]*imageRecord), pulls: make(map[image.Sum]*pull),
 	}
 	m.probe = &hostProbe{tasks: m.tasks, driver: o.Driver, hypervisor: o.Hypervisor}

@@ -184,6 +184,7 @@ func (i *Images) finish(ctx context.Context, sum image.Sum, r *imageRecord, p *p
 		}
 	}
 	i.end(sum, p, keep)
+	i.pools.hint() // one may have waited for the image
 	i.forgetOldFailures()
 }
 

@@ -57,9 +57,9 @@ type message struct {
 	DeliveredAt time.Time       `json:"delivered_at,omitzero"`
 }
 
-func newRecord(s spec, now time.Time) *record {
+func newRecord(id string, s spec, now time.Time) *record {
 	r := &record{
-		Version: recordVersion, ID: uuid.NewString(), Spec: s, Phase: Accepted,
+		Version: recordVersion, ID: id, Spec: s, Phase: Accepted,
 		Attempts: 1, CreatedAt: now, UpdatedAt: now,
 	}
 	r.addMessage()

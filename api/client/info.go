@@ -33,11 +33,34 @@ type health struct {
 		Promised  string `json:"memory_promised"`
 		Creations int    `json:"creations"`
 		VMs       int    `json:"vms"`
+		Pools     []pool `json:"pools"`
 	} `json:"limits"`
 	Networks map[string]struct {
 		Available bool   `json:"available"`
 		Reason    string `json:"reason"`
 	} `json:"networks"`
+}
+
+// pool is a pool of prepared machines.
+type pool struct {
+	Checksum     string `json:"checksum"`
+	ChecksumType string `json:"checksum_type"`
+	CPUs         int    `json:"cpus"`
+	Memory       string `json:"memory"`
+	Count        int    `json:"count"`
+	Ready        int    `json:"ready"`
+	Problem      string `json:"problem"`
+}
+
+// text describes the pool in one line.
+func (p pool) text() string {
+	const digits = 12
+	image := p.ChecksumType + "-" + p.Checksum[:min(digits, len(p.Checksum))]
+	text := fmt.Sprintf("%d of %s with %s and %s of image %s wait", p.Ready, plural(p.Count, "machine"), plural(p.CPUs, "CPU"), p.Memory, image)
+	if p.Problem != "" {
+		text += ": " + p.Problem
+	}
+	return text
 }
 
 func newInfoCommand(c *cli) *cobra.Command {
@@ -105,6 +128,12 @@ func (h health) facts(host string) [][2]string {
 		facts,
 		[2]string{"machines", fmt.Sprintf("%s, %d being created (at most %d)", vms, h.Creating, h.Limits.Creations)},
 		[2]string{"memory", h.Limits.Promised + " of " + h.Limits.Memory + " promised to machines"},
+	)
+	for _, p := range h.Limits.Pools {
+		facts = append(facts, [2]string{"pool", p.text()})
+	}
+	facts = append(
+		facts,
 		[2]string{"CPUs", fmt.Sprintf("at most %d for a machine", h.Limits.CPUs)},
 		[2]string{"disk", fmt.Sprintf("%s of %s free", humanize.IBytes(uint64(h.Disk.Free)), humanize.IBytes(uint64(h.Disk.Total)))},
 	)

@@ -225,7 +225,7 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 		return nil
 	}
 	for i := range st.NICs {
-		if err := d.fillAddress(m, pid, attached.of(i), cardAddresses(interfaces, st.NICs[i].MACAddress), st, i); err != nil {
+		if err := fillAddress(d, m, pid, attached.of(i), cardAddresses(interfaces, st.NICs[i].MACAddress), st, i); err != nil {
 			return err
 		}
 	}
@@ -242,7 +242,7 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 // fillAddress fills in the address of the NIC with index i, which is attached to a. reported are the addresses that the
 // guest's agent reports for it. The machine's address is that of the first NIC that has one on a bridge or with
 // forwarded ports.
-func (d *Driver) fillAddress(m vm.Machine, pid int, a attachment, reported []netip.Addr, st *vm.Status, i int) error {
+func fillAddress(d *Driver, m vm.Machine, pid int, a attachment, reported []netip.Addr, st *vm.Status, i int) error {
 	n := &st.NICs[i]
 	switch {
 	case a.Tap != "":

@@ -33,6 +33,9 @@ type templateStart struct {
 	Agent   bool          `json:"agent"`  // the guest has an agent
 	Loaded  bool          `json:"loaded"` // the guest has continued
 	Machine vm.Machine    `json:"machine"`
+
+	Preloaded bool      `json:"preloaded,omitempty"` // the guest is loaded and waits, or has waited
+	SavedAt   time.Time `json:"saved_at,omitzero"`   // when the guest that waits was saved
 }
 
 // memoryStarts starts machines from templates, and makes templates.

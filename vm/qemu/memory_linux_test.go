@@ -201,6 +201,7 @@ func TestStartFromMemory(t *testing.T) {
 			t.Errorf("got %+v, want a warning with the reason", st)
 		}
 	})
+	waits := testPreload(t, h)
 	t.Run("a state that QEMU refuses makes it boot", func(t *testing.T) {
 		path := filepath.Join(h.data, "templates", key, "state")
 		if err := errors.Join(os.Remove(path), os.WriteFile(path, []byte("no state"), 0o400)); err != nil {
@@ -218,6 +219,7 @@ func TestStartFromMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	wantCode(t, h.RemoveTemplate(t.Context(), key), vm.CodeTemplateNotFound, key)
+	wantCode(t, h.Preload(t.Context(), waits), vm.CodeHypervisor, "was not prepared", "no such template")
 }
 
 // restart makes the guest restart by itself, once its agent has answered.

@@ -58,41 +58,55 @@ func (s *memoryStarts) kill(ctx context.Context, m vm.Machine) error {
 
 // start returns once the guest has given a sign of life.
 func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConfig) error {
-	if err := s.kill(ctx, m); err != nil {
-		return err
-	}
-	key, _, err := s.key(ctx, m, *clone, clone.Template.Image)
-	if err != nil {
-		return err
-	}
-	if key != clone.Template.Key {
-		return errors.New("the host, its network or QEMU changed after the machine was cloned")
-	}
-	t, memory, err := s.store.Get(key)
-	if err != nil {
-		return err
-	}
-	defer memory.Close()
-	if err := s.createDisks(m.Dir, clone, t); err != nil {
-		return fmt.Errorf("copying the template's disks: %w", err)
-	}
-	if err := s.launch(ctx, m, *clone, memory); err != nil {
-		return err
-	}
-	if err := s.load(ctx, m, t); err != nil {
-		return fmt.Errorf("loading the memory: %w", err)
+	saved := template.Info{Agent: clone.Template.Agent, CreatedAt: clone.Template.SavedAt}
+	if !s.continuePreloaded(ctx, m, clone) {
+		t, err := s.loadTemplate(ctx, m, clone, true)
+		if err != nil {
+			return err
+		}
+		saved = t.Info
 	}
 	a := readAttachments(m.Dir)
 	if err := s.driver.networks.manager.Alive(ctx, network.Kind(m.Network), a.Address, macAddress(m.ID), lifeTimeout); err != nil {
 		return fmt.Errorf("the guest gave no sign of life within %v: %w", lifeTimeout, err)
 	}
-	s.setClock(ctx, m, t)
-	clone.Template.Loaded = true
+	s.setClock(ctx, m, saved)
+	clone.Template.Loaded, clone.Template.Machine = true, m
 	if err := writeJSON(filepath.Join(m.Dir, machineFile), *clone); err != nil {
 		return err
 	}
 	s.followRestart(m)
 	return nil
+}
+
+// loadTemplate starts the machine's QEMU and loads the template, which it returns.
+// The guest continues if continues is set, and waits otherwise.
+func (s *memoryStarts) loadTemplate(ctx context.Context, m vm.Machine, clone *cloneConfig, continues bool) (template.Template, error) {
+	if err := s.kill(ctx, m); err != nil {
+		return template.Template{}, err
+	}
+	key, _, err := s.key(ctx, m, *clone, clone.Template.Image)
+	if err != nil {
+		return template.Template{}, err
+	}
+	if key != clone.Template.Key {
+		return template.Template{}, errors.New("the host, its network or QEMU changed after the machine was cloned")
+	}
+	t, memory, err := s.store.Get(key)
+	if err != nil {
+		return t, err
+	}
+	defer memory.Close()
+	if err := s.createDisks(m.Dir, clone, t); err != nil {
+		return t, fmt.Errorf("copying the template's disks: %w", err)
+	}
+	if err := s.launch(ctx, m, *clone, memory); err != nil {
+		return t, err
+	}
+	if err := s.load(ctx, m, t, continues); err != nil {
+		return t, fmt.Errorf("loading the memory: %w", err)
+	}
+	return t, nil
 }
 
 // launch starts a QEMU that waits for the state of its devices.
@@ -114,9 +128,9 @@ func (s *memoryStarts) launch(ctx context.Context, m vm.Machine, clone cloneConf
 	return spawn(ctx, d, m, command)
 }
 
-// load loads the state and lets the guest continue. From then on a restart of the
-// guest ends QEMU: the guest must come back with its own identity.
-func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Template) error {
+// load loads the state, and lets the guest continue if continues is set. A restart of
+// the guest will end QEMU: the guest must come back with its own identity.
+func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Template, continues bool) error {
 	state, err := t.OpenState()
 	if err != nil {
 		return err
@@ -136,6 +150,9 @@ func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Templa
 		}
 		if err := q.AskWith("set-action", map[string]any{"reboot": "shutdown"}, nil, nil); err != nil {
 			return err
+		}
+		if !continues {
+			return nil
 		}
 		return q.Ask("cont", nil)
 	})
@@ -189,7 +206,7 @@ func awaitMigration(ctx context.Context, q *qmp.Monitor) error {
 
 // setClock sets the guest's clock, which has stood still since the template was
 // made. Only an agent can do that.
-func (s *memoryStarts) setClock(ctx context.Context, m vm.Machine, t template.Template) {
+func (s *memoryStarts) setClock(ctx context.Context, m vm.Machine, t template.Info) {
 	if !t.Agent {
 		return
 	}
