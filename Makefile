@@ -37,7 +37,7 @@ TYPESCRIPT        := $(BUILD)/typescript/node_modules
 TYPESCRIPT_SOURCE := vm/vmtest/e2e/testdata/typescript
 
 .DEFAULT_GOAL := build
-.PHONY: build programs image-deps run-deps has-root run demo install install-files uninstall dist dist-check test test-vix test-vsphere demo-vsphere has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
+.PHONY: build programs image-deps run-deps has-root run demo install install-files uninstall dist dist-check test test-vix test-vsphere test-windows demo-vsphere has-vix check lint-api check-c shots bench crash soak fuzz image deps test-deps clean help always
 
 build: $(BINARY) ## build build/osx-builder (the default target)
 
@@ -89,7 +89,7 @@ install: build ## install the program, its unit, completions and documents below
 install-files:
 	@for f in $(INSTALLED); do install -d -m 755 "$$(dirname "$(DESTDIR)$(PREFIX)/$$f")"; done
 	@install -m 755 "$(BINARY)" $(call to,bin/osx-builder)
-	@for f in $(DOCS); do install -m 644 $$f "$(DESTDIR)$(PREFIX)/$(DOC)/$$f"; done
+	@$(MAKE) -s install-docs
 	@set -eo pipefail; "$(HOST_BINARY)" -print-unit $(if $(filter darwin,$(OS)),launchd,systemd) | \
 	  sed -e 's|^ExecStart=.*|ExecStart="$(PREFIX)/bin/osx-builder"|' \
 	      -e 's|<string>/.*/osx-builder</string>|<string>$(PREFIX)/bin/osx-builder</string>|' >$(call to,$(UNIT))
@@ -97,6 +97,12 @@ install-files:
 	@"$(HOST_BINARY)" completion zsh >$(call to,$(ZSH)/_osx-builder)
 	@"$(HOST_BINARY)" completion fish >$(call to,$(FISH)/osx-builder.fish)
 	@cd "$(DESTDIR)$(PREFIX)" && chmod 644 $(filter-out bin/osx-builder,$(INSTALLED))
+
+install-docs:
+	@for f in $(DOCS); do \
+	  install -d -m 755 "$$(dirname "$(DESTDIR)$(PREFIX)/$(DOC)/$$f")" && \
+	  install -m 644 $$f "$(DESTDIR)$(PREFIX)/$(DOC)/$$f" || exit 1; \
+	done
 
 uninstall: ## remove what install installed; machines and images are kept
 	cd "$(DESTDIR)$(PREFIX)" && rm -f $(INSTALLED) && \
@@ -108,13 +114,13 @@ NFPM := $(BUILD)/nfpm
 $(NFPM):
 	GOBIN=$(abspath $(BUILD)) CGO_ENABLED=0 go install github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.44.2
 
-# TARGETS, such as linux/amd64, are all by default. LINUX_CC and DARWIN_CC are C
-# compilers, in which {arch} stands for x86_64 or aarch64: with one, an archive with
+# TARGETS, such as linux/amd64, are all by default. LINUX_CC, DARWIN_CC and WINDOWS_CC
+# are C compilers, in which {arch} stands for x86_64 or aarch64: with one, an archive with
 # the suffix -vix is added, whose program drives VMware through its library too.
 DIST := $(BUILD)/dist
 TARGETS :=
-export LINUX_CC DARWIN_CC
-dist: $(NFPM) ## archives, Debian packages, SBOMs and checksums for Linux and macOS, in build/dist
+export LINUX_CC DARWIN_CC WINDOWS_CC
+dist: $(NFPM) ## archives, Debian packages, SBOMs and checksums for Linux, macOS and Windows, in build/dist
 	rm -rf $(DIST)
 	NFPM=$(abspath $(NFPM)) .ci/dist $(DIST) $(VERSION) $(TARGETS)
 
@@ -168,14 +174,36 @@ test-vsphere: has-root programs ## test the vSphere driver against a simulated v
 	$(WITHOUT_RACE)
 	$(TEST_REPORT) $(GO_TEST) -timeout 10m -run '^TestVSphere$$' ./vm/vmtest/e2e
 
+# The program for Windows under wine, with doubles of VMware's command and library.
+# bcryptprimitives.dll is a library that Go needs and that wine 8 lacks.
+WINDOWS          := $(BUILD)/windows
+WINDOWS_TOOLS    := wine64 gcc-mingw-w64-x86-64
+MINGW            := x86_64-w64-mingw32-gcc
+GO_WINDOWS       := GOOS=windows GOARCH=amd64 CGO_ENABLED=0 go
+test-windows: image ## test the program for Windows under wine, with a double of VMware
+	$(call install,$(WINDOWS_TOOLS))
+	@mkdir -p $(WINDOWS)
+	$(GO_WINDOWS) build -trimpath -ldflags '-X main.version=$(VERSION)' -o $(WINDOWS)/osx-builder.exe .
+	$(GO_WINDOWS) build -o $(WINDOWS)/vmrun.exe ./vm/vmtest/windows/vmrun
+	$(GO_WINDOWS) test -c -o $(WINDOWS)/host.test.exe ./vm/vmtest/windows
+	GOOS=windows GOARCH=amd64 CGO_ENABLED=1 CC=$(MINGW) go build -trimpath -tags vix -o $(WINDOWS)/osx-builder-vix.exe .
+	CC=$(MINGW) vm/vix/testdata/libvix/build.sh $(WINDOWS)/vix.dll
+	$(MINGW) -O2 -s -shared -o $(WINDOWS)/bcryptprimitives.dll vm/vmtest/windows/testdata/bcryptprimitives.c
+	go test -count=1 -v -tags wine -timeout 20m ./vm/vmtest/windows
+
 has-vix:
 	@[ -n "$(TAGS)" ] || { echo 'VMware support is not tested: it needs cgo, and a C compiler such as gcc'; [ -z "$$CI" ]; }
+
+# What the program for Windows is made of, and its tests. QEMU and the tests of other
+# systems are not among it.
+WINDOWS_PACKAGES = $(shell go list -deps -f '{{if .Module}}{{if .Module.Main}}{{.ImportPath}}{{end}}{{end}}' . | grep -v /vm/qemu) ./vm/vmtest/windows/...
 
 check: test-deps check-c ## gofumpt, vet and staticcheck, with VMware support and without
 	@unformatted=$$(go tool gofumpt -l .); if [ -n "$$unformatted" ]; then echo "run 'go tool gofumpt -w .' for:"; echo "$$unformatted"; exit 1; fi
 	go vet ./...
 	go vet -tags vix ./...
 	GOOS=darwin go vet ./...
+	GOOS=windows go vet $(WINDOWS_PACKAGES)
 	go tool staticcheck ./...
 	go tool staticcheck -tags vix ./...
 
@@ -186,7 +214,11 @@ check-c: ## compile the C code of vm/vix with gcc and clang; warnings are errors
 	  echo "compiling the C code of vm/vix with $$cc"; \
 	  flags='-Wall -Wextra -Werror -fsyntax-only -Ivm/vix/include'; \
 	  for std in c99 gnu17; do echo '#include "vix.h"' | $$cc -std=$$std -Wpedantic $$flags -x c -; done; \
-	  for file in vm/vix/*.c vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
+	  for file in $(filter-out %_windows.c,$(wildcard vm/vix/*.c)) vm/vix/testdata/libvix/*.c; do $$cc -std=gnu17 -O2 $$flags $$file; done; \
+	done; \
+	! command -v $(MINGW) >/dev/null || for file in vm/vix/loader.c vm/vix/library_windows.c; do \
+	  echo "compiling $$file with $(MINGW)"; \
+	  $(MINGW) -std=gnu17 -O2 -Wall -Wextra -Werror -fsyntax-only -Ivm/vix/include $$file; \
 	done
 
 shots: test-deps build image ## take screenshots of the page: build/shots/*.png

@@ -26,7 +26,7 @@ import (
 // may import all of them.
 var allowedImports = map[string][]string{
 	"": {
-		"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/hypervisor", "vm/qemu", "vm/vix",
+		"api", "api/client", "api/server", "callback", "config", "image", "vm", "vm/hypervisor", "vm/vix",
 		"vm/vmx", "vm/vmx/ovf",
 	},
 	"api":                     {"api/page", "api/token", "vm"},
@@ -61,6 +61,8 @@ var allowedImports = map[string][]string{
 	"vm/vmtest/harness":       {"vm", "vm/vmtest/e2e"},
 	"vm/vmtest/testreport":    nil,
 	"vm/vmtest/vcenter":       nil,
+	"vm/vmtest/windows":       nil,
+	"vm/vmtest/windows/vmrun": nil,
 	"vm/vmtest/vcenter/vcsim": {"vm/vmtest/vcenter"},
 	"vm/vmrun":                {"vm", "vm/qemu/keyedmutex", "vm/vmware"},
 	"vm/vmware":               {"vm", "vm/cloudinit", "vm/vmx"},

@@ -1,7 +1,10 @@
 package main_test
 
 import (
+	"archive/zip"
+	"bytes"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -53,6 +56,32 @@ func TestFormula(t *testing.T) {
 	for i := range lines {
 		if text, err := formula(slices.Delete(slices.Clone(lines), i, i+1)); err == nil {
 			t.Errorf("without %q: got the formula\n%s", lines[i], text)
+		}
+	}
+}
+
+// The zip for Windows has the same bytes under another umask, and contains the program and the documents.
+func TestWindowsZip(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "program")
+	harness.Must(t, os.WriteFile(program, []byte("the program"), 0o600))
+	var zips [2][]byte
+	for i, umask := range []string{"022", "077"} {
+		dir := t.TempDir()
+		cmd := exec.Command("sh", "-c", "umask "+umask+` && exec .ci/windows-zip "$@"`, "sh", program, "osx-builder-v1", dir)
+		cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH=1700000000")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		zips[i] = []byte(harness.ReadFile(t, filepath.Join(dir, "osx-builder-v1.zip")))
+	}
+	if !bytes.Equal(zips[0], zips[1]) {
+		t.Error("two zips differ")
+	}
+	r, err := zip.NewReader(bytes.NewReader(zips[0]), int64(len(zips[0])))
+	harness.Must(t, err)
+	for _, name := range []string{"osx-builder.exe", "README.md", "LICENSE", "doc/OPERATIONS.md", "doc/vm/vix/README.md"} {
+		if info, err := fs.Stat(r, "osx-builder-v1/"+name); err != nil || info.Size() == 0 {
+			t.Errorf("%s: %v", name, err)
 		}
 	}
 }

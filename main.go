@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"runtime/debug"
 	"syscall"
-	"time"
 
 	"osx-builder/api"
 	"osx-builder/api/client"
@@ -24,7 +23,6 @@ import (
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/hypervisor"
-	"osx-builder/vm/qemu"
 	"osx-builder/vm/vix"
 	"osx-builder/vm/vmx"
 	"osx-builder/vm/vmx/ovf"
@@ -36,21 +34,16 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50) // Go's default, 100, suits programs that need not leave the memory to machines
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	args := config.Args(os.Args[1:])
 	if client.HasVerb(args) {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 		context.AfterFunc(ctx, stop) // a second signal ends the program at once
 		os.Exit(client.Run(ctx, client.Options{Args: args, Getenv: os.Getenv, Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Version: hypervisor.BuildInfo(version)}))
 	}
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	context.AfterFunc(ctx, func() {
-		stop()                      // a second signal ends the daemon at once
-		time.Sleep(9 * time.Second) // what still runs then is cut off as by a crash, from which the next start recovers
-		fmt.Fprintln(os.Stderr, "osx-builder: not stopped within 9s; the next start continues the unfinished work")
-		os.Exit(1)
+	err := server.Run(func(ctx context.Context, hangup <-chan os.Signal) error {
+		return run(ctx, hangup, args, os.Getenv, os.Stdout, os.Stderr)
 	})
-	if err := run(ctx, hangup, args, os.Getenv, os.Stdout, os.Stderr); err != nil {
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "osx-builder:", err)
 		os.Exit(config.ExitCode(err))
 	}
@@ -133,14 +126,14 @@ func serve(ctx context.Context, hangup <-chan os.Signal, c config.Config, log *c
 func drivers(c config.Config, data *vm.DataFolder, log *slog.Logger) hypervisor.Options {
 	return hypervisor.Options{Driver: c.Driver, Data: data, Log: log, Candidates: hypervisor.Drivers(
 		data, log, vix.Options{Library: c.VIXLibrary, HostOptions: c.VIXHostOptions}, c.VMRun,
-		qemu.Options{Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve, TemplateMemory: c.TemplateMemory, TemplateAge: c.TemplateAge}, hypervisor.VSphere(c.VSphere),
+		hypervisor.QEMU{Forward: c.Forward, Network: c.Network, Bridge: c.Bridge, NATSubnet: c.NATSubnet, Isolate: c.Isolate, DiskReserve: c.DiskReserve, TemplateMemory: c.TemplateMemory, TemplateAge: c.TemplateAge}, hypervisor.VSphere(c.VSphere),
 	)}
 }
 
 // imageOptions configures the image cache.
 func imageOptions(c config.Config, hosts *vm.Hosts, credentials *image.Credentials, metrics *api.Metrics, log *slog.Logger) image.Options {
 	return image.Options{
-		Prepare: ovf.Prepare[*image.Files], Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: qemu.PreparedFolder, CacheBytes: c.CacheSize,
+		Prepare: ovf.Prepare[*image.Files], Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: hypervisor.PreparedFolder, CacheBytes: c.CacheSize,
 		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Credentials: credentials, RootCAs: c.RootCAs, Log: log,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries, PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,

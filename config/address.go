@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"unicode"
@@ -47,6 +48,9 @@ func (v listenValue) Set(s string) error {
 	socket, ok := strings.CutPrefix(s, UnixPrefix)
 	if !ok {
 		return addressValue(v).Set(s)
+	}
+	if runtime.GOOS == "windows" {
+		return errors.New("must be host:port, as in 127.0.0.1:12345; there are no Unix sockets on Windows")
 	}
 	invalid := strings.ContainsFunc(socket, unicode.IsControl)
 	if invalid || !filepath.IsAbs(socket) || strings.HasSuffix(socket, "/") || len(socket) > maxSocket {

@@ -77,7 +77,7 @@ type Config struct {
 	PrintConfig  bool   // print the configuration and exit
 	CleanNetwork bool   // remove the networks of the data folder and exit
 	CheckVMware  string // check VMware with this .vmx, or a machine of its own if it is CheckOwn, and exit; or ""
-	PrintUnit    string // systemd or launchd: print the unit for it and exit; nothing else is set then
+	PrintUnit    string // systemd, launchd or windows: print the unit for it and exit; nothing else is set then
 
 	from map[string]string // the source of each setting's value
 }
@@ -119,7 +119,7 @@ func ExitCode(err error) int {
 
 func load(args []string, getenv func(string) string) (Config, error) {
 	c := Config{from: make(map[string]string)}
-	table := c.settings(getenv("HOME"))
+	table := c.settings(getenv(homeVariable))
 	flags, err := readFlags(table, args)
 	if err != nil {
 		return Config{}, err
@@ -136,7 +136,7 @@ func load(args []string, getenv func(string) string) (Config, error) {
 	}
 	sources := []source{flags, readEnv(table, getenv)}
 	if v := lookup("config", sources); v.value != "" {
-		name, err := absolute(v.value, getenv("HOME"))
+		name, err := absolute(v.value, getenv(homeVariable))
 		if err != nil {
 			return Config{}, settingError("config", v, err)
 		}

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"unicode"
@@ -38,9 +39,9 @@ func absolute(name, home string) (string, error) {
 		return "", errors.New("must name a path")
 	case strings.TrimSpace(name) != name || strings.ContainsFunc(name, unicode.IsControl):
 		return "", errors.New("must not begin or end with a space or contain control characters")
-	case name == "~" || strings.HasPrefix(name, "~/"):
+	case name == "~" || name[0] == '~' && os.IsPathSeparator(name[1]):
 		if !filepath.IsAbs(home) {
-			return "", fmt.Errorf("HOME must be set to an absolute path, not %q; or use a path without ~", home)
+			return "", fmt.Errorf("%s must be set to an absolute path, not %q; or use a path without ~", homeVariable, home)
 		}
 		name = filepath.Join(home, name[1:])
 	case name[0] == '~':

@@ -6,6 +6,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"runtime"
 	"strings"
 )
 
@@ -39,7 +40,8 @@ func readSecretText(path string, log *slog.Logger) (string, error) {
 		return "", err
 	}
 	defer f.Close()
-	if info, err := f.Stat(); err == nil && info.Mode().Perm()&0o077 != 0 {
+	// On Windows a mode says nothing about other users.
+	if info, err := f.Stat(); err == nil && info.Mode().Perm()&0o077 != 0 && runtime.GOOS != "windows" {
 		log.Warn("other users can read or write this file of secrets; run chmod 600", "file", path, "mode", info.Mode().Perm())
 	}
 	text, err := io.ReadAll(io.LimitReader(f, maxSecretFile+1))

@@ -70,7 +70,7 @@ func (c *Config) generalSettings(home string) []setting {
 			help: "Loopback address of the profiler, /debug/pprof/. Without one there is no profiler.",
 		},
 		{
-			name: "data", arg: "DIR", defaultValue: "~/.osx-builder", value: pathValue{target: &c.Data, home: home},
+			name: "data", arg: "DIR", defaultValue: defaultData, value: pathValue{target: &c.Data, home: home},
 			help: "Folder for images, machines and their records. Only one daemon at a time can use it.",
 		},
 		{
@@ -243,7 +243,7 @@ func (c *Config) generalSettings(home string) []setting {
 		},
 		{
 			name: "print-unit", arg: "KIND", defaultValue: "", value: unitKind(&c.PrintUnit), scope: flagOnly,
-			help: "Print a systemd unit or a launchd property list that runs this program, and exit.",
+			help: "Print a systemd unit, a launchd property list or a script for a Windows service that runs this program, and exit.",
 		},
 		{
 			name: "clean-network", defaultValue: "false", value: boolValue{&c.CleanNetwork}, scope: flagOnly,

@@ -7,7 +7,7 @@ import (
 )
 
 // Unit returns the unit with which a service manager runs the daemon. program is the path of its binary; kind is
-// systemd or launchd.
+// systemd, launchd or windows.
 func Unit(kind, program string) (string, error) {
 	switch kind {
 	case "systemd":
@@ -19,8 +19,13 @@ func Unit(kind, program string) (string, error) {
 			return "", err
 		}
 		return strings.ReplaceAll(launchdPlist, "PROGRAM", escaped.String()), nil
+	case "windows":
+		if strings.ContainsAny(program, "&^") {
+			return "", fmt.Errorf("the path %s has a character that means something else in a script; move the program", program)
+		}
+		return strings.ReplaceAll(strings.ReplaceAll(windowsService, "\n", "\r\n"), "PROGRAM", strings.ReplaceAll(program, "%", "%%")), nil
 	default:
-		return "", fmt.Errorf("there is no unit for %q; the available kinds are systemd and launchd", kind)
+		return "", fmt.Errorf("there is no unit for %q; the available kinds are systemd, launchd and windows", kind)
 	}
 }
 
@@ -129,4 +134,23 @@ const launchdPlist = `<?xml version="1.0" encoding="UTF-8"?>
 	<integer>63</integer>
 </dict>
 </plist>
+`
+
+// windowsService runs the daemon as SYSTEM, which has no desktop: launch_gui shows nothing then. The data and the log
+// are below ProgramData, because SYSTEM's own home folder is below that of Windows.
+const windowsService = `@echo off
+rem osx-builder -print-unit windows > install-service.cmd
+rem Run the file as administrator, once. Settings follow the program as flags, or
+rem are in the file that -config names; osx-builder -help lists them all.
+rem
+rem sc.exe stop osx-builder                  stops it; machines keep running
+rem sc.exe control osx-builder paramchange   reads files of secrets and certificates again
+rem sc.exe delete osx-builder                removes it; machines and images are kept
+
+if not exist "%ProgramData%\osx-builder" mkdir "%ProgramData%\osx-builder"
+sc.exe create osx-builder start= auto displayname= "OSX Builder" binpath= "\"PROGRAM\" -data \"%ProgramData%\osx-builder\data\" -log-file \"%ProgramData%\osx-builder\osx-builder.log\"" || exit /b 1
+sc.exe description osx-builder "Virtual machines from image URLs"
+sc.exe failure osx-builder reset= 86400 actions= restart/2000/restart/10000/restart/60000
+sc.exe failureflag osx-builder 1
+sc.exe start osx-builder
 `

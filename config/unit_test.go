@@ -66,8 +66,25 @@ func TestLaunchdPlist(t *testing.T) {
 	}
 }
 
+// The script for Windows has Windows' line ends and the program in quotes. Quotes are balanced, so that no command ends
+// in the middle.
+func TestWindowsScript(t *testing.T) {
+	text, err := config.Unit("windows", `C:\Program Files\100%\osx-builder.exe`)
+	if err != nil || !strings.Contains(text, `binpath= "\"C:\Program Files\100%%\osx-builder.exe\" -data \"%ProgramData%\osx-builder\data\"`) {
+		t.Errorf("got %v and\n%s\nwant the program in quotes", err, text)
+	}
+	for line := range strings.Lines(text) {
+		if !strings.HasSuffix(line, "\r\n") || strings.Count(line, `"`)%2 != 0 {
+			t.Errorf("got the line %q, want one that ends in CRLF, with an even number of quotes", line)
+		}
+	}
+	if _, err := config.Unit("windows", `C:\a&b\osx-builder.exe`); err == nil || !strings.Contains(err.Error(), "a&b") {
+		t.Errorf("a path that a script cannot have: got %v, want an error that names it", err)
+	}
+}
+
 func TestUnknownUnit(t *testing.T) {
-	if _, err := config.Unit("upstart", "/bin/true"); err == nil || !strings.Contains(err.Error(), "systemd and launchd") {
+	if _, err := config.Unit("upstart", "/bin/true"); err == nil || !strings.Contains(err.Error(), "systemd, launchd and windows") {
 		t.Errorf("got %v, want an error that names the kinds", err)
 	}
 }

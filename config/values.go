@@ -188,7 +188,9 @@ func (v optionalDurationValue) Set(s string) error {
 }
 
 // unitKind returns the value for the name of a service manager.
-func unitKind(target *string) enumValue { return enumValue{target, []string{"", "systemd", "launchd"}} }
+func unitKind(target *string) enumValue {
+	return enumValue{target, []string{"", "systemd", "launchd", "windows"}}
+}
 
 // durationValue is a duration from min to max.
 type durationValue struct {

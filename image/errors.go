@@ -3,7 +3,6 @@ package image
 import (
 	"errors"
 	"fmt"
-	"syscall"
 
 	"github.com/dustin/go-humanize"
 )
@@ -66,7 +65,7 @@ func fail(kind, cause error, format string, args ...any) error {
 
 // IsDiskFull reports whether err means that the disk, or the user's quota of it, is full.
 func IsDiskFull(err error) bool {
-	return errors.Is(err, ErrDiskFull) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+	return errors.Is(err, ErrDiskFull) || isFull(err)
 }
 
 // diskError turns the error of a full disk into ErrDiskFull and returns other errors as they are.

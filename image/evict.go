@@ -164,7 +164,7 @@ func (c *Cache) removeFromDownloads(s Sum) (f *fetchGroup, trash string, err err
 	if err := removeIfThere(c.partPath(s) + ".json"); err != nil {
 		return nil, "", err
 	}
-	if err := os.Rename(c.partPath(s), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := rename(c.partPath(s), trash); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, "", err
 	}
 	return nil, trash, nil
@@ -217,7 +217,7 @@ func (c *Cache) idleParts() ([]leftover, error) {
 		if err != nil {
 			return nil, fmt.Errorf("listing downloads: %w", err)
 		}
-		list = append(list, leftover{sum: s, bytes: diskBytes(info), at: info.ModTime()})
+		list = append(list, leftover{sum: s, bytes: diskBytes(filepath.Join(c.dir, f.Name()), info), at: info.ModTime()})
 	}
 	slices.SortFunc(list, func(a, b leftover) int { return a.at.Compare(b.at) })
 	return list, nil

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"syscall"
 	"time"
 )
 
@@ -96,26 +95,9 @@ func (r *record) settle(ctx context.Context, dir string, files []string) error {
 			return err
 		}
 		r.Files = append(r.Files, goldFile{Path: name, Bytes: info.Size(), ModTime: info.ModTime()})
-		r.DiskBytes += diskBytes(info)
+		r.DiskBytes += diskBytes(path, info)
 	}
 	return nil
-}
-
-// links counts a file's names.
-func links(info fs.FileInfo) uint64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return uint64(st.Nlink)
-	}
-	return 1
-}
-
-// diskBytes is what a file takes on disk, which for one with holes is less
-// than its size. stat counts in units of 512 bytes.
-func diskBytes(info fs.FileInfo) int64 {
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Blocks * 512
-	}
-	return info.Size()
 }
 
 // settleFolders syncs the folders and makes them read-only, except the
@@ -141,7 +123,7 @@ func (g *goldStore) add(staging string, s Sum) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	to := g.path(s)
-	if err := os.Rename(staging, to); err != nil {
+	if err := rename(staging, to); err != nil {
 		return err
 	}
 	if err := os.Chmod(to, 0o555); err != nil { // #nosec G302 -- a folder

@@ -136,12 +136,12 @@ func (g *goldStore) derivedBytes(s Sum) (total int64) {
 	if path == "" {
 		return 0
 	}
-	_ = filepath.WalkDir(path, func(_ string, d fs.DirEntry, err error) error {
+	_ = filepath.WalkDir(path, func(path string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return nil
 		}
-		if info, err := d.Info(); err == nil && info.Mode().IsRegular() && links(info) == 1 {
-			total += diskBytes(info)
+		if info, err := d.Info(); err == nil && info.Mode().IsRegular() && links(path, info) == 1 {
+			total += diskBytes(path, info)
 		}
 		return nil
 	})
@@ -157,11 +157,11 @@ func (g *goldStore) discard(s Sum) (string, error) {
 	from := g.path(s)
 	err = errors.Join(
 		os.Chmod(from, 0o755), // #nosec G302 -- or it cannot be renamed
-		os.Rename(from, filepath.Join(trash, "image")),
+		rename(from, filepath.Join(trash, "image")),
 		SyncPath(filepath.Dir(from)),
 	)
 	if derived := g.derivedPath(s); err == nil && derived != "" {
-		err = os.Rename(derived, filepath.Join(trash, "derived"))
+		err = rename(derived, filepath.Join(trash, "derived"))
 	}
 	if err != nil {
 		return "", errors.Join(fmt.Errorf("removing image %s: %w", s, err), removeTree(trash))

@@ -7,12 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/google/renameio/v2"
 )
 
 // saveEvery is how often a download's state goes to disk while it runs. A
@@ -114,7 +111,7 @@ func (p *part) snapshot() (func() error, error) {
 		if err := p.file.Sync(); err != nil {
 			return fmt.Errorf("saving a download: %w", diskError(err))
 		}
-		if err := renameio.WriteFile(p.path+".json", b, 0o600, renameio.WithTempDir(filepath.Dir(p.path))); err != nil {
+		if err := replaceFile(p.path+".json", b); err != nil {
 			return fmt.Errorf("saving a download's state: %w", diskError(err))
 		}
 		return nil

@@ -1,11 +1,6 @@
 package image
 
-import (
-	"fmt"
-
-	"github.com/dustin/go-humanize"
-	"golang.org/x/sys/unix"
-)
+import "github.com/dustin/go-humanize"
 
 // budgetBytes is how much is written between two looks at the free space.
 const budgetBytes = 4 << 20
@@ -22,17 +17,6 @@ func (r *spaceBudget) reserve(n int64) error {
 	}
 	r.left = budgetBytes
 	return r.check(0)
-}
-
-// diskSpace returns the bytes of dir's file system, and those of them that this
-// process may still use.
-func diskSpace(dir string) (free, total int64, err error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, 0, fmt.Errorf("asking for free disk space: %w", err)
-	}
-	block := int64(st.Bsize) // #nosec G115
-	return int64(st.Bavail) * block, int64(st.Blocks) * block, nil
 }
 
 // checkSpace makes sure that need bytes can be written without touching the host's

@@ -1,19 +1,16 @@
 package image
 
 import (
-	"errors"
 	"fmt"
-	"os"
+	"path/filepath"
 )
 
-// SyncPath makes a file's contents, or the names in a folder, survive a loss of power.
-func SyncPath(path string) error {
-	f, err := os.Open(path) // #nosec G304
-	if err != nil {
-		return err
+// WriteFile replaces the file at path so that a crash or a loss of power leaves either the old file or the new one. It
+// writes a temporary file, syncs it, renames it, and syncs the folder. The temporary file is in the same folder, where
+// the next sweep of the folder finds it. Readers see either file, and may read while it is replaced.
+func WriteFile(path string, data []byte) error {
+	if err := replaceFile(path, data); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
 	}
-	if err := errors.Join(f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("syncing %s: %w", path, err)
-	}
-	return nil
+	return SyncPath(filepath.Dir(path))
 }

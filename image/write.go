@@ -19,6 +19,7 @@ func (u *unpacker) file(name string, body io.Reader) (err error) {
 	if err != nil {
 		return fmt.Errorf("unpacking %s: %w", name, diskError(err))
 	}
+	allowHoles(f)
 	defer func() {
 		if cerr := f.Close(); cerr != nil && err == nil {
 			err = fmt.Errorf("unpacking %s: %w", name, diskError(cerr))

@@ -20,7 +20,7 @@ type DataFolder struct {
 
 // dataNames are the names that a data folder can contain without being used for anything else. lost+found is in each
 // folder at which a disk is mounted.
-var dataNames = []string{"images", "lock", "lost+found", "net", "vms", "vmware-hosts.json"}
+var dataNames = []string{"images", "lock", "lock" + holderSuffix, "lost+found", "net", "vms", "vmware-hosts.json"}
 
 // OpenDataFolder creates the folder if it is absent, locks it for this process, and closes it to other users. holder
 // says who uses it, for the error message of the next process that tries.
@@ -35,12 +35,12 @@ func OpenDataFolder(path, holder string, log *slog.Logger) (*DataFolder, error) 
 		return nil, fmt.Errorf("locking %s: %w", name, err)
 	}
 	if !locked {
-		other, _ := os.ReadFile(name) // without it the message only says less
+		other, _ := os.ReadFile(name + holderSuffix) // without it the message only says less
 		return nil, fmt.Errorf("the data folder %s is in use by another osx-builder (%s); stop that one or choose another folder with -data",
 			path, strings.TrimSpace(string(other)))
 	}
-	if err := os.WriteFile(name, fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), holder), 0o600); err != nil {
-		return nil, errors.Join(fmt.Errorf("writing %s: %w", name, err), lock.Close())
+	if err := os.WriteFile(name+holderSuffix, fmt.Appendf(nil, "process %d, %s\n", os.Getpid(), holder), 0o600); err != nil {
+		return nil, errors.Join(fmt.Errorf("writing %s: %w", name+holderSuffix, err), lock.Close())
 	}
 	if err := makePrivate(path, log); err != nil {
 		return nil, errors.Join(err, lock.Close())
@@ -49,34 +49,18 @@ func OpenDataFolder(path, holder string, log *slog.Logger) (*DataFolder, error) 
 	return &DataFolder{path: path, lock: lock}, nil
 }
 
-// makePrivate gives an existing folder the mode 0700. A folder that contains other things than a daemon's, such as /srv,
-// keeps its mode: others may need it.
-func makePrivate(path string, log *slog.Logger) error {
-	info, err := os.Stat(path)
-	if err != nil {
-		return err
-	}
-	mode := info.Mode().Perm()
-	if mode&0o077 == 0 {
-		return nil
-	}
+// hasOther returns the name of a file in the folder that a daemon does not make, or "". Others may need what is there.
+func hasOther(path string) (name string, err error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
-		return err
+		return "", err
 	}
 	for _, e := range entries {
 		if !slices.Contains(dataNames, e.Name()) {
-			log.Warn("the data folder is open to other users; it keeps its mode because it contains other files: choose another folder with -data, or chmod 700",
-				"data", path, "mode", fmt.Sprintf("%#o", mode), "file", e.Name())
-			return nil
+			return e.Name(), nil
 		}
 	}
-	if err := os.Chmod(path, 0o700); err != nil {
-		log.Warn("the data folder stays open to other users", "data", path, "mode", fmt.Sprintf("%#o", mode), "err", err)
-		return nil
-	}
-	log.Info("the data folder was open to other users; its mode is 0700 now", "data", path, "was", fmt.Sprintf("%#o", mode))
-	return nil
+	return "", nil
 }
 
 // Path is the absolute path of the folder.

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+
+	"osx-builder/image"
 )
 
 const (
@@ -186,7 +188,7 @@ func (s *store) removeRecord(id string) error {
 func (s *store) removeFiles(id string, paths ...string) error {
 	defer s.lock(id)()
 	for _, path := range paths {
-		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if err := image.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("removing the record of %s: %w", id, err)
 		}
 	}

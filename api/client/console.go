@@ -3,12 +3,14 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
+	"errors"
 	"fmt"
 	"io"
 	"net/url"
+	"os"
 	"strconv"
 
-	"github.com/google/renameio/v2"
 	"github.com/spf13/cobra"
 )
 
@@ -124,16 +126,19 @@ func saveScreenshot(ctx context.Context, c *cli, daemon *apiClient, id, file str
 	if file == "-" {
 		return daemon.stream(ctx, path, c.stdout)
 	}
-	f, err := renameio.NewPendingFile(file, renameio.WithPermissions(0o644))
+	f, err := os.OpenFile(file+".part-"+rand.Text(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o644) // #nosec G302 -- no secret
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
-	defer f.Cleanup() // does nothing after the file was renamed
-	if err := daemon.stream(ctx, path, f); err != nil {
-		return err
+	err = daemon.stream(ctx, path, f)
+	if closeErr := f.Close(); err == nil && closeErr != nil {
+		err = fmt.Errorf("writing %s: %w", file, closeErr)
 	}
-	if err := f.CloseAtomicallyReplace(); err != nil {
-		return fmt.Errorf("writing %s: %w", file, err)
+	if err != nil {
+		return errors.Join(err, os.Remove(f.Name()))
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return errors.Join(fmt.Errorf("writing %s: %w", file, err), os.Remove(f.Name()))
 	}
 	c.infof("%s written", file)
 	return nil

@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"strconv"
-	"syscall"
 
 	"github.com/spf13/cobra"
 )
@@ -84,7 +82,7 @@ func replaceProcess(command []string) error {
 	if err != nil {
 		return errors.New("ssh is not installed; install OpenSSH's client")
 	}
-	if err := syscall.Exec(path, command, os.Environ()); err != nil {
+	if err := execute(path, command); err != nil {
 		return fmt.Errorf("running %s: %w", path, err)
 	}
 	return nil

@@ -1,4 +1,4 @@
-//go:build vix && cgo && !windows
+//go:build vix && cgo
 
 package vix
 
@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"os"
 	"os/user"
+	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -49,11 +51,15 @@ func wrapperLogHint(code int) string {
 	if code < vmware.CodeNoWorkstation || code > vmware.CodeNoProduct {
 		return ""
 	}
+	file := fmt.Sprintf("vmware-vixWrapper-%d.log", os.Getpid())
+	if runtime.GOOS == "windows" {
+		return filepath.Join(os.TempDir(), "vmware-"+os.Getenv("USERNAME"), file) + " names the missing file"
+	}
 	name := "USER"
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
-	return fmt.Sprintf("/tmp/vmware-%s/vmware-vixWrapper-%d.log names the missing file", name, os.Getpid())
+	return fmt.Sprintf("/tmp/vmware-%s/%s names the missing file", name, file)
 }
 
 // timedOut is the error of a call that exceeds its limit. VMware continues the call.

@@ -1,4 +1,4 @@
-//go:build vix && cgo && !windows
+//go:build vix && cgo
 
 package vix
 
@@ -22,30 +22,6 @@ import (
 
 	govix "github.com/hooklift/govix"
 )
-
-const (
-	fusion = "/Applications/VMware Fusion.app"
-	// fusionLocation is the file in which Fusion stores the folder that it last ran from.
-	fusionLocation = "/Library/Preferences/VMware Fusion/lastLocationUsed"
-	inFusion       = "Contents/Public/libvixAllProducts.dylib"
-)
-
-// libraryPaths returns where VMware's installers put the library on a system.
-func libraryPaths(goos string) []string {
-	if goos != "darwin" {
-		return []string{
-			"/usr/lib/vmware-vix/libvixAllProducts.so",
-			"/usr/lib/libvixAllProducts.so",
-			"/usr/local/lib/vmware-vix/libvixAllProducts.so",
-			"/usr/local/lib/libvixAllProducts.so",
-		}
-	}
-	paths := []string{filepath.Join(fusion, inFusion)}
-	if location, err := os.ReadFile(fusionLocation); err == nil {
-		paths = append(paths, filepath.Join(strings.TrimSpace(string(location)), inFusion))
-	}
-	return paths
-}
 
 // library is the library of this process. It is opened once, because what it starts cannot be undone.
 var library struct {
@@ -72,7 +48,7 @@ func load(path, goos string) (string, error) {
 	}
 	hint := "install VMware Fusion or Workstation, or set -vix-library"
 	if path != "" {
-		hint = "set -vix-library to the path of VMware's libvixAllProducts"
+		hint = "set -vix-library to the path of VMware's " + libraryName
 	}
 	return "", fmt.Errorf("VMware's VIX library cannot be used: %s; %s", strings.Join(tried, "; "), hint)
 }

@@ -1,4 +1,4 @@
-//go:build vix && cgo && !windows
+//go:build vix && cgo
 
 /*
  * Defines the functions that govix calls, and forwards each call to VMware's library, which is opened at run time. So
@@ -12,9 +12,7 @@
 
 #include "loader.h"
 
-#include <dlfcn.h>
 #include <stdarg.h>
-#include <stdio.h>
 
 enum {
 	/* Codes that the loader itself returns. */
@@ -38,20 +36,10 @@ static struct {
 	__typeof__(VixJob_GetNthProperties) *VixJob_GetNthProperties;
 } vix;
 
-/* With dlsym, a void* can hold the address of a function. */
-static int resolve(void *library, const char *name, void **address, char *reason, size_t size)
-{
-	*address = dlsym(library, name);
-	if (*address != NULL)
-		return 0;
-	snprintf(reason, size, "the library has no function %s", name);
-	return -1;
-}
-
 static int resolve_all(void *library, char *reason, size_t size)
 {
 #define RESOLVE(name) \
-	if (resolve(library, #name, (void **)&vix.name, reason, size) != 0) \
+	if (osxb_resolve(library, #name, (void **)&vix.name, reason, size) != 0) \
 		return -1;
 #define VIX_FUNCTION(result, name, parameters, arguments) RESOLVE(name)
 #include "loader_functions.h"
@@ -66,14 +54,12 @@ static int resolve_all(void *library, char *reason, size_t size)
 
 int osxb_load(const char *path, char *reason, size_t size)
 {
-	void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	void *library = osxb_open(path, reason, size);
 
-	if (library == NULL) {
-		snprintf(reason, size, "%s", dlerror());
+	if (library == NULL)
 		return -1;
-	}
 	if (resolve_all(library, reason, size) != 0) {
-		dlclose(library);
+		osxb_close(library);
 		return -1;
 	}
 	return 0;

@@ -13,6 +13,15 @@
  */
 int osxb_load(const char *path, char *reason, size_t size);
 
+/* Opens the library at path. Returns NULL and the reason if that fails. */
+void *osxb_open(const char *path, char *reason, size_t size);
+
+/* Finds a function of an open library. Returns 0, or -1 and the reason. */
+int osxb_resolve(void *library, const char *name, void **address, char *reason, size_t size);
+
+/* Closes a library that osxb_open has opened and of which no function was called. */
+void osxb_close(void *library);
+
 /* Saves the handlers of the signals that Go needs. It is called before osxb_load. */
 void osxb_save_signals(void);
 

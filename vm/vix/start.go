@@ -1,4 +1,4 @@
-//go:build vix && cgo && !windows
+//go:build vix && cgo
 
 package vix
 

@@ -1,4 +1,4 @@
-//go:build !vix || !cgo || windows
+//go:build !vix || !cgo
 
 package vix
 
@@ -12,7 +12,7 @@ type Driver struct{ vm.Driver }
 
 var errNotBuilt = &vm.Error{
 	Code:    vm.CodeHypervisorUnavailable,
-	Message: "this program was built without VIX support; build it with make on Linux or macOS with a C compiler",
+	Message: "this program was built without VIX support; build it with make and a C compiler",
 }
 
 // Open returns an error, because this binary has no VIX support.

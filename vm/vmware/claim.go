@@ -131,7 +131,7 @@ func (c claim) isHere() (runs, sure bool) {
 	if !runs {
 		return false, false
 	}
-	if c.start == 0 || start == 0 {
+	if c.start == 0 || start == 0 || c.start != start && !startTimesDiffer {
 		return true, false
 	}
 	return c.start == start, c.start == start

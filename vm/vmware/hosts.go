@@ -78,7 +78,7 @@ func (h *hostIDs) add(id string) error {
 // hostKey returns a name that no other host has and that does not change: the system's own ID of the host if it has
 // one, otherwise the address of a network card, otherwise the host's name.
 func hostKey() string {
-	if id, err := os.ReadFile("/etc/machine-id"); err == nil && len(id) > 0 {
+	if id, err := os.ReadFile("/etc/machine-id"); err == nil && len(id) > 0 { // on Linux
 		return strings.TrimSpace(string(id))
 	}
 	if interfaces, err := net.Interfaces(); err == nil {

@@ -7,6 +7,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// startTimesDiffer reports whether a start time that is not that of the lock proves that the process is another one.
+const startTimesDiffer = true
+
 // processStart reports whether the process runs or may run, and returns its start time in the unit that VMware's locks
 // use, here in microseconds since 1970. It is 0 if it is unknown.
 func processStart(pid int) (start uint64, runs bool) {

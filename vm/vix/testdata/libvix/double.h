@@ -98,6 +98,7 @@ int file_exists(const char *path);
 int file_read(const char *path, char **data);
 int file_write(const char *path, const char *data);
 void path_dir(const char *path, char *dir);
+int path_is_absolute(const char *path);
 void path_join(char *out, const char *dir, const char *name);
 
 /* config.c: .vmx files */

@@ -61,13 +61,26 @@ void path_dir(const char *path, char *dir)
 
 	snprintf(dir, PATH_SIZE, "%s", path);
 	slash = strrchr(dir, '/');
+#ifdef _WIN32
+	if (strrchr(dir, '\\') > slash)
+		slash = strrchr(dir, '\\');
+#endif
 	if (slash != NULL)
 		*slash = 0;
 }
 
+int path_is_absolute(const char *path)
+{
+#ifdef _WIN32
+	if (path[0] == '\\' || (path[0] != 0 && path[1] == ':'))
+		return 1;
+#endif
+	return path[0] == '/';
+}
+
 void path_join(char *out, const char *dir, const char *name)
 {
-	if (name[0] == '/')
+	if (path_is_absolute(name))
 		snprintf(out, PATH_SIZE, "%s", name);
 	else
 		snprintf(out, PATH_SIZE, "%.3000s/%.1000s", dir, name);

@@ -8,6 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#ifdef _WIN32
+void install_signal_handlers(void)
+{
+}
+#else
 static void on_signal(int number)
 {
 	(void)number;
@@ -24,6 +29,7 @@ void install_signal_handlers(void)
 	for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
 		sigaction(numbers[i], &action, NULL);
 }
+#endif
 
 static int connect_host(struct work *w)
 {

@@ -271,7 +271,7 @@ static int delete_disk(const char *key, char *value, void *data)
 {
 	char disk[PATH_SIZE];
 
-	if (is_disk(key, value) && value[0] != '/') {
+	if (is_disk(key, value) && !path_is_absolute(value)) {
 		path_join(disk, data, value);
 		unlink(disk);
 	}

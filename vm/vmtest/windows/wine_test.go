@@ -1,0 +1,210 @@
+//go:build wine
+
+package windows_test
+
+import (
+	"bytes"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"osx-builder/vm"
+	"osx-builder/vm/vmtest/harness"
+)
+
+func TestMain(m *testing.M) { harness.Main(m) }
+
+// wine is a folder for wine's own files, with the programs under test.
+type wine struct {
+	t    *testing.T
+	dir  string // of the programs: build/windows
+	env  []string
+	logs bytes.Buffer
+}
+
+// newWine makes a prefix for the test. make test-windows has built the programs.
+func newWine(t *testing.T) *wine {
+	t.Helper()
+	prefix := filepath.Join(t.TempDir(), "wine")
+	w := &wine{t: t, dir: harness.Path(t, "build/windows")}
+	w.env = append(os.Environ(), "WINEPREFIX="+prefix, "WINEDEBUG=-all", "WINEDLLOVERRIDES=mscoree,mshtml=", "DISPLAY=")
+	t.Cleanup(func() { w.run("wineserver", "-k") })
+	w.run("wine64", "wineboot", "--init")
+	dll, err := os.ReadFile(filepath.Join(w.dir, "bcryptprimitives.dll"))
+	harness.Must(t, err)
+	harness.Must(t, os.WriteFile(filepath.Join(prefix, "drive_c", "windows", "system32", "bcryptprimitives.dll"), dll, 0o644))
+	return w
+}
+
+// program returns the path of one of wine's programs.
+func program(name string) string {
+	if path, err := exec.LookPath(name); err == nil {
+		return path
+	}
+	return "/usr/lib/wine/" + name
+}
+
+// run runs a program and returns what it prints.
+func (w *wine) run(name string, args ...string) string {
+	w.t.Helper()
+	cmd := exec.Command(program(name), args...)
+	cmd.Env = w.env
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		w.t.Errorf("%s %q: %v: %s", name, args, err, out)
+	}
+	return string(out)
+}
+
+// windowsPath returns the path of a file of this system, as programs under wine write it.
+func windowsPath(path string) string { return "Z:" + strings.ReplaceAll(path, "/", `\`) }
+
+// wrapper writes a program for Linux that becomes the program for Windows.
+func (w *wine) wrapper() string {
+	w.t.Helper()
+	path := filepath.Join(w.t.TempDir(), "osx-builder")
+	script := "#!/bin/sh\nexec " + program("wine64") + " '" + filepath.Join(w.dir, "osx-builder.exe") + "' \"$@\"\n"
+	harness.Must(w.t, os.WriteFile(path, []byte(script), 0o755))
+	return path
+}
+
+// The tests for Windows itself pass.
+func TestWindowsHost(t *testing.T) {
+	t.Log(newWine(t).run("wine64", filepath.Join(harness.Path(t, "build/windows"), "host.test.exe"), "-test.v"))
+}
+
+// check-vmware walks both drivers of VMware through a machine's life, and leaves nothing.
+func TestWindowsCheckVMware(t *testing.T) {
+	w := newWine(t)
+	home, vix, vmrun := t.TempDir(), t.TempDir(), t.TempDir()
+	w.env = append(w.env, "OSXB_VIX_DOUBLE="+vix, "OSXB_VMRUN_DOUBLE="+windowsPath(vmrun))
+	out := w.run("wine64", filepath.Join(w.dir, "osx-builder-vix.exe"), "check-vmware", "-data", windowsPath(filepath.Join(home, "data")),
+		"-vix-library", windowsPath(filepath.Join(w.dir, "vix.dll")), "-vmrun", windowsPath(filepath.Join(w.dir, "vmrun.exe")))
+	if strings.Contains(out, "FAIL") {
+		t.Errorf("got the report\n%s", out)
+	}
+	for _, step := range []string{"connect", "clone", "start", "state", "suspend", "resume", "reset", "off", "destroy"} {
+		if n := strings.Count(out, "pass "+step); n != 2 {
+			t.Errorf("step %s passed %d times, want it for two drivers:\n%s", step, n, out)
+		}
+	}
+	if left, err := os.ReadDir(home); err != nil || len(left) > 0 {
+		t.Errorf("left: %v, %v", left, err)
+	}
+}
+
+// A machine's life in VMware through vmrun, by the program for Windows, over HTTP: creation from a URL, state, power,
+// screenshot, a daemon that is killed while it works, callback, deletion. Nothing is left.
+func TestWindowsLife(t *testing.T) {
+	t.Log("this ran under wine, with a double of vmrun: it shows nothing of VMware, and nothing that wine does differently")
+	w := newWine(t)
+	control := t.TempDir()
+	env := append(w.env, "OSXB_VMRUN_DOUBLE="+control)
+	h := harness.NewProgram(t, w.wrapper(), env, "-driver", "auto", "-vmrun", filepath.Join(w.dir, "vmrun.exe"))
+	i := h.Image(harness.TinyVM)
+	hang := filepath.Join(control, "hang.start")
+	harness.Must(t, os.WriteFile(hang, nil, 0o600))
+	v := h.Create(i.Body(harness.SmallVM(map[string]any{"callback_url": h.Site.CallbackURL()})))
+	h.WaitUntil(v.ID, "starting", func(v vm.VM) bool { return v.Phase == vm.Starting })
+	harness.Must(t, h.Kill())
+	harness.Must(t, os.Remove(hang))
+	h.Start()
+	h.WaitReady(v.ID)
+	before := h.WaitUntil(v.ID, "reachable", func(v vm.VM) bool { return v.IPAddress != "" && v.ToolsStatus == vm.ToolsRunning })
+	if before.Hypervisor != "vmrun" || before.Status != vm.PoweredOn || before.CPUs != 1 || before.Memory != "192mib" ||
+		before.IPAddress != "192.168.99.7" || before.MACAddress != "00:0c:29:00:00:07" {
+		t.Errorf("GET: got %+v", before)
+	}
+	if posted := h.NextCallback(); posted.ID != v.ID || posted.Phase != vm.Ready {
+		t.Errorf("callback: got %+v, want the ready machine", posted)
+	}
+	a, err := h.Do("GET", "/vms/"+v.ID+"/screenshot", "", nil)
+	harness.Must(t, err)
+	if a.Status != http.StatusOK || !strings.HasPrefix(string(a.Body), "\x89PNG") {
+		t.Errorf("screenshot: got %d %.100q, want a PNG", a.Status, a.Body)
+	}
+
+	harness.Must(t, h.Kill())
+	h.Start()
+	if after := h.Get(v.ID); after.Status != vm.PoweredOn || after.MACAddress != before.MACAddress {
+		t.Errorf("after a crash: got %+v, want %+v", after, before)
+	}
+	power(h, v.ID)
+	if out := w.run("wine64", filepath.Join(w.dir, "osx-builder.exe"), "--host", h.URL, "list"); !strings.Contains(out, v.ID[:8]) {
+		t.Errorf("osx-builder list: got %q, want the machine", out)
+	}
+	h.Destroy(v.ID)
+	_, _, err = h.VM("DELETE", "/images/"+i.SHA256, nil, http.StatusNoContent)
+	harness.Must(t, err)
+	checkGone(t, h.Data, control)
+	harness.Must(t, h.Kill()) // a process under wine cannot be asked to end by a signal
+}
+
+// power walks the machine through its power states.
+func power(h *harness.Harness, id string) {
+	h.T.Helper()
+	for _, step := range []struct {
+		action string
+		want   vm.Power
+	}{{"suspend", vm.Suspended}, {"resume", vm.PoweredOn}, {"off", vm.PoweredOff}, {"on", vm.PoweredOn}} {
+		a, err := h.Do("POST", "/vms/"+id+"/power", "application/json", []byte(`{"action":"`+step.action+`"}`))
+		harness.Must(h.T, err)
+		if a.Status/100 != 2 {
+			h.T.Fatalf("power %s: got %d %s", step.action, a.Status, a.Body)
+		}
+		h.WaitUntil(id, string(step.want), func(v vm.VM) bool { return v.Status == step.want })
+	}
+}
+
+// checkGone checks that nothing of machines and images is left.
+func checkGone(t *testing.T, data, control string) {
+	t.Helper()
+	for _, pattern := range []string{
+		filepath.Join(data, "vms", "*"), filepath.Join(data, "images", "gold", "*"), filepath.Join(data, "images", ".*"),
+		filepath.Join(data, "images", "prepared", "*"), filepath.Join(control, "running", "*"),
+	} {
+		left, err := filepath.Glob(pattern)
+		harness.Must(t, err)
+		if len(left) > 0 {
+			t.Errorf("left: %q", left)
+		}
+	}
+}
+
+// Windows' service manager starts the daemon, makes it read its files again, and stops it.
+func TestWindowsService(t *testing.T) {
+	w := newWine(t)
+	dir := t.TempDir()
+	log := filepath.Join(dir, "log")
+	w.env = append(w.env, "OSXB_VMRUN_DOUBLE="+windowsPath(t.TempDir()))
+	command := `"` + windowsPath(filepath.Join(w.dir, "osx-builder.exe")) + `" -driver vmrun -vmrun "` +
+		windowsPath(filepath.Join(w.dir, "vmrun.exe")) + `" -listen 127.0.0.1:0 -data "` +
+		windowsPath(filepath.Join(dir, "data")) + `" -log-file "` + windowsPath(log) + `"`
+	w.run("wine64", "sc", "create", "osx-builder", "binPath=", command)
+	w.run("wine64", "sc", "start", "osx-builder")
+	await(t, log, "listening", 1)
+	w.run("wine64", "sc", "stop", "osx-builder")
+	await(t, log, "stopping", 1)
+	w.run("wine64", "sc", "start", "osx-builder") // the data folder is free again
+	await(t, log, "listening", 2)
+	w.run("wine64", "sc", "stop", "osx-builder")
+	await(t, log, "stopping", 2)
+}
+
+// await waits until the file contains the text n times.
+func await(t *testing.T, path, text string, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(harness.Timeout); ; time.Sleep(50 * time.Millisecond) {
+		b, _ := os.ReadFile(path) // it does not exist at first
+		if strings.Count(string(b), text) >= n {
+			return
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("%q does not appear in the log:\n%s", text, b)
+		}
+	}
+}
