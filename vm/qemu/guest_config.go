@@ -107,6 +107,9 @@ func guestConfig(s setup) (args []string) {
 		args = append(args, "-smbios", "type=11,path="+secrets[0])
 		secrets = secrets[1:]
 	}
+	// cloud-init looks for its sources before a kernel whose first file system lacks the driver has found the CD, and
+	// disables itself if there are none. The serial number says that there is one.
+	args = append(args, "-smbios", "type=1,serial=ds=nocloud")
 	return append(args, "-blockdev", disk.RawBlockdev("seed", s.seed, true), "-device", seedDevice(s.hardware)+",drive=seed")
 }
 

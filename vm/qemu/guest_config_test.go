@@ -50,7 +50,7 @@ func TestGuestConfig(t *testing.T) {
 						own = line
 					}
 				}
-				for _, want := range []string{"-device " + test.device, "type=11,path=", "type=11,value=io.systemd.credential:system.hostname=web"} {
+				for _, want := range []string{"-device " + test.device, "type=11,path=", "type=1,serial=ds=nocloud", "type=11,value=io.systemd.credential:system.hostname=web"} {
 					if !strings.Contains(own, want) {
 						t.Errorf("QEMU runs with %s, want %s", own, want)
 					}

@@ -41,9 +41,9 @@ func TestRealDebian(t *testing.T) {
 			for v.Phase != vm.Ready && v.Phase != vm.Failed { // GET waits for ten minutes at most
 				v = s.WaitSettled(v.ID)
 			}
-			if v.Phase != vm.Ready || v.IPAddress == "" || v.ToolsStatus != vm.ToolsRunning {
+			if v.Phase != vm.Ready || v.IPAddress == "" {
 				console, _ := os.ReadFile(filepath.Join(s.Data, "vms", v.ID, "serial.log"))
-				t.Fatalf("got %+v, want an address and tools that run; the console ends with:\n%s", v, console[max(0, len(console)-3000):])
+				t.Fatalf("got %+v, want an address; the console ends with:\n%s", v, console[max(0, len(console)-3000):])
 			}
 			if len(v.NICs) != 1 || v.NICs[0].IPAddress != v.IPAddress {
 				t.Errorf("got NICs %+v, want one with address %s", v.NICs, v.IPAddress)
@@ -56,6 +56,7 @@ func TestRealDebian(t *testing.T) {
 			if got := greeting(t, v.IPAddress); !strings.HasPrefix(got, "SSH-2.0-OpenSSH") {
 				t.Errorf("got %q at port 22 of %s, want the greeting of OpenSSH", got, v.IPAddress)
 			}
+			s.WaitUntil(v.ID, "with tools that run", func(v vm.VM) bool { return v.ToolsStatus == vm.ToolsRunning }) // cloud-init starts them late
 			checkLogin(t, v, login, planted, name == "debian-cloudinit")
 			if !slices.ContainsFunc(v.Warnings, func(w vm.Warning) bool { return w.Code == vm.WarningDiskGrown }) || v.Disk != "4gib" || v.Hostname != "web" {
 				t.Errorf("got %+v, want disk 4gib, hostname web and a warning about the disk", v)
