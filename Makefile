@@ -172,7 +172,7 @@ test-vix: has-vix programs ## test the VMware driver against a double of VMware'
 
 test-vsphere: has-root programs ## test the vSphere driver against a simulated vCenter and ESXi
 	$(WITHOUT_RACE)
-	$(TEST_REPORT) $(GO_TEST) -timeout 10m -run '^TestVSphere$$' ./vm/vmtest/e2e
+	$(TEST_REPORT) $(GO_TEST) -timeout 10m -run '^TestVSphere(Privilege)?$$' ./vm/vmtest/e2e
 
 # The program for Windows under wine, with doubles of VMware's command and library.
 # bcryptprimitives.dll is a library that Go needs and that wine 8 lacks.

@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/vmware/govmomi/vim25/methods"
+	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
 	"osx-builder/vm"
@@ -29,46 +31,54 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if err != nil {
 		return err
 	}
-	return d.explain("cloning on vSphere", d.clone(ctx, s, m, gold))
+	c := &cloning{d: d, site: s, m: m}
+	return d.explain("cloning on vSphere", c.run(ctx, gold))
 }
 
-// clone makes the machine, or completes one that an interrupted call left.
-func (d *Driver) clone(ctx context.Context, s *site, m vm.Machine, gold string) error {
-	c, err := d.unfinished(ctx, s, m)
+// cloning makes one machine.
+type cloning struct {
+	d    *Driver
+	site *site
+	m    vm.Machine
+}
+
+// run makes the machine, or completes one that an interrupted call left.
+func (c *cloning) run(ctx context.Context, gold string) error {
+	left, err := c.unfinished(ctx)
 	if err != nil {
 		return err
 	}
-	if c != nil && c.whole() {
-		return d.noteIfMissing(m)
+	if left != nil && left.whole() {
+		return c.noteIfMissing()
 	}
-	if c == nil {
-		t, err := d.imports.ensure(ctx, s, m, gold)
+	if left == nil {
+		t, err := c.d.imports.ensure(ctx, c.site, c.m, gold)
 		if err != nil {
 			return err
 		}
-		at, err := d.cloneTemplate(ctx, s, m, t)
+		at, err := c.fromTemplate(ctx, t)
 		if err != nil {
 			return err
 		}
-		if c, err = s.read(ctx, at, cloneProperties); err != nil {
+		if left, err = c.site.read(ctx, at, cloneProperties); err != nil {
 			return err
 		}
-		if c == nil {
+		if left == nil {
 			return fmt.Errorf("the machine was removed while it was made")
 		}
 	}
-	if !c.ours(d.owner, m.ID) {
-		return notOurs(c, m)
+	if !left.ours(c.d.owner, c.m.ID) {
+		return notOurs(left, c.m)
 	}
 	hardware, _, err := readImage(gold)
 	if err != nil {
 		return err
 	}
-	if err := d.complete(ctx, s, m, c, hardware); err != nil {
+	if err := c.complete(ctx, left, hardware); err != nil {
 		return err
 	}
-	d.machines.set(m.ID, c.at)
-	return d.writeNote(m, note{})
+	c.d.machines.set(c.m.ID, left.at)
+	return c.d.writeNote(c.m, note{})
 }
 
 // notOurs is the client's error for a machine of the id that another daemon or a person made.
@@ -76,106 +86,139 @@ func notOurs(c *found, m vm.Machine) error {
 	return &vm.Error{Code: vm.CodeHypervisor, Message: fmt.Sprintf("the machine %q on vSphere has the id %s, but it is not of this data folder; it is left alone", c.Name, m.ID)}
 }
 
-func (d *Driver) noteIfMissing(m vm.Machine) error {
-	if OwnsMachine(m.Dir) {
+func (c *cloning) noteIfMissing() error {
+	if OwnsMachine(c.m.Dir) {
 		return nil
 	}
-	return d.writeNote(m, note{})
+	return c.d.writeNote(c.m, note{})
 }
 
 var cloneProperties = []string{"config.hardware.device", "recentTask", "runtime.powerState"}
 
 // unfinished returns what interrupted calls made of the machine, or nil. It waits for their tasks.
-func (d *Driver) unfinished(ctx context.Context, s *site, m vm.Machine) (*found, error) {
-	n, err := readNote(m)
+func (c *cloning) unfinished(ctx context.Context) (*found, error) {
+	n, err := readNote(c.m)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.settleClone(ctx, s, n); err != nil {
+	if err := c.site.settleClone(ctx, n); err != nil {
 		return nil, err
 	}
-	c, err := d.findMachine(ctx, s, m.ID, cloneProperties...)
-	if err != nil || c == nil || c.whole() {
-		return c, err
+	left, err := c.d.findMachine(ctx, c.site, c.m.ID, cloneProperties...)
+	if err != nil || left == nil || left.whole() {
+		return left, err
 	}
-	if err := settle(ctx, s.client, c.RecentTask); err != nil {
+	if err := settle(ctx, c.site.client, left.RecentTask); err != nil {
 		return nil, err
 	}
-	return d.findMachine(ctx, s, m.ID, cloneProperties...)
+	return c.d.findMachine(ctx, c.site, c.m.ID, cloneProperties...)
 }
 
 // settleClone waits until the clone of an interrupted call is made or given up. If the daemon died before it could note
-// the task, that is one of the tasks of the template.
-func (d *Driver) settleClone(ctx context.Context, s *site, n note) error {
+// the task, that is one of the tasks of the template, or of the folder on a stand-alone ESXi.
+func (s *site) settleClone(ctx context.Context, n note) error {
 	switch {
 	case n.Task != nil:
 		return settle(ctx, s.client, []ref{*n.Task})
 	case n.Template == nil:
 		return nil
 	}
-	t, err := s.read(ctx, *n.Template, []string{"recentTask"})
-	if err != nil || t == nil {
+	var of mo.ManagedEntity
+	at := *n.Template
+	if !s.isVC {
+		at = s.folder
+	}
+	err := properties(ctx, s.client, at, &of, "recentTask")
+	if isNotFound(err) {
+		return nil
+	}
+	if err != nil {
 		return err
 	}
-	return settle(ctx, s.client, t.RecentTask)
+	return settle(ctx, s.client, of.RecentTask)
 }
 
-// cloneTemplate makes the machine without its final configuration, and returns it. If another call has made it, it
+// fromTemplate makes the machine without its final configuration, and returns it. If another call has made it, it
 // returns that.
-func (d *Driver) cloneTemplate(ctx context.Context, s *site, m vm.Machine, t *found) (ref, error) {
-	if err := d.writeNote(m, note{Template: &t.at}); err != nil {
+func (c *cloning) fromTemplate(ctx context.Context, t *found) (at ref, err error) {
+	if c.site.isVC {
+		at, err = c.begin(ctx, t, c.beginClone)
+	} else {
+		at, err = c.begin(ctx, t, c.beginChild)
+		if refusesChildren(err) {
+			c.d.opts.Log.Warn("the host refuses linked disks; copying them", "vm", c.m.ID, "err", err)
+			at, err = c.begin(ctx, t, c.beginCopy)
+		}
+	}
+	if !isFault[*types.DuplicateName](err) && !isFault[*types.FileAlreadyExists](err) {
+		return at, err
+	}
+	return c.madeBefore(ctx, err)
+}
+
+// madeBefore returns the machine that an interrupted call made. It may still be under way, so it is waited for. If there
+// is none in the end, the error is err.
+func (c *cloning) madeBefore(ctx context.Context, err error) (ref, error) {
+	for tries, delay := 0, 50*time.Millisecond; tries < changeTries; tries, delay = tries+1, min(2*delay, time.Second) {
+		made, findErr := c.site.findByName(ctx, machineName(c.m.ID))
+		if findErr != nil {
+			return ref{}, findErr
+		}
+		if made != nil && made.marks[markID] != "" {
+			return made.at, nil
+		}
+		if !sleep(ctx, delay) {
+			return ref{}, context.Cause(ctx)
+		}
+	}
+	return ref{}, err
+}
+
+// begin notes that the machine is made, begins a task that makes it, notes the task, and waits for the machine.
+func (c *cloning) begin(ctx context.Context, t *found, begin func(context.Context, *found) (ref, error)) (ref, error) {
+	if err := c.d.writeNote(c.m, note{Template: &t.at}); err != nil {
 		return ref{}, err
 	}
-	begin := d.beginClone
-	if !s.isVC {
-		begin = d.beginChild
-	}
-	task, err := begin(ctx, s, m, t)
+	task, err := begin(ctx, t)
 	if err != nil {
 		return ref{}, err
 	}
-	if err := d.writeNote(m, note{Template: &t.at, Task: &task}); err != nil {
+	if err := c.d.writeNote(c.m, note{Template: &t.at, Task: &task}); err != nil {
 		return ref{}, err
 	}
-	result, err := wait(ctx, s.client, task)
-	if err == nil {
-		if at, ok := result.(ref); ok {
-			return at, nil
-		}
-		return ref{}, fmt.Errorf("the clone task has no machine as its result")
-	}
-	if !isFault[*types.DuplicateName](err) && !isFault[*types.FileAlreadyExists](err) {
+	result, err := wait(ctx, c.site.client, task)
+	if err != nil {
 		return ref{}, err
 	}
-	c, findErr := s.findByName(ctx, machineName(m.ID))
-	if findErr != nil || c == nil {
-		return ref{}, err
+	at, ok := result.(ref)
+	if !ok {
+		return ref{}, fmt.Errorf("the task that clones has no machine as its result")
 	}
-	return c.at, nil
+	return at, nil
 }
 
 // identity is the configuration that a machine has from the beginning, so that Destroy and Sweep find it.
-func (d *Driver) identity(m vm.Machine, t *found) types.VirtualMachineConfigSpec {
+func (c *cloning) identity(t *found) types.VirtualMachineConfigSpec {
 	mark := marks{
-		markID: m.ID, markOwner: d.owner, markWhole: "0", markGuestOS: t.marks[markGuestOS], markTemplate: t.Name,
+		markID: c.m.ID, markOwner: c.d.owner, markWhole: "0", markGuestOS: t.marks[markGuestOS], markTemplate: t.Name,
 		markImage: t.marks[markImage], markHeartbeat: "",
 	}
 	return types.VirtualMachineConfigSpec{
-		InstanceUuid: m.ID, Uuid: m.ID, NumCPUs: int32(m.CPUs), MemoryMB: int64(m.Memory), ExtraConfig: mark.options(), // #nosec G115 -- the request bounds them
+		InstanceUuid: c.m.ID, Uuid: c.m.ID, NumCPUs: int32(c.m.CPUs), MemoryMB: int64(c.m.Memory), ExtraConfig: mark.options(), // #nosec G115 -- the request bounds them
 	}
 }
 
 // beginClone begins to make a linked clone on a vCenter. DRS chooses the host when the machine is powered on.
-func (d *Driver) beginClone(ctx context.Context, s *site, m vm.Machine, t *found) (ref, error) {
+func (c *cloning) beginClone(ctx context.Context, t *found) (ref, error) {
 	if t.Snapshot == nil || t.Snapshot.CurrentSnapshot == nil {
 		return ref{}, &vm.Error{Code: vm.CodeHypervisor, Message: fmt.Sprintf("the template %q has lost its snapshot, which machines are linked to; remove the template, and the next creation imports the image again", t.Name)}
 	}
-	config := d.identity(m, t)
-	res, err := methods.CloneVM_Task(ctx, s.client, &types.CloneVM_Task{
-		This: t.at, Folder: s.folder, Name: machineName(m.ID),
+	config := c.identity(t)
+	res, err := methods.CloneVM_Task(ctx, c.site.client, &types.CloneVM_Task{
+		This: t.at, Folder: c.site.folder, Name: machineName(c.m.ID),
 		Spec: types.VirtualMachineCloneSpec{
 			Location: types.VirtualMachineRelocateSpec{
-				Pool: &s.pool, Datastore: &s.datastore,
+				Pool: &c.site.pool, Datastore: &c.site.datastore,
 				DiskMoveType: string(types.VirtualMachineRelocateDiskMoveOptionsCreateNewChildDiskBacking),
 			},
 			Snapshot: t.Snapshot.CurrentSnapshot, Config: &config,
@@ -188,8 +231,9 @@ func (d *Driver) beginClone(ctx context.Context, s *site, m vm.Machine, t *found
 }
 
 // complete gives a clone its final configuration: its own addresses, its networks and the mark.
-func (d *Driver) complete(ctx context.Context, s *site, m vm.Machine, c *found, h vmx.Hardware) error {
-	if c.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn {
+func (c *cloning) complete(ctx context.Context, made *found, h vmx.Hardware) error {
+	s, m := c.site, c.m
+	if made.Runtime.PowerState == types.VirtualMachinePowerStatePoweredOn {
 		return fmt.Errorf("the machine runs before it is complete")
 	}
 	networks, warnings := differences(s, m, h)
@@ -202,7 +246,7 @@ func (d *Driver) complete(ctx context.Context, s *site, m vm.Machine, c *found, 
 		spec.ExtraConfig = append(spec.ExtraConfig, &types.OptionValue{Key: set.Key, Value: set.Value})
 	}
 	nics := 0
-	for _, device := range c.Config.Hardware.Device {
+	for _, device := range made.Config.Hardware.Device {
 		nic, ok := device.(types.BaseVirtualEthernetCard)
 		if !ok {
 			continue
@@ -219,5 +263,5 @@ func (d *Driver) complete(ctx context.Context, s *site, m vm.Machine, c *found, 
 			Operation: types.VirtualDeviceConfigSpecOperationEdit, Device: device,
 		})
 	}
-	return s.reconfigure(ctx, c.at, spec)
+	return s.reconfigure(ctx, made.at, spec)
 }

@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -37,15 +36,18 @@ func (d *Driver) destroy(ctx context.Context, s *site, m vm.Machine) error {
 	if err != nil {
 		return err
 	}
-	if err := d.settleClone(ctx, s, n); err != nil {
+	if err := s.settleClone(ctx, n); err != nil {
 		return err
 	}
 	c, err := d.findMachine(ctx, s, m.ID, "recentTask")
 	if err == nil && c == nil {
 		c, err = s.findByName(ctx, machineName(m.ID), "recentTask")
 	}
-	if err != nil || c == nil || c.marks[markID] != m.ID {
+	if err != nil {
 		return err
+	}
+	if c == nil || c.marks[markID] != m.ID {
+		return s.removeCopies(ctx, m.ID) // an interrupted clone may have left them
 	}
 	if c.marks[markOwner] != d.owner {
 		return notOurs(c, m)
@@ -70,20 +72,7 @@ func (d *Driver) removeMachine(ctx context.Context, s *site, id string, c *found
 			return context.Cause(ctx)
 		}
 	}
-	if s.isVC {
-		return nil
-	}
-	// Copied disks, if the host did not make linked ones, are in a folder of their own.
-	res, err := methods.DeleteDatastoreFile_Task(ctx, s.client, &types.DeleteDatastoreFile_Task{
-		This: *s.client.ServiceContent.FileManager, Name: copiedFolder(s, id), Datacenter: &s.datacenter,
-	})
-	if err == nil {
-		_, err = wait(ctx, s.client, res.Returnval)
-	}
-	if isFault[*types.FileNotFound](err) {
-		return nil
-	}
-	return err
+	return s.removeCopies(ctx, id)
 }
 
 // Sweep implements [vm.Driver]: it removes the machines in the folder that have this data folder's mark and an id that

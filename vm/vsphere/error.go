@@ -118,7 +118,7 @@ func (s *session) explain(err error) error {
 		return unavailable(err, "the certificate of %s is not trusted: %v; set -vsphere-ca-file to its authority, or -vsphere-thumbprint to its thumbprint", at, cause(err))
 	}
 	if errors.Is(err, context.DeadlineExceeded) {
-		return unavailable(err, "%s has not answered for %v", at, loginTimeout)
+		return unavailable(err, "%s has not answered for %v", at, min(loginTimeout, s.opts.CallTimeout))
 	}
 	return unavailable(err, "%s cannot be reached: %v", at, cause(err))
 }

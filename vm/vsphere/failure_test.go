@@ -9,7 +9,6 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
-	"maps"
 	"math/big"
 	"slices"
 	"strings"
@@ -23,7 +22,6 @@ import (
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/harness"
 	"osx-builder/vm/vmtest/vcenter"
-	"osx-builder/vm/vsphere"
 )
 
 // selfSigned returns a certificate that no server has.
@@ -35,117 +33,6 @@ func selfSigned(t *testing.T) []byte {
 	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
 	harness.Must(t, err)
 	return der
-}
-
-// failures makes the nth of the calls of a method fail.
-type failures struct {
-	mu     sync.Mutex
-	method string
-	after  int // calls that succeed first
-	fault  types.BaseMethodFault
-	failed bool
-	other  func(method string) types.BaseMethodFault // if it is set, it is asked instead
-}
-
-func (f *failures) set(method string, after int, fault types.BaseMethodFault) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	f.method, f.after, f.fault, f.failed = method, after, fault, false
-}
-
-func (f *failures) hook(method string) types.BaseMethodFault {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.other != nil {
-		return f.other(method)
-	}
-	if f.failed || method != f.method {
-		return nil
-	}
-	if f.after--; f.after >= 0 {
-		return nil
-	}
-	f.failed = true
-	return f.fault
-}
-
-func (f *failures) happened() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return f.failed
-}
-
-// life makes, starts, suspends, resumes and destroys a machine. Each step is repeated once if it fails.
-func (b *bench) life(t *testing.T, d *vsphere.Driver) {
-	t.Helper()
-	m := b.machine()
-	for _, step := range []func() error{
-		func() error { return d.Clone(ctx(t), m, b.gold()) },
-		func() error { return d.Start(ctx(t), m) },
-		func() error { _, err := d.Inspect(ctx(t), m); return err },
-		func() error { return d.Power(ctx(t), m, vm.ActionSuspend) },
-		func() error { return d.Power(ctx(t), m, vm.ActionResume) },
-		func() error { return d.Destroy(ctx(t), m) },
-	} {
-		if err := step(); err != nil {
-			harness.Must(t, step())
-		}
-	}
-}
-
-// Whatever call or task fails, the next try succeeds, and nothing is left in the end.
-func TestEachCallFails(t *testing.T) {
-	for name, esx := range map[string]bool{"vCenter": false, "ESXi": true} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			calls, tasks := &failures{}, &failures{}
-			b := newBench(t, vcenter.Options{ESX: esx, Hook: calls.hook, TaskHook: tasks.hook})
-			harness.Must(t, b.open(t).Ready(ctx(t)))
-			before, _ := b.server.Calls()
-			b.life(t, b.open(t))
-			after, _ := b.server.Calls()
-			for _, method := range slices.Sorted(maps.Keys(after)) {
-				count := after[method] - before[method]
-				if count == 0 || slices.Contains(harmless, method) {
-					continue
-				}
-				b.eachFails(t, calls, method, 0)
-				if method == "RetrievePropertiesEx" || method == "ReconfigVM_Task" {
-					b.eachFails(t, calls, method, count/2) // one of the machine's, after the import
-				}
-				if slices.Contains(vcenter.Tasks(), method) {
-					b.eachFails(t, tasks, method, 0)
-				}
-			}
-		})
-	}
-}
-
-// harmless calls may fail, or are not made in each life.
-var harmless = []string{"Logout", "RetrieveServiceContent", "CancelTask", "HttpNfcLeaseProgress"}
-
-// eachFails imports the image and runs a machine, while a call of the method fails after n others.
-func (b *bench) eachFails(t *testing.T, f *failures, method string, n int) {
-	t.Helper()
-	b.removeTemplates(t)
-	f.set(method, n, &types.SystemError{Reason: "injected"})
-	b.life(t, b.open(t))
-	if !f.happened() {
-		t.Errorf("%s: no call failed after %d others", method, n)
-	}
-	f.set("", 0, nil)
-	if left := b.machines(); len(left) > 0 {
-		t.Errorf("%s failed after %d others: %v is left", method, n, left)
-	}
-	if got := b.templates(); len(got) != 1 {
-		t.Errorf("%s failed after %d others: got templates %v, want one", method, n, got)
-	}
-}
-
-// removeTemplates removes the image's template, so that the next clone imports it.
-func (b *bench) removeTemplates(t *testing.T) {
-	t.Helper()
-	harness.Must(t, b.open(t).RemoveImage(ctx(t), image))
 }
 
 // Faults that a client can do something about have their own codes, and say what.

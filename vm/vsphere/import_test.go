@@ -5,7 +5,6 @@ package vsphere_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -125,6 +124,19 @@ func TestImport(t *testing.T) {
 	}
 }
 
+// An upload that arrived as other bytes fails, and leaves nothing.
+func TestDamagedUpload(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, vcenter.Options{Damaged: true})
+	err := b.open(t).Clone(ctx(t), b.machine(), b.gold())
+	if e, ok := errors.AsType[*vm.Error](err); !ok || e.Code != vm.CodeHypervisor || !strings.Contains(err.Error(), "SHA-1") {
+		t.Errorf("got %v, want code %s with SHA-1", err, vm.CodeHypervisor)
+	}
+	if left := b.server.Machines(); len(left) > 0 {
+		t.Errorf("got %v, want nothing", left)
+	}
+}
+
 // An image that was prepared is imported once, also if many ask for it at once.
 func TestPrepareImage(t *testing.T) {
 	t.Parallel()
@@ -219,42 +231,4 @@ func (w lockedWriter) Write(b []byte) (int, error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.to.Write(b)
-}
-
-// A clone that is cut off while its task runs is finished by the next call, and Destroy leaves nothing.
-func TestSlowTasks(t *testing.T) {
-	release := vcenter.SlowTasks("CloneVm", "CreateVm", "PowerOn", "ReconfigVm", "Destroy")
-	defer release()
-	for name, esx := range map[string]bool{"vCenter": false, "ESXi": true} {
-		t.Run(name, func(t *testing.T) {
-			b := newBench(t, vcenter.Options{ESX: esx})
-			d := b.open(t)
-			m := b.machine()
-			b.cutOff(t, "Clone", func(c context.Context) error { return d.Clone(c, m, b.gold()) })
-			b.cutOff(t, "Start", func(c context.Context) error { return d.Start(c, m) })
-			b.cutOff(t, "Destroy", func(c context.Context) error { return d.Destroy(c, m) })
-			if left := b.machines(); len(left) > 0 {
-				t.Errorf("%v is left", left)
-			}
-		})
-	}
-}
-
-// cutOff calls with ever longer deadlines until a call succeeds.
-func (b *bench) cutOff(t *testing.T, step string, call func(context.Context) error) {
-	t.Helper()
-	for limit := vcenter.SlowTask / 2; ; limit += vcenter.SlowTask / 2 {
-		c, cancel := context.WithTimeout(ctx(t), limit)
-		err := call(c)
-		cut := c.Err() != nil
-		cancel()
-		switch {
-		case err == nil:
-			return
-		case !cut:
-			t.Fatalf("%s: %v", step, err)
-		case !errors.Is(err, context.DeadlineExceeded):
-			t.Errorf("%s was cut off: got %v, want an error that wraps the context's", step, err)
-		}
-	}
 }

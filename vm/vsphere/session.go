@@ -70,7 +70,7 @@ func (s *session) connect(ctx context.Context) (*vim25.Client, error) {
 // share runs f once for all callers with this key and waits for it until ctx ends.
 func (s *session) share(ctx context.Context, key string, f func(ctx context.Context) error) error {
 	result := s.shared.DoChan(key, func() (any, error) {
-		ctx, cancel := context.WithTimeout(s.ctx, loginTimeout)
+		ctx, cancel := context.WithTimeout(s.ctx, min(loginTimeout, s.opts.CallTimeout))
 		defer cancel()
 		return nil, f(ctx)
 	})

@@ -77,33 +77,70 @@ func TestReady(t *testing.T) {
 	}
 }
 
+// Each privilege of the role in the README that the account lacks is named, and so are all at once.
+func TestMissingPrivileges(t *testing.T) {
+	t.Parallel()
+	b := newBench(t, vcenter.Options{})
+	role := readRole(t)
+	for _, missing := range append(privilegesAlone(role), role) {
+		b.server.Revoke(missing...)
+		err := b.open(t).Ready(ctx(t))
+		e, ok := errors.AsType[*vm.Error](err)
+		if !ok || e.Code != vm.CodeHypervisorUnavailable {
+			t.Errorf("without %v: got %v, want code %s", missing, err, vm.CodeHypervisorUnavailable)
+			continue
+		}
+		for _, id := range missing {
+			if !strings.Contains(e.Message, id+" on the ") {
+				t.Errorf("without %v: got %q, want %s in it", missing, e.Message, id)
+			}
+		}
+	}
+	b.server.Revoke()
+	harness.Must(t, b.open(t).Ready(ctx(t)))
+}
+
+// readRole returns the privileges in the README's role that are needed for objects that exist: a folder is only made if
+// it is missing, and every role has those of the system.
+func readRole(t *testing.T) (role []string) {
+	t.Helper()
+	text, err := os.ReadFile("README.md")
+	harness.Must(t, err)
+	_, rest, _ := strings.Cut(string(text), "govc role.create osx-builder")
+	rest, _, _ = strings.Cut(rest, "govc permissions.set")
+	for _, word := range strings.Fields(rest) {
+		if word != "\\" && word != "Folder.Create" && !strings.HasPrefix(word, "System.") {
+			role = append(role, word)
+		}
+	}
+	if len(role) < 20 {
+		t.Fatalf("got the role %v", role)
+	}
+	return role
+}
+
+// privilegesAlone returns each privilege in a list of its own.
+func privilegesAlone(role []string) (lists [][]string) {
+	for _, id := range role {
+		lists = append(lists, []string{id})
+	}
+	return lists
+}
+
 // Every verb works after the server has ended the session, and many callers that meet this log in once.
 func TestEndedSession(t *testing.T) {
 	t.Parallel()
 	b := newBench(t, vcenter.Options{})
 	d := b.open(t)
 	m := b.machine()
-	for _, step := range []struct {
-		name string
-		call func() error
-	}{
-		{"Ready", func() error { return d.Ready(ctx(t)) }},
-		{"Clone", func() error { return d.Clone(ctx(t), m, b.gold()) }},
-		{"Start", func() error { return d.Start(ctx(t), m) }},
-		{"Inspect", func() error { _, err := d.Inspect(ctx(t), m); return err }},
-		{"List", func() error { _, err := d.List(ctx(t), []vm.Machine{m}); return err }},
-		{"Screenshot", func() error { _, err := d.Screenshot(ctx(t), m); return err }},
-		{"Suspend", func() error { return d.Power(ctx(t), m, vm.ActionSuspend) }},
-		{"Sweep", func() error { return d.Sweep(ctx(t), func(string) bool { return true }) }},
-		{"Destroy", func() error { return d.Destroy(ctx(t), m) }},
-	} {
+	for _, step := range b.steps(d, m) {
 		harness.Must(t, b.server.EndSessions(ctx(t)))
-		if err := step.call(); err != nil {
+		if err := step.call(ctx(t)); err != nil {
 			t.Errorf("%s after the session ended: %v", step.name, err)
 		}
 	}
-	if left := b.machines(); len(left) > 0 {
-		t.Errorf("got %v, want no machine", left)
+	if left := b.server.Machines(); len(left) > 0 {
+		t.Errorf("got %v, want no machine and no template", left)
 	}
 	harness.Must(t, b.server.EndSessions(ctx(t)))
 	before, _ := b.server.Calls()

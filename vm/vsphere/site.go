@@ -7,14 +7,12 @@ import (
 	"maps"
 	"path"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/vmware/govmomi/find"
 	"github.com/vmware/govmomi/object"
 	"github.com/vmware/govmomi/vim25"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/types"
 
@@ -32,6 +30,7 @@ type site struct {
 	datacenter, folder, pool, datastore ref
 	datastoreName                       string
 	networks                            map[vm.NetworkType]types.BaseVirtualDeviceBackingInfo
+	portGroups                          []ref
 	limits                              vm.Limits
 	hosts                               int
 	found                               time.Time
@@ -185,6 +184,7 @@ func (s *site) findNetworks(ctx context.Context, f *find.Finder, o Settings) err
 		if err != nil {
 			return missing(err, "vsphere-network", o.Networks[t], "port group")
 		}
+		s.portGroups = append(s.portGroups, n.Reference())
 		if s.networks[vm.NetworkType(t)], err = n.EthernetCardBackingInfo(ctx); err != nil {
 			return fmt.Errorf("reading the port group %q: %w", o.Networks[t], err)
 		}
@@ -222,60 +222,6 @@ func (s *site) findHosts(ctx context.Context, _ *find.Finder, _ Settings) error 
 	}
 	if s.hosts == 0 {
 		return unavailable(nil, "no host of the resource pool is connected and out of maintenance mode")
-	}
-	return nil
-}
-
-// privileges lists what the service account needs on the folder, the resource pool and the datastore. The README has
-// them as a role.
-var privileges = struct{ folder, pool, datastore []string }{
-	folder: []string{
-		"VirtualMachine.Inventory.Create", "VirtualMachine.Inventory.CreateFromExisting", "VirtualMachine.Inventory.Delete",
-		"VirtualMachine.Provisioning.Clone", "VirtualMachine.Provisioning.DeployTemplate", "VirtualMachine.Provisioning.MarkAsTemplate",
-		"VirtualMachine.State.CreateSnapshot", "VirtualMachine.Config.AddNewDisk", "VirtualMachine.Config.AddExistingDisk",
-		"VirtualMachine.Config.AddRemoveDevice", "VirtualMachine.Config.EditDevice", "VirtualMachine.Config.CPUCount",
-		"VirtualMachine.Config.Memory", "VirtualMachine.Config.AdvancedConfig", "VirtualMachine.Config.Annotation",
-		"VirtualMachine.Config.Settings", "VirtualMachine.Interact.PowerOn", "VirtualMachine.Interact.PowerOff",
-		"VirtualMachine.Interact.Suspend", "VirtualMachine.Interact.Reset", "VirtualMachine.Interact.ConsoleInteract",
-	},
-	pool:      []string{"Resource.AssignVMToPool", "VApp.Import"},
-	datastore: []string{"Datastore.AllocateSpace", "Datastore.Browse", "Datastore.FileManagement"},
-}
-
-// checkPrivileges returns an error that names the privileges that the user lacks. A stand-alone ESXi is not asked: its
-// users are administrators or may only read.
-func (s *site) checkPrivileges(ctx context.Context, user string) error {
-	if !s.isVC {
-		return nil
-	}
-	var me mo.SessionManager
-	if err := properties(ctx, s.client, *s.client.ServiceContent.SessionManager, &me, "currentSession"); err != nil {
-		return err
-	}
-	if me.CurrentSession != nil {
-		user = me.CurrentSession.UserName
-	}
-	var lacks []string
-	for _, check := range []struct {
-		object ref
-		ids    []string
-	}{{s.folder, privileges.folder}, {s.pool, privileges.pool}, {s.datastore, privileges.datastore}} {
-		res, err := methods.HasUserPrivilegeOnEntities(ctx, s.client, &types.HasUserPrivilegeOnEntities{
-			This: *s.client.ServiceContent.AuthorizationManager, Entities: []ref{check.object}, UserName: user, PrivId: check.ids,
-		})
-		if err != nil {
-			return err
-		}
-		for _, entity := range res.Returnval {
-			for _, p := range entity.PrivAvailability {
-				if !p.IsGranted {
-					lacks = append(lacks, p.PrivId+" on the "+strings.ToLower(check.object.Type))
-				}
-			}
-		}
-	}
-	if len(lacks) > 0 {
-		return unavailable(nil, "the user %q lacks these privileges: %s; add them to the user's role (vm/vsphere/README.md lists all)", user, strings.Join(lacks, ", "))
 	}
 	return nil
 }

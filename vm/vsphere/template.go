@@ -103,6 +103,9 @@ func (i *imports) ensure(ctx context.Context, s *site, m vm.Machine, gold string
 				return nil, err
 			}
 			i.d.opts.Log.Warn("the import was lost; importing again", "image", image, "err", err)
+		case len(t.marks) == 0 && others < importTries*10:
+			others++ // it may be under way, and has its marks then
+			sleep(ctx, i.d.opts.Heartbeat/4)
 		case t.marks[markImage] != image:
 			return nil, &vm.Error{Code: vm.CodeHypervisor, Message: fmt.Sprintf("the machine %q on vSphere is not a template of this program; rename or remove it", name)}
 		case t.whole():

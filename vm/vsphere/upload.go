@@ -261,8 +261,6 @@ func (u *uploading) keepAlive(ctx context.Context, stop context.CancelCauseFunc)
 
 // checkSums compares what the server received with what was sent.
 func (u *uploading) checkSums(ctx context.Context, sums map[string]string) error {
-	ctx, cancel := context.WithTimeout(ctx, u.i.d.opts.CallTimeout)
-	defer cancel()
 	manifest, err := u.lease.GetManifest(ctx)
 	if err != nil {
 		return fmt.Errorf("reading the checksums of the upload: %w", err)

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sync/errgroup"
+
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/e2e"
 	"osx-builder/vm/vmtest/harness"
@@ -51,12 +53,59 @@ func TestVSphere(t *testing.T) {
 				t.Errorf("got the list %+v, %v, want the machine", list, err)
 			}
 			checkVSphere(t, h, v, i)
+			checkTogether(t, h, i)
 			h.Destroy(v.ID)
 			if _, code, err := h.VM("DELETE", "/images/"+i.SHA256, nil, http.StatusNoContent); err != nil {
 				t.Errorf("removing the image: %v, code %s", err, code)
 			}
 			wantNoPassword(t, h)
 		})
+	}
+}
+
+// checkTogether makes, starts, suspends and destroys machines side by side, while others list them and events are read.
+// The daemon has the race detector, whose report fails the test. The simulator, which has data races of its own, runs in
+// another process.
+func checkTogether(t *testing.T, h *harness.Harness, i e2e.Image) {
+	t.Helper()
+	events, stop := plainClient{t, h.URL}.events()
+	defer stop()
+	var group errgroup.Group
+	for range 6 {
+		v := h.Create(i.Body(harness.SmallVM(nil)))
+		group.Go(func() error {
+			path := "/vms/" + v.ID
+			_, _, err := h.VM("GET", path+"?wait="+harness.Timeout.String(), nil, http.StatusOK)
+			for range 3 {
+				if err == nil {
+					_, err = h.List()
+				}
+			}
+			if err == nil {
+				_, _, err = h.VM("POST", path+"/power", []byte(`{"action": "suspend"}`), http.StatusOK)
+			}
+			if err == nil {
+				_, _, err = h.VM("DELETE", path, nil, http.StatusNoContent)
+			}
+			return err
+		})
+	}
+	harness.Must(t, group.Wait())
+	events.waitFor("gone")
+}
+
+// The daemon does not start if the service account lacks a privilege, and names it.
+func TestVSpherePrivilege(t *testing.T) {
+	t.Parallel()
+	p, err := vcenter.StartProcess(harness.VCenter(t), "-without", "Network.Assign")
+	harness.Must(t, err)
+	t.Cleanup(func() { harness.Must(t, p.Close()) })
+	d, err := e2e.Start(e2e.Options{Binary: harness.Binary(t), Data: harness.DataDir(t), Args: p.Flags})
+	if err == nil {
+		harness.Must(t, d.Stop())
+	}
+	if err == nil || !strings.Contains(err.Error(), "Network.Assign on the port groups") {
+		t.Errorf("got %v, want the privilege", err)
 	}
 }
 

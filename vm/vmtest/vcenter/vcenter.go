@@ -35,11 +35,16 @@ type Options struct {
 	Hosts    int    // in the cluster; 0 means 3
 	Clusters int    // 0 means 1
 
+	PageSize int  // how many objects a list has before it is continued; 0 means all
+	Copies   bool // refuses machines with linked disks, as some storage of an ESXi does
+	Damaged  bool // the checksums of uploads are those of other bytes
+
 	// Hook, if set, is called before each call, with the name of the method, such as CloneVM_Task. A fault that it
-	// returns is the call's. Calls may come side by side.
+	// returns is the call's. The call is executed once it returns, even if the client has gone. Calls may come side by
+	// side.
 	Hook func(method string) types.BaseMethodFault
 
-	// TaskHook is like Hook for the tasks that change machines. A fault that it returns is that of the task.
+	// TaskHook is like Hook for the calls that begin a task. A fault that it returns is that of the task.
 	TaskHook func(method string) types.BaseMethodFault
 }
 
@@ -54,17 +59,20 @@ type Server struct {
 	server *simulator.Server
 	guests *guests
 
-	mu        sync.Mutex
-	calls     map[string]int  // by method; guarded by mu
-	importing map[string]bool // names of imports that have begun; guarded by mu
+	mu       sync.Mutex
+	calls    map[string]int  // by method; guarded by mu
+	reserved map[string]bool // names of machines whose making has begun; guarded by mu
+	revoked  map[string]bool // privileges that the account lacks; guarded by mu
 }
 
 // handOver lets properties be read while a task runs. The simulator has one such setting for all servers.
 var handOver sync.Once
 
+func letRead() { simulator.TaskDelay.MethodDelay = map[string]int{"LockHandoff": 0} }
+
 // Start starts a server. The caller closes it.
 func Start(o Options) (*Server, error) {
-	handOver.Do(func() { simulator.TaskDelay.MethodDelay = map[string]int{"LockHandoff": 0} })
+	handOver.Do(letRead)
 	model := simulator.VPX()
 	if o.ESX {
 		model = simulator.ESX()
@@ -80,7 +88,7 @@ func Start(o Options) (*Server, error) {
 		model.Remove()
 		return nil, fmt.Errorf("making the inventory: %w", err)
 	}
-	s := &Server{opts: o, model: model, guests: &guests{booted: make(map[types.ManagedObjectReference]bool)}, calls: make(map[string]int), importing: make(map[string]bool)}
+	s := &Server{opts: o, model: model, guests: &guests{booted: make(map[types.ManagedObjectReference]bool)}, calls: make(map[string]int), reserved: make(map[string]bool)}
 	model.Service.TLS = &tls.Config{} // #nosec G402 -- of a test's server
 	model.Service.Listen = &url.URL{Host: o.Address, User: url.UserPassword(Username, Password)}
 	model.Service.HandleFunc("/screen", s.screen)
@@ -116,46 +124,59 @@ func (s *Server) handle(ctx *simulator.Context, m *simulator.Method) (mo.Referen
 		if fault := s.opts.Hook(m.Name); fault != nil {
 			return nil, fault
 		}
-	}
-	switch m.Name {
-	case "RetrievePropertiesEx":
-		s.guests.update(ctx)
-	case "ImportVApp":
-		if fault := s.reserveName(m); fault != nil {
-			return nil, fault
+		if m.This.Type == "VirtualMachine" && ctx.Map.Get(m.This) == nil { // the simulator looked it up before
+			return nil, &types.ManagedObjectNotFound{Obj: m.This}
 		}
-	case "Destroy_Task":
-		s.mu.Lock()
-		clear(s.importing)
-		s.mu.Unlock()
-	case "PowerOffVM_Task", "ResetVM_Task", "SuspendVM_Task":
-		s.guests.stop(m.This)
 	}
-	if s.opts.TaskHook != nil && ctx.Session != nil {
-		s.failTasks(ctx, m)
+	if s.opts.TaskHook != nil && beginsTask(m.Name) && ctx.Session != nil {
+		if fault := s.opts.TaskHook(m.Name); fault != nil {
+			return divert(m, failedTask(ctx, m, fault)), nil
+		}
+	}
+	switch call := m.Body.(type) {
+	case *types.RetrievePropertiesEx:
+		s.guests.update(ctx)
+		call.Options.MaxObjects = int32(s.opts.PageSize) // #nosec G115 -- a test's
+	case *types.HttpNfcLeaseGetManifest:
+		if lease, ok := ctx.Session.Get(m.This).(*simulator.HttpNfcLease); ok && s.opts.Damaged {
+			return divert(m, damaged(lease)), nil
+		}
+	case *types.HasUserPrivilegeOnEntities:
+		return divert(m, s.privilegesOf(call)), nil
+	case *types.ImportVApp:
+		if spec, ok := call.Spec.(*types.VirtualMachineImportSpec); ok {
+			return nil, s.reserveName(m, spec.ConfigSpec.Name)
+		}
+	case *types.CreateVM_Task:
+		if s.opts.Copies && hasLinkedDisks(call) {
+			return divert(m, failedTask(ctx, m, &types.InvalidDeviceBacking{})), nil
+		}
+		return nil, s.reserveName(m, call.Config.Name)
+	case *types.CloneVM_Task:
+		return nil, s.reserveName(m, call.Name)
+	case *types.CancelTask:
+		// The simulator says at once that the task has failed, and executes it all the same.
+		return nil, &types.NotSupported{}
+	case *types.Destroy_Task:
+		s.mu.Lock()
+		clear(s.reserved)
+		s.mu.Unlock()
+	case *types.PowerOffVM_Task, *types.ResetVM_Task, *types.SuspendVM_Task:
+		s.guests.stop(m.This)
 	}
 	return nil, nil
 }
 
-// reserveName refuses an import with the name of another one or of a machine, as a vCenter does. The simulator checks
-// names before it adds the machine, so that imports at the same moment would share one.
-func (s *Server) reserveName(m *simulator.Method) types.BaseMethodFault {
-	call, ok := m.Body.(*types.ImportVApp)
-	if !ok {
-		return nil
-	}
-	spec, ok := call.Spec.(*types.VirtualMachineImportSpec)
-	if !ok {
-		return nil
-	}
-	name := spec.ConfigSpec.Name
+// reserveName refuses a machine with the name of another one, as a vCenter does. The simulator checks names before it
+// adds the machine, so that two that are made at the same moment would share one.
+func (s *Server) reserveName(m *simulator.Method, name string) types.BaseMethodFault {
 	exists := slices.Contains(s.Machines(), name)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if exists || s.importing[name] {
+	if exists || s.reserved[name] {
 		return &types.DuplicateName{Name: name, Object: m.This}
 	}
-	s.importing[name] = true
+	s.reserved[name] = true
 	return nil
 }
 
@@ -176,6 +197,17 @@ func (s *Server) Machines() []string {
 	var names []string
 	for _, e := range s.model.Map().All("VirtualMachine") {
 		names = append(names, e.Entity().Name)
+	}
+	return names
+}
+
+// Folders returns the names of the folders on the datastores, such as that of a machine.
+func (s *Server) Folders() (names []string) {
+	for _, e := range s.model.Map().All("Datastore") {
+		entries, _ := os.ReadDir(e.(*simulator.Datastore).Info.GetDatastoreInfo().Url) // none if it is gone
+		for _, entry := range entries {
+			names = append(names, entry.Name())
+		}
 	}
 	return names
 }

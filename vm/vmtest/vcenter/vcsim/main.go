@@ -18,19 +18,21 @@ func main() {
 	o := vcenter.Options{}
 	flag.BoolVar(&o.ESX, "esx", false, "a stand-alone ESXi instead of a vCenter")
 	flag.StringVar(&o.Address, "address", "127.0.0.1:0", "host and port to listen on")
+	without := flag.String("without", "", "a privilege that the account lacks, such as Network.Assign")
 	flag.Parse()
-	if err := run(o); err != nil {
+	if err := run(o, *without); err != nil {
 		fmt.Fprintln(os.Stderr, "vcsim:", err)
 		os.Exit(1)
 	}
 }
 
-func run(o vcenter.Options) error {
+func run(o vcenter.Options, without string) error {
 	s, err := vcenter.Start(o)
 	if err != nil {
 		return err
 	}
 	defer s.Close()
+	s.Revoke(without)
 	password := filepath.Join(filepath.Dir(s.CAFile), filepath.Base(s.CAFile)+".password")
 	if err := os.WriteFile(password, []byte(vcenter.Password+"\n"), 0o600); err != nil {
 		return err
