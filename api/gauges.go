@@ -21,7 +21,7 @@ var (
 	descCreating   = prometheus.NewDesc("osx_builder_creations_in_progress", "Creations under way.", nil, nil)
 	descCreations  = prometheus.NewDesc("osx_builder_creations_limit", "Creations that may be under way at once.", nil, nil)
 	descMachines   = prometheus.NewDesc("osx_builder_vms_limit", "Machines that may exist; absent if only memory limits them.", nil, nil)
-	descPromised   = prometheus.NewDesc("osx_builder_memory_promised_bytes", "Memory promised to the machines that exist.", nil, nil)
+	descPromised   = prometheus.NewDesc("osx_builder_memory_promised_bytes", "Memory promised to the machines that exist and taken by templates.", nil, nil)
 	descMemory     = prometheus.NewDesc("osx_builder_memory_limit_bytes", "Memory that all machines together may have.", nil, nil)
 	descPool       = prometheus.NewDesc("osx_builder_pool_machines", "Machines of a pool that wait.", []string{"image", "cpus", "memory"}, nil)
 	descPoolCount  = prometheus.NewDesc("osx_builder_pool_machines_wanted", "Machines of a pool that are to wait.", []string{"image", "cpus", "memory"}, nil)

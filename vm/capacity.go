@@ -95,11 +95,11 @@ func (c *capacity) fits(limits Limits, memory int, network NetworkType) error {
 	if c.machines > 0 && len(c.promised) >= c.machines {
 		return &Error{Code: CodeNoCapacity, Message: fmt.Sprintf("there are %d machines, which is the limit set by -vms; destroy some and try again%s", len(c.promised), c.inPools())}
 	}
-	if promised := c.promisedMemory(); promised+memory > most {
+	if promised := c.promisedMemory() + limits.Templates; promised+memory > most {
 		return &Error{
 			Code: CodeNoCapacity,
-			Message: fmt.Sprintf("the machine needs %dmib of memory, but %dmib of the %dmib available to machines are promised to others (-memory-reserve keeps %dmib for the host); destroy some machines and try again%s",
-				memory, promised, most, c.reserve, c.inPools()),
+			Message: fmt.Sprintf("the machine needs %dmib of memory, but %dmib of the %dmib available to machines are promised to others (-memory-reserve keeps %dmib for the host)%s; destroy some machines and try again%s",
+				memory, promised, most, c.reserve, ofTemplates(limits.Templates), c.inPools()),
 		}
 	}
 	if addresses, bounded := limits.Addresses[network]; bounded && c.attached(network) >= addresses {
@@ -119,6 +119,14 @@ func (c *capacity) inPools() string {
 		return ""
 	}
 	return fmt.Sprintf("; %d of the machines wait in pools (-pool)", len(c.pooled))
+}
+
+// ofTemplates says how much memory templates take, and how to free it.
+func ofTemplates(mib int) string {
+	if mib == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %dmib of them to templates, which DELETE /templates/KEY frees", mib)
 }
 
 // restore counts a machine that an earlier Manager created.
@@ -220,7 +228,7 @@ func (m *Manager) Capacity() Capacity {
 	most, pools := c.limits(), m.pools.list()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	promised := c.promisedMemory()
+	promised := c.promisedMemory() + most.Templates
 	owners := make(map[string]OwnerUsage)
 	for id, owner := range c.owner {
 		u := owners[owner]

@@ -42,6 +42,33 @@ func TestMemoryIsPromisedOnce(t *testing.T) {
 	h.wait(h.create(q).ID)
 }
 
+// templated is a driver whose templates take memory.
+type templated struct{ vm.Driver }
+
+func (d templated) Limits() vm.Limits {
+	return vm.Limits{CPUs: 8, Memory: 4096, HostCPUs: 4, Templates: 1024}
+}
+
+// The memory that templates take is not promised to machines.
+func TestMemoryOfTemplates(t *testing.T) {
+	h := newHarness(t)
+	h.options = func(o *vm.Options) { o.Driver, o.MemoryReserve = templated{h.driver}, 1024 }
+	h.open()
+	q := h.request()
+	q.Memory = "2052mib"
+	if _, err := h.vms.Create(t.Context(), q, ""); codeOf(err) != vm.CodeNoCapacity || !strings.Contains(err.Error(), "1024mib of them to templates") {
+		t.Errorf("got %v, want %s with the templates' memory", err, vm.CodeNoCapacity)
+	}
+	if got := h.vms.Capacity().PromisedMiB; got != 1024 {
+		t.Errorf("got %d MiB promised, want those of templates", got)
+	}
+	q.Memory = "2gib"
+	h.wait(h.create(q).ID)
+	if got := h.vms.Capacity().PromisedMiB; got != 3072 {
+		t.Errorf("got %d MiB promised, want those of the machine and of templates", got)
+	}
+}
+
 func TestMachinesAreBounded(t *testing.T) {
 	h := newHarness(t)
 	h.options = func(o *vm.Options) { o.VMs = 2 }

@@ -224,6 +224,9 @@ type Limits struct {
 	// Memory.
 	AllMemory int
 
+	// Templates is how much memory templates for starting from memory take, in MiB. It counts like that of machines.
+	Templates int
+
 	// Addresses is how many machines can be attached to a network of each type. A type that is missing has no limit.
 	Addresses map[NetworkType]int
 }

@@ -50,7 +50,7 @@ type memoryStarts struct {
 	slot  chan struct{} // has a value while a template is made
 
 	mu     sync.Mutex
-	making map[string]bool          // by key; guarded by mu
+	making map[string]int           // MiB of its guest, by key; guarded by mu
 	failed map[string]failedMaking  // by key; guarded by mu
 	follow map[string]chan struct{} // closed once nobody waits for a restart of the guest, by Machine.Dir; guarded by mu
 }
@@ -71,7 +71,7 @@ func because(format string, args ...any) error { return bootReason(fmt.Sprintf(f
 func openMemoryStarts(d *Driver, o Options) (*memoryStarts, error) {
 	s := &memoryStarts{
 		driver: d, log: d.log, slot: make(chan struct{}, 1),
-		making: map[string]bool{}, failed: map[string]failedMaking{}, follow: map[string]chan struct{}{},
+		making: map[string]int{}, failed: map[string]failedMaking{}, follow: map[string]chan struct{}{},
 	}
 	limit := o.TemplateMemory
 	if limit == 0 {
@@ -138,12 +138,23 @@ func (s *memoryStarts) find(key string, m vm.Machine, clone cloneConfig, image s
 	if f, ok := s.failed[key]; ok && time.Since(f.at) < templateRetry {
 		return t, because("no template could be made %v ago: %v", time.Since(f.at).Round(time.Second), f.err)
 	}
-	if !s.making[key] && s.ctx.Err() == nil {
-		s.making[key] = true
+	if s.making[key] == 0 && s.ctx.Err() == nil {
+		s.making[key] = m.Memory
 		clone.Disks = slices.Clone(clone.Disks)
 		s.tasks.Go(func() { s.make(key, m, clone, image) })
 	}
 	return t, because("its template is being made; GET /templates lists those that are ready")
+}
+
+// taken returns how many MiB of the host's memory templates take, and their guests while they are made.
+func (s *memoryStarts) taken() int {
+	mib := s.store.Loaded()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, each := range s.making {
+		mib += each
+	}
+	return mib
 }
 
 // imageOf returns the name of the image's folder among the gold images. The .vmx
@@ -215,7 +226,10 @@ func (s *memoryStarts) key(ctx context.Context, m vm.Machine, clone cloneConfig,
 	if err != nil {
 		return "", inner, err
 	}
-	parts := append([]string{qemu.version, image, string(m.Network), string(network), hostProcessor(), kernel()}, arguments(setup)...)
+	parts := keyParts{
+		QEMU: qemu.version, Image: image, Network: string(m.Network), Inner: string(network),
+		Processor: hostProcessor(), Kernel: kernel(), Arguments: arguments(setup),
+	}
 	files := []string{qemu.path, filepath.Join(s.driver.gold, image)}
 	if firmware != "" {
 		files = append(files, firmware)
@@ -228,9 +242,27 @@ func (s *memoryStarts) key(ctx context.Context, m vm.Machine, clone cloneConfig,
 		if err != nil {
 			return "", inner, err
 		}
-		parts = append(parts, stamp)
+		parts.Files = append(parts.Files, stamp)
 	}
-	return template.Key(parts...), inner, nil
+	return parts.key(), inner, nil
+}
+
+// keyParts is what a template's key depends on.
+type keyParts struct {
+	QEMU      string // its version
+	Image     string
+	Network   string // its type
+	Inner     string // identity
+	Processor string // of the host
+	Kernel    string // of the host
+	Arguments []string
+	Files     []string // programs, firmware and disks, each with what changes if it is replaced
+}
+
+func (p keyParts) key() string {
+	lengths := fmt.Sprint(len(p.Arguments), len(p.Files)) // no argument can look like a file
+	return template.Key(slices.Concat(
+		[]string{p.QEMU, p.Image, p.Network, p.Inner, p.Processor, p.Kernel, lengths}, p.Arguments, p.Files)...)
 }
 
 // fileStamp changes if the file is replaced or changed.

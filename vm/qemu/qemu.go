@@ -169,7 +169,7 @@ func (d *Driver) Close() error {
 // Limits returns the processors that QEMU's pc can have, the host's memory, and
 // the addresses of managed networks.
 func (d *Driver) Limits() vm.Limits {
-	limits := vm.Limits{CPUs: 255, Memory: hostMemory(), HostCPUs: runtime.NumCPU(), Addresses: map[vm.NetworkType]int{}}
+	limits := vm.Limits{CPUs: 255, Memory: hostMemory(), HostCPUs: runtime.NumCPU(), Templates: d.memory.taken(), Addresses: map[vm.NetworkType]int{}}
 	for _, t := range []vm.NetworkType{vm.NAT, vm.HostOnly} {
 		if _, managed := d.networks.backends[t].(bridgeBackend); managed {
 			limits.Addresses[t] = d.networks.manager.Addresses(network.Kind(t))

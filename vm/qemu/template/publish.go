@@ -48,7 +48,7 @@ func (s *Store) Publish(i Info, f Files) (err error) {
 	if err := os.Rename(draft, s.folder(i.Key)); err != nil {
 		return err
 	}
-	m := &memory{}
+	m := &memory{mib: i.Memory}
 	m.once.Do(func() { m.file, m.err = Duplicate(f.Memory) })
 	s.loaded[i.Key] = m
 	return vm.SyncPath(s.opts.Dir)

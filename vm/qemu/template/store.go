@@ -44,6 +44,7 @@ type Store struct {
 // memory is a template's memory, once it is needed.
 type memory struct {
 	once sync.Once
+	mib  int
 	file *os.File // sealed
 	err  error
 }
@@ -103,7 +104,7 @@ func (s *Store) Get(key string) (Template, *os.File, error) {
 	s.mu.Lock()
 	m := s.loaded[key]
 	if m == nil {
-		m = &memory{}
+		m = &memory{mib: t.Memory}
 		s.loaded[key] = m
 	}
 	s.used[key] = time.Now()
@@ -173,6 +174,17 @@ func (t Template) loadMemory() (*os.File, error) {
 
 // Fits reports whether a template of a machine with so many MiB may be made.
 func (s *Store) Fits(mib int) bool { return int64(mib)<<20 <= s.opts.Memory }
+
+// Loaded returns how many MiB the templates have promised to use of the host's memory, which those do that were used
+// since the daemon's start.
+func (s *Store) Loaded() (mib int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, m := range s.loaded {
+		mib += m.mib
+	}
+	return mib
+}
 
 // Limit returns how many bytes templates may take together.
 func (s *Store) Limit() int64 { return s.opts.Memory }

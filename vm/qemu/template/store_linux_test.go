@@ -140,10 +140,16 @@ func TestTemplateOutlivesTheStore(t *testing.T) {
 	wantNone(t, s, key)
 	f.publish(t, s, key)
 	want(t, s, key)
+	if got := s.Loaded(); got != 4 {
+		t.Errorf("got %d MiB loaded, want 4", got)
+	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	s = f.open(t)
+	if got := s.Loaded(); got != 0 {
+		t.Errorf("got %d MiB loaded before the first use, want none", got)
+	}
 	if list, err := s.List(); err != nil || len(list) != 1 || list[0].Key != key || list[0].MemoryBytes != 0 || list[0].DiskBytes == 0 {
 		t.Errorf("got %+v (%v), want the template, whose memory is not loaded", list, err)
 	}
