@@ -9,7 +9,7 @@ import (
 // An error shows the start of a long value, but does not repeat all of it.
 func TestErrorsAreShort(t *testing.T) {
 	s := serve(t)
-	const largest = 2000 // bytes of an answer
+	const largest = 2500 // bytes of an answer
 	path, _ := s.readyMachine()
 	long := strings.Repeat("x", 100_000)
 	digits := strings.Repeat("9", 100_000)

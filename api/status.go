@@ -80,6 +80,7 @@ var statuses = map[vm.Code]int{
 	vm.CodeHypervisor:       http.StatusInternalServerError,
 	vm.CodeGuestStopped:     http.StatusInternalServerError,
 	vm.CodeGuestNotReady:    http.StatusInternalServerError,
+	vm.CodeIdentity:         http.StatusInternalServerError,
 	vm.CodeAttempts:         http.StatusInternalServerError,
 	vm.CodeCancelled:        http.StatusConflict,
 	vm.CodeExpired:          http.StatusConflict,

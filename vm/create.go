@@ -58,6 +58,7 @@ func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
 	d, err := m.opts.lifetime(q.ExpiresIn)
 	p.add(err)
 	s.ExpiresIn = int(d / time.Second)
+	p.add(m.opts.checkIdentity(s.Identity))
 	if isNetworkType(s.Network) {
 		p.addFor("network_type", m.opts.Driver.Network(s.Network))
 	}

@@ -27,6 +27,7 @@ type creation struct {
 
 	address string    // of the guest, once it answered
 	start   StartMode // how the machine was started
+	booted  bool      // the log says why it did not start from memory
 }
 
 func (c *creation) run(ctx context.Context) {
@@ -121,6 +122,9 @@ func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 		return fmt.Errorf("starting the machine: %w", err)
 	}
 	c.job.setPhase(Waiting, nil)
+	if err := c.renewIdentity(ctx, vm); err != nil {
+		return err
+	}
 	if c.record.Spec.ReadyWhen != nil {
 		return c.waitForService(ctx, vm)
 	}
@@ -183,9 +187,21 @@ func (c *creation) inspect(ctx context.Context, vm Machine) (Status, error) {
 	if err == nil {
 		c.start = st.Start
 		c.vms.events.setStatus(vm.ID, st)
-		c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, c.record.Warnings.join(st))
+		all := c.record.Warnings.join(st)
+		c.logBooted(all)
+		c.vms.warnings.record(c.record.Spec.Image.Checksum, vm.ID, all)
 	}
 	return st, err
+}
+
+// logBooted logs why a machine does not start from memory that was to.
+func (c *creation) logBooted(all Warnings) {
+	for _, w := range all {
+		if w.Code == WarningBooted && !c.booted {
+			c.booted = true
+			c.log.Info("not started from memory", "why", w.Message)
+		}
+	}
 }
 
 // hasFailed returns the error of a machine that cannot become ready, or nil.

@@ -51,6 +51,7 @@ const (
 	CodeTemplateNotFound Code = "template-not-found"
 	CodeGuestStopped     Code = "guest-stopped"
 	CodeGuestNotReady    Code = "guest-not-ready"
+	CodeIdentity         Code = "identity-not-renewed"
 	CodeAttempts         Code = "too-many-attempts"
 	CodeCancelled        Code = "creation-cancelled"
 	CodeExpired          Code = "expired"
@@ -66,7 +67,7 @@ func Codes() []Code {
 		CodeHostDenied, CodeImageNotFound, CodeImageInUse, CodeTemplateNotFound,
 		CodeImageDownload, CodeImageChecksum, CodeImageUnsafe, CodeImageInvalid, CodeImageTooLarge,
 		CodeImageArchive, CodeImageEntries, CodeImageDepth, CodeImagePath, CodeImageRatio, CodeImageStalled,
-		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeGuestNotReady, CodeAttempts, CodeCancelled, CodeExpired,
+		CodeDiskFull, CodeHypervisor, CodeGuestStopped, CodeGuestNotReady, CodeIdentity, CodeAttempts, CodeCancelled, CodeExpired,
 	}
 }
 
@@ -78,7 +79,7 @@ type Error struct {
 	Field   string `json:"field,omitempty"` // the invalid field of the request, if any
 	Err     error  `json:"-"`
 
-	// Console is the end of the guest's console, with [CodeGuestNotReady], or "".
+	// Console is the end of the guest's console, with [CodeGuestNotReady] and [CodeIdentity], or "".
 	Console string `json:"console,omitempty"`
 
 	// Errors lists all invalid fields of a request if there are several. Code, Message and Field are those of the first.

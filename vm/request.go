@@ -40,7 +40,8 @@ type Request struct {
 	ToolsInitTimeout Timeout     `json:"tools_init_timeout"`
 	ExpiresIn        Lifetime    `json:"expires_in"`
 	Name             string      `json:"name"`
-	Start            StartMode   `json:"start"` // "" means the Manager's default
+	Start            StartMode   `json:"start"`    // "" means the Manager's default
+	Identity         Identity    `json:"identity"` // "" means that it is left as it is
 
 	Labels       Labels       `json:"labels"`
 	ReadyWhen    *ReadyWhen   `json:"ready_when"`
@@ -75,6 +76,7 @@ type spec struct {
 	Forward      []int        `json:"forward,omitempty"` // as asked
 	LaunchGUI    bool         `json:"launch_gui"`
 	Start        StartMode    `json:"start,omitempty"` // "" means that it boots
+	Identity     Identity     `json:"identity,omitempty"`
 	CallbackURL  string       `json:"callback_url,omitempty"`
 	ToolsSeconds int          `json:"tools_init_timeout"`   // as asked, 0 if not given
 	ExpiresIn    int          `json:"expires_in,omitempty"` // seconds, 0 if not given
@@ -120,6 +122,8 @@ func normalize(q Request, limits Limits, p *problems) spec {
 		p.add(err)
 	}
 	s.Start, err = parseStart(q.Start)
+	p.add(err)
+	s.Identity, err = parseIdentity(q.Identity)
 	p.add(err)
 	s.ToolsSeconds, err = parseToolsTimeout(time.Duration(q.ToolsInitTimeout))
 	p.add(err)

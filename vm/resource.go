@@ -75,6 +75,7 @@ type VM struct {
 	ReadyWhen    *ReadyWhen `json:"ready_when,omitempty"`
 	ReadyTimeout int        `json:"ready_timeout,omitempty"` // seconds, 0 if none was given
 	Owner        string     `json:"owner,omitempty"`         // the name of the token that created it
+	Identity     Identity   `json:"identity,omitempty"`
 }
 
 // Progress is how many bytes of the current download or unpacking are done.
@@ -114,6 +115,7 @@ func (r *record) resource(hypervisor string, st Status) VM {
 		ToolsStatus: st.Tools, MACAddress: st.MAC, Hypervisor: hypervisor, PortForwards: st.Forwards, Addresses: st.Addresses,
 		CreatedAt: r.CreatedAt, UpdatedAt: r.UpdatedAt, StoppedBecause: st.StoppedBecause, Name: r.Spec.Name, Disk: r.Spec.DiskText,
 		Warnings: r.Warnings.join(st), NICs: st.NICs, Labels: r.Spec.Labels, ReadyWhen: r.Spec.ReadyWhen, ReadyTimeout: r.Spec.ReadySeconds, Owner: r.Owner,
+		Identity: r.Spec.Identity,
 	}
 	if r.Spec.Guest != nil {
 		v.Hostname = r.Spec.Guest.Hostname

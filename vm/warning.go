@@ -85,8 +85,11 @@ type imageWarnings struct {
 	logged map[string]Warnings // by the image's checksum; guarded by mu
 }
 
-// record logs the warnings about an image that were not logged before.
+// record logs the warnings about an image that were not logged before. It leaves out those about one machine.
 func (i *imageWarnings) record(checksum, machine string, warnings Warnings) {
+	warnings = slices.DeleteFunc(slices.Clone(warnings), func(w Warning) bool {
+		return slices.Contains([]WarningCode{WarningBooted, WarningCPUs, WarningGuestSilent, WarningNoAddress}, w.Code)
+	})
 	for _, w := range i.add(checksum, warnings) {
 		i.log.Warn("the image's machines differ from the image", "image", checksum, "vm", machine, "code", w.Code, "what", w.Message)
 	}

@@ -22,6 +22,7 @@ type requestOptions struct {
 	file                                                          string
 	name, image, checksum, checksumType                           string
 	memory, disk, network, callback, toolsTimeout, expires, start string
+	identity                                                      string
 	cpus                                                          int
 	forward                                                       []int
 	gui                                                           bool
@@ -42,6 +43,7 @@ func flagOf(field string) string {
 		"tools_init_timeout": "tools-timeout", "expires_in": "expires-in",
 		"ready_when.port": "ready-port", "ready_when.http": "ready-http", "ready_timeout": "ready-timeout", "labels": "label",
 		"ssh_authorized_keys": "ssh-key", "hostname": "hostname", "user_data": "user-data",
+		"start": "start", "identity": "identity",
 	}[field]
 }
 
@@ -69,7 +71,10 @@ func (o *requestOptions) addFlags(cmd *cobra.Command) {
 	f.StringVar(&o.hostname, "hostname", "", "name that the guest gives itself (default: --name, with --ssh-key or --user-data)")
 	f.StringVar(&o.userData, "user-data", "", "file that cloud-init reads in the guest: a script or a cloud-config")
 	f.StringVar(&o.start, "start", "", "boot, or memory: continue a saved guest of the same image and size")
+	f.StringVar(&o.identity, "identity", "", "renew: give the guest a machine-id, host name and SSH host keys of its own, by its agent")
 	f.StringVar(&o.expires, "expires-in", "", "destroy the machine after this time, for example 2h")
+	completeFlag(cmd, "start", "boot", "memory")
+	completeFlag(cmd, "identity", "renew")
 	completeFlag(cmd, "network", "nat", "bridged", "hostonly")
 	completeFlag(cmd, "checksum-type", "md5", "sha1", "sha256", "sha512")
 }
@@ -143,6 +148,7 @@ func (o *requestOptions) fields() map[string]json.RawMessage {
 		{"name", "name", o.name},
 		{"start", "start", o.start},
 		{"hostname", "hostname", o.hostname},
+		{"identity", "identity", o.identity},
 	} {
 		if o.set.Changed(f.flag) {
 			fields[f.field] = jsonString(f.value)

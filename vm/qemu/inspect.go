@@ -46,7 +46,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	}
 	live, err := d.queries.read(ctx, m.Dir, pid)
 	if err != nil {
-		return d.classify(ctx, m, pid, st, err)
+		return classify(ctx, d, m, pid, st, err)
 	}
 	// QEMU does not know whether an agent that continues has its port open.
 	live.agentOpen = live.agentOpen || clone.Template != nil && clone.Template.Agent
@@ -67,7 +67,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 
 // classify returns the state of a machine whose QEMU did not answer, or an error
 // that says why the state is not known.
-func (d *Driver) classify(ctx context.Context, m vm.Machine, pid int, st vm.Status, err error) (vm.Status, error) {
+func classify(ctx context.Context, d *Driver, m vm.Machine, pid int, st vm.Status, err error) (vm.Status, error) {
 	switch {
 	case errors.Is(ctx.Err(), context.Canceled): // the caller has gone
 		return vm.Status{}, fmt.Errorf("asking QEMU: %w", context.Cause(ctx))

@@ -81,3 +81,35 @@ func TestInterfaces(t *testing.T) {
 		})
 	}
 }
+
+// Run waits for the end of a program, and reports how it ended.
+func TestExec(t *testing.T) {
+	polls := 0
+	socket := guest(t, func(conn net.Conn, request string) {
+		switch {
+		case strings.Contains(request, "guest-exec-status"):
+			if polls++; polls < 3 {
+				fmt.Fprint(conn, `{"return": {"exited": false}}`+"\n")
+				return
+			}
+			fmt.Fprint(conn, `{"return": {"exited": true, "exitcode": 3, "out-data": "b3V0", "err-data": "ZXJy"}}`+"\n")
+		case strings.Contains(request, `"input-data":"aW4="`):
+			fmt.Fprint(conn, `{"return": {"pid": 7}}`+"\n")
+		default:
+			greets("", `{"error": {"desc": "it is disabled"}}`+"\n")(conn, request)
+		}
+	})
+	r, err := Exec{Path: "/bin/sh", Input: []byte("in")}.Run(t.Context(), socket)
+	if err != nil || r.Code != 3 || string(r.Output) != "out" || string(r.Errors) != "err" {
+		t.Errorf("got %+v (%v), want code 3, out and err", r, err)
+	}
+	if _, err := (Exec{Path: "/bin/sh"}).Run(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "it is disabled") {
+		t.Errorf("got error %v, want the agent's", err)
+	}
+	polls = -1 << 20
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := (Exec{Path: "/bin/sh", Input: []byte("in")}).Run(ctx, socket); err == nil {
+		t.Error("a program that does not end has ended")
+	}
+}

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/crypto/ssh"
+
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/harness"
 )
@@ -64,6 +66,69 @@ func TestRealDebian(t *testing.T) {
 			checkSecrets(t, s, v, planted, login.secret())
 		})
 	}
+}
+
+// createReal creates a machine and waits until it is ready or has failed.
+func createReal(s *harness.Harness, body []byte) vm.VM {
+	s.T.Helper()
+	v := s.Create(body)
+	for v.Phase != vm.Ready && v.Phase != vm.Failed { // GET waits for ten minutes at most
+		v = s.WaitSettled(v.ID)
+	}
+	return v
+}
+
+// A Debian that continues a saved guest with an identity of its own has the machine's own address, also inside, and other
+// SSH host keys than another machine of the image. REAL=all, as make test-real sets it, runs this.
+func TestRealDebianFromMemory(t *testing.T) {
+	t.Parallel()
+	if os.Getenv("REAL") != "all" {
+		return
+	}
+	s := harness.New(t, "-network", "bridge", "-template-memory", "1gib")
+	body := s.Image("debian-pvscsi.tar.gz").Body(map[string]any{
+		"cpus": 1, "memory": "512mib", "tools_init_timeout": realBoot, "identity": "renew", "start": "memory",
+	})
+	booted := createReal(s, body)
+	for deadline := time.Now().Add(10 * harness.Timeout); ; time.Sleep(time.Second) {
+		a, err := s.Do("GET", "/templates", "", nil)
+		harness.Must(t, err)
+		if strings.Contains(string(a.Body), `"agent": true`) {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("no template: %s", a.Body)
+		}
+	}
+	began := time.Now()
+	v := createReal(s, body)
+	t.Logf("ready with an identity of its own %v after the request", time.Since(began))
+	if booted.Phase != vm.Ready || v.Phase != vm.Ready || v.Start != vm.StartMemory {
+		t.Fatalf("got %+v and %+v, want two machines that are ready, the second from memory", booted, v)
+	}
+	if v.NICs[0].IPAddress != v.IPAddress || !slices.Contains(v.Addresses, v.IPAddress) {
+		t.Errorf("got NICs %+v and addresses %v, want %s", v.NICs, v.Addresses, v.IPAddress)
+	}
+	if one, other := hostKey(t, booted.IPAddress), hostKey(t, v.IPAddress); one == other {
+		t.Errorf("both machines have the host key %s", one)
+	}
+}
+
+// hostKey returns the host key of a guest's SSH server.
+func hostKey(t *testing.T, ip string) (key string) {
+	t.Helper()
+	greeting(t, ip) // waits for the server
+	config := &ssh.ClientConfig{
+		User: "nobody", Timeout: harness.Timeout,
+		HostKeyCallback: func(_ string, _ net.Addr, k ssh.PublicKey) error { key = ssh.FingerprintSHA256(k); return nil },
+	}
+	if c, err := ssh.Dial("tcp", net.JoinHostPort(ip, "22"), config); err == nil {
+		c.Close() // without a password nobody is let in
+	}
+	if key == "" {
+		t.Errorf("the SSH server at %s showed no host key", ip)
+	}
+	return key
 }
 
 // greeting returns the first line that a guest's SSH server sends. The server may start after the guest has its address.
