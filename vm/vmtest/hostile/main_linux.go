@@ -59,7 +59,7 @@ func main() {
 		os.Exit(2)
 	}
 	enc := json.NewEncoder(os.Stderr)
-	for _, a := range slices.Concat(files(), network(), processes(), resources()) {
+	for _, a := range slices.Concat(files(), memory(), network(), processes(), resources()) {
 		r := result{Name: a.name, Succeeded: true}
 		if err := a.try(t); err != nil {
 			r.Succeeded, r.Why = false, err.Error()
