@@ -165,7 +165,7 @@ test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## 
 test-real: has-root test-deps programs ## build a real Debian in four forms, and boot each until its SSH server answers
 	$(TINYVM) $(BUILD) tinyvm-arm64
 	$(SUDO) $(DEBIAN) $(BUILD)
-	REAL=all $(TEST_REPORT) $(GO_TEST) -timeout 90m -run '^Test(RealDebian|ARMGuest)$$' ./vm/vmtest/e2e
+	REAL=all $(TEST_REPORT) $(GO_TEST) -timeout 90m -run '^Test(RealDebian|RealDebianFromMemory|ARMGuest)$$' ./vm/vmtest/e2e
 
 test-vix: has-vix programs ## test the VMware driver against a double of VMware's library
 	$(TEST_REPORT) $(GO_TEST) -timeout 10m ./vm/vix
@@ -228,12 +228,14 @@ lint-api: ## lint the OpenAPI description; needs npx
 bench: has-root test-deps build image ## run the benchmarks, which compare with named baselines in one run
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./image ./vm/qemu ./vm/vmtest/e2e
 
-crash: test-deps build image ## kill the daemon 200 times and at each step of a pull, let each file operation fail, and check that nothing is lost or left behind
-	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|PullCrash|FailingDisk)$$' -v ./vm/vmtest/crash
+crash: test-deps build image ## kill the daemon 200 times and at each step of a pull and of starting from memory, let each file operation fail, and check that nothing is lost or left behind
+	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 CRASH_MEMORY=100 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|CrashFromMemory|PullCrash|FailingDisk)$$' -v ./vm/vmtest/crash
 
-soak: test-deps build image ## create and destroy machines for 10 minutes, check that nothing grows, and wait for 100 late services
+soak: test-deps build image ## create and destroy machines for 10 minutes, and 600 from memory, check that nothing grows, and wait for 100 late services
 	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v ./vm/vmtest/e2e
 	LATE_ROUNDS=25 LATE_MACHINES=4 LATE_SECONDS=10 go test -race -count=1 -timeout 60m -run '^TestLateService$$' -v ./vm/vmtest/e2e
+	$(TINYVM) $(BUILD) tinyvm-lsisas
+	CLONES=100 CREATES=500 go test -count=1 -timeout 60m -run '^TestStartFromMemory$$' -v ./vm/qemu
 
 # Without -fuzzminimizetime Go spends most of the time on minimizing its first findings.
 FUZZTIME := 60s
