@@ -34,7 +34,7 @@ func vmdk(t *testing.T, folder, subformat string) string {
 	return folder
 }
 
-func run(t testing.TB, args ...string) string {
+func run(t *testing.T, args ...string) string {
 	t.Helper()
 	out, err := exec.Command(disk.Tool, args...).CombinedOutput()
 	if err != nil {

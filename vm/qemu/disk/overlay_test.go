@@ -2,12 +2,10 @@ package disk_test
 
 import (
 	"encoding/json"
-	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
-	"time"
 
 	"osx-builder/vm/qemu/disk"
 )
@@ -72,41 +70,4 @@ func TestImpossibleOverlay(t *testing.T) {
 			}
 		})
 	}
-}
-
-// BenchmarkOverlay measures how long an empty overlay takes. The baseline is qemu-img create, with the same fsync.
-func BenchmarkOverlay(b *testing.B) {
-	dir := b.TempDir()
-	d := disk.Disk{Bus: "scsi", Overlay: "disk0.qcow2", Backing: []string{"/image/disk.vmdk"}, Size: 10 << 30}
-	var ours, baseline time.Duration
-	for b.Loop() {
-		for range 20 {
-			start := time.Now()
-			if err := d.CreateOverlay(dir); err != nil {
-				b.Fatal(err)
-			}
-			ours += time.Since(start)
-			baseline += createByTool(b, dir, d)
-		}
-	}
-	b.ReportMetric(ours.Seconds()/baseline.Seconds(), "overlay/baseline")
-	b.ReportMetric(ours.Seconds()*1000/20/float64(b.N), "overlay-ms")
-	b.ReportMetric(baseline.Seconds()*1000/20/float64(b.N), "overlay-baseline-ms")
-	b.ReportMetric(0, "ns/op")
-}
-
-func createByTool(b *testing.B, dir string, d disk.Disk) time.Duration {
-	b.Helper()
-	start := time.Now()
-	path := filepath.Join(dir, "baseline.qcow2")
-	run(b, "create", "-q", "-u", "-f", "qcow2", "-F", "vmdk", "-b", d.Backing[0], path, strconv.FormatInt(d.Size, 10))
-	f, err := os.Open(path)
-	if err != nil {
-		b.Fatal(err)
-	}
-	defer f.Close()
-	if err := f.Sync(); err != nil {
-		b.Fatal(err)
-	}
-	return time.Since(start)
 }

@@ -196,13 +196,19 @@ func newBenchmark(b *testing.B, args ...string) *benchmark {
 	})
 	v := r.create()
 	r.waitPage(v.ID)
-	pid, err := os.ReadFile(filepath.Join(data, "vms", v.ID, "pid"))
-	harness.Must(b, err)
-	cmdline, err := os.ReadFile(filepath.Join("/proc", strings.Fields(string(pid))[0], "cmdline"))
-	harness.Must(b, err)
-	r.qemuArgs = strings.Split(strings.TrimSuffix(string(cmdline), "\x00"), "\x00")
+	r.qemuArgs = r.commandLine(v.ID)
 	r.destroy(v.ID)
 	return r
+}
+
+// commandLine returns the command line of a machine's QEMU.
+func (r *benchmark) commandLine(id string) []string {
+	r.b.Helper()
+	pid, err := os.ReadFile(filepath.Join(r.Data, "vms", id, "pid"))
+	harness.Must(r.b, err)
+	text, err := os.ReadFile(filepath.Join("/proc", strings.Fields(string(pid))[0], "cmdline"))
+	harness.Must(r.b, err)
+	return strings.Split(strings.TrimSuffix(string(text), "\x00"), "\x00")
 }
 
 // destroyAll destroys the machines that a failed benchmark left.

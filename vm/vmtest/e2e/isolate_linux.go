@@ -61,9 +61,9 @@ func Isolate() (bool, error) {
 	return false, nil
 }
 
-// IsolateTest is [Isolate] for a single test: it runs the test again, and reports
-// whether this is the new run. Without root and sudo it skips the test; in CI the
-// test fails.
+// IsolateTest is [Isolate] for a single test or benchmark: it runs it again, and
+// reports whether this is the new run. The results of a benchmark are printed.
+// Without root and sudo it skips the test; in CI the test fails.
 func IsolateTest(t testing.TB) bool {
 	t.Helper()
 	if os.Getenv(isolatedEnv) == t.Name() {
@@ -73,7 +73,12 @@ func IsolateTest(t testing.TB) bool {
 		return true
 	}
 	timeout := flag.Lookup("test.timeout").Value.String()
-	cmd := rootCommand(t.Name(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout="+timeout)
+	args := []string{"-test.run=^" + t.Name() + "$", "-test.v", "-test.timeout=" + timeout}
+	_, measures := t.(*testing.B)
+	if measures {
+		args = []string{"-test.run=^$", "-test.bench=^" + t.Name() + "$", "-test.benchtime=1x", "-test.timeout=" + timeout}
+	}
+	cmd := rootCommand(t.Name(), os.Args[0], args...)
 	if cmd == nil {
 		const reason = "this test needs root, or sudo without a password"
 		if os.Getenv("CI") != "" {
@@ -86,6 +91,9 @@ func IsolateTest(t testing.TB) bool {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
+	}
+	if measures {
+		fmt.Printf("%s", out)
 	}
 	if strings.Contains(string(out), "--- SKIP") {
 		t.Skipf("%s", out)
