@@ -20,7 +20,7 @@ type DataFolder struct {
 
 // dataNames are the names that a data folder can contain without being used for anything else. lost+found is in each
 // folder at which a disk is mounted.
-var dataNames = []string{"images", "lock", "lock" + holderSuffix, "lost+found", "net", "pulls", "vms", "vmware-hosts.json"}
+var dataNames = []string{"images", "lock", "lock" + holderSuffix, "lost+found", "net", "pulls", "templates", "vms", "vmware-hosts.json"}
 
 // OpenDataFolder creates the folder if it is absent, locks it for this process, and closes it to other users. holder
 // says who uses it, for the error message of the next process that tries.
