@@ -231,11 +231,12 @@ bench: has-root test-deps build image ## run the benchmarks, which compare with 
 crash: test-deps build image ## kill the daemon 200 times and at each step of a pull and of starting from memory, let each file operation fail, and check that nothing is lost or left behind
 	CRASH_ROUNDS=180 CRASH_QEMU_ROUNDS=20 CRASH_MEMORY=100 FAULTS_EACH=1 go test -race -count=1 -timeout 60m -run '^Test(Crash|CrashFromMemory|PullCrash|FailingDisk)$$' -v ./vm/vmtest/crash
 
-soak: test-deps build image ## create and destroy machines for 10 minutes, and 600 from memory, check that nothing grows, and wait for 100 late services
-	SOAK_SECONDS=600 go test -race -count=1 -timeout 30m -run '^TestSoak$$' -v ./vm/vmtest/e2e
-	LATE_ROUNDS=25 LATE_MACHINES=4 LATE_SECONDS=10 go test -race -count=1 -timeout 60m -run '^TestLateService$$' -v ./vm/vmtest/e2e
-	$(TINYVM) $(BUILD) tinyvm-lsisas
-	CLONES=100 CREATES=500 go test -count=1 -timeout 60m -run '^TestStartFromMemory$$' -v ./vm/qemu
+# BOOTS, as in make soak BOOTS=600, is how many guests boot instead, however long that takes.
+soak: test-deps build image ## create and destroy machines for 10 minutes, and 600 from memory, check that nothing grows, and wait for 100 late services; or boot BOOTS guests
+	SOAK_SECONDS=$(if $(BOOTS),0,600) SOAK_BOOTS=$(or $(BOOTS),0) go test -race -count=1 -timeout 12h -run '^TestSoak$$' -v ./vm/vmtest/e2e
+	$(if $(BOOTS),,LATE_ROUNDS=25 LATE_MACHINES=4 LATE_SECONDS=10 go test -race -count=1 -timeout 60m -run '^TestLateService$$' -v ./vm/vmtest/e2e)
+	$(if $(BOOTS),,$(TINYVM) $(BUILD) tinyvm-lsisas)
+	$(if $(BOOTS),,CLONES=100 CREATES=500 go test -count=1 -timeout 60m -run '^TestStartFromMemory$$' -v ./vm/qemu)
 
 # Without -fuzzminimizetime Go spends most of the time on minimizing its first findings.
 FUZZTIME := 60s

@@ -78,7 +78,8 @@ func countGoroutines(s *harness.Harness) int {
 
 // TestSoak creates and destroys machines repeatedly, some of which fail. At the end
 // the daemon must not use more resources than after the first rounds. SOAK_SECONDS
-// sets the duration.
+// sets the duration, and SOAK_BOOTS how many guests boot at least. The evidence of a
+// guest that dies or hangs is kept in build/soak.
 func TestSoak(t *testing.T) {
 	t.Parallel()
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
@@ -94,6 +95,7 @@ func TestSoak(t *testing.T) {
 	}
 	fresh := countGoroutines(s)
 	s.Start()
+	all := &boots{s: s}
 	round := func() {
 		v := s.Create(i.Body(harness.SmallVM(map[string]any{
 			"callback_url": s.Site.CallbackURL(), "expires_in": "1h",
@@ -103,7 +105,7 @@ func TestSoak(t *testing.T) {
 		}})))
 		cancelled := s.Create(i.Body(harness.SmallVM(nil)))
 		s.Destroy(cancelled.ID)
-		s.WaitReady(v.ID)
+		all.await(v.ID)
 		s.WaitSettled(bad.ID)
 		s.NextCallback()
 		s.Destroy(v.ID)
@@ -114,9 +116,10 @@ func TestSoak(t *testing.T) {
 	before := measureUsage(s)
 	rounds := 0
 	duration := time.Duration(harness.EnvInt(t, "SOAK_SECONDS", 15)) * time.Second
-	for end := time.Now().Add(duration); time.Now().Before(end); rounds++ {
+	for end := time.Now().Add(duration); time.Now().Before(end) || all.started < harness.EnvInt(t, "SOAK_BOOTS", 0); rounds++ {
 		round()
 	}
+	all.report()
 	after := measureUsage(s)
 	left := countGoroutines(s)
 	t.Logf("%d rounds of 3 machines each\nat the start: %v, %d goroutines\nat the end:   %v, %d goroutines",
