@@ -22,7 +22,7 @@ TAGS      = $(shell if $(PROBE); then echo vix; fi)
 # The Debian packages that running machines and testing need.
 PACKAGES := qemu-system-x86 qemu-utils ovmf dnsmasq-base iproute2 curl
 TEST_PACKAGES = gcc libc6-dev git ca-certificates busybox-static procps nftables iputils-ping jq openssl systemd chromium \
-  libarchive-tools p7zip-full zip xz-utils zstd \
+  libarchive-tools p7zip-full swtpm zip xz-utils zstd \
   $(shell command -v npm >/dev/null || echo npm) $(shell $(TINYVM) --packages) \
   $(shell $(DEBIAN) --packages) qemu-system-arm qemu-efi-aarch64
 

@@ -18,6 +18,7 @@ const (
 	WarningDeviceReplaced  WarningCode = "device-replaced"  // a device that is of another model than in the image
 	WarningNetworkReplaced WarningCode = "network-replaced" // a NIC that is on another network than in the image
 	WarningTPMLeftOut      WarningCode = "tpm-left-out"     // the image has a virtual TPM, the machine has none
+	WarningTPMReplaced     WarningCode = "tpm-replaced"     // the image has a virtual TPM, the machine has a new one
 	WarningSecureBootOff   WarningCode = "secure-boot-off"  // the image wants Secure Boot, the machine starts without it
 	WarningSlowDisk        WarningCode = "disk-slow"        // a disk that is slow to read in its format
 	WarningOVFLeftOut      WarningCode = "ovf-left-out"     // something of an OVF package that the machine does not have, or a property that nobody set
@@ -31,8 +32,9 @@ const (
 // WarningCodes lists every WarningCode, for the tests that require an explanation for each.
 func WarningCodes() []WarningCode {
 	return []WarningCode{
-		WarningDeviceLeftOut, WarningDeviceReplaced, WarningNetworkReplaced, WarningTPMLeftOut, WarningSecureBootOff,
-		WarningSlowDisk, WarningCPUs, WarningOVFLeftOut, WarningGuestSilent, WarningNoAddress, WarningBooted, WarningDiskGrown,
+		WarningDeviceLeftOut, WarningDeviceReplaced, WarningNetworkReplaced, WarningTPMLeftOut, WarningTPMReplaced,
+		WarningSecureBootOff, WarningSlowDisk, WarningCPUs, WarningOVFLeftOut, WarningGuestSilent, WarningNoAddress, WarningBooted,
+		WarningDiskGrown,
 	}
 }
 

@@ -66,6 +66,7 @@ func arguments(s setup) []string {
 		board(s),
 		confinement(s),
 		controls(s),
+		tpmOptions(s),
 		disks(s),
 		nicOptions(s),
 		screen(s),

@@ -29,6 +29,9 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 	if _, err := d.programs.forBoard(clone.Board).find(ctx); err != nil {
 		return err
 	}
+	if err := mapTPM(ctx, &clone); err != nil {
+		return err
+	}
 	if m.Start == vm.StartMemory {
 		for i := range clone.Disks {
 			clone.Disks[i].Convert()

@@ -245,7 +245,7 @@ func TestEFI(t *testing.T) {
 			if secure := strings.Contains(strings.Join(argv, " "), "smm=on"); secure != (name == "Secure Boot") {
 				t.Errorf("Secure Boot is on: %t", secure)
 			}
-			if warned := slices.ContainsFunc(st.Warnings, func(w vm.Warning) bool { return w.Code == vm.WarningTPMLeftOut }); warned != (name == "TPM") {
+			if warned := slices.ContainsFunc(st.Warnings, func(w vm.Warning) bool { return w.Code == vm.WarningTPMReplaced }); warned != (name == "TPM") {
 				t.Errorf("got warnings %+v", st.Warnings)
 			}
 		})

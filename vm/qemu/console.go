@@ -38,7 +38,8 @@ func (d *Driver) Console(_ context.Context, m vm.Machine) (io.ReadSeekCloser, er
 //
 // QEMU keeps its logs open and cannot open others, so the files stay and their
 // beginnings become holes. This disturbs no reader or writer, and loses nothing
-// that is written at the same time. While no daemon runs, logs are not trimmed.
+// that is written at the same time. While no daemon runs, each machine's own
+// [trimmer] trims its serial log.
 type logTrimmer struct {
 	dir string // folder that holds each Machine.Dir
 	log *slog.Logger
@@ -75,7 +76,7 @@ func (l *logTrimmer) trim() {
 }
 
 // trimFile frees the log's blocks before its last [vm.ConsoleKept] bytes. On a
-// file system without holes it empties the log.
+// file system without holes, and beyond [consoleLimit], it empties the log.
 func trimFile(path string) error {
 	f, err := process.OpenOwned(path, os.O_WRONLY)
 	if err != nil {
@@ -89,6 +90,9 @@ func trimFile(path string) error {
 	before := (info.Size() - vm.ConsoleKept) / holeBlock * holeBlock
 	if before <= 0 {
 		return nil
+	}
+	if info.Size() > consoleLimit {
+		return f.Truncate(0)
 	}
 	err = punchHole(f, before)
 	if errors.Is(err, errors.ErrUnsupported) {

@@ -20,6 +20,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"osx-builder/callback"
 	"osx-builder/image"
 	"osx-builder/vm"
@@ -108,6 +110,8 @@ func (g *managed) create() vm.VM {
 		Image:       vm.Image{URL: g.web.URL + "/image.tar.gz", Checksum: g.sum, ChecksumType: "sha256"},
 		Memory:      "64mib",
 		CallbackURL: g.web.URL + "/callback",
+
+		ToolsInitTimeout: vm.Timeout(harness.Timeout), // on a busy host
 	}, "")
 	if err != nil {
 		g.r.t.Fatal(err)
@@ -385,7 +389,7 @@ func TestStoppedBecause(t *testing.T) {
 	}
 	orphaned := func() {
 		signal(t, shellOf(t, m), syscall.SIGKILL)
-		until(t, harness.Timeout, "the shell's end", func() bool { return len(workingIn(m.Dir)) == 1 })
+		until(t, harness.Timeout, "the shell's end", func() bool { return len(supervisedIn(m.Dir)) == 1 })
 		if st := r.inspect(m); st.Power != vm.PoweredOn {
 			t.Errorf("got %+v without the shell that waits for QEMU, want powered-on", st)
 		}
@@ -445,7 +449,7 @@ func TestSupervisorEndsWithQEMU(t *testing.T) {
 	t.Parallel()
 	r := newTestDriver(t)
 	m := r.running(idleGuest)
-	if all := workingIn(m.Dir); len(all) != 2 {
+	if all := supervisedIn(m.Dir); len(all) != 2 {
 		t.Errorf("got processes %v in the machine's folder, want QEMU and its shell", all)
 	}
 	for name, pid := range map[string]int{"QEMU": pidOf(t, m), "the shell": shellOf(t, m)} {
@@ -470,13 +474,26 @@ func TestSupervisorEndsWithQEMU(t *testing.T) {
 // shellOf returns the process that waits for the machine's QEMU.
 func shellOf(t *testing.T, m vm.Machine) int {
 	t.Helper()
-	for _, pid := range workingIn(m.Dir) {
+	for _, pid := range supervisedIn(m.Dir) {
 		if pid != pidOf(t, m) {
 			return pid
 		}
 	}
 	t.Fatal("nobody waits for QEMU")
 	return 0
+}
+
+// supervisedIn returns QEMU and the shell that waits for it, without the programs that run beside them.
+func supervisedIn(dir string) (pids []int) {
+	var trimmer, session int
+	text, _ := os.ReadFile(filepath.Join(dir, "trimmer.pid"))
+	_, _ = fmt.Sscan(string(text), &trimmer, &session)
+	for _, pid := range workingIn(dir) {
+		if of, err := unix.Getsid(pid); err == nil && of != session {
+			pids = append(pids, pid)
+		}
+	}
+	return pids
 }
 
 // workingIn returns the processes whose working directory is dir, or was until it

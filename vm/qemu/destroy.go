@@ -42,6 +42,9 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 		return err
 	}
 	process.AwaitSupervisor(ctx, m.Dir)
+	if err := process.EndBeside(ctx, m.Dir); err != nil {
+		return err
+	}
 	if err := d.users.kill(ctx, m); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -27,16 +28,20 @@ type handed struct {
 	seed      string   // the NoCloud disk, or ""
 	secrets   []string // names of the secret credentials, in their order
 	netdevs   []string // -netdev options of the NICs, without their ids
+	tpm       int      // the socket of swtpm, if the machine has a TPM
+
+	beside map[process.Beside]process.Command // the programs that run beside QEMU
 }
 
 // open opens every file and socket of the machine, after it has checked those that
 // a former QEMU could have written, and fills in s.handed. The caller closes the
 // files.
-func (s *setup) open() (files *process.Files, err error) {
+func (s *setup) open(ctx context.Context) (files *process.Files, err error) {
 	files = &process.Files{}
+	s.beside = map[process.Beside]process.Command{}
 	defer func() {
 		if err != nil {
-			err = errors.Join(disk.FullError(err), files.Close())
+			err = errors.Join(disk.FullError(err), process.Command{Files: files, Beside: s.beside}.Close())
 		}
 	}()
 	for i := range s.Disks {
@@ -66,6 +71,9 @@ func (s *setup) open() (files *process.Files, err error) {
 	}
 	if err := s.openGuestConfig(files); err != nil {
 		return files, fmt.Errorf("handing over the guest's configuration: %w", err)
+	}
+	if err := s.openTPM(ctx, files); err != nil {
+		return files, err
 	}
 	s.sets = files.Arguments()
 	return files, nil
@@ -106,6 +114,9 @@ func (s *setup) openControls(files *process.Files) error {
 		return err
 	}
 	s.serial = files.AddSet(log)
+	if err := s.openTrimmer(files); err != nil {
+		return err
+	}
 	for name, descriptor := range map[string]*int{qmpSocket: &s.monitor, agentSocket: &s.agent} {
 		socket, err := listen(s.Dir, name)
 		if err != nil {

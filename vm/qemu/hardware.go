@@ -23,6 +23,7 @@ type hardware struct {
 	Firmware   string      `json:"firmware"` // "bios" or "efi"
 	Board      string      `json:"board"`
 	SecureBoot bool        `json:"secure_boot,omitempty"`
+	TPM        bool        `json:"tpm,omitempty"`
 	LocalTime  bool        `json:"local_time,omitempty"` // the guest expects its clock in local time
 	Disks      []disk.Disk `json:"disks"`
 	NICs       []nic       `json:"nics"`
@@ -64,7 +65,7 @@ type mapping struct {
 // mapHardware converts a .vmx file's hardware to QEMU's. The error is a *vm.Error that names the device at fault.
 func mapHardware(from vmx.Hardware, networks networkBackends) (hardware, vm.Warnings, error) {
 	m := mapping{from: from, networks: networks}
-	m.to = hardware{GuestOS: from.GuestOS, Firmware: from.Firmware, Board: boardQ35, LocalTime: from.IsWindows()}
+	m.to = hardware{GuestOS: from.GuestOS, Firmware: from.Firmware, Board: boardQ35, TPM: from.TPM, LocalTime: from.IsWindows()}
 	switch {
 	case from.IsMacOS():
 		return hardware{}, nil, disk.InvalidImage("the image is a macOS guest (guestOS is %q): Apple allows macOS only on Apple's computers, and QEMU has "+
@@ -120,9 +121,5 @@ func (m *mapping) warnFirmware() {
 			m.warnings.Add(vm.WarningSecureBootOff, "the image asks for Secure Boot, and this host has no firmware with Microsoft's keys for it; "+
 				"on Debian and Ubuntu the package ovmf has it for x86")
 		}
-	}
-	if m.from.TPM {
-		m.warnings.Add(vm.WarningTPMLeftOut, "the image has a virtual TPM, and the machine has none; "+
-			"a guest whose disk is encrypted with the TPM asks for its recovery key")
 	}
 }

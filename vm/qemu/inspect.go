@@ -58,7 +58,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 		st.Power = vm.PoweringOn
 		return st, nil
 	}
-	st.Fault = diskFault(clone, live)
+	if st.Fault = diskFault(clone, live); st.Fault == nil {
+		st.Fault = tpmFault(m.Dir, pid, clone)
+	}
 	if err := d.fillGuest(ctx, m, pid, live, &st); err != nil {
 		return vm.Status{}, err
 	}

@@ -181,6 +181,8 @@ func (s *memoryStarts) check(m vm.Machine, clone cloneConfig) error {
 		return because("launch_gui asks for a window, whose devices cannot be saved")
 	case clone.Board == boardVirt:
 		return because("QEMU's board for ARM is not supported")
+	case clone.TPM:
+		return because("the machine has a virtual TPM, whose keys must be its own")
 	case len(clone.NICs) != 1:
 		return because("the machine has %d network cards; only one can have the identity of each machine", len(clone.NICs))
 	}

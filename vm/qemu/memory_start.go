@@ -121,7 +121,7 @@ func (s *memoryStarts) launch(ctx context.Context, m vm.Machine, clone cloneConf
 	}
 	setup.mac = clone.Template.Inner.MAC
 	setup.ram = ram{memory: memory, incoming: true}
-	command, err := setup.command(qemu)
+	command, err := setup.command(ctx, qemu)
 	if err != nil {
 		return err
 	}

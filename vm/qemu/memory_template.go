@@ -139,7 +139,7 @@ func (s *memoryStarts) bootTemplate(ctx context.Context, m vm.Machine, clone clo
 	}
 	setup.attachment, setup.mac = attachment{Tap: tap}, inner.MAC
 	setup.ram = ram{memory: memory, share: true}
-	command, err := setup.command(qemu)
+	command, err := setup.command(ctx, qemu)
 	if err != nil {
 		return inner, err
 	}

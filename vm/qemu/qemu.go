@@ -10,6 +10,9 @@
 //	link.json      tap or forwarded ports of the last start
 //	disk0.qcow2    what the guest wrote; one file per disk
 //	efivars.fd     EFI's variables, if the image has EFI firmware
+//	tpm            state of the TPM, if the machine has one
+//	tpm.pid        locked by the TPM's program, swtpm, as long as it lives; tpm.log has its standard error
+//	trimmer.pid    locked by the program that bounds serial.log while no daemon runs; trimmer.log has its standard error
 //	pid            locked by QEMU as long as it lives
 //	qmp, qga       sockets: QEMU's monitor and the guest's agent
 //	exit           locked while a shell waits for QEMU to end; then its exit status

@@ -33,8 +33,8 @@ const (
 	// handed and its own copies of them. Devices use a few for each queue.
 	extraFiles = 1024
 
-	// consoleBytes bounds how much a guest can write to its console from one
-	// start of its machine to the next. While no daemon runs, nothing else does.
+	// consoleBytes bounds how long a guest's console can become, holes
+	// included, if nothing trims it.
 	consoleBytes = 8 << 30
 )
 

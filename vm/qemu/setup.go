@@ -25,7 +25,7 @@ func (d *Driver) Command(ctx context.Context, m vm.Machine) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	return command.Argv, command.Files.Close()
+	return command.Argv, command.Close()
 }
 
 // prepare collects, creates and opens what the machine needs to start. The caller
@@ -38,7 +38,7 @@ func (d *Driver) prepare(ctx context.Context, m vm.Machine, clone cloneConfig) (
 	if s.attachments, err = d.networks.attach(ctx, m, clone.NICs); err != nil {
 		return process.Command{}, err
 	}
-	return s.command(qemu)
+	return s.command(ctx, qemu)
 }
 
 // baseSetup collects what the machine needs to start, except its networks.
@@ -69,13 +69,14 @@ func baseSetup(ctx context.Context, d *Driver, m vm.Machine, clone cloneConfig) 
 }
 
 // command opens the machine's files.
-func (s *setup) command(qemu binary) (process.Command, error) {
-	files, err := s.open()
+func (s *setup) command(ctx context.Context, qemu binary) (process.Command, error) {
+	files, err := s.open(ctx)
 	if err != nil {
 		return process.Command{}, err
 	}
 	return process.Command{
 		Dir: s.Dir, Argv: append([]string{qemu.path}, arguments(*s)...), Env: s.environment(), Files: files, Rules: s.rules(qemu.path, files),
+		Beside: s.beside,
 	}, nil
 }
 

@@ -54,7 +54,7 @@ func shapes() map[string]shape {
 		"Workstation, Windows 11 with TPM": {
 			"virtualHW.version = \"20\"\nguestOS = \"windows11-64\"\nfirmware = \"efi\"\nvtpm.present = \"TRUE\"\nvmx.encryptionType = \"partial\"\n" +
 				"encryption.keySafe = \"vmware:key/list/(pair/(x))\"\nencryption.data = \"AAAA\"\n" + nvmeDisk + "ethernet0.present = \"TRUE\"\nethernet0.virtualDev = \"e1000e\"\n",
-			"q35 efi local; nvme nvme0:0; e1000e=e1000e 160; tpm-left-out",
+			"q35 efi tpm local; nvme nvme0:0; e1000e=e1000e 160; ",
 		},
 		"Fusion, Linux bundle on Intel": {
 			"virtualHW.version = \"18\"\nguestOS = \"fedora-64\"\nfirmware = \"efi\"\n" + sataDisk + "sata0:1.present = \"TRUE\"\nsata0:1.deviceType = \"cdrom-image\"\n" +
@@ -158,6 +158,9 @@ func TestShapes(t *testing.T) {
 
 func describeMachine(h hardware, warnings vm.Warnings) string {
 	board := h.Board + " " + h.Firmware
+	if h.TPM {
+		board += " tpm"
+	}
 	if h.LocalTime {
 		board += " local"
 	}

@@ -113,7 +113,7 @@ func launch(ctx context.Context, d *Driver, m vm.Machine, clone cloneConfig) err
 // spawn runs QEMU and returns once its monitor answers. It closes the command's
 // files.
 func spawn(ctx context.Context, d *Driver, m vm.Machine, command process.Command) error {
-	defer command.Files.Close() // if it does not start
+	defer command.Close() // if it does not start
 	// The machine may have ended while it was suspended.
 	if err := errors.Join(forgetSuspension(m.Dir), forgetSwitchedOff(m.Dir)); err != nil {
 		return err
@@ -123,14 +123,18 @@ func spawn(ctx context.Context, d *Driver, m vm.Machine, command process.Command
 		return err
 	}
 	defer ended.Close()
-	err = errors.Join(process.Spawn(command, w), command.Files.Close())
+	err = errors.Join(process.Spawn(command, w), command.Close())
 	if err == nil {
 		err = awaitStart(ctx, d, m, ended)
 	}
-	if err != nil {
-		return errors.Join(disk.FullError(err), endFailedStart(m, ended, d.users))
+	if err == nil {
+		return nil
 	}
-	return nil
+	var failed *disk.CommandError
+	if errors.As(err, &failed) && len(tpmWords(m.Dir)) > 0 {
+		failed.Stderr += tpmWords(m.Dir)
+	}
+	return errors.Join(disk.FullError(err), endFailedStart(m, ended, d.users))
 }
 
 // awaitStart returns once the monitor answers.
@@ -160,7 +164,7 @@ func endFailedStart(m vm.Machine, ended *os.File, u *users) error {
 	defer cancel()
 	for {
 		if over, err := process.HasEnded(ended); over || err != nil {
-			return err
+			return errors.Join(err, process.EndBeside(ctx, m.Dir))
 		}
 		if err := errors.Join(process.Kill(ctx, m.Dir), process.KillOrphans(ctx, m.ID), u.kill(ctx, m)); err != nil {
 			return err

@@ -39,7 +39,13 @@ func GuestName(id string) string { return "guest=osxb-" + id }
 // QEMU has a lock on its pid file while it runs, which the kernel releases. So the
 // number in the file is never stale.
 func Holder(dir string) (int, error) {
-	f, err := OpenOwned(filepath.Join(dir, PIDFile), os.O_RDONLY)
+	return holder(filepath.Join(dir, PIDFile), func() int { return findMachine(filepath.Base(dir)) })
+}
+
+// holder returns the process that has a lock on the pid file at path, or 0. If the file has no number yet, holder
+// returns what find does.
+func holder(path string, find func() int) (int, error) {
+	f, err := OpenOwned(path, os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return 0, nil
 	}
@@ -57,19 +63,19 @@ func Holder(dir string) (int, error) {
 	case lock.Pid > 0: // QEMU itself locked the file: on macOS, or for an earlier version of the daemon
 		return int(lock.Pid), nil
 	default:
-		return numberIn(f, filepath.Base(dir)), nil
+		return numberIn(f, find), nil
 	}
 }
 
 // numberIn returns the number in a pid file that is locked, if the process of this
 // number is in the session that the file names. Another one would have the number
-// of a QEMU that has left its lock to a process which it started. While the shell
-// has not written the number, numberIn returns 0. If the shell was killed before
-// it did, numberIn looks for the QEMU of the machine id.
-func numberIn(f *os.File, id string) int {
+// of a QEMU that has left its lock to a process which it started. If the shell has
+// not written the number, or was killed before it did, numberIn returns what find
+// does.
+func numberIn(f *os.File, find func() int) int {
 	var pid, session int
 	if n, _ := fmt.Fscan(io.LimitReader(f, maxStatus), &pid, &session); n < 2 {
-		return findMachine(id)
+		return find()
 	}
 	if is, err := unix.Getsid(pid); err != nil || is != session {
 		return 0

@@ -24,6 +24,9 @@ func kill(pid int, alive func() bool) error {
 // lockPIDFile does nothing: QEMU itself locks its pid file.
 func lockPIDFile(*os.File) error { return nil }
 
+// CanLock says that only QEMU's own pid file is locked.
+const CanLock = false
+
 // pidArguments returns the options that make QEMU lock its pid file.
 func pidArguments() []string { return []string{"-pidfile", PIDFile} }
 

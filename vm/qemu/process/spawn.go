@@ -22,8 +22,10 @@ const spawnTimeout = 10 * time.Second
 // supervisor is a script that starts QEMU. QEMU is not a child of the daemon, so it outlives the daemon, which need not
 // reap it. (QEMU's own -daemonize needs system calls that QEMU's sandbox forbids.) A shell waits for QEMU and writes its
 // exit status to descriptor 4. Descriptor 3 is closed when both have ended; 5 gets QEMU's standard error. QEMU keeps
-// descriptor 6, whose lock says that it runs; 7 gets its number and its session. %s is QEMU's command line.
+// descriptor 6, whose lock says that it runs; 7 gets its number and its session. %s is QEMU's command line. QEMU ignores
+// the signal that says that a file is too long: a guest's console can become so, and then the rest of it is lost.
 const supervisor = `{
+trap '' XFSZ
 %s </dev/null >/dev/null 2>&5 4>&- 5>&- 7>&- &
 echo $! $$ >&7
 exec 6>&- 7>&-
@@ -43,12 +45,30 @@ type Command struct {
 	Env   []string      // all of QEMU's environment, as in NAME=value
 	Files *Files        // what QEMU finds open; the caller closes them
 	Rules confine.Rules // what QEMU may do
+
+	// Beside are programs that start before QEMU, and that end by themselves once QEMU has ended, because a socket or a
+	// pipe that they share with it is closed.
+	Beside map[Beside]Command
+}
+
+// Close closes the daemon's copies of the files.
+func (c Command) Close() error {
+	errs := []error{c.Files.Close()}
+	for _, beside := range c.Beside {
+		errs = append(errs, beside.Files.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // Spawn starts QEMU in c.Dir, in a session of its own. w stays open until QEMU has ended and its exit status is written
 // down. Call [AwaitSupervisor] before, because the shell of an earlier QEMU has that QEMU's files open too.
 func Spawn(c Command, w *os.File) error {
 	defer w.Close()
+	for name, beside := range c.Beside {
+		if err := name.spawn(context.Background(), beside); err != nil {
+			return err
+		}
+	}
 	exit, err := newExitFile(c.Dir)
 	if err != nil {
 		return err
@@ -59,7 +79,7 @@ func Spawn(c Command, w *os.File) error {
 		return fmt.Errorf("creating QEMU's log: %w", err)
 	}
 	defer log.Close()
-	held, number, err := newPIDFile(c.Dir)
+	held, number, err := newPIDFile(filepath.Join(c.Dir, PIDFile))
 	if err != nil {
 		return fmt.Errorf("creating QEMU's pid file: %w", err)
 	}
@@ -81,10 +101,9 @@ func Spawn(c Command, w *os.File) error {
 	return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
 }
 
-// newPIDFile creates the pid file. held is open for reading, with a lock on Linux that lasts until everybody has closed
+// newPIDFile creates a pid file at path. held is open for reading, with a lock on Linux that lasts until everybody has closed
 // it; number is open for writing. So a QEMU that a guest took over cannot change the number.
-func newPIDFile(dir string) (held, number *os.File, err error) {
-	path := filepath.Join(dir, PIDFile)
+func newPIDFile(path string) (held, number *os.File, err error) {
 	if number, err = CreateOwned(path, os.O_WRONLY); err != nil {
 		return nil, nil, err
 	}
