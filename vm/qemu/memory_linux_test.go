@@ -82,12 +82,12 @@ func (h *memoryHost) up(t *testing.T, m vm.Machine) (st vm.Status) {
 	return st
 }
 
-// template waits for a template and returns its key. The template's guest boots with
-// a tenth of the processor time of others.
+// template waits for a template and returns its key.
 func (h *memoryHost) template(t *testing.T) string {
 	t.Helper()
 	var list []vm.Template
-	until(t, 10*harness.Timeout, "a template", func() bool {
+	until(t, harness.Timeout, "a template", func() bool {
+		harness.Hurry(h.data)
 		var err error
 		if list, err = h.Templates(t.Context()); err != nil {
 			t.Fatal(err)

@@ -85,7 +85,8 @@ func awaitPool(h *harness.Harness, ready int) []string {
 	var health struct {
 		Limits struct{ Pools []vm.Pool }
 	}
-	for end := time.Now().Add(3 * harness.Timeout); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+	for end := time.Now().Add(harness.Timeout); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+		harness.Hurry(h.Data)
 		a, err := h.Do("GET", "/healthz?verbose=1", "", nil)
 		harness.Must(h.T, err)
 		harness.Must(h.T, a.JSON(&health))

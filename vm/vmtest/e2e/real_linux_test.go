@@ -90,7 +90,8 @@ func TestRealDebianFromMemory(t *testing.T) {
 		"cpus": 1, "memory": "512mib", "tools_init_timeout": realBoot, "identity": "renew", "start": "memory",
 	})
 	booted := createReal(s, body)
-	for deadline := time.Now().Add(10 * harness.Timeout); ; time.Sleep(time.Second) {
+	for deadline := time.Now().Add(2 * harness.Timeout); ; time.Sleep(time.Second) {
+		harness.Hurry(s.Data)
 		a, err := s.Do("GET", "/templates", "", nil)
 		harness.Must(t, err)
 		if strings.Contains(string(a.Body), `"agent": true`) {
