@@ -87,7 +87,8 @@ func run(binary, image, vcsim string) (err error) {
 	return nil
 }
 
-// runMachine runs one machine from its creation to its deletion.
+// runMachine runs one machine from its creation to its deletion. It deletes the machine
+// after a failure as well.
 func (d demo) runMachine(image string) error {
 	i, err := d.site.Image(image)
 	if err != nil {
@@ -97,7 +98,17 @@ func (d demo) runMachine(image string) error {
 	if err != nil {
 		return err
 	}
-	if v, err = d.follow(v.ID); err != nil {
+	if err := d.useMachine(v.ID); err != nil {
+		_, _, again := d.daemon.VM(http.MethodDelete, "/vms/"+v.ID, nil, http.StatusNoContent)
+		return errors.Join(err, again)
+	}
+	return d.destroy(v.ID)
+}
+
+// useMachine waits for a machine and shows what it does.
+func (d demo) useMachine(id string) error {
+	v, err := d.follow(id)
+	if err != nil {
 		return err
 	}
 	if err := d.lookAt(v); err != nil {
@@ -110,9 +121,9 @@ func (d demo) runMachine(image string) error {
 		return fmt.Errorf("no callback within %v", timeout)
 	}
 	if d.guest {
-		d.printConsole(v.ID)
+		d.printConsole(id)
 	}
-	return d.destroy(v.ID)
+	return nil
 }
 
 // lookAt prints the guest's page, or what the simulated vCenter keeps of the image.
