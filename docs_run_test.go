@@ -176,6 +176,10 @@ func newReader(t *testing.T) *reader {
 	}
 	harness.Must(t, os.MkdirAll(filepath.Join(r.work, "ci"), 0o755))
 	harness.Must(t, os.WriteFile(filepath.Join(home, "token"), []byte("0123456789abcdef\n"), 0o600))
+	harness.Must(t, os.MkdirAll(filepath.Join(home, ".ssh"), 0o700))
+	key := "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ9lCckkAxg+cGHVJkKcvLIScLHgzqhrQGVZhz9CpWxt user\n"
+	harness.Must(t, os.WriteFile(filepath.Join(home, ".ssh", "id_ed25519.pub"), []byte(key), 0o600))
+	harness.Must(t, os.WriteFile(filepath.Join(r.work, "setup.sh"), []byte("#!/bin/sh\ntouch /var/tmp/ready\n"), 0o600))
 	port, other := fmt.Sprint(harness.FreePort(t)), fmt.Sprint(harness.FreePort(t))
 	r.prepareImages()
 	cert := exec.Command("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost",
