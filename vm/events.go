@@ -13,8 +13,9 @@ import (
 )
 
 const (
-	// eventsKept is how many events a listener may be behind: older ones are
-	// dropped. A busy host produces that many in some minutes.
+	// eventsKept is how many events a listener may be behind at least: older ones
+	// are dropped. A busy host produces that many in some minutes. With many
+	// machines there are more, since all of them can change at once.
 	eventsKept = 1024
 
 	// listenersAtOnce bounds the listeners: each holds a connection.
@@ -53,10 +54,10 @@ type eventLog struct {
 	tasks *tasks
 	watch func(context.Context) // called while there are listeners
 
-	mu        sync.Mutex        // guards what follows
-	events    [eventsKept]Event // event n is at n % eventsKept
-	last      int64             // number of the latest event; the first has 1
-	changed   chan struct{}     // closed by the next event
+	mu        sync.Mutex    // guards what follows
+	events    []Event       // event n is at n % len(events)
+	last      int64         // number of the latest event; the first has 1
+	changed   chan struct{} // closed by the next event
 	seen      map[string]*lastSeen
 	listeners int
 	stopWatch context.CancelFunc
@@ -75,7 +76,26 @@ type lastSeen struct {
 func newEventLog(t *tasks) *eventLog {
 	b := make([]byte, 8)
 	_, _ = rand.Read(b) // it never fails
-	return &eventLog{run: hex.EncodeToString(b), tasks: t, changed: make(chan struct{}), seen: make(map[string]*lastSeen)}
+	return &eventLog{run: hex.EncodeToString(b), tasks: t, events: make([]Event, eventsKept), changed: make(chan struct{}), seen: make(map[string]*lastSeen)}
+}
+
+// kept returns how many events are kept. It needs mu held.
+func (l *eventLog) kept() int64 { return int64(len(l.events)) }
+
+// at returns the place of event n. It needs mu held.
+func (l *eventLog) at(n int64) *Event { return &l.events[n%l.kept()] }
+
+// grow makes room for two events of each machine. It needs mu held.
+func (l *eventLog) grow() {
+	if 2*len(l.seen) <= len(l.events) {
+		return
+	}
+	old := l.events
+	l.events = make([]Event, 2*len(old))
+	for i := range min(l.last, int64(len(old))) {
+		n := l.last - i
+		*l.at(n) = old[n%int64(len(old))]
+	}
 }
 
 // restore adds a machine that an earlier Manager left, without an event.
@@ -83,6 +103,7 @@ func (l *eventLog) restore(id, owner string, p Phase) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.seen[id] = &lastSeen{owner: owner, phase: p}
+	l.grow()
 }
 
 // add publishes that a machine is accepted.
@@ -144,7 +165,7 @@ func (l *eventLog) remove(id string) {
 func (l *eventLog) publish(e Event) {
 	l.last++
 	e.Number = l.last
-	l.events[l.last%eventsKept] = e
+	*l.at(l.last) = e
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
@@ -155,7 +176,7 @@ func (l *eventLog) publish(e Event) {
 func (l *eventLog) after(eventID string) (next int64, known bool) {
 	run, number, _ := strings.Cut(eventID, "-")
 	n, err := strconv.ParseInt(number, 10, 64)
-	if err != nil || run != l.run || n < 0 || n > l.last || n+eventsKept < l.last {
+	if err != nil || run != l.run || n < 0 || n > l.last || n+l.kept() < l.last {
 		return l.last + 1, false
 	}
 	return n + 1, true
@@ -219,10 +240,10 @@ func (r *Listener) Next(ctx context.Context) (Event, error) {
 	l := r.log
 	for {
 		l.mu.Lock()
-		e, last, changed := l.events[r.next%eventsKept], l.last, l.changed
+		e, last, kept, changed := *l.at(r.next), l.last, l.kept(), l.changed
 		l.mu.Unlock()
 		switch {
-		case r.next+eventsKept <= last:
+		case r.next+kept <= last:
 			return Event{}, ErrSlow
 		case r.next <= last:
 			r.next++

@@ -1,7 +1,9 @@
 package vm
 
 import (
+	"context"
 	"errors"
+	"strconv"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -41,6 +43,33 @@ func TestSlowListener(t *testing.T) {
 		}
 		again.Close()
 	})
+}
+
+// With many machines as many events are kept as all of them make when they change at
+// once, as they seem to when the first listener comes.
+func TestListenerOfManyMachines(t *testing.T) {
+	const many = 3 * eventsKept
+	l := newEventLog(newTasks())
+	l.watch = func(context.Context) {}
+	m := &Manager{events: l}
+	l.add("first", "")
+	listener, err := m.Listen("", Owners{All: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	l.setStatus("first", Status{Power: PoweredOn})
+	for n := range many {
+		l.restore(strconv.Itoa(n), "", Ready)
+	}
+	for n := range many {
+		l.setStatus(strconv.Itoa(n), Status{Power: PoweredOn})
+	}
+	for n := range many + 1 {
+		if e, err := listener.Next(t.Context()); err != nil || e.Number != int64(n+2) || e.Status != PoweredOn {
+			t.Fatalf("got event %+v, %v, want number %d", e, err, n+2)
+		}
+	}
 }
 
 // Progress is published once a second at most, a phase at once.
