@@ -66,7 +66,7 @@ func (h *Harness) ExampleRequest(i e2e.Image, memory string) string {
 // other machines and that may take long to boot. The fields in more are added or
 // replace them.
 func SmallVM(more map[string]any) map[string]any {
-	fields := map[string]any{"cpus": 1, "memory": "192mib", "tools_init_timeout": "2m"}
+	fields := map[string]any{"cpus": 1, "memory": "192mib", "tools_init_timeout": "4m"}
 	for k, v := range more {
 		fields[k] = v
 	}

@@ -25,7 +25,7 @@ import (
 // Timeout bounds every wait of a test. It only ends tests that hang: a step that
 // takes a second on an idle host may take a minute on a busy host that emulates
 // the guest's processor.
-const Timeout = 3 * time.Minute
+const Timeout = 5 * time.Minute
 
 // programsEnv is the environment variable with the folder of the programs that
 // make builds for all packages. If it is not set, each package builds its own.
