@@ -15,9 +15,9 @@ const IdentityRenew Identity = "renew"
 
 // IdentityRenewer is an optional interface of drivers that can give a guest an identity of its own. The machine runs,
 // and its tools have answered. When RenewIdentity returns nil, the guest has a machine-id, a host name and SSH host keys
-// that no other machine has, and has written them to its disk; its network card has the machine's MAC address and
-// address. An error that wraps no *Error means that the guest did not do that. The Manager calls it like Start, not
-// beside another call that changes the machine. It may be repeated after an interruption at any point.
+// that no other machine has, and has written them to its disk. An error that wraps no *Error means that the guest did
+// not do that. The Manager calls it like Start, not beside another call that changes the machine. It may be repeated
+// after an interruption at any point.
 type IdentityRenewer interface {
 	RenewIdentity(ctx context.Context, m Machine) error
 }

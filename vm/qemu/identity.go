@@ -13,15 +13,13 @@ import (
 	"github.com/google/uuid"
 
 	"osx-builder/vm"
-	"osx-builder/vm/qemu/disk"
-	"osx-builder/vm/qemu/network"
 	"osx-builder/vm/qemu/process"
 	"osx-builder/vm/qemu/qmp"
 )
 
 var _ vm.IdentityRenewer = (*Driver)(nil)
 
-// identityTimeout bounds how long a guest takes to renew its identity, of which it may wait a minute for its address.
+// identityTimeout bounds how long a guest takes to renew its identity.
 const identityTimeout = 2 * time.Minute
 
 // identityScript runs in guests. What it needs is put before it; see [identityInput].
@@ -32,9 +30,8 @@ var identityScript []byte
 // RenewIdentity lets the guest's agent run a script that renews the guest's identity. The keys are made on the host:
 // guests that continue the same memory could draw the same random numbers, and emulated ones need seconds for a key.
 //
-// A guest that runs from memory gets the machine's own MAC address too. Its card is not exchanged for a new one,
-// because a guest takes five seconds to let go of a card on a PCI Express port, and not every guest configures a card
-// that appears while it runs.
+// The guest's card stays as it is: as in every machine that runs from memory, the guest knows it by the template's
+// addresses, and everybody else by the machine's own, until the guest restarts.
 func (d *Driver) RenewIdentity(ctx context.Context, m vm.Machine) error {
 	unlock, err := d.changing.Lock(ctx, m.Dir)
 	if err != nil {
@@ -50,35 +47,15 @@ func (d *Driver) RenewIdentity(ctx context.Context, m vm.Machine) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, identityTimeout, fmt.Errorf("the guest took longer than %v", identityTimeout))
 	defer cancel()
-	attached := readAttachments(m.Dir)
-	var card *newCard
-	if attached.Inner != nil {
-		// From here to the end of the script nobody reaches the guest.
-		card = &newCard{old: attached.Inner.MAC, mac: macAddress(m.ID).String(), address: attached.Address.String()}
-		if _, err := d.networks.manager.Attach(ctx, network.Kind(m.Network), m.ID, macAddress(m.ID), m.Name); err != nil {
-			return fmt.Errorf("attaching the machine to its network: %w", err)
-		}
-	}
-	socket := filepath.Join(m.Dir, agentSocket)
-	if err := runIdentityScript(ctx, socket, m, card); err != nil || card == nil {
-		return err
-	}
-	attached.attachment = attachment{Tap: attached.Tap}
-	return disk.FullError(writeJSON(filepath.Join(m.Dir, attachmentFile), attached))
+	return runIdentityScript(ctx, filepath.Join(m.Dir, agentSocket), m)
 }
 
-// newCard is how a guest's card is to change.
-type newCard struct {
-	old, mac string // MAC addresses
-	address  string // that DHCP gives to mac
-}
-
-func runIdentityScript(ctx context.Context, socket string, m vm.Machine, card *newCard) error {
+func runIdentityScript(ctx context.Context, socket string, m vm.Machine) error {
 	types, err := hostKeyTypes(ctx, socket)
 	if err != nil {
 		return err
 	}
-	input, err := identityInput(m, card, types)
+	input, err := identityInput(m, types)
 	if err != nil {
 		return err
 	}
@@ -108,7 +85,7 @@ func hostKeyTypes(ctx context.Context, socket string) (types []string, err error
 }
 
 // identityInput returns the script with what the guest is to become.
-func identityInput(m vm.Machine, card *newCard, types []string) ([]byte, error) {
+func identityInput(m vm.Machine, types []string) ([]byte, error) {
 	var b bytes.Buffer
 	set := func(name, value string) { fmt.Fprintf(&b, "%s='%s'\n", name, value) } // no value has a quote
 	name := m.Name
@@ -131,12 +108,6 @@ func identityInput(m vm.Machine, card *newCard, types []string) ([]byte, error) 
 		set("key_"+t, private)
 		set("public_"+t, public)
 	}
-	if card == nil {
-		card = &newCard{}
-	}
-	set("old", card.old)
-	set("mac", card.mac)
-	set("address", card.address)
 	return append(b.Bytes(), identityScript...), nil
 }
 

@@ -59,8 +59,6 @@ func (h *memoryHost) renewsIdentity(t *testing.T) {
 	for command, want := range map[string]string{
 		"hostname": "web", "cat /etc/hostname": "web", "grep -c web /etc/hosts": "1",
 		"stat -c %a /etc/ssh/ssh_host_ed25519_key": "600", "ls /etc/ssh": "ssh_host_ecdsa_key\nssh_host_ecdsa_key.pub\nssh_host_ed25519_key\nssh_host_ed25519_key.pub",
-		"cat /sys/class/net/*/address | grep -c " + st.MAC: "1", "ip -4 addr show | grep -c 'inet " + st.IP + "/'": "1",
-		"ps | grep -c '[u]dhcpc'": "1",
 	} {
 		if got := inGuest(t, m, command); got != want {
 			t.Errorf("%s: got %q, want %q", command, got, want)

@@ -78,7 +78,7 @@ func createReal(s *harness.Harness, body []byte) vm.VM {
 	return v
 }
 
-// A Debian that continues a saved guest with an identity of its own has the machine's own address, also inside, and other
+// A Debian that continues a saved guest with an identity of its own answers at the machine's own address, with other
 // SSH host keys than another machine of the image. REAL=all, as make test-real sets it, runs this.
 func TestRealDebianFromMemory(t *testing.T) {
 	t.Parallel()
