@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 
@@ -70,6 +71,19 @@ func mapTPM(ctx context.Context, clone *cloneConfig) error {
 	return nil
 }
 
+// socketPair returns two connected sockets that programs which are started meanwhile do not inherit. macOS has no flag
+// for that.
+func socketPair() (ends [2]int, err error) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if ends, err = unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0); err != nil {
+		return ends, os.NewSyscallError("socketpair", err)
+	}
+	unix.CloseOnExec(ends[0])
+	unix.CloseOnExec(ends[1])
+	return ends, nil
+}
+
 // openTPM opens the TPM's state, and makes the socket by which QEMU reaches swtpm. It sets s.tpm and adds swtpm to s.beside.
 func (s *setup) openTPM(ctx context.Context, files *process.Files) error {
 	if !s.TPM {
@@ -79,9 +93,9 @@ func (s *setup) openTPM(ctx context.Context, files *process.Files) error {
 	if err != nil {
 		return &vm.Error{Code: vm.CodeHypervisorUnavailable, Message: fmt.Sprintf("the machine has a virtual TPM, and its program is missing: %v", err), Err: err}
 	}
-	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	ends, err := socketPair()
 	if err != nil {
-		return os.NewSyscallError("socketpair", err)
+		return err
 	}
 	s.tpm = files.Add(os.NewFile(uintptr(ends[0]), "swtpm"))
 	own := &process.Files{}
