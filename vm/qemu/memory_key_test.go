@@ -11,8 +11,8 @@ func TestTemplateKey(t *testing.T) {
 		QEMU: "7.2.22", Image: "sha256-01", Network: "nat", Inner: "{}", Processor: "flags: sse2", Kernel: "6.1.0",
 		Arguments: []string{"-cpu", "max"}, Files: []string{"/usr/bin/qemu 1 2 3", "disk"},
 	}
-	if parts.key() != parts.key() {
-		t.Error("the key is not always the same")
+	if one, again := parts.key(), parts.key(); one != again {
+		t.Errorf("got the keys %s and %s of the same parts", one, again)
 	}
 	keys := map[string]string{parts.key(): "nothing"}
 	check := func(what string, p keyParts) {

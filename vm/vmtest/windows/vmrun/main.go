@@ -35,13 +35,18 @@ func main() {
 // double has the state of all machines.
 type double struct{ control string }
 
-var (
-	errNotFound   = errors.New("The virtual machine cannot be found")
-	errOff        = errors.New("The virtual machine is not powered on")
-	errRunning    = errors.New("The virtual machine should not be powered on. It is already running.")
-	errNoSnapshot = errors.New("The snapshot was not found")
-	errExists     = errors.New("The snapshot already exists")
-	errUnknown    = errors.New("Unrecognized command")
+// failure is an error in vmrun's own words.
+type failure string
+
+func (f failure) Error() string { return string(f) }
+
+const (
+	errNotFound   = failure("The virtual machine cannot be found")
+	errOff        = failure("The virtual machine is not powered on")
+	errRunning    = failure("The virtual machine should not be powered on. It is already running.")
+	errNoSnapshot = failure("The snapshot was not found")
+	errExists     = failure("The snapshot already exists")
+	errUnknown    = failure("Unrecognized command")
 )
 
 func (d *double) run(args []string) error {
