@@ -154,31 +154,6 @@ func baselineReadHandler(dir string, one, all []byte) http.Handler {
 	return r
 }
 
-// BenchmarkStart measures the start with 5,000 machines, which one daemon may have on other hosts.
-func BenchmarkStart(b *testing.B) {
-	const count = 5000
-	data := b.TempDir()
-	images, err := image.Open(filepath.Join(data, "images"), image.Options{})
-	harness.Must(b, err)
-	dir := filepath.Join(data, "vms")
-	writeRecords(b, dir, count)
-	for b.Loop() {
-		var start []time.Duration
-		for range 3 {
-			var vms *vm.Manager
-			start = append(start, measure(b, func() {
-				vms, err = vm.Open(vm.Options{Dir: dir, Driver: &vmtest.Driver{}, Hypervisor: "memory", Images: images, Callbacks: callback.New(callback.Options{})})
-				harness.Must(b, err)
-			}))
-			vms.Close()
-		}
-		if took := median(start); took > maxStartTime {
-			b.Errorf("the start with %d records took %v, want at most %v", count, took, maxStartTime)
-		}
-		b.ReportMetric(float64(median(start).Microseconds())/1000, "start-ms")
-	}
-}
-
 // writeRecords writes the records and folders of running machines and returns the
 // ID of one.
 func writeRecords(b *testing.B, dir string, count int) (id string) {
