@@ -277,6 +277,7 @@ func pageErrors(t *testing.T, b browser, s *harness.Harness) {
 		{"memory", "1gb", "IEC units"},
 		{"disk", "40gb", "IEC units"},
 		{"ssh_authorized_keys", "x", "key 1 is not one line"},
+		{"hostname", "a b", "RFC 1123"},
 		{"tools_init_timeout", "soon", "a whole number of seconds"},
 		{"expires_in", "2000000h", "a whole number of seconds"},
 		{"forward", "22, x", "Enter port numbers"},

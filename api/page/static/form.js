@@ -110,6 +110,8 @@ function requestBody() {
   if (value('ready_when.port')) body.ready_when = { port: number(value('ready_when.port')) };
   if (value('memory')) body.memory = /^-?[\d.]+$/.test(value('memory')) ? value('memory') + value('memory_unit') : value('memory');
   if (value('ssh_authorized_keys')) body.ssh_authorized_keys = value('ssh_authorized_keys').split('\n').filter((line) => line.trim());
+  if (value('hostname')) body.hostname = value('hostname');
+  if (value('user_data')) body.user_data = field('user_data').value;
   if (value('disk')) body.disk = value('disk');
   if (value('callback_url')) body.callback_url = value('callback_url');
   if (value('forward')) body.forward = value('forward').split(/[\s,]+/).filter(Boolean).map(number);

@@ -21,6 +21,7 @@ export function requestOf(doc) {
   if (doc.ready_when) body.ready_when = doc.ready_when;
   if (doc.ready_timeout) body.ready_timeout = doc.ready_timeout;
   if (doc.disk) body.disk = doc.disk;
+  if (doc.hostname) body.hostname = doc.hostname;
   if (doc.callback) body.callback_url = doc.callback.url;
   if (doc.expires_at) body.expires_in = Math.round((Date.parse(doc.expires_at) - Date.parse(doc.created_at)) / 1000);
   return body;
