@@ -202,15 +202,15 @@ func (e *scriptEnv) interrupt(name string) error {
 	return e.commands[name].Process.Signal(syscall.SIGINT)
 }
 
-// archive returns an image for the in-memory driver.
+// archive returns an image for the in-memory driver, with the same bytes each time.
 func archive(name string) []byte {
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)
-	for file, text := range map[string]string{name + ".vmx": "guestOS = \"other\"\n", "disk.vmdk": strings.Repeat(name, 100_000)} {
-		if err := w.WriteHeader(&tar.Header{Name: file, Mode: 0o644, Size: int64(len(text)), Typeflag: tar.TypeReg}); err != nil {
+	for _, f := range []struct{ name, text string }{{name + ".vmx", "guestOS = \"other\"\n"}, {"disk.vmdk", strings.Repeat(name, 100_000)}} {
+		if err := w.WriteHeader(&tar.Header{Name: f.name, Mode: 0o644, Size: int64(len(f.text)), Typeflag: tar.TypeReg}); err != nil {
 			panic(err) // writing to memory cannot fail
 		}
-		_, _ = w.Write([]byte(text))
+		_, _ = w.Write([]byte(f.text))
 	}
 	_ = w.Close()
 	return b.Bytes()
