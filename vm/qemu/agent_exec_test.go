@@ -44,15 +44,19 @@ func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) 
 			Return json.RawMessage
 			Error  *struct{ Desc string }
 		}
-		if err := json.Unmarshal([]byte(line), &reply); err != nil || reply.Error != nil {
+		err = json.Unmarshal([]byte(line), &reply)
+		if command == "guest-sync" && (err != nil || reply.Error != nil) {
+			return // about what an earlier client sent
+		}
+		if err != nil || reply.Error != nil {
 			t.Fatalf("asking the agent to %s: %v: %s", command, err, line)
 		}
 		if err := json.Unmarshal(reply.Return, answer); err != nil {
 			t.Fatal(err)
 		}
 	}
-	var synced int
-	for synced != 4711 { // an answer to an earlier client may come first
+	var synced any
+	for synced != 4711.0 { // the answer to an earlier client, of any kind, may come first
 		ask("guest-sync", map[string]any{"id": 4711}, &synced)
 	}
 	var started struct{ PID int }
