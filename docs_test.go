@@ -36,6 +36,7 @@ var needs = map[string]string{
 	"Packer":           "Packer needs VMware",
 	"VMware's ovftool": "it exports a machine of a vCenter",
 	"Vagrant":          "Vagrant downloads a box from the Internet",
+	"a pool":           "TestPool runs such a daemon, which prepares machines in the background",
 	"Docker":           "it changes the firewall of a host with Docker",
 }
 
