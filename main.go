@@ -133,7 +133,7 @@ func drivers(c config.Config, data *vm.DataFolder, log *slog.Logger) hypervisor.
 // imageOptions configures the image cache.
 func imageOptions(c config.Config, hosts *vm.Hosts, credentials *image.Credentials, metrics *api.Metrics, log *slog.Logger) image.Options {
 	return image.Options{
-		Prepare: ovf.Prepare[*image.Files], Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: hypervisor.PreparedFolder, CacheBytes: c.CacheSize,
+		Prepare: ovf.Prepare[*image.Files], Check: vmx.Checker{MaxDisk: c.ImageMaxDisk}.Check, Derived: vm.PreparedFolder, CacheBytes: c.CacheSize,
 		CheckURL: hosts.CheckURL, DialControl: hosts.Control, Downloaded: metrics.Downloaded, Credentials: credentials, RootCAs: c.RootCAs, Log: log,
 		Limits: image.Limits{
 			DownloadBytes: c.ImageMaxDownload, UnpackedBytes: c.ImageMaxBytes, Entries: c.ImageMaxEntries, PathDepth: c.ImageMaxDepth, PathLength: c.ImageMaxPath, Ratio: c.ImageMaxRatio,

@@ -54,7 +54,10 @@ func (m *Manager) check(ctx context.Context, q Request) (spec, error) {
 	var err error
 	s.Disk, s.DiskText, err = parseDisk(q.Disk, m.opts.MaxDisk)
 	p.add(err)
-	p.add(m.opts.checkDisk(s, m.opts.imageOf(s)))
+	if s.Disk > 0 {
+		_, err = m.opts.checkDisk(s, m.opts.imageOf(s))
+		p.add(err)
+	}
 	d, err := m.opts.lifetime(q.ExpiresIn)
 	p.add(err)
 	s.ExpiresIn = int(d / time.Second)

@@ -93,14 +93,13 @@ func (c *creation) build(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := o.checkDisk(r.Spec, gold); err != nil {
+	size, err := o.checkDisk(r.Spec, gold)
+	if err != nil {
 		return err
 	}
 	c.job.setPhase(Cloning, nil)
 	c.warnWithoutMemory()
-	if err := c.warnGrown(gold); err != nil {
-		return err
-	}
+	c.warnGrown(size)
 	vm.Progress = func(done, total int64) { c.job.setPhase(Cloning, &Progress{Bytes: done, Total: &total}) }
 	if err := o.Driver.Clone(ctx, vm, gold.VMX); err != nil {
 		return fmt.Errorf("cloning the image: %w", err)

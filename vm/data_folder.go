@@ -18,6 +18,10 @@ type DataFolder struct {
 	lock *flock.Flock
 }
 
+// PreparedFolder is the name of the folder beside that of gold images for what drivers make of them: for each image a
+// folder of its name.
+const PreparedFolder = "prepared"
+
 // dataNames are the names that a data folder can contain without being used for anything else. lost+found is in each
 // folder at which a disk is mounted.
 var dataNames = []string{"images", "lock", "lock" + holderSuffix, "lost+found", "net", "pulls", "templates", "vms", "vmware-hosts.json"}

@@ -25,34 +25,32 @@ func parseDisk(text string, most int64) (bytes int64, asked string, err error) {
 	return roundUp(n, diskStep), asked, err
 }
 
-// checkDisk returns an error if a machine of the request cannot have the size of disk that it asks for. gold is the
-// unpacked image, or zero while that is not there.
-func (o *Options) checkDisk(s spec, gold image.Gold) error {
+// checkDisk returns the size in bytes of the image's first disk, and an error if a machine of the request cannot have the
+// size that it asks for. gold is the unpacked image, or zero while that is not there. The size is 0 then, and also if the
+// request does not ask for one.
+func (o *Options) checkDisk(s spec, gold image.Gold) (size int64, err error) {
 	if s.Disk == 0 {
-		return nil
+		return 0, nil
 	}
 	g, ok := o.Driver.(DiskGrower)
 	if !ok {
-		return &Error{
+		return 0, &Error{
 			Code: CodeNotSupported, Field: "disk",
 			Message: fmt.Sprintf("disk is %q, but machines on the hypervisor %s keep the size of their image's disk, which they are linked to; "+
 				"leave disk out, make the disk larger in the image, or use QEMU (-driver qemu)", s.DiskText, o.Hypervisor),
 		}
 	}
 	if gold.VMX == "" {
-		return nil
+		return 0, nil
 	}
-	size, err := g.FirstDisk(gold.VMX)
-	if err != nil {
-		return err
-	}
-	if s.Disk < size {
-		return &Error{
+	size, err = g.FirstDisk(gold.VMX)
+	if err == nil && s.Disk < size {
+		err = &Error{
 			Code: CodeDiskTooSmall, Field: "disk",
 			Message: fmt.Sprintf("disk is %q, but the image's first disk has %s, and a disk can only grow; ask for at least %s, or leave disk out", s.DiskText, mebibytes(size), mebibytes(size)),
 		}
 	}
-	return nil
+	return size, err
 }
 
 // imageOf returns the unpacked image of a request. It is zero if that is not there.
@@ -65,20 +63,13 @@ func (o *Options) imageOf(s spec) image.Gold {
 	return gold
 }
 
-// warnGrown adds a warning if the machine's first disk is larger than the image's, because the daemon does not look into
-// file systems.
-func (c *creation) warnGrown(gold image.Gold) error {
-	s := c.record.Spec
-	g, ok := c.vms.opts.Driver.(DiskGrower)
-	if s.Disk == 0 || !ok {
-		return nil
-	}
-	size, err := g.FirstDisk(gold.VMX)
-	if err == nil && s.Disk > size {
+// warnGrown adds a warning if the machine's first disk is larger than size, the image's, because the daemon does not look
+// into file systems.
+func (c *creation) warnGrown(size int64) {
+	if s := c.record.Spec; s.Disk > size {
 		c.record.Warnings.Add(WarningDiskGrown, "the first disk has %s instead of the image's %s; the guest must grow its partition and its file system itself, "+
 			"as cloud-init does, or growpart and resize2fs by hand", s.DiskText, mebibytes(size))
 	}
-	return err
 }
 
 // mebibytes writes a number of bytes as the smallest size in MiB that is not less.

@@ -68,7 +68,7 @@ func (f *File) Find(text string) (t Token, ok bool) {
 }
 
 // parse reads a line: a token, which name=NAME and scopes=SCOPE,... may follow. A token without scopes has full rights.
-// The errors contain nothing of the line, of which any word may be a token.
+// The errors quote nothing of the line, because each of its words may be a token.
 func parse(line string) (known, error) {
 	words := strings.Fields(line)
 	secret := words[0]
@@ -80,7 +80,7 @@ func parse(line string) (known, error) {
 	for _, word := range words[1:] {
 		attribute, value, _ := strings.Cut(word, "=")
 		if seen[attribute] {
-			return known{}, fmt.Errorf("name= and scopes= may be given once each")
+			return known{}, errors.New("name= and scopes= may be given once each")
 		}
 		seen[attribute] = true
 		switch attribute {

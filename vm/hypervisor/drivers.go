@@ -21,7 +21,7 @@ type VSphere = vsphere.Settings
 // for it. Drivers sets the options that name folders and the log.
 func Drivers(data *vm.DataFolder, log *slog.Logger, v vix.Options, vmrunProgram string, q QEMU, remote VSphere) []Candidate {
 	v.HostIDs = filepath.Join(data.Path(), "vmware-hosts.json")
-	v.Gold, v.Dir, v.Log = data.Gold(), filepath.Join(data.Images(), PreparedFolder), log
+	v.Gold, v.Dir, v.Log = data.Gold(), filepath.Join(data.Images(), vm.PreparedFolder), log
 	r := vmrun.Options{Gold: v.Gold, Dir: v.Dir, HostIDs: v.HostIDs, Program: vmrunProgram, Log: log}
 	vs := vsphere.Options{Settings: remote, Dir: data.Path(), Machines: data.Machines(), Gold: data.Gold(), Log: log}
 	return []Candidate{

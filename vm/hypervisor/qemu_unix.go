@@ -13,9 +13,6 @@ import (
 // hasQEMU reports whether this program can open the driver for QEMU.
 const hasQEMU = true
 
-// PreparedFolder is the folder of the image cache for what drivers derive from images.
-const PreparedFolder = qemu.PreparedFolder
-
 // QEMU says how the driver for QEMU runs machines.
 type QEMU = qemu.Options
 

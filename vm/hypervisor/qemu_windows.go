@@ -12,9 +12,6 @@ import (
 // hasQEMU reports whether this program can open the driver for QEMU.
 const hasQEMU = false
 
-// PreparedFolder is the folder of the image cache for what drivers derive from images.
-const PreparedFolder = "prepared"
-
 // QEMU has the settings of the driver for QEMU on other systems. None has an effect on Windows.
 type QEMU struct {
 	Forward                    []int

@@ -60,7 +60,7 @@ func (d *Driver) Clone(ctx context.Context, m vm.Machine, gold string) error {
 			return err
 		}
 	}
-	return disk.FullError(writeJSON(filepath.Join(m.Dir, machineFile), clone))
+	return disk.FullError(writeConfig(m.Dir, clone))
 }
 
 // createDisks creates the empty overlays of a clone in dir, and its copy of EFI's

@@ -28,7 +28,7 @@ var fillGuest = []byte{
 	0x81, 0x26, 0x22, 0x7c, 0xff, 0x07, 0xeb, 0xed, 0x10, 0x00, 0x01, 0x00, 0x00, 0x7c, 0x00, 0x00, 0x80, 0, 0, 0, 0, 0, 0, 0,
 }
 
-// faulty is a driver of which something happens to each clone before it starts.
+// faulty is a driver that calls happen after it has made a clone, before the clone starts.
 type faulty struct {
 	*qemu.Driver
 	happen func(m vm.Machine, gold string) error

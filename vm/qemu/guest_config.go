@@ -34,13 +34,14 @@ func (s *setup) openGuestConfig(files *process.Files) error {
 	s.seed = files.AddSet(seed)
 	for _, c := range cloudinit.Credentials(s.Machine) {
 		if !c.Secret {
+			s.smbios = append(s.smbios, "type=11,value="+c.Text)
 			continue
 		}
 		r, err := filledPipe(c.Text, s.user)
 		if err != nil {
 			return err
 		}
-		s.secrets = append(s.secrets, descriptorPath(files.Add(r)))
+		s.smbios = append(s.smbios, "type=11,path="+descriptorPath(files.Add(r)))
 	}
 	return nil
 }
@@ -98,14 +99,8 @@ func guestConfig(s setup) (args []string) {
 	if s.Guest == nil {
 		return nil
 	}
-	secrets := s.secrets
-	for _, c := range cloudinit.Credentials(s.Machine) {
-		if !c.Secret {
-			args = append(args, "-smbios", "type=11,value="+c.Text)
-			continue
-		}
-		args = append(args, "-smbios", "type=11,path="+secrets[0])
-		secrets = secrets[1:]
+	for _, value := range s.smbios {
+		args = append(args, "-smbios", value)
 	}
 	// cloud-init looks for its sources before a kernel whose first file system lacks the driver has found the CD, and
 	// disables itself if there are none. The serial number says that there is one.

@@ -26,7 +26,7 @@ type handed struct {
 	monitor   int      // the listening socket of QEMU's monitor
 	agent     int      // the listening socket of the guest's agent
 	seed      string   // the NoCloud disk, or ""
-	secrets   []string // names of the secret credentials, in their order
+	smbios    []string // values of -smbios with the credentials
 	netdevs   []string // -netdev options of the NICs, without their ids
 	tpm       int      // the socket of swtpm, if the machine has a TPM
 

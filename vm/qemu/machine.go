@@ -39,6 +39,11 @@ func readConfig(dir string) (cloneConfig, error) {
 	return m, err
 }
 
+// writeConfig replaces the configuration of the clone in dir.
+func writeConfig(dir string, clone cloneConfig) error {
+	return writeJSON(filepath.Join(dir, machineFile), clone)
+}
+
 func readJSON(path string, into any) error {
 	data, err := os.ReadFile(path)
 	if err != nil {

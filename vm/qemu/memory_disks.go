@@ -58,7 +58,7 @@ func (s *memoryStarts) bootInstead(ctx context.Context, m vm.Machine, clone *clo
 	if err := createDisks(ctx, s.driver.programs, m.Dir, clone); err != nil {
 		return err
 	}
-	if err := writeJSON(filepath.Join(m.Dir, machineFile), *clone); err != nil {
+	if err := writeConfig(m.Dir, *clone); err != nil {
 		return disk.FullError(err)
 	}
 	for i := range clone.Disks {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path/filepath"
 	"strings"
 
 	"osx-builder/vm"
@@ -18,11 +17,7 @@ var _ vm.Preloader = (*Driver)(nil)
 // Preload starts the machine's QEMU, loads the state of the template's guest and
 // leaves the guest stopped.
 func (d *Driver) Preload(ctx context.Context, m vm.Machine) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	defer d.starting.add(m.Dir)()
-	unlock, err := d.changing.Lock(ctx, m.Dir)
+	unlock, err := lockToStart(ctx, d, m)
 	if err != nil {
 		return err
 	}
@@ -75,7 +70,7 @@ func (s *memoryStarts) preload(ctx context.Context, m vm.Machine, clone *cloneCo
 			return nil
 		}
 		at.Preloaded = false // before the guest is loaded again, because Start relies on it
-		if err := writeJSON(filepath.Join(m.Dir, machineFile), *clone); err != nil {
+		if err := writeConfig(m.Dir, *clone); err != nil {
 			return disk.FullError(err)
 		}
 	}
@@ -84,7 +79,7 @@ func (s *memoryStarts) preload(ctx context.Context, m vm.Machine, clone *cloneCo
 		return err
 	}
 	at.Preloaded, at.SavedAt = true, t.CreatedAt
-	return disk.FullError(writeJSON(filepath.Join(m.Dir, machineFile), *clone))
+	return disk.FullError(writeConfig(m.Dir, *clone))
 }
 
 // isPreloaded reports whether the machine's QEMU waits with its guest loaded.

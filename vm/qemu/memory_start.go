@@ -72,7 +72,7 @@ func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConf
 	}
 	s.setClock(ctx, m, saved)
 	clone.Template.Loaded, clone.Template.Machine = true, m
-	if err := writeJSON(filepath.Join(m.Dir, machineFile), *clone); err != nil {
+	if err := writeConfig(m.Dir, *clone); err != nil {
 		return err
 	}
 	s.followRestart(m)
@@ -239,5 +239,5 @@ func (s *memoryStarts) setClock(ctx context.Context, m vm.Machine, t template.In
 // that boots from its disks with its own identity.
 func becomeOrdinary(m vm.Machine, clone *cloneConfig) error {
 	clone.Template = nil
-	return writeJSON(filepath.Join(m.Dir, machineFile), *clone)
+	return writeConfig(m.Dir, *clone)
 }

@@ -126,7 +126,7 @@ func (s *memoryStarts) makeFrom(ctx context.Context, key string, like vm.Machine
 // bootTemplate starts the guest with the inner identity.
 func (s *memoryStarts) bootTemplate(ctx context.Context, m vm.Machine, clone cloneConfig, memory *os.File) (network.Inner, error) {
 	d := s.driver
-	if err := writeJSON(filepath.Join(m.Dir, machineFile), clone); err != nil {
+	if err := writeConfig(m.Dir, clone); err != nil {
 		return network.Inner{}, err
 	}
 	qemu, setup, err := baseSetup(ctx, d, m, clone)

@@ -43,10 +43,6 @@ import (
 	"osx-builder/vm/qemu/readiness"
 )
 
-// PreparedFolder is the name of a folder beside that of gold images, which holds
-// what the driver makes of them.
-const PreparedFolder = disk.PreparedFolder
-
 // Options configures a [Driver].
 type Options struct {
 	Dir            string        // absolute path of the data folder; the driver owns Dir/net

@@ -26,16 +26,26 @@ const (
 
 // Start runs the machine's QEMU and returns once its monitor answers.
 func (d *Driver) Start(ctx context.Context, m vm.Machine) error {
-	if err := ctx.Err(); err != nil {
-		return context.Cause(ctx)
-	}
-	defer d.starting.add(m.Dir)()
-	unlock, err := d.changing.Lock(ctx, m.Dir)
+	unlock, err := lockToStart(ctx, d, m)
 	if err != nil {
 		return err
 	}
 	defer unlock()
 	return startLocked(ctx, d, m)
+}
+
+// lockToStart locks the machine, and marks it as one that is being started until the lock is released.
+func lockToStart(ctx context.Context, d *Driver, m vm.Machine) (unlock func(), err error) {
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	started := d.starting.add(m.Dir)
+	release, err := d.changing.Lock(ctx, m.Dir)
+	if err != nil {
+		started()
+		return nil, err
+	}
+	return func() { release(); started() }, nil
 }
 
 // startLocked is Start for a caller that holds the machine's lock.

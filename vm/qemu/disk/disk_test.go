@@ -171,7 +171,7 @@ func TestPrepareGivenUp(t *testing.T) {
 	if err := p.Prepare(ctx, filepath.Join(folder, "machine.vmx"), []disk.Disk{readLayers(t, folder)}); !errors.Is(err, stop) {
 		t.Errorf("got error %v, want %v", err, stop)
 	}
-	if files, _ := filepath.Glob(filepath.Join(filepath.Dir(gold), disk.PreparedFolder, "*", "*")); len(files) > 0 {
+	if files, _ := filepath.Glob(filepath.Join(filepath.Dir(gold), vm.PreparedFolder, "*", "*")); len(files) > 0 {
 		t.Errorf("got %v, want nothing prepared", files)
 	}
 }

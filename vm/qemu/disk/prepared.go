@@ -24,11 +24,6 @@ import (
 )
 
 const (
-	// PreparedFolder is the name of a folder beside the folder of gold images.
-	// For each image it has a folder of the image's name, with a qcow2 file for
-	// each prepared disk.
-	PreparedFolder = "prepared"
-
 	// tempPrefix begins the name of a file that is not complete yet.
 	tempPrefix = ".new-"
 
@@ -99,7 +94,7 @@ func (s *Prepared) removeTemporary() error {
 }
 
 func (s *Prepared) folder(image string) string {
-	return filepath.Join(filepath.Dir(s.gold), PreparedFolder, image)
+	return filepath.Join(filepath.Dir(s.gold), vm.PreparedFolder, image)
 }
 
 // Prepare sets Base of each slow disk of the image whose .vmx is at gold. If
