@@ -31,9 +31,9 @@ func (m *Manager) Destroy(ctx context.Context, id string) error {
 // destructionsAtOnce bounds the machines that one request destroys side by side.
 const destructionsAtOnce = 16
 
-// DestroyLabelled destroys all machines of the owners that have the labels, side by side, and returns their ids, oldest first, once
-// nothing of them is left. Machines that are created meanwhile may stay. If a machine cannot be destroyed, the error names
-// it, and the others are destroyed all the same. There must be at least one label.
+// DestroyLabelled destroys all machines of the owners that have the labels, side by side, and returns their ids, oldest
+// first, once nothing of them is left. Machines that are created meanwhile may stay. If a machine cannot be destroyed, the
+// error names it, and the others are destroyed all the same. There must be at least one label.
 func (m *Manager) DestroyLabelled(ctx context.Context, labels []Label, o Owners) (ids []string, err error) {
 	if len(labels) == 0 {
 		return nil, missing("label", "the label of the machines to destroy, as in job=1234")

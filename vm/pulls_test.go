@@ -285,18 +285,25 @@ func TestInvalidPull(t *testing.T) {
 	}
 }
 
+// pullMost begins as many pulls as there may be at once, of images with the checksums 1 to 16.
+func (h *harness) pullMost(begun <-chan struct{}) {
+	h.t.Helper()
+	q := h.imageRequest()
+	for n := range 16 {
+		q.Checksum = fmt.Sprintf("%064x", n+1)
+		_, err := h.vms.Images().Pull(h.t.Context(), q)
+		must(h.t, err)
+		<-begun
+	}
+}
+
 // At most 16 images are pulled at once.
 func TestPullLimit(t *testing.T) {
 	h := newHarness(t)
 	begun, _ := h.holdDownload()
 	h.open()
+	h.pullMost(begun)
 	q := h.imageRequest()
-	for n := range 16 {
-		q.Checksum = fmt.Sprintf("%064x", n+1)
-		_, err := h.vms.Images().Pull(t.Context(), q)
-		must(t, err)
-		<-begun
-	}
 	q.Checksum = fmt.Sprintf("%064x", 99)
 	_, err := h.vms.Images().Pull(t.Context(), q)
 	wantCode(t, "one too many", err, vm.CodeBusy)
@@ -317,13 +324,7 @@ func TestManyPullsAreContinued(t *testing.T) {
 	h := newHarness(t)
 	begun, _ := h.holdDownload()
 	h.open()
-	q := h.imageRequest()
-	for n := range 16 {
-		q.Checksum = fmt.Sprintf("%064x", n+1)
-		_, err := h.vms.Images().Pull(t.Context(), q)
-		must(t, err)
-		<-begun
-	}
+	h.pullMost(begun)
 	h.close()
 	h.serve = func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNotFound) }
 	h.open()

@@ -7,7 +7,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -29,8 +28,8 @@ const stepCount = 20
 
 // BenchmarkSteps measures the steps of a creation that are not QEMU's own, each against what a shell script would do: an
 // empty overlay against qemu-img create, the start of a program by the shell that waits for it against that of the program
-// alone, a file that survives a loss of power against one that may not, and a tap on a managed network, with DHCP and rules,
-// against a tap on a bridge.
+// alone, a file that survives a loss of power against one that may not, and a tap on a managed network, with DHCP and
+// rules, against a tap on a bridge.
 func BenchmarkSteps(b *testing.B) {
 	if !e2e.IsolateTest(b) {
 		return
@@ -43,12 +42,10 @@ func BenchmarkSteps(b *testing.B) {
 			var ours, baseline []time.Duration
 			for b.Loop() {
 				for range stepCount {
-					ours, baseline = append(ours, durationOf(step.ours)), append(baseline, durationOf(step.baseline))
+					ours, baseline = append(ours, harness.Measure(step.ours)), append(baseline, harness.Measure(step.baseline))
 				}
 			}
-			slices.Sort(ours)
-			slices.Sort(baseline)
-			a, z := ours[len(ours)/2].Seconds(), baseline[len(baseline)/2].Seconds()
+			a, z := harness.Median(ours).Seconds(), harness.Median(baseline).Seconds()
 			b.ReportMetric(a/z, "step/baseline")
 			b.ReportMetric(a*1000, "step-ms")
 			b.ReportMetric(z*1000, "baseline-ms")
@@ -59,12 +56,6 @@ func BenchmarkSteps(b *testing.B) {
 
 // steps are the step of the daemon and its baseline.
 type steps struct{ ours, baseline func() }
-
-func durationOf(f func()) time.Duration {
-	start := time.Now()
-	f()
-	return time.Since(start)
-}
 
 func overlaySteps(b *testing.B, dir string) steps {
 	d := disk.Disk{Bus: "scsi", Overlay: "disk0.qcow2", Backing: []string{"/image/disk.vmdk"}, Size: 10 << 30}

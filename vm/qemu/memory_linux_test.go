@@ -66,11 +66,27 @@ func (h *memoryHost) reopen(t *testing.T) {
 // create makes a machine that is to start from memory, and waits until it is up.
 func (h *memoryHost) create(t *testing.T) (vm.Machine, vm.Status) {
 	t.Helper()
+	m := h.clone(t)
+	h.with(t).start(m)
+	return m, h.up(t, m)
+}
+
+// clone makes a machine that is to start from memory.
+func (h *memoryHost) clone(t *testing.T) vm.Machine {
+	t.Helper()
 	m := h.with(t).machine()
 	m.Memory, m.Start = 256, vm.StartMemory
 	h.with(t).clone(m, h.gold)
-	h.with(t).start(m)
-	return m, h.up(t, m)
+	return m
+}
+
+// interrupt calls f several times, and ends each call wherever it is.
+func interrupt(t *testing.T, f func(context.Context) error) {
+	for limit := time.Millisecond; limit < 100*time.Millisecond; limit *= 3 {
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		_ = f(ctx)
+		cancel()
+	}
 }
 
 func (h *memoryHost) up(t *testing.T, m vm.Machine) (st vm.Status) {
@@ -199,14 +215,8 @@ func TestStartFromMemory(t *testing.T) {
 	}
 	t.Run("a QEMU that a guest took over cannot change the template", func(t *testing.T) { h.hostileClone(t, key) })
 	t.Run("an interrupted start begins again", func(t *testing.T) {
-		m := h.with(t).machine()
-		m.Memory, m.Start = 256, vm.StartMemory
-		h.with(t).clone(m, h.gold)
-		for limit := time.Millisecond; limit < 100*time.Millisecond; limit *= 3 {
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			_ = h.Start(ctx, m) // wherever it is interrupted
-			cancel()
-		}
+		m := h.clone(t)
+		interrupt(t, func(ctx context.Context) error { return h.Start(ctx, m) })
 		h.with(t).start(m)
 		st := h.up(t, m)
 		until(t, harness.Timeout, "its page", func() bool { _, ok := served("http://" + st.IP + "/"); return ok })

@@ -4,7 +4,6 @@ import (
 	"context"
 	"syscall"
 	"testing"
-	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest/harness"
@@ -16,9 +15,7 @@ func testPreload(t *testing.T, h *memoryHost) (waits vm.Machine) {
 	t.Helper()
 	prepare := func(t *testing.T) vm.Machine {
 		t.Helper()
-		m := h.with(t).machine()
-		m.Memory, m.Start = 256, vm.StartMemory
-		h.with(t).clone(m, h.gold)
+		m := h.clone(t)
 		if err := h.Preload(t.Context(), m); err != nil {
 			t.Fatal(err)
 		}
@@ -68,14 +65,8 @@ func testPreload(t *testing.T, h *memoryHost) (waits vm.Machine) {
 		started(t, m)
 	})
 	t.Run("an interrupted preparation begins again", func(t *testing.T) {
-		m := h.with(t).machine()
-		m.Memory, m.Start = 256, vm.StartMemory
-		h.with(t).clone(m, h.gold)
-		for limit := time.Millisecond; limit < 100*time.Millisecond; limit *= 3 {
-			ctx, cancel := context.WithTimeout(t.Context(), limit)
-			_ = h.Preload(ctx, m) // wherever it is interrupted
-			cancel()
-		}
+		m := h.clone(t)
+		interrupt(t, func(ctx context.Context) error { return h.Preload(ctx, m) })
 		if err := h.Preload(t.Context(), m); err != nil || processes(t, m) != 1 {
 			t.Errorf("got %v and %d processes, want one that is prepared", err, processes(t, m))
 		}

@@ -84,7 +84,8 @@ func socketPair() (ends [2]int, err error) {
 	return ends, nil
 }
 
-// openTPM opens the TPM's state, and makes the socket by which QEMU reaches swtpm. It sets s.tpm and adds swtpm to s.beside.
+// openTPM opens the TPM's state, and makes the socket by which QEMU reaches swtpm. It sets s.tpm and adds swtpm to
+// s.beside.
 func (s *setup) openTPM(ctx context.Context, files *process.Files) error {
 	if !s.TPM {
 		return nil

@@ -47,8 +47,9 @@ type headerError string
 
 func (e headerError) Error() string { return string(e) }
 
-// checkOverlay returns an error unless the header of the disk's overlay says what CreateOverlay wrote: the size, the backing
-// file and its format, and nothing that makes QEMU open another file. A QEMU that a guest took over may have changed it.
+// checkOverlay returns an error unless the header of the disk's overlay says what CreateOverlay wrote: the size, the
+// backing file and its format, and nothing that makes QEMU open another file. A QEMU that a guest took over may have
+// changed it.
 func (d *Disk) checkOverlay(f io.ReaderAt) error {
 	head := make([]byte, headerBytes)
 	n, err := f.ReadAt(head, 0)

@@ -101,8 +101,8 @@ func Spawn(c Command, w *os.File) error {
 	return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
 }
 
-// newPIDFile creates a pid file at path. held is open for reading, with a lock on Linux that lasts until everybody has closed
-// it; number is open for writing. So a QEMU that a guest took over cannot change the number.
+// newPIDFile creates a pid file at path. held is open for reading, with a lock on Linux that lasts until everybody has
+// closed it; number is open for writing. So a QEMU that a guest took over cannot change the number.
 func newPIDFile(path string) (held, number *os.File, err error) {
 	if number, err = CreateOwned(path, os.O_WRONLY); err != nil {
 		return nil, nil, err

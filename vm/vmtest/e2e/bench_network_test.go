@@ -35,7 +35,7 @@ func BenchmarkAddress(b *testing.B) {
 		r.destroy(v.ID)
 	}
 	address.report(b, "address")
-	b.ReportMetric(float64(median(lag).Microseconds())/1000, "address-lag-ms")
+	b.ReportMetric(float64(harness.Median(lag).Microseconds())/1000, "address-lag-ms")
 }
 
 // nextLease returns a channel that receives the time at which dnsmasq logs its next

@@ -57,29 +57,29 @@ func BenchmarkRecords(b *testing.B) {
 	}
 	var start []time.Duration
 	for range 5 {
-		start = append(start, measure(b, open))
+		start = append(start, harness.Measure(open))
 		vms.Close()
 	}
 	open()
-	if took := median(start); took > maxStartTime {
+	if took := harness.Median(start); took > maxStartTime {
 		b.Errorf("the start with %d records took %v, want at most %v", recordCount, took, maxStartTime)
 	}
-	b.ReportMetric(float64(median(start).Microseconds())/1000, "start-ms")
+	b.ReportMetric(float64(harness.Median(start).Microseconds())/1000, "start-ms")
 	ours, stop := serveAPI(b, data, vms, metrics)
 	baseline := httptest.NewServer(baselineReadHandler(dir, get(b, ours+"/vms/"+id), get(b, ours+"/vms")))
 	var one, all samples
 	for n := range 1000 {
-		one.ours = append(one.ours, measure(b, func() { get(b, ours+"/vms/"+id) }))
-		one.baseline = append(one.baseline, measure(b, func() { get(b, baseline.URL+"/vms/"+id) }))
+		one.ours = append(one.ours, harness.Measure(func() { get(b, ours+"/vms/"+id) }))
+		one.baseline = append(one.baseline, harness.Measure(func() { get(b, baseline.URL+"/vms/"+id) }))
 		if n%25 == 0 {
-			all.ours = append(all.ours, measure(b, func() { get(b, ours+"/vms") }))
-			all.baseline = append(all.baseline, measure(b, func() { get(b, baseline.URL+"/vms") }))
+			all.ours = append(all.ours, harness.Measure(func() { get(b, ours+"/vms") }))
+			all.baseline = append(all.baseline, harness.Measure(func() { get(b, baseline.URL+"/vms") }))
 		}
 	}
 	one.report(b, "get")
 	all.report(b, "list")
 	for name, p := range map[string]samples{"one machine": one, "all machines": all} {
-		if rate := float64(median(p.baseline)) / float64(median(p.ours)); rate < minRate {
+		if rate := float64(harness.Median(p.baseline)) / float64(harness.Median(p.ours)); rate < minRate {
 			b.Errorf("GET of %s has %.2f of the baseline's speed, want at least %.2f", name, rate, minRate)
 		}
 	}

@@ -99,9 +99,9 @@ func measureScale(b *testing.B, count int) map[string]time.Duration {
 	took := make(map[string]time.Duration)
 	var start []time.Duration
 	for range 3 {
-		start = append(start, measure(b, func() { open(&vmtest.Driver{}).Close() }))
+		start = append(start, harness.Measure(func() { open(&vmtest.Driver{}).Close() }))
 	}
-	took["start"] = median(start)
+	took["start"] = harness.Median(start)
 
 	listing := &listDriver{Driver: &vmtest.Driver{}, hints: make(chan struct{})}
 	vms := open(listing)
@@ -109,9 +109,9 @@ func measureScale(b *testing.B, count int) map[string]time.Duration {
 	for name, path := range map[string]string{"list": "/vms", "metrics": "/metrics"} {
 		var times []time.Duration
 		for range 5 {
-			times = append(times, measure(b, func() { get(b, url+path) }))
+			times = append(times, harness.Measure(func() { get(b, url+path) }))
 		}
-		took[name] = median(times)
+		took[name] = harness.Median(times)
 	}
 	took["event"] = measureEvent(b, vms, listing, vm.Machine{ID: id, Dir: filepath.Join(dir, id)})
 	stop()
@@ -119,7 +119,7 @@ func measureScale(b *testing.B, count int) map[string]time.Duration {
 	took["look"] = measureLook(b, open, count)
 	expireSome(b, dir)
 	vms = open(&vmtest.Driver{})
-	took["expiry"] = measure(b, func() {
+	took["expiry"] = harness.Measure(func() {
 		for vms.Health(context.Background()).Machines > count-expired {
 			time.Sleep(time.Millisecond)
 		}
@@ -148,12 +148,12 @@ func measureEvent(b *testing.B, vms *vm.Manager, d *listDriver, m vm.Machine) ti
 	for _, p := range []vm.Power{vm.PoweredOff, vm.PoweredOn, vm.PoweredOff} {
 		time.Sleep(1200 * time.Millisecond) // a list follows a hint at once, but not two in one second
 		harness.Must(b, d.SetPower(m, p))
-		times = append(times, measure(b, func() {
+		times = append(times, harness.Measure(func() {
 			d.hints <- struct{}{}
 			next(p)
 		}))
 	}
-	return median(times)
+	return harness.Median(times)
 }
 
 // measureLook measures how long it takes to look at each machine for the events.
@@ -167,7 +167,7 @@ func measureLook(b *testing.B, open func(vm.Driver) *vm.Manager, count int) time
 		return nil
 	}})
 	defer vms.Close()
-	return measure(b, func() {
+	return harness.Measure(func() {
 		events, err := vms.Listen("", vm.Owners{All: true})
 		harness.Must(b, err)
 		defer events.Close()

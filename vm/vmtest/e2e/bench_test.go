@@ -35,16 +35,11 @@ type samples struct{ ours, baseline []time.Duration }
 // report reports the medians and their ratio: 1 is as fast as the baseline, 2 is
 // half as fast.
 func (s samples) report(b *testing.B, name string) {
-	ours, baseline := median(s.ours), median(s.baseline)
+	ours, baseline := harness.Median(s.ours), harness.Median(s.baseline)
 	b.ReportMetric(float64(ours)/float64(baseline), name+"/baseline")
 	b.ReportMetric(float64(ours.Microseconds())/1000, name+"-ms")
 	b.ReportMetric(float64(baseline.Microseconds())/1000, name+"-baseline-ms")
 	b.ReportMetric(0, "ns/op")
-}
-
-func median(all []time.Duration) time.Duration {
-	slices.Sort(all)
-	return all[len(all)/2]
 }
 
 // BenchmarkAccept measures the time from POST to the 202. The baseline is an
@@ -67,8 +62,8 @@ func BenchmarkAccept(b *testing.B) {
 	body := e2e.Image{URL: web.URL, SHA256: strings.Repeat("a", 64)}.Body(map[string]any{"cpus": 2, "memory": "1gib"})
 	var p samples
 	for range 300 {
-		p.ours = append(p.ours, measure(b, func() { post(b, ours.URL, body) }))
-		p.baseline = append(p.baseline, measure(b, func() { post(b, baseline.URL, body) }))
+		p.ours = append(p.ours, harness.Measure(func() { post(b, ours.URL, body) }))
+		p.baseline = append(p.baseline, harness.Measure(func() { post(b, baseline.URL, body) }))
 	}
 	p.report(b, "accept")
 	ours.Close()
@@ -348,13 +343,6 @@ func (m manualMachine) stop() {
 	p, err := os.FindProcess(n)
 	harness.Must(m.b, err)
 	harness.Must(m.b, p.Kill())
-}
-
-func measure(b *testing.B, f func()) time.Duration {
-	b.Helper()
-	start := time.Now()
-	f()
-	return time.Since(start)
 }
 
 func post(b *testing.B, url string, body []byte) {

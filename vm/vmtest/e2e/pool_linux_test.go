@@ -14,8 +14,8 @@ import (
 	"osx-builder/vm/vmtest/harness"
 )
 
-// A pool makes its template, keeps machines prepared that nobody sees, and hands them out. A killed daemon leaves nothing of
-// it but the machines that were handed out. It disappears with its setting and with its image.
+// A pool makes its template, keeps machines prepared that nobody sees, and hands them out. A killed daemon leaves nothing
+// of it but the machines that were handed out. It disappears with its setting and with its image.
 func TestPool(t *testing.T) {
 	t.Parallel()
 	if !e2e.IsolateTest(t) {

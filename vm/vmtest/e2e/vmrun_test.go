@@ -48,17 +48,7 @@ func TestVMRunLifecycle(t *testing.T) {
 	if after := h.Get(v.ID); after.Status != vm.PoweredOn || after.MACAddress != before.MACAddress {
 		t.Errorf("after a crash: got %+v, want %+v", after, before)
 	}
-	for _, step := range []struct {
-		action string
-		want   vm.Power
-	}{{"suspend", vm.Suspended}, {"resume", vm.PoweredOn}, {"off", vm.PoweredOff}, {"on", vm.PoweredOn}} {
-		a, err := h.Do("POST", "/vms/"+v.ID+"/power", "application/json", []byte(`{"action":"`+step.action+`"}`))
-		harness.Must(t, err)
-		if a.Status/100 != 2 {
-			t.Fatalf("power %s: got %d %s", step.action, a.Status, a.Body)
-		}
-		h.WaitUntil(v.ID, string(step.want), func(v vm.VM) bool { return v.Status == step.want })
-	}
+	h.WalkPower(v.ID)
 	h.Destroy(v.ID)
 	left, err := filepath.Glob(filepath.Join(h.Data, "vms", "*"))
 	harness.Must(t, err)

@@ -65,6 +65,19 @@ func (h *Harness) WaitUntil(id, what string, ok func(vm.VM) bool) vm.VM {
 	return v
 }
 
+// WalkPower suspends and resumes the machine, and switches it off and on. After each it waits for the power state.
+func (h *Harness) WalkPower(id string) {
+	h.T.Helper()
+	for _, step := range []struct {
+		action string
+		want   vm.Power
+	}{{"suspend", vm.Suspended}, {"resume", vm.PoweredOn}, {"off", vm.PoweredOff}, {"on", vm.PoweredOn}} {
+		_, _, err := h.VM("POST", "/vms/"+id+"/power", []byte(`{"action":"`+step.action+`"}`), http.StatusOK)
+		Must(h.T, err)
+		h.WaitUntil(id, string(step.want), func(v vm.VM) bool { return v.Status == step.want })
+	}
+}
+
 // Destroy destroys the machine.
 func (h *Harness) Destroy(id string) {
 	h.T.Helper()

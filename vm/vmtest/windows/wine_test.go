@@ -133,7 +133,7 @@ func TestWindowsLife(t *testing.T) {
 	if after := h.Get(v.ID); after.Status != vm.PoweredOn || after.MACAddress != before.MACAddress {
 		t.Errorf("after a crash: got %+v, want %+v", after, before)
 	}
-	power(h, v.ID)
+	h.WalkPower(v.ID)
 	if out := w.run("wine64", filepath.Join(w.dir, "osx-builder.exe"), "--host", h.URL, "list"); !strings.Contains(out, v.ID[:8]) {
 		t.Errorf("osx-builder list: got %q, want the machine", out)
 	}
@@ -142,22 +142,6 @@ func TestWindowsLife(t *testing.T) {
 	harness.Must(t, err)
 	checkGone(t, h.Data, control)
 	harness.Must(t, h.Kill()) // a process under wine cannot be asked to end by a signal
-}
-
-// power walks the machine through its power states.
-func power(h *harness.Harness, id string) {
-	h.T.Helper()
-	for _, step := range []struct {
-		action string
-		want   vm.Power
-	}{{"suspend", vm.Suspended}, {"resume", vm.PoweredOn}, {"off", vm.PoweredOff}, {"on", vm.PoweredOn}} {
-		a, err := h.Do("POST", "/vms/"+id+"/power", "application/json", []byte(`{"action":"`+step.action+`"}`))
-		harness.Must(h.T, err)
-		if a.Status/100 != 2 {
-			h.T.Fatalf("power %s: got %d %s", step.action, a.Status, a.Body)
-		}
-		h.WaitUntil(id, string(step.want), func(v vm.VM) bool { return v.Status == step.want })
-	}
 }
 
 // checkGone checks that nothing of machines and images is left.
