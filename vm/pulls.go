@@ -215,7 +215,7 @@ func (i *Images) Wait(ctx context.Context, ref string, d time.Duration) (CachedI
 	p := i.pulls[sum]
 	i.mu.Unlock()
 	if p == nil {
-		return c, nil
+		return i.Get(sum.String()) // it may have ended after c was read
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
