@@ -8,6 +8,7 @@ package qmp
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -85,17 +86,32 @@ func dial(ctx context.Context, path string, f func(*Monitor) error) error {
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
 	m := &Monitor{conn, json.NewDecoder(io.LimitReader(conn, maxReplies))}
-	var greeting struct{ QMP *struct{} }
-	if err := m.replies.Decode(&greeting); err != nil {
-		return fmt.Errorf("waiting for QEMU's greeting: %w", err)
-	}
-	if greeting.QMP == nil {
-		return errors.New("the program at the monitor's socket does not greet as QEMU does")
+	if err := m.awaitGreeting(); err != nil {
+		return err
 	}
 	if err := m.Ask("qmp_capabilities", nil); err != nil {
 		return err
 	}
 	return f(m)
+}
+
+// awaitGreeting reads QEMU's greeting. What QEMU had to say to an earlier client, which left before, may come first.
+func (m *Monitor) awaitGreeting() error {
+	for {
+		var message struct {
+			QMP, Event    any
+			Return, Error json.RawMessage
+		}
+		if err := m.replies.Decode(&message); err != nil {
+			return fmt.Errorf("waiting for QEMU's greeting: %w", err)
+		}
+		if message.QMP != nil {
+			return nil
+		}
+		if message.Event == nil && message.Return == nil && message.Error == nil {
+			return errors.New("the program at the monitor's socket does not greet as QEMU does")
+		}
+	}
 }
 
 // Ask runs a command and decodes its answer into out, which may be nil.
@@ -104,10 +120,12 @@ func (m *Monitor) Ask(command string, out any) error { return m.AskWith(command,
 // AskWith is [Monitor.Ask] with arguments, which may be nil, and with open files
 // that it passes to QEMU.
 func (m *Monitor) AskWith(command string, arguments any, files []*os.File, out any) error {
+	id := rand.Text()
 	request, err := json.Marshal(struct {
 		Execute   string `json:"execute"`
 		Arguments any    `json:"arguments,omitempty"`
-	}{command, arguments})
+		ID        string `json:"id"`
+	}{command, arguments, id})
 	if err != nil {
 		return fmt.Errorf("asking %s: %w", command, err)
 	}
@@ -123,6 +141,7 @@ func (m *Monitor) AskWith(command string, arguments any, files []*os.File, out a
 			Return json.RawMessage
 			Error  *struct{ Desc string }
 			Event  string
+			ID     string
 		}
 		if err := m.replies.Decode(&reply); err != nil {
 			return fmt.Errorf("asking %s: %w", command, err)
@@ -130,6 +149,8 @@ func (m *Monitor) AskWith(command string, arguments any, files []*os.File, out a
 		switch {
 		case reply.Event != "":
 			continue // QEMU sends events at any time
+		case reply.ID != "" && reply.ID != id:
+			continue // it is the answer to a client that did not wait for it
 		case reply.Error != nil:
 			return fmt.Errorf("asking %s: %s", command, reply.Error.Desc)
 		case out == nil:

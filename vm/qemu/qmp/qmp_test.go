@@ -26,6 +26,7 @@ func TestMonitor(t *testing.T) {
 		"endless answer":         {qmptest.Greeting, `{"return": {"status": "` + strings.Repeat("x", 2<<20), "unexpected EOF"},
 		"answer of another type": {qmptest.Greeting, `{"return": []}` + "\n", "reading the answer"},
 		"nonsense":               {qmptest.Greeting, "???\n", "invalid character"},
+		"another's answer":       {`{"return": {}, "id": "x"}` + "\n" + qmptest.Greeting, `{"return": {"status": "paused"}, "id": "x"}` + "\n" + `{"return": {"status": "running"}}` + "\n", ""},
 		"not QEMU":               {"{}\n", "", "does not greet"},
 	} {
 		t.Run(name, func(t *testing.T) {
