@@ -15,12 +15,12 @@ import (
 	"osx-builder/vm"
 )
 
-// lock locks a machine's .vmx like VMware's processes.
+// lock locks a machine's .vmx like VMware's processes, with a claim of 512 bytes.
 func lock(t *testing.T, m vm.Machine, content string) (path string) {
 	t.Helper()
 	path = filepath.Join(m.Dir, m.ID+".vmx.lck")
 	must(t, os.MkdirAll(path, 0o755))
-	must(t, os.WriteFile(filepath.Join(path, "M12345.lck"), []byte(content), 0o644))
+	must(t, os.WriteFile(filepath.Join(path, "M12345.lck"), []byte(content+strings.Repeat("\x00", 512-len(content))), 0o644))
 	return path
 }
 
@@ -38,7 +38,7 @@ func TestStaleLock(t *testing.T) {
 	d := h.open()
 	must(t, d.Destroy(t.Context(), h.running(d))) // from its lock the driver learns the host's ID
 	m := h.machine()
-	stale := fmt.Sprintf("uuid=double %d-123(vmware-vmx) 7 X [ lc=1", exitedProcess(t)) + strings.Repeat("\x00", 100)
+	stale := fmt.Sprintf("uuid=double %d-123(vmware-vmx) 7 X [ lc=1", exitedProcess(t))
 	must(t, d.Clone(t.Context(), m, h.gold))
 	lock(t, m, stale)
 	must(t, d.Start(t.Context(), m))

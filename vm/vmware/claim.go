@@ -15,7 +15,13 @@ import (
 // enteringTimeout is how long VMware waits for a process that takes a lock, before it takes the process for dead.
 const enteringTimeout = 8 * time.Second
 
-const unknownProcess = "an unknown process"
+// claimSize is the size in bytes of a claim's file. VMware fills it with zeros.
+const claimSize = 512
+
+const (
+	unknownProcess  = "an unknown process"
+	enteringProcess = "a process that takes the lock"
+)
 
 var (
 	claimFile    = regexp.MustCompile(`^M[0-9]{5}\.lck$`)
@@ -32,8 +38,8 @@ type claim struct {
 // fileLock is a folder X.lck with which VMware's processes lock the file X.
 //
 // It contains a file M#####.lck for each process that holds or waits for the lock. While a process takes the lock, it
-// also has a folder D#####.lck and a file E#####.lck there, which say nothing about the process (open-vm-tools,
-// lib/file/fileLockPrimitive.c and fileLockPosix.c).
+// also has a folder D#####.lck and a file E#####.lck there, which say nothing about the process. Files of other names
+// are no part of a lock, and VMware removes them (open-vm-tools, lib/file/fileLockPrimitive.c and fileLockPosix.c).
 type fileLock struct {
 	name   string // of the folder
 	claims []claim
@@ -89,18 +95,30 @@ func readLock(dir fs.FS, e fs.DirEntry) (fileLock, error) {
 			}
 			if c, ok := parseClaim(data); ok {
 				lock.claims = append(lock.claims, c)
-			} else {
+			} else if isComplete(data) {
 				lock.holder = unknownProcess
+			} else if isRecent(m) {
+				lock.holder = enteringProcess
 			}
 		case enteringFile.MatchString(m.Name()):
-			if info, err := m.Info(); err == nil && time.Since(info.ModTime()) < enteringTimeout {
-				lock.holder = "a process that takes the lock"
+			if isRecent(m) {
+				lock.holder = enteringProcess
 			}
-		default:
-			lock.holder = unknownProcess
 		}
 	}
 	return lock, nil
+}
+
+// isRecent reports whether a file of a lock is so new that the process that wrote it may still be taking the lock.
+func isRecent(e fs.DirEntry) bool {
+	info, err := e.Info()
+	return err == nil && time.Since(info.ModTime()) < enteringTimeout
+}
+
+// isComplete reports whether a claim was written as a whole. A process that is killed while it writes the claim leaves
+// it short, and a host that crashes can leave it empty or full of zeros. VMware removes such a claim.
+func isComplete(data []byte) bool {
+	return len(data) >= claimSize && len(bytes.TrimLeft(data, "\x00")) > 0
 }
 
 // parseClaim reads a claim. It has at least four fields: the host, the process, a number, and S or X. The process is its

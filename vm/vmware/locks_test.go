@@ -42,13 +42,37 @@ func exited(t *testing.T) int {
 	return cmd.Process.Pid
 }
 
-// claim writes a file of the lock of a machine's .vmx.
+// claim writes a file of the lock of a machine's .vmx, as long as VMware's.
 func claim(t *testing.T, m vm.Machine, name, content string) (path string) {
 	t.Helper()
 	path = filepath.Join(m.Dir, m.ID+".vmx.lck", name)
 	must(t, os.MkdirAll(filepath.Dir(path), 0o755))
-	must(t, os.WriteFile(path, []byte(content+strings.Repeat("\x00", 200)), 0o644))
+	must(t, os.WriteFile(path, []byte(content+strings.Repeat("\x00", 512-len(content))), 0o644))
 	return path
+}
+
+// A claim that is not whole is one that a process is writing, or that a kill or a crash of the host has left.
+func TestTornClaim(t *testing.T) {
+	for name, content := range map[string]string{
+		"empty":         "",
+		"cut off":       "uuid=0f-aa 12",
+		"full of zeros": strings.Repeat("\x00", 512),
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := vm.Machine{ID: "m", Dir: t.TempDir()}
+			locks := newLocks("")
+			path := claim(t, m, "M00001.lck", "")
+			must(t, os.WriteFile(path, []byte(content), 0o644))
+			if err := locks.Held(m); err == nil || !strings.Contains(err.Error(), "takes the lock") {
+				t.Errorf("while it may be written: got %v, want a lock that a process takes", err)
+			}
+			old := time.Now().Add(-time.Minute)
+			must(t, os.Chtimes(path, old, old))
+			if err := locks.Held(m); err != nil || !locks.RemoveStale(m.Dir) {
+				t.Errorf("after a minute: got %v, want a stale lock that is removed", err)
+			}
+		})
+	}
 }
 
 func newLocks(path string) *vmware.Locks { return vmware.NewLocks(path, slog.New(slog.DiscardHandler)) }
@@ -69,7 +93,7 @@ func TestLocks(t *testing.T) {
 		"of another host":                        {"M00001.lck", fmt.Sprintf("%s %d-123(vmware-vmx) 7 X", foreign, dead), 0, "another host"},
 		"of another host, where the ID runs too": {"M00001.lck", fmt.Sprintf("%s %d-1(vmware-vmx) 7 X", foreign, os.Getpid()), 0, "another host"},
 		"in another form":                        {"M00001.lck", "something else", 0, "unknown process"},
-		"in a file of another name":              {"x", "", 0, "unknown process"},
+		"in a file that is no part of a lock":    {"M00001.lck.tmp", "", 0, ""},
 		"of a process that enters":               {"E00001.lck", "", 0, "takes the lock"},
 		"of a process that died while it entered": {
 			"E00001.lck", "", time.Minute, "",

@@ -8,7 +8,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
+
+/* The size of a claim, and how long VMware waits for a process that takes a lock. */
+enum { CLAIM_SIZE = 512, ENTERING_SECONDS = 8 };
 
 static void state_file(const char *path, char *file) { snprintf(file, PATH_SIZE, "%.4000s.power", path); }
 
@@ -76,12 +80,29 @@ static unsigned long long process_start(int pid)
 }
 
 /*
+ * Writes a file of a lock in place, as VMware does: a process that is killed here leaves it empty or short. A claim has
+ * 512 bytes.
+ */
+static int lock_write(const char *file, const char *text, size_t size)
+{
+	char data[CLAIM_SIZE] = "";
+	FILE *f = fopen(file, "we");
+	int failed;
+
+	if (f == NULL)
+		return -1;
+	memcpy(data, text, strlen(text));
+	failed = fwrite(data, 1, size, f) != size;
+	return fclose(f) != 0 || failed ? -1 : 0;
+}
+
+/*
  * A lock is a folder X.lck with a file that names the host and the process. The double runs no process for a machine,
  * so it uses process 1.
  */
 int lock_acquire(const char *path, int pid)
 {
-	char dir[PATH_SIZE + 8], file[PATH_SIZE + 32], text[512] = "";
+	char dir[PATH_SIZE + 8], file[PATH_SIZE + 32], text[CLAIM_SIZE];
 
 	snprintf(dir, sizeof dir, "%s.lck", path);
 	if (mkdir(dir, 0755) != 0 && errno != EEXIST)
@@ -91,11 +112,11 @@ int lock_acquire(const char *path, int pid)
 	if (mkdir(file, 0755) != 0 && errno != EEXIST)
 		return -1;
 	snprintf(file, sizeof file, "%s/E00001.lck", dir);
-	if (file_write(file, "") != 0)
+	if (lock_write(file, "", 0) != 0)
 		return -1;
 	snprintf(file, sizeof file, "%s/M00001.lck", dir);
-	snprintf(text, sizeof text, "uuid=double %d-%llu(vmware-vmx) 1 X [ lc=1\n", pid, process_start(pid));
-	if (file_write(file, text) != 0)
+	snprintf(text, sizeof text, "uuid=double %d-%llu(vmware-vmx) 1 X [ lc=1", pid, process_start(pid));
+	if (lock_write(file, text, CLAIM_SIZE) != 0)
 		return -1;
 	snprintf(file, sizeof file, "%s/E00001.lck", dir);
 	unlink(file);
@@ -113,40 +134,58 @@ void lock_release(const char *path)
 	rmdir(file);
 }
 
-/* Reports whether the claim is one of this host whose process has exited. */
+/* Reports whether nothing was written to a file of a lock for as long as VMware waits for a process to take it. */
+static int is_old(const char *file)
+{
+	struct stat st;
+	return stat(file, &st) == 0 && time(NULL) - st.st_mtime > ENTERING_SECONDS;
+}
+
+/* Reports whether the file is no whole claim, or one of a process of this host that has exited. */
 static int is_stale(const char *file)
 {
 	unsigned long long start;
-	char *data;
-	int pid, stale;
+	struct stat st;
+	char data[CLAIM_SIZE + 1] = "";
+	FILE *f;
+	int pid;
 
-	if (file_read(file, &data) != 0)
+	if (stat(file, &st) != 0 || (f = fopen(file, "re")) == NULL)
 		return 0;
-	stale = sscanf(data, "uuid=double %d-%llu", &pid, &start) == 2 &&
+	if (st.st_size != CLAIM_SIZE || fread(data, 1, CLAIM_SIZE, f) != CLAIM_SIZE || data[0] == 0) {
+		fclose(f);
+		return 1;
+	}
+	fclose(f);
+	return sscanf(data, "uuid=double %d-%llu", &pid, &start) == 2 &&
 		((kill(pid, 0) != 0 && errno == ESRCH) || (start != 0 && process_start(pid) != start));
-	free(data);
-	return stale;
 }
 
-/* As in VMware, an empty folder is no lock, and a claim of a process of this host that has exited is removed. */
+/*
+ * As in VMware, an empty folder is no lock. Files with other names, claims that are not whole, and claims of processes
+ * of this host that have exited are removed, and so is what is left of a process that died while it took the lock.
+ * While a process takes the lock, claims are not looked at, since one may be half written.
+ */
 int lock_held(const char *path)
 {
 	char dir[PATH_SIZE + 8], file[PATH_SIZE + 300];
 	struct dirent *e;
-	int held = 0;
+	int claims, held = 0;
 
 	snprintf(dir, sizeof dir, "%s.lck", path);
 	DIR *d = opendir(dir);
 	if (d == NULL)
 		return 0;
-	while ((e = readdir(d)) != NULL) {
-		if (e->d_name[0] == '.')
-			continue;
-		snprintf(file, sizeof file, "%s/%s", dir, e->d_name);
-		if (is_stale(file))
-			unlink(file);
-		else
-			held = 1;
+	for (claims = 0; claims <= 1 && !held; claims++) {
+		for (rewinddir(d); (e = readdir(d)) != NULL;) {
+			if (e->d_name[0] == '.' || (e->d_name[0] == 'M') != claims)
+				continue;
+			snprintf(file, sizeof file, "%s/%s", dir, e->d_name);
+			if (claims ? is_stale(file) : strchr("DE", e->d_name[0]) == NULL || is_old(file))
+				remove(file);
+			else
+				held = 1;
+		}
 	}
 	closedir(d);
 	return held;
