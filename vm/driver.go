@@ -92,6 +92,14 @@ type Machine struct {
 	Progress func(done, total int64) `json:"-"`
 }
 
+// Hostname returns the name that the guest is to have: the request's host name, otherwise the machine's name, or "".
+func (m Machine) Hostname() string {
+	if m.Guest != nil && m.Guest.Hostname != "" {
+		return m.Guest.Hostname
+	}
+	return m.Name
+}
+
 // Status is a machine's live state. The zero Status is that of a machine that
 // does not exist.
 type Status struct {

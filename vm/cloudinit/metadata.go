@@ -2,7 +2,6 @@ package cloudinit
 
 import (
 	"bytes"
-	"cmp"
 	"compress/gzip"
 	"encoding/base64"
 	"encoding/json"
@@ -11,13 +10,10 @@ import (
 	"osx-builder/vm"
 )
 
-// hostname returns the name that the guest is to have: the request's host name, otherwise the machine's name, or "".
-func hostname(m vm.Machine) string { return cmp.Or(m.Guest.Hostname, m.Name) }
-
 // metadata returns what identifies the machine, as JSON, which is also YAML. keysField and keys are the SSH keys.
 func metadata(m vm.Machine, keysField string, keys any) []byte {
 	fields := map[string]any{"instance-id": m.ID}
-	if name := hostname(m); name != "" {
+	if name := m.Hostname(); name != "" {
 		fields["local-hostname"] = name
 	}
 	if len(m.Guest.SSHAuthorizedKeys) > 0 {
@@ -89,7 +85,7 @@ func Credentials(m vm.Machine) (all []Credential) {
 	if m.Guest == nil {
 		return nil
 	}
-	if name := hostname(m); name != "" {
+	if name := m.Hostname(); name != "" {
 		all = append(all, Credential{Text: "io.systemd.credential:system.hostname=" + name})
 	}
 	if keys := m.Guest.SSHAuthorizedKeys; len(keys) > 0 {

@@ -88,7 +88,7 @@ func hostKeyTypes(ctx context.Context, socket string) (types []string, err error
 func identityInput(m vm.Machine, types []string) ([]byte, error) {
 	var b bytes.Buffer
 	set := func(name, value string) { fmt.Fprintf(&b, "%s='%s'\n", name, value) } // no value has a quote
-	name := m.Name
+	name := m.Hostname()
 	if name == "" {
 		name, _, _ = strings.Cut(m.ID, "-")
 		name = "vm-" + name

@@ -75,6 +75,14 @@ func (h *memoryHost) renewsIdentity(t *testing.T) {
 	if who := guestAwait(t, m, internetIP+":80"); who != hostOutside {
 		t.Errorf("the internet saw %q, want %s", who, hostOutside)
 	}
+	asked := m
+	asked.Guest = &vm.GuestConfig{Hostname: "db"}
+	if err := h.RenewIdentity(t.Context(), asked); err != nil {
+		t.Fatal(err)
+	}
+	if got := inGuest(t, m, "hostname"); got != "db" {
+		t.Errorf("with a host name in the request: got %q, want db", got)
+	}
 	restart(t, m)
 	until(t, harness.Timeout, "an ordinary machine", func() bool {
 		now, err := h.Inspect(t.Context(), m)
