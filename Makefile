@@ -162,7 +162,7 @@ test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## 
 	$(TEST_REPORT) $(GO_TEST) -timeout 30m $(LONGEST) ./...
 	$(WITHOUT_RACE)
 
-test-real: has-root test-deps programs ## build a real Debian in four forms, and boot each until its SSH server answers
+test-real: has-root test-deps programs ## build a real Debian in five forms, and boot each until its SSH server answers
 	$(TINYVM) $(BUILD) tinyvm-arm64
 	$(SUDO) $(DEBIAN) $(BUILD)
 	REAL=all $(TEST_REPORT) $(GO_TEST) -timeout 90m -run '^Test(RealDebian|RealDebianFromMemory|ARMGuest)$$' ./vm/vmtest/e2e

@@ -4,6 +4,7 @@
 # and an SSH server. /etc/network/interfaces names the card after VMware's PCI slot.
 #
 # debian-cloudinit has cloud-init too, as images for clouds do, and leaves the network to it.
+# debian13 is the next release, with another DHCP client, on the devices that VMware gives new machines.
 #
 #   build.sh OUTDIR [VARIANT...]   builds OUTDIR/VARIANT.tar.gz and its .sha256
 #   build.sh --list                prints the variants
@@ -18,16 +19,15 @@ export LC_ALL=C TZ=UTC
 PATH=$PATH:/usr/sbin:/sbin
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-variants=(debian-pvscsi debian-lsilogic debian-efi debian-cloudinit)
-suite=bookworm
+variants=(debian-pvscsi debian-lsilogic debian-efi debian-cloudinit debian13)
 
 # The tools, each with its Debian package.
 tools=(mmdebstrap:mmdebstrap mke2fs:e2fsprogs sfdisk:fdisk mformat:mtools qemu-img:qemu-utils
 	grub-mkimage:grub-common flock:util-linux)
 bios=/usr/lib/grub/i386-pc efi=/usr/lib/grub/x86_64-efi
 
-# What the guest has besides Debian's minimum.
-include=linux-image-amd64,systemd-sysv,udev,kmod,initramfs-tools,zstd,ifupdown,isc-dhcp-client,iproute2,openssh-server,open-vm-tools,qemu-guest-agent
+# What the guest has besides Debian's minimum and its DHCP client.
+include=linux-image-amd64,systemd-sysv,udev,kmod,initramfs-tools,zstd,ifupdown,iproute2,openssh-server,open-vm-tools,qemu-guest-agent
 
 die() {
 	echo "build.sh: $*" >&2
@@ -54,12 +54,13 @@ cloudinit=cloud-init,cloud-guest-utils,fdisk,e2fsprogs,sudo
 
 # describe VARIANT sets the variables that differ between variants.
 describe() {
-	system=debian
+	system=debian suite=bookworm dhcp=isc-dhcp-client
 	case $1 in
 	debian-pvscsi) firmware=bios disk=pvscsi nic=vmxnet3 slot=33 ;;
 	debian-lsilogic) firmware=bios disk=lsilogic nic=e1000 slot=33 ;;
 	debian-efi) firmware=efi disk=sata nic=e1000e slot=192 ;;
 	debian-cloudinit) firmware=bios disk=pvscsi nic=vmxnet3 slot=33 system=cloudinit ;;
+	debian13) firmware=efi disk=nvme nic=vmxnet3 slot=192 system=debian13 suite=trixie dhcp=dhcpcd-base ;;
 	*) die "no variant $1; there are: ${variants[*]}" ;;
 	esac
 }
@@ -71,8 +72,8 @@ fresh() { [ -e "$1" ] && [ "$1" -nt "$here/build.sh" ]; }
 # initramfs has the drivers of VMware's disk controllers; Debian's usual one has
 # hundreds, which take a minute to load without hardware acceleration.
 build_system() {
-	local hooks=$work/hooks packages=$include
-	[ "$system" = debian ] || packages+=,$cloudinit
+	local hooks=$work/hooks packages=$include,$dhcp
+	[ "$system" != cloudinit ] || packages+=,$cloudinit
 	mkdir -p "$hooks"
 	cat >"$hooks/before" <<'end'
 #!/bin/sh
@@ -145,8 +146,8 @@ build_disk() {
 
 # write_vmx NAME FILE writes the .vmx as Workstation's "easy install" leaves it.
 write_vmx() {
-	local lines='sata0.present = "TRUE"\nsata0:0.fileName = "'$1'.vmdk"\nsata0:0.present = "TRUE"'
-	[ "$disk" = sata ] ||
+	local lines=$disk'0.present = "TRUE"\n'$disk'0:0.fileName = "'$1'.vmdk"\n'$disk'0:0.present = "TRUE"'
+	[ "$disk" = sata ] || [ "$disk" = nvme ] ||
 		lines='scsi0.virtualDev = "'$disk'"\nscsi0.present = "TRUE"\nscsi0:0.fileName = "'$1'.vmdk"\nscsi0:0.present = "TRUE"'
 	sed -e "s|@NAME@|$1|g" -e "s|@DISK@|$lines|" -e "s|@FIRMWARE@|$firmware|" -e "s|@NIC@|$nic|" -e "s|@SLOT@|$slot|" \
 		"$here/debian.vmx.in" >"$2"

@@ -88,7 +88,7 @@ func checkLogin(t *testing.T, v vm.VM, l login, planted string, cloudInit bool) 
 	if got := l.run(t, v.IPAddress, user, "cat ~/.ssh/authorized_keys"); !strings.Contains(got, l.line) {
 		t.Errorf("got keys %q, want %q in them", got, l.line)
 	}
-	if got := l.run(t, v.IPAddress, user, "cat /sys/block/sda/size"); got != fmt.Sprint(4<<30/512) {
+	if got := l.run(t, v.IPAddress, user, "cat /sys/block/sda/size /sys/block/nvme0n1/size 2>/dev/null; true"); got != fmt.Sprint(4<<30/512) {
 		t.Errorf("the disk has %s sectors, want 4 GiB", got)
 	}
 }

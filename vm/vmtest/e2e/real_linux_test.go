@@ -23,12 +23,12 @@ const realBoot = "20m"
 // A Debian as its installer leaves it in a VMware machine gets an address, because its card has the name that its
 // /etc/network/interfaces has, and answers there with the greeting of its SSH server. It lets the request's key in, has
 // a disk of the request's size, and nothing shows the request's secrets. make test builds one of the images, which has
-// systemd only; make test-real builds all of them, one with cloud-init.
+// systemd only; make test-real builds all of them, one with cloud-init and one of Debian's next release.
 func TestRealDebian(t *testing.T) {
 	t.Parallel()
 	names := []string{"debian-pvscsi"}
 	if os.Getenv("REAL") == "all" {
-		names = append(names, "debian-lsilogic", "debian-efi", "debian-cloudinit")
+		names = append(names, "debian-lsilogic", "debian-efi", "debian-cloudinit", "debian13")
 	}
 	for _, name := range names {
 		file := name + ".tar.gz"
