@@ -3,7 +3,8 @@
 package windows_test
 
 import (
-	"bytes"
+	"errors"
+	"fmt"
 	"net/http"
 	"os"
 	"os/exec"
@@ -20,19 +21,19 @@ func TestMain(m *testing.M) { harness.Main(m) }
 
 // wine is a folder for wine's own files, with the programs under test.
 type wine struct {
-	t    *testing.T
-	dir  string // of the programs: build/windows
-	env  []string
-	logs bytes.Buffer
+	t   *testing.T
+	dir string // of the programs: build/windows
+	env []string
 }
 
 // newWine makes a prefix for the test. make test-windows has built the programs.
 func newWine(t *testing.T) *wine {
 	t.Helper()
+	t.Log("this runs under wine, with doubles of VMware: it shows nothing of VMware, and nothing that Windows does in another way")
 	prefix := filepath.Join(t.TempDir(), "wine")
 	w := &wine{t: t, dir: harness.Path(t, "build/windows")}
 	w.env = append(os.Environ(), "WINEPREFIX="+prefix, "WINEDEBUG=-all", "WINEDLLOVERRIDES=mscoree,mshtml=", "DISPLAY=")
-	t.Cleanup(func() { w.run("wineserver", "-k") })
+	t.Cleanup(func() { _ = w.command("wineserver", "-k").Run() }) // it fails if no process is left
 	w.run("wine64", "wineboot", "--init")
 	dll, err := os.ReadFile(filepath.Join(w.dir, "bcryptprimitives.dll"))
 	harness.Must(t, err)
@@ -48,12 +49,29 @@ func program(name string) string {
 	return "/usr/lib/wine/" + name
 }
 
+// command returns a program that is not started yet.
+func (w *wine) command(name string, args ...string) *exec.Cmd {
+	cmd := exec.Command(program(name), args...)
+	cmd.Env = w.env
+	return cmd
+}
+
+// keepServices starts a program that runs until the end of the test: wine ends services as soon as only services run.
+func (w *wine) keepServices() {
+	w.t.Helper()
+	control := w.t.TempDir()
+	hang := filepath.Join(control, "hang.list")
+	harness.Must(w.t, os.WriteFile(hang, nil, 0o600))
+	cmd := w.command("wine64", filepath.Join(w.dir, "vmrun.exe"), "-T", "ws", "list")
+	cmd.Env = append(cmd.Env, "OSXB_VMRUN_DOUBLE="+control)
+	harness.Must(w.t, cmd.Start())
+	w.t.Cleanup(func() { harness.Must(w.t, errors.Join(os.Remove(hang), cmd.Wait())) })
+}
+
 // run runs a program and returns what it prints.
 func (w *wine) run(name string, args ...string) string {
 	w.t.Helper()
-	cmd := exec.Command(program(name), args...)
-	cmd.Env = w.env
-	out, err := cmd.CombinedOutput()
+	out, err := w.command(name, args...).CombinedOutput()
 	if err != nil {
 		w.t.Errorf("%s %q: %v: %s", name, args, err, out)
 	}
@@ -63,11 +81,13 @@ func (w *wine) run(name string, args ...string) string {
 // windowsPath returns the path of a file of this system, as programs under wine write it.
 func windowsPath(path string) string { return "Z:" + strings.ReplaceAll(path, "/", `\`) }
 
-// wrapper writes a program for Linux that becomes the program for Windows.
+// wrapper writes a program for Linux that runs the program for Windows, and whose end ends that too. What wine starts
+// keeps the daemon's standard error open, so that goes through a process that ends with the wrapper.
 func (w *wine) wrapper() string {
 	w.t.Helper()
 	path := filepath.Join(w.t.TempDir(), "osx-builder")
-	script := "#!/bin/sh\nexec " + program("wine64") + " '" + filepath.Join(w.dir, "osx-builder.exe") + "' \"$@\"\n"
+	script := fmt.Sprintf("#!/bin/sh\nd='setpriv --pdeathsig KILL'\n$d '%s' '%s' \"$@\" 2>&1 >/dev/null | $d cat >&2\n",
+		program("wine64"), filepath.Join(w.dir, "osx-builder.exe"))
 	harness.Must(w.t, os.WriteFile(path, []byte(script), 0o755))
 	return path
 }
@@ -100,7 +120,6 @@ func TestWindowsCheckVMware(t *testing.T) {
 // A machine's life in VMware through vmrun, by the program for Windows, over HTTP: creation from a URL, state, power,
 // screenshot, a daemon that is killed while it works, callback, deletion. Nothing is left.
 func TestWindowsLife(t *testing.T) {
-	t.Log("this ran under wine, with a double of vmrun: it shows nothing of VMware, and nothing that wine does differently")
 	w := newWine(t)
 	control := t.TempDir()
 	env := append(w.env, "OSXB_VMRUN_DOUBLE="+control)
@@ -162,6 +181,7 @@ func checkGone(t *testing.T, data, control string) {
 // Windows' service manager starts the daemon, makes it read its files again, and stops it.
 func TestWindowsService(t *testing.T) {
 	w := newWine(t)
+	w.keepServices()
 	dir := t.TempDir()
 	log := filepath.Join(dir, "log")
 	w.env = append(w.env, "OSXB_VMRUN_DOUBLE="+windowsPath(t.TempDir()))

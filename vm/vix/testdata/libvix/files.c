@@ -40,19 +40,11 @@ int file_read(const char *path, char **data)
 	return -1;
 }
 
-/* On Windows a file cannot be replaced while another thread reads it. */
-#ifdef _WIN32
-#define REPLACE_TRIES 200
-#else
-#define REPLACE_TRIES 1
-#endif
-
 int file_write(const char *path, const char *data)
 {
-	const struct timespec pause = {0, 10 * 1000000};
 	char temporary[PATH_SIZE + 8];
 	FILE *f;
-	int failed, tries;
+	int failed;
 
 	snprintf(temporary, sizeof temporary, "%s.tmp", path);
 	f = fopen(temporary, "we");
@@ -60,14 +52,7 @@ int file_write(const char *path, const char *data)
 		return -1;
 	failed = fputs(data, f) < 0;
 	failed = fclose(f) != 0 || failed;
-	if (failed)
-		return -1;
-	for (tries = 1; rename(temporary, path) != 0; tries++) {
-		if (tries == REPLACE_TRIES)
-			return -1;
-		nanosleep(&pause, NULL);
-	}
-	return 0;
+	return failed || rename(temporary, path) != 0 ? -1 : 0;
 }
 
 void path_dir(const char *path, char *dir)

@@ -17,9 +17,60 @@ int process_kill(int pid)
 	return -1;
 }
 
+/*
+ * A file or folder cannot be replaced or removed while another thread or process has it open. Waits, or sets errno and
+ * returns 1 after two seconds, or if waiting does not help.
+ */
+static int give_up(int *tries)
+{
+	DWORD error = GetLastError();
+	int gone = error == ERROR_FILE_NOT_FOUND || error == ERROR_PATH_NOT_FOUND;
+
+	if (gone || error == ERROR_DIR_NOT_EMPTY || ++*tries == 200) {
+		errno = gone ? ENOENT : EACCES;
+		return 1;
+	}
+	Sleep(10);
+	return 0;
+}
+
 int file_replace(const char *from, const char *to)
 {
-	return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING) ? 0 : -1;
+	int tries = 0;
+
+	while (!MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING))
+		if (give_up(&tries))
+			return -1;
+	return 0;
+}
+
+int file_unlink(const char *path)
+{
+	int tries = 0;
+
+	while (!DeleteFileA(path))
+		if (give_up(&tries))
+			return -1;
+	return 0;
+}
+
+int folder_remove(const char *path)
+{
+	int tries = 0;
+
+	while (!RemoveDirectoryA(path))
+		if (give_up(&tries))
+			return -1;
+	return 0;
+}
+
+/* Unlike that of Windows, it removes folders too. */
+int path_remove(const char *path)
+{
+	DWORD attributes = GetFileAttributesA(path);
+	int folder = attributes != INVALID_FILE_ATTRIBUTES && (attributes & FILE_ATTRIBUTE_DIRECTORY);
+
+	return folder ? folder_remove(path) : file_unlink(path);
 }
 
 char *strcasestr(const char *text, const char *part)
