@@ -2,10 +2,12 @@ package server
 
 import (
 	"context"
+	"errors"
 	"os"
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/windows"
 	"golang.org/x/sys/windows/svc"
 	"golang.org/x/sys/windows/svc/eventlog"
 )
@@ -18,14 +20,25 @@ const serviceName = "osx-builder"
 // files again.
 func runService(ctx context.Context, hangup chan os.Signal, serve func(context.Context, <-chan os.Signal) error) error {
 	isService, err := svc.IsWindowsService()
-	if err != nil || !isService {
+	if err != nil || !isService && hasStandardError() {
 		return serve(ctx, hangup)
 	}
 	s := &service{ctx: ctx, hangup: hangup, serve: serve}
-	if err := svc.Run(serviceName, s); err != nil {
+	err = svc.Run(serviceName, s)
+	if errors.Is(err, windows.ERROR_FAILED_SERVICE_CONTROLLER_CONNECT) { // it was not the service manager
+		return serve(ctx, hangup)
+	}
+	if err != nil {
 		return err
 	}
 	return s.err
+}
+
+// hasStandardError reports whether this process has a standard error, which services do not have.
+// [svc.IsWindowsService] does not recognise services in containers, because they are in another session there.
+func hasStandardError() bool {
+	h, err := windows.GetStdHandle(windows.STD_ERROR_HANDLE)
+	return err == nil && h != 0 && h != windows.InvalidHandle
 }
 
 // service is the daemon as a Windows service.
