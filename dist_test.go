@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -79,10 +80,41 @@ func TestWindowsZip(t *testing.T) {
 	}
 	r, err := zip.NewReader(bytes.NewReader(zips[0]), int64(len(zips[0])))
 	harness.Must(t, err)
-	for _, name := range []string{"osx-builder.exe", "README.md", "LICENSE", "doc/OPERATIONS.md", "doc/vm/vix/README.md"} {
+	for _, name := range []string{"osx-builder.exe", "doc/README.md", "doc/LICENSE", "doc/OPERATIONS.md", "doc/vm/vix/README.md"} {
 		if info, err := fs.Stat(r, "osx-builder-v1/"+name); err != nil || info.Size() == 0 {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What a compiler without Apple's SDK gets instead has each function that the program imports from Apple's libraries,
+// except for libSystem, which such a compiler has.
+func TestMacOSStubs(t *testing.T) {
+	cmd := exec.Command("go", "list", "-deps", "-tags", "vix", "-f", `{{range .GoFiles}}{{$.Dir}}/{{.}}{{"\n"}}{{end}}`, ".")
+	cmd.Env = append(os.Environ(), "GOOS=darwin", "GOARCH=arm64", "CGO_ENABLED=1")
+	files, err := cmd.Output()
+	harness.Must(t, err)
+	found, imported := 0, regexp.MustCompile(`(?m)^//go:cgo_import_dynamic \S+ (\S+) +"(?:/\S+)?/([^"/]+)"`)
+	for file := range strings.Lines(string(files)) {
+		for _, match := range imported.FindAllStringSubmatch(harness.ReadFile(t, strings.TrimSpace(file)), -1) {
+			function, library := match[1], strings.TrimSuffix(match[2], ".9.dylib")
+			if library == "libSystem.B.dylib" {
+				continue
+			}
+			found++
+			stubs, err := filepath.Glob(".ci/macos-sdk/*/" + library + "*")
+			harness.Must(t, err)
+			stub := ".ci/macos-sdk/lib/" + library + ".tbd"
+			if len(stubs) == 1 && filepath.Ext(stubs[0]) == ".framework" {
+				stub = filepath.Join(stubs[0], library+".tbd")
+			}
+			if text, err := os.ReadFile(stub); err != nil || !strings.Contains(string(text), "- _"+function+"\n") {
+				t.Errorf("%s imports %s: %s does not have it (%v)", strings.TrimSpace(file), function, stub, err)
+			}
+		}
+	}
+	if found == 0 {
+		t.Error("found no imports")
 	}
 }
 

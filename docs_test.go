@@ -37,6 +37,7 @@ var needs = map[string]string{
 	"VMware's ovftool": "it exports a machine of a vCenter",
 	"Vagrant":          "Vagrant downloads a box from the Internet",
 	"a pool":           "TestPool runs such a daemon, which prepares machines in the background",
+	"cross compilers":  "it builds programs for other systems, which takes minutes",
 	"Docker":           "it changes the firewall of a host with Docker",
 }
 
