@@ -89,6 +89,32 @@ func TestChooseVMware(t *testing.T) {
 	}
 }
 
+// On Windows vmrun is the last candidate. Auto takes VIX there too if it answers, also for the machines of an earlier
+// start. If neither is there, the error says why of both.
+func TestChooseVMwareOnWindows(t *testing.T) {
+	for _, vix := range []string{"absent", "refuses", "answers"} {
+		for _, vmrun := range []string{"absent", "refuses", "answers"} {
+			for _, machines := range [][]string{nil, {"vmware"}} {
+				want := "vmrun" // it may start without VMware
+				switch {
+				case vix == "answers":
+					want = "vix"
+				case vmrun == "absent":
+					want = ""
+				}
+				candidates, _ := vmwareCandidates(map[string]string{"vix": vix, "vmrun": vmrun})
+				candidates[2].OnlyByName = true
+				_, got, err := hypervisor.Choose(t.Context(), hypervisor.Options{
+					Driver: hypervisor.Auto, Candidates: candidates, Data: openData(t, machines), Log: slog.New(slog.DiscardHandler),
+				})
+				if got != want || (err == nil) != (want != "") || err != nil && strings.Count(err.Error(), errMissing.Message) != 2 {
+					t.Errorf("vix %s, vmrun %s, machines %q: got %q, %v, want %q", vix, vmrun, machines, got, err, want)
+				}
+			}
+		}
+	}
+}
+
 // By name, either driver of VMware continues with machines of VMware.
 func TestChooseVMwareByName(t *testing.T) {
 	for _, name := range []string{"vix", "vmrun"} {

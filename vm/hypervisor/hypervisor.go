@@ -79,7 +79,8 @@ func (o Options) foreign(c Candidate, machines int) error {
 		o.Driver, machines, o.Data.Path(), c.Product, c.Name)
 }
 
-// chooseAuto takes a candidate of the product with machines, if there is one, and otherwise the first that is ready.
+// chooseAuto takes the first ready candidate of the product with machines, if there is one, and otherwise the first of all
+// that is ready. The last of all candidates need not be ready.
 func (o Options) chooseAuto(ctx context.Context, machines []int) (Driver, string, error) {
 	var local []Candidate
 	owner := ""
@@ -99,15 +100,16 @@ func (o Options) chooseAuto(ctx context.Context, machines []int) (Driver, string
 		return o.firstReady(ctx, local)
 	}
 	const why = "the machines of the data folder run on it"
-	if last := local[len(local)-1]; last.Product == owner {
-		return o.openAnyway(ctx, last, why)
-	}
 	var errs []error
-	for _, c := range local {
+	for i, c := range local {
 		if c.Product != owner {
 			continue
 		}
-		d, name, err := o.open(ctx, c, why)
+		open := o.open
+		if i == len(local)-1 {
+			open = o.openAnyway
+		}
+		d, name, err := open(ctx, c, why)
 		if err == nil {
 			return d, name, nil
 		}
@@ -134,7 +136,11 @@ func (o Options) firstReady(ctx context.Context, local []Candidate) (Driver, str
 		refused[c.Product] += missing.Message + "; "
 		o.Log.Debug("driver not available", "driver", c.Name, "err", missing)
 	}
-	return o.openAnyway(ctx, local[last], why)
+	d, name, err := o.openAnyway(ctx, local[last], why)
+	if err != nil {
+		return nil, "", fmt.Errorf("%s%w", refused[local[last].Product], err)
+	}
+	return d, name, nil
 }
 
 // open opens a candidate that must be ready.
