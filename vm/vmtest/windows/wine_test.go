@@ -81,13 +81,13 @@ func (w *wine) run(name string, args ...string) string {
 // windowsPath returns the path of a file of this system, as programs under wine write it.
 func windowsPath(path string) string { return "Z:" + strings.ReplaceAll(path, "/", `\`) }
 
-// wrapper writes a program for Linux that runs the program for Windows, and whose end ends that too. What wine starts
+// wrapper writes a program for Linux that runs this one for Windows, and whose end ends that too. What wine starts
 // keeps the daemon's standard error open, so that goes through a process that ends with the wrapper.
-func (w *wine) wrapper() string {
+func (w *wine) wrapper(name string) string {
 	w.t.Helper()
 	path := filepath.Join(w.t.TempDir(), "osx-builder")
 	script := fmt.Sprintf("#!/bin/sh\nd='setpriv --pdeathsig KILL'\n$d '%s' '%s' \"$@\" 2>&1 >/dev/null | $d cat >&2\n",
-		program("wine64"), filepath.Join(w.dir, "osx-builder.exe"))
+		program("wine64"), filepath.Join(w.dir, name))
 	harness.Must(w.t, os.WriteFile(path, []byte(script), 0o755))
 	return path
 }
@@ -117,15 +117,33 @@ func TestWindowsCheckVMware(t *testing.T) {
 	}
 }
 
-// A machine's life in VMware through vmrun, by the program for Windows, over HTTP: creation from a URL, state, power,
-// screenshot, a daemon that is killed while it works, callback, deletion. Nothing is left.
+// A machine's life in VMware, by the programs for Windows, over HTTP: creation from a URL, state, power, screenshot, a
+// daemon that is killed while it works, callback, deletion. Nothing is left.
 func TestWindowsLife(t *testing.T) {
 	w := newWine(t)
+	for name, l := range map[string]life{
+		"vmrun": {"osx-builder.exe", "OSXB_VMRUN_DOUBLE", "hang.start", []string{"-vmrun", filepath.Join(w.dir, "vmrun.exe")}},
+		"vix": {"osx-builder-vix.exe", "OSXB_VIX_DOUBLE", "hang.VixVM_PowerOn", []string{
+			"-vix-library", windowsPath(filepath.Join(w.dir, "vix.dll")),
+		}},
+	} {
+		t.Run(name, func(t *testing.T) { l.run(t, w, name) })
+	}
+}
+
+// life is how one driver of VMware is tested.
+type life struct {
+	program string
+	double  string // the variable with the double's control folder
+	hang    string // the file that keeps the double from starting a machine
+	flags   []string
+}
+
+func (l life) run(t *testing.T, w *wine, driver string) {
 	control := t.TempDir()
-	env := append(w.env, "OSXB_VMRUN_DOUBLE="+control)
-	h := harness.NewProgram(t, w.wrapper(), env, "-driver", "auto", "-vmrun", filepath.Join(w.dir, "vmrun.exe"))
+	h := harness.NewProgram(t, w.wrapper(l.program), append(w.env, l.double+"="+control), append(l.flags, "-driver", "auto")...)
 	i := h.Image(harness.TinyVM)
-	hang := filepath.Join(control, "hang.start")
+	hang := filepath.Join(control, l.hang)
 	harness.Must(t, os.WriteFile(hang, nil, 0o600))
 	v := h.Create(i.Body(harness.SmallVM(map[string]any{"callback_url": h.Site.CallbackURL()})))
 	h.WaitUntil(v.ID, "starting", func(v vm.VM) bool { return v.Phase == vm.Starting })
@@ -134,8 +152,8 @@ func TestWindowsLife(t *testing.T) {
 	h.Start()
 	h.WaitReady(v.ID)
 	before := h.WaitUntil(v.ID, "reachable", func(v vm.VM) bool { return v.IPAddress != "" && v.ToolsStatus == vm.ToolsRunning })
-	if before.Hypervisor != "vmrun" || before.Status != vm.PoweredOn || before.CPUs != 1 || before.Memory != "192mib" ||
-		before.IPAddress != "192.168.99.7" || before.MACAddress != "00:0c:29:00:00:07" {
+	if before.Hypervisor != driver || before.Status != vm.PoweredOn || before.CPUs != 1 || before.Memory != "192mib" ||
+		!strings.HasPrefix(before.IPAddress, "192.168.99.") || !strings.HasPrefix(before.MACAddress, "00:0c:29:") {
 		t.Errorf("GET: got %+v", before)
 	}
 	if posted := h.NextCallback(); posted.ID != v.ID || posted.Phase != vm.Ready {
@@ -153,7 +171,7 @@ func TestWindowsLife(t *testing.T) {
 		t.Errorf("after a crash: got %+v, want %+v", after, before)
 	}
 	h.WalkPower(v.ID)
-	if out := w.run("wine64", filepath.Join(w.dir, "osx-builder.exe"), "--host", h.URL, "list"); !strings.Contains(out, v.ID[:8]) {
+	if out := w.run("wine64", filepath.Join(w.dir, l.program), "--host", h.URL, "list"); !strings.Contains(out, v.ID[:8]) {
 		t.Errorf("osx-builder list: got %q, want the machine", out)
 	}
 	h.Destroy(v.ID)
