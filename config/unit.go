@@ -65,11 +65,17 @@ OOMPolicy=continue
 TasksMax=infinity
 LimitNOFILE=65536
 
+# Each machine gets a control group of its own, beside the daemon's. systemd before
+# 254 does not know the second line, and says so; machines then stay in one group.
+Delegate=memory pids cpu io
+DelegateSubgroup=daemon
+
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE CAP_SETUID CAP_SETGID CAP_CHOWN CAP_KILL
 ProtectSystem=strict
-# dnsmasq runs as a user of its own and reads its files in a folder there.
-ReadWritePaths=/run
+# dnsmasq runs as a user of its own and reads its files in a folder in /run. The
+# other folder is the unit's own control group.
+ReadWritePaths=/run -/sys/fs/cgroup/system.slice/%n
 ProtectHome=yes
 PrivateTmp=yes
 PrivateMounts=yes

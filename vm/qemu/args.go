@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/cgroup"
 	"osx-builder/vm/qemu/disk"
 	"osx-builder/vm/qemu/process"
 )
@@ -23,6 +24,8 @@ type setup struct {
 	runWith bool   // QEMU gets user by -run-with, as of 9.1, instead of -runas
 	slots   bool   // QEMU has ACPI hot-plug of PCI Express, as of 6.1, which hides the slots' numbers
 	lpa2    bool   // QEMU emulates ARM's large physical addresses, as of 7.0
+
+	groups *cgroup.Groups // in one of which QEMU runs
 
 	attachments // of the NICs
 	handed      // set by open

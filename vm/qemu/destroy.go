@@ -48,6 +48,9 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 	if err := d.users.kill(ctx, m); err != nil {
 		return err
 	}
+	if err := d.groups.Remove(ctx, m.ID); err != nil {
+		return err
+	}
 	// The presence of this file means a complete clone, so it goes first.
 	if err := os.Remove(filepath.Join(m.Dir, machineFile)); err != nil && !missing(err) && !errors.Is(err, fs.ErrPermission) {
 		return err

@@ -36,6 +36,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/cgroup"
 	"osx-builder/vm/qemu/disk"
 	"osx-builder/vm/qemu/keyedmutex"
 	"osx-builder/vm/qemu/network"
@@ -70,6 +71,7 @@ type Driver struct {
 
 	prepared *disk.Prepared
 	users    *users
+	groups   *cgroup.Groups
 
 	monitors  qmp.Client
 	queries   stateQueries // uses monitors
@@ -136,6 +138,7 @@ func Open(o Options) (*Driver, error) {
 		networks:    networks{manager, backends, log},
 		prepared:    prepared,
 		users:       users,
+		groups:      cgroup.Open(),
 		gold:        o.Gold,
 	}
 	if d.memory, err = openMemoryStarts(d, o); err != nil {
@@ -207,7 +210,7 @@ func (d *Driver) Describe(ctx context.Context) map[string]string {
 	if user, is := nat.(*userBackend); is {
 		facts["network"] += ": " + user.why
 	}
-	facts["confinement"] = confinementOf(nat)
+	facts["confinement"] = confinementOf(nat, d.groups)
 	switch warnings, err := d.networks.firewallWarnings(); {
 	case err != nil:
 		facts["firewall"] = err.Error()

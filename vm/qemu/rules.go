@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"osx-builder/vm/qemu/cgroup"
 	"osx-builder/vm/qemu/confine"
 	"osx-builder/vm/qemu/process"
 )
@@ -33,6 +34,9 @@ const (
 	// handed and its own copies of them. Devices use a few for each queue.
 	extraFiles = 1024
 
+	// groupWeight is the weight of a machine's control group.
+	groupWeight = 100
+
 	// consoleBytes bounds how long a guest's console can become, holes
 	// included, if nothing trims it.
 	consoleBytes = 8 << 30
@@ -50,7 +54,7 @@ func (s setup) rules(program string, files *process.Files) confine.Rules {
 		Execute: programFiles(program),
 		Read:    []string{"/etc/localtime"},
 		Limits: confine.Limits{
-			Memory:    int64(s.Memory)<<20 + memoryOverhead + int64(s.CPUs)*processorOverhead,
+			Memory:    s.addressSpace(),
 			Files:     extraFiles + 2*files.Len(),
 			Processes: s.CPUs + extraThreads,
 			FileSize:  consoleBytes,
@@ -76,6 +80,17 @@ func (s setup) rules(program string, files *process.Files) confine.Rules {
 		r.Read = append(r.Read, "/etc", "/run/systemd/resolve") // resolv.conf, which other programs replace
 	}
 	return r
+}
+
+// groupLimits bound the machine's QEMU together with what runs beside it. Those of its address space also bound its
+// memory.
+func (s setup) groupLimits() cgroup.Limits {
+	return cgroup.Limits{Memory: s.addressSpace(), Processes: s.CPUs + extraThreads, Weight: groupWeight}
+}
+
+// addressSpace is how many bytes of memory QEMU may map.
+func (s setup) addressSpace() int64 {
+	return int64(s.Memory)<<20 + memoryOverhead + int64(s.CPUs)*processorOverhead
 }
 
 // kvmDevice is the device of Linux's hardware acceleration.
@@ -105,10 +120,11 @@ func groupsOf(device string) []int {
 }
 
 // confinementOf lists what confines machines on a network of this kind.
-func confinementOf(n networkBackend) string {
+func confinementOf(n networkBackend, groups *cgroup.Groups) string {
 	_, user := n.(*userBackend)
 	var all []string
-	for _, measure := range confine.Measures(user) {
+	group, why := groups.Describe()
+	for _, measure := range append(confine.Measures(user), confine.Measure{Name: group, Why: why}) {
 		all = append(all, measure.String())
 	}
 	if user {

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"runtime"
@@ -56,6 +57,7 @@ func baseSetup(ctx context.Context, d *Driver, m vm.Machine, clone cloneConfig) 
 		runWith:     qemu.atLeast(9, 1),
 		slots:       qemu.atLeast(6, 1),
 		lpa2:        qemu.atLeast(7, 0),
+		groups:      d.groups,
 	}
 	if s.user, err = d.users.of(m); err != nil {
 		return qemu, s, err
@@ -68,16 +70,26 @@ func baseSetup(ctx context.Context, d *Driver, m vm.Machine, clone cloneConfig) 
 	return qemu, s, nil
 }
 
-// command opens the machine's files.
+// command opens the machine's files, and its control group.
 func (s *setup) command(ctx context.Context, qemu binary) (process.Command, error) {
 	files, err := s.open(ctx)
 	if err != nil {
 		return process.Command{}, err
 	}
-	return process.Command{
+	c := process.Command{
 		Dir: s.Dir, Argv: append([]string{qemu.path}, arguments(*s)...), Env: s.environment(), Files: files, Rules: s.rules(qemu.path, files),
 		Beside: s.beside,
-	}, nil
+	}
+	group, err := s.groups.Create(s.ID, s.groupLimits())
+	if err != nil {
+		return c, errors.Join(err, c.Close())
+	}
+	c.Rules.ControlGroup = group
+	for name, beside := range c.Beside {
+		beside.Rules.ControlGroup = group
+		c.Beside[name] = beside
+	}
+	return c, nil
 }
 
 // display returns the kind of window that shows the machine's screen, or "none".

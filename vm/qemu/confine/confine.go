@@ -3,6 +3,7 @@ package confine
 
 import (
 	"fmt"
+	"os"
 	"strings"
 )
 
@@ -24,6 +25,10 @@ type Rules struct {
 	Free bool
 
 	Limits Limits
+
+	// ControlGroup is the open folder of a control group (cgroup v2) in which the program starts, or nil: the daemon's.
+	// Only Linux has it.
+	ControlGroup *os.File
 }
 
 // Limits bound what each process uses. A limit of 0 is the daemon's own, except that there are never core dumps.

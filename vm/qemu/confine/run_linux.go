@@ -27,6 +27,9 @@ func Run(cmd *exec.Cmd, r Rules) error {
 	if !r.Free && !r.Network && hasCapability(unix.CAP_SYS_ADMIN) {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET | unix.CLONE_NEWIPC
 	}
+	if r.ControlGroup != nil {
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(r.ControlGroup.Fd())
+	}
 	// What started the daemon may have left it files that are open; they are no program's business.
 	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) // fails before Linux 5.11
 	done := make(chan error)

@@ -51,9 +51,12 @@ type Command struct {
 	Beside map[Beside]Command
 }
 
-// Close closes the daemon's copies of the files.
+// Close closes the daemon's copies of the files, and the control group.
 func (c Command) Close() error {
 	errs := []error{c.Files.Close()}
+	if c.Rules.ControlGroup != nil {
+		errs = append(errs, c.Rules.ControlGroup.Close()) // the programs beside QEMU have the same
+	}
 	for _, beside := range c.Beside {
 		errs = append(errs, beside.Files.Close())
 	}
