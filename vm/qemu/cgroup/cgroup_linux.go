@@ -10,10 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 const (
@@ -81,17 +78,23 @@ func escape(path string) string {
 	return strings.NewReplacer(`\`, `\\`, "*", `\*`, "?", `\?`, "[", `\[`).Replace(path)
 }
 
-// probe starts a program in a group, which needs Linux 5.7 and the right to do so.
+// probe moves a program into a group.
 func (g *Groups) probe() error {
-	dir, err := g.create("probe")
+	members, err := g.create("probe")
 	if err != nil {
 		return err
 	}
-	defer dir.Close()
-	cmd := exec.Command("/bin/sh", "-c", ":")
-	cmd.SysProcAttr = &syscall.SysProcAttr{UseCgroupFD: true, CgroupFD: int(dir.Fd())}
-	err = cmd.Run()
-	return errors.Join(err, os.Remove(dir.Name()))
+	defer members.Close()
+	cmd := exec.Command("/bin/sh", "-s") // ends when its standard input does
+	end, err := cmd.StdinPipe()
+	if err == nil {
+		err = cmd.Start()
+	}
+	if err == nil {
+		_, err = fmt.Fprint(members, cmd.Process.Pid)
+		err = errors.Join(err, end.Close(), cmd.Wait())
+	}
+	return errors.Join(err, os.Remove(filepath.Dir(members.Name())))
 }
 
 // Describe returns a name for what the groups do, and why there are none, or "".
@@ -103,29 +106,29 @@ func (g *Groups) Describe() (name, why string) {
 	return name, g.why
 }
 
-// Create creates the machine's group, or sets the limits of the one that is there, and returns it open, for
-// [syscall.SysProcAttr]. The caller closes it. The result is nil if there are no groups.
-func (g *Groups) Create(id string, l Limits) (*os.File, error) {
+// Create creates the machine's group, or sets the limits of the one that is there. A process moves into it when its
+// number is written to members, which the caller closes. It is nil if there are no groups.
+func (g *Groups) Create(id string, l Limits) (members *os.File, err error) {
 	if g.dir == "" {
 		return nil, nil
 	}
-	group, err := g.create(prefix + id)
+	members, err = g.create(prefix + id)
 	if err != nil {
 		return nil, fmt.Errorf("creating the machine's control group: %w", err)
 	}
-	if err := g.limit(group.Name(), l); err != nil {
-		group.Close()
+	if err := g.limit(filepath.Dir(members.Name()), l); err != nil {
+		members.Close()
 		return nil, fmt.Errorf("limiting the machine's control group: %w", err)
 	}
-	return group, nil
+	return members, nil
 }
 
-func (g *Groups) create(name string) (*os.File, error) {
+func (g *Groups) create(name string) (members *os.File, err error) {
 	dir := filepath.Join(g.dir, name)
 	if err := os.Mkdir(dir, 0o755); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, err
 	}
-	return os.OpenFile(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW, 0)
+	return os.OpenFile(filepath.Join(dir, "cgroup.procs"), os.O_WRONLY, 0)
 }
 
 func (g *Groups) limit(dir string, l Limits) error {

@@ -23,7 +23,7 @@ func Open() *Groups { return &Groups{} }
 // Describe returns why there are no groups.
 func (*Groups) Describe() (name, why string) { return "control group of its own", "only Linux has it" }
 
-// Create does nothing.
+// Create returns nil.
 func (*Groups) Create(string, Limits) (*os.File, error) { return nil, nil }
 
 // Lower does nothing.

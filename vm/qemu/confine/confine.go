@@ -26,8 +26,8 @@ type Rules struct {
 
 	Limits Limits
 
-	// ControlGroup is the open folder of a control group (cgroup v2) in which the program starts, or nil: the daemon's.
-	// Only Linux has it.
+	// ControlGroup is the open file cgroup.procs of the control group (cgroup v2) that the program runs in, or nil: the
+	// daemon's. Only Linux has it.
 	ControlGroup *os.File
 }
 

@@ -1,12 +1,15 @@
 package confine
 
 import (
+	"errors"
 	"fmt"
+	"io"
 	"math"
 	"os"
 	"os/exec"
 	"runtime"
 	"slices"
+	"strings"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -27,9 +30,6 @@ func Run(cmd *exec.Cmd, r Rules) error {
 	if !r.Free && !r.Network && hasCapability(unix.CAP_SYS_ADMIN) {
 		cmd.SysProcAttr.Cloneflags |= unix.CLONE_NEWNET | unix.CLONE_NEWIPC
 	}
-	if r.ControlGroup != nil {
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(r.ControlGroup.Fd())
-	}
 	// What started the daemon may have left it files that are open; they are no program's business.
 	_ = unix.CloseRange(3, math.MaxInt32, unix.CLOSE_RANGE_CLOEXEC) // fails before Linux 5.11
 	done := make(chan error)
@@ -39,11 +39,42 @@ func Run(cmd *exec.Cmd, r Rules) error {
 			err = restrictThread(r)
 		}
 		if err == nil {
-			err = cmd.Run()
+			err = runIn(r.ControlGroup, cmd)
 		}
 		done <- err
 	})
 	return <-done
+}
+
+// runIn runs a shell, which reads its script only once it is in the control group, if there is one. (To start it there
+// takes clone3, which service managers forbid where they forbid namespaces.)
+func runIn(group *os.File, cmd *exec.Cmd) error {
+	if group == nil {
+		return cmd.Run()
+	}
+	script := &gate{reader: cmd.Stdin, open: make(chan struct{})}
+	cmd.Stdin = script
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	_, err := fmt.Fprint(group, cmd.Process.Pid)
+	if err != nil {
+		err = fmt.Errorf("entering the control group: %w", err)
+		script.reader = strings.NewReader("")
+	}
+	close(script.open)
+	return errors.Join(err, cmd.Wait())
+}
+
+// gate is a reader that waits until it is open.
+type gate struct {
+	reader io.Reader
+	open   chan struct{}
+}
+
+func (g *gate) Read(p []byte) (int, error) {
+	<-g.open
+	return g.reader.Read(p)
 }
 
 // onOwnThread calls f on a thread that ends with f. It is not the main thread, which cannot end.
