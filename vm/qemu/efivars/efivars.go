@@ -2,8 +2,9 @@
 //
 // Installers put an EFI boot loader into a folder of the system's vendor and note that in a variable of the machine's
 // firmware. The variables of a clone start as they are shipped, and the firmware then looks only for the loader of
-// removable media. So the variables of a clone get an entry for each known folder. The firmware tries them after the
-// disks' own loaders, on all disks.
+// removable media. So the variables of a clone get an entry for each known folder, which the firmware tries on all disks.
+// OVMF tries them after the disks that QEMU tells it to boot from, but it does not understand what QEMU 7.2 calls an NVMe
+// disk. So removable media's own loader is among them.
 package efivars
 
 import (
@@ -28,30 +29,25 @@ type Loader struct {
 }
 
 // Loaders lists where the guest's boot loader may be. suffix is the processor's in the names of loaders, "x64" or
-// "aa64". The folder that the guest's name begins with comes first.
-func Loaders(guestOS, suffix string) (all []Loader) {
+// "aa64". The folders that the guest's name begins with come first, then the loader of removable media.
+func Loaders(guestOS, suffix string) []Loader {
 	guest := strings.TrimPrefix(strings.ToLower(guestOS), "arm-")
-	folders := slices.Clone(vendorFolders)
-	slices.SortStableFunc(folders, func(a, b string) int {
-		first := func(folder string) int {
-			if strings.HasPrefix(guest, folder) || folder == "redhat" && strings.HasPrefix(guest, "rhel") {
-				return 0
-			}
-			return 1
-		}
-		return first(a) - first(b)
-	})
-	for _, folder := range folders {
-		for _, file := range []string{"shim", "grub"} {
-			all = append(all, Loader{folder + " (" + file + ")", `\EFI\` + folder + `\` + file + suffix + ".efi"})
+	var own, others []Loader
+	add := func(isOwn bool, all ...Loader) {
+		if isOwn {
+			own = append(own, all...)
+		} else {
+			others = append(others, all...)
 		}
 	}
-	all = append(all, Loader{"systemd-boot", `\EFI\systemd\systemd-boot` + suffix + ".efi"})
-	windows := Loader{"Windows", `\EFI\Microsoft\Boot\bootmgfw.efi`}
-	if strings.HasPrefix(guest, "win") {
-		return append([]Loader{windows}, all...)
+	add(strings.HasPrefix(guest, "win"), Loader{"Windows", `\EFI\Microsoft\Boot\bootmgfw.efi`})
+	for _, folder := range vendorFolders {
+		path := `\EFI\` + folder + `\`
+		add(strings.HasPrefix(guest, folder) || folder == "redhat" && strings.HasPrefix(guest, "rhel"),
+			Loader{folder + " (shim)", path + "shim" + suffix + ".efi"}, Loader{folder + " (grub)", path + "grub" + suffix + ".efi"})
 	}
-	return append(all, windows)
+	add(false, Loader{"systemd-boot", `\EFI\systemd\systemd-boot` + suffix + ".efi"})
+	return slices.Concat(own, []Loader{{"removable media", `\EFI\BOOT\BOOT` + strings.ToUpper(suffix) + ".EFI"}}, others)
 }
 
 // ErrFormat means that a file does not have the format of EFI's variables.

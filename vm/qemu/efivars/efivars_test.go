@@ -11,7 +11,7 @@ import (
 func TestLoaders(t *testing.T) {
 	for guest, want := range map[string]string{
 		"debian12-64": `\EFI\debian\shimx64.efi`, "ubuntu-64": `\EFI\ubuntu\shimx64.efi`, "rhel9-64": `\EFI\redhat\shimx64.efi`,
-		"windows11-64": `\EFI\Microsoft\Boot\bootmgfw.efi`, "centos-64": `\EFI\centos\shimx64.efi`, "other": `\EFI\debian\shimx64.efi`,
+		"windows11-64": `\EFI\Microsoft\Boot\bootmgfw.efi`, "centos-64": `\EFI\centos\shimx64.efi`, "other": `\EFI\BOOT\BOOTX64.EFI`,
 	} {
 		all := Loaders(guest, "x64")
 		seen := map[string]bool{}
@@ -22,8 +22,9 @@ func TestLoaders(t *testing.T) {
 			t.Errorf("%s: got %d loaders, %d of them different, the first %s; want %s", guest, len(all), len(seen), all[0].Path, want)
 		}
 	}
-	if got := Loaders("arm-fedora-64", "aa64")[1].Path; got != `\EFI\fedora\grubaa64.efi` {
-		t.Errorf("got %s for ARM", got)
+	arm := Loaders("arm-fedora-64", "aa64")
+	if arm[1].Path != `\EFI\fedora\grubaa64.efi` || arm[2].Path != `\EFI\BOOT\BOOTAA64.EFI` {
+		t.Errorf("got %v for ARM", arm[:3])
 	}
 }
 
