@@ -228,7 +228,7 @@ shots: test-deps build image ## take screenshots of the page: build/shots/*.png
 lint-api: ## lint the OpenAPI description; needs npx
 	npx -y @redocly/cli@2.77.0 lint api/openapi.json
 
-bench: has-root test-deps build image ## run the benchmarks, which compare with named baselines in one run
+bench: has-root test-deps build image ## run the benchmarks, which compare with named baselines in one run; with REAL=all also those of a real Debian
 	go test -run '^$$' -bench . -benchtime 1x -timeout 60m ./image ./vm/qemu ./vm/vmtest/e2e
 
 crash: test-deps build image ## kill the daemon 200 times and at each step of a pull and of starting from memory, let each file operation fail, and check that nothing is lost or left behind

@@ -174,11 +174,22 @@ type benchmark struct {
 
 func newBenchmark(b *testing.B, args ...string) *benchmark {
 	b.Helper()
+	r := openBenchmark(b, harness.TinyVM, args...)
+	v := r.create()
+	r.waitPage(v.ID)
+	r.qemuArgs = r.commandLine(v.ID)
+	r.destroy(v.ID)
+	return r
+}
+
+// openBenchmark returns a daemon, and the image in a file of [harness.BuildDir].
+func openBenchmark(b *testing.B, file string, args ...string) *benchmark {
+	b.Helper()
 	data := harness.DataDir(b)
 	r := &benchmark{b: b, args: args, site: e2e.NewSite(harness.BuildDir(b)), Daemon: &e2e.Daemon{Data: data}}
 	var err error
-	if r.image, err = r.site.Image(harness.TinyVM); err != nil {
-		b.Fatalf("%v; make image builds it", err)
+	if r.image, err = r.site.Image(file); err != nil {
+		b.Fatalf("%v; make test builds it", err)
 	}
 	r.start()
 	b.Cleanup(func() {
@@ -189,10 +200,6 @@ func newBenchmark(b *testing.B, args ...string) *benchmark {
 		harness.Must(b, r.Stop())
 		r.site.Close()
 	})
-	v := r.create()
-	r.waitPage(v.ID)
-	r.qemuArgs = r.commandLine(v.ID)
-	r.destroy(v.ID)
 	return r
 }
 
