@@ -57,8 +57,12 @@ func (w *wine) command(name string, args ...string) *exec.Cmd {
 }
 
 // keepServices starts a program that runs until the end of the test: wine ends services as soon as only services run.
+// It also sets how long wine waits for a service to start, in milliseconds.
 func (w *wine) keepServices() {
 	w.t.Helper()
+	w.run("wine64", "reg", "add", `HKLM\System\CurrentControlSet\Control`, "/v", "ServicesPipeTimeout", "/t", "REG_SZ",
+		"/d", fmt.Sprint(harness.Timeout.Milliseconds()), "/f")
+	_ = w.command("wineserver", "-k").Run() // the service manager reads it when it starts; no process may be left
 	control := w.t.TempDir()
 	hang := filepath.Join(control, "hang.list")
 	harness.Must(w.t, os.WriteFile(hang, nil, 0o600))
@@ -68,12 +72,12 @@ func (w *wine) keepServices() {
 	w.t.Cleanup(func() { harness.Must(w.t, errors.Join(os.Remove(hang), cmd.Wait())) })
 }
 
-// run runs a program and returns what it prints.
+// run runs a program and returns what it prints. The test ends if it fails.
 func (w *wine) run(name string, args ...string) string {
 	w.t.Helper()
 	out, err := w.command(name, args...).CombinedOutput()
 	if err != nil {
-		w.t.Errorf("%s %q: %v: %s", name, args, err, out)
+		w.t.Fatalf("%s %q: %v: %s", name, args, err, out)
 	}
 	return string(out)
 }
