@@ -70,16 +70,23 @@ func (w *wine) keepServices() {
 	cmd.Env = append(cmd.Env, "OSXB_VMRUN_DOUBLE="+control)
 	harness.Must(w.t, cmd.Start())
 	w.t.Cleanup(func() { harness.Must(w.t, errors.Join(os.Remove(hang), cmd.Wait())) })
+	await(w.t, filepath.Join(control, "log"), "list", 1)
 }
 
 // run runs a program and returns what it prints. The test ends if it fails.
 func (w *wine) run(name string, args ...string) string {
 	w.t.Helper()
-	out, err := w.command(name, args...).CombinedOutput()
+	out, err := os.Create(filepath.Join(w.t.TempDir(), "output")) // services that wine starts keep a pipe open
+	harness.Must(w.t, err)
+	defer out.Close()
+	cmd := w.command(name, args...)
+	cmd.Stdout, cmd.Stderr = out, out
+	err = cmd.Run()
+	text := harness.ReadFile(w.t, out.Name())
 	if err != nil {
-		w.t.Fatalf("%s %q: %v: %s", name, args, err, out)
+		w.t.Fatalf("%s %q: %v: %s", name, args, err, text)
 	}
-	return string(out)
+	return text
 }
 
 // windowsPath returns the path of a file of this system, as programs under wine write it.
