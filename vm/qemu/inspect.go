@@ -44,19 +44,22 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if pid == 0 {
 		return d.fillEnding(ctx, m, st), nil
 	}
+	if clone.Template != nil && !clone.Template.Loaded { // its memory is being loaded, or its guest has given no sign of life yet
+		st.Power = vm.PoweringOn // QEMU is not asked, because it would load more slowly
+		return st, nil
+	}
 	live, err := d.queries.read(ctx, m.Dir, pid)
 	if err != nil {
 		return classify(ctx, d, m, pid, st, err)
 	}
 	// QEMU does not know whether an agent that continues has its port open.
 	live.agentOpen = live.agentOpen || clone.Template != nil && clone.Template.Agent
+	if d.memory.setsClock(m.Dir) {
+		live.agentOpen = false
+	}
 	st.Power, st.CPUs, st.Memory = live.power, live.cpus, live.memory
 	if st.Power == vm.Paused && wasSuspended(m.Dir) {
 		st.Power = vm.Suspended
-	}
-	if clone.Template != nil && !clone.Template.Loaded { // its memory is being loaded, or its guest has given no sign of life yet
-		st.Power = vm.PoweringOn
-		return st, nil
 	}
 	if st.Fault = diskFault(clone, live); st.Fault == nil {
 		st.Fault = tpmFault(m.Dir, pid, clone)

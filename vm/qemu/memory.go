@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -35,7 +36,7 @@ type templateStart struct {
 	Machine vm.Machine    `json:"machine"`
 
 	Preloaded bool      `json:"preloaded,omitempty"` // the guest is loaded and waits, or has waited
-	SavedAt   time.Time `json:"saved_at,omitzero"`   // when the guest that waits was saved
+	SavedAt   time.Time `json:"saved_at,omitzero"`   // when the guest was saved
 }
 
 // memoryStarts starts machines from templates, and makes templates.
@@ -49,9 +50,12 @@ type memoryStarts struct {
 	tasks sync.WaitGroup
 	slot  chan struct{} // has a value while a template is made
 
+	loading atomic.Int64 // how many machines are being started from memory
+
 	mu     sync.Mutex
 	making map[string]int           // MiB of its guest, by key; guarded by mu
 	failed map[string]failedMaking  // by key; guarded by mu
+	clocks map[string]int           // how many tasks set the clock, by Machine.Dir; guarded by mu
 	follow map[string]chan struct{} // closed once nobody waits for a restart of the guest, by Machine.Dir; guarded by mu
 }
 
@@ -71,7 +75,7 @@ func because(format string, args ...any) error { return bootReason(fmt.Sprintf(f
 func openMemoryStarts(d *Driver, o Options) (*memoryStarts, error) {
 	s := &memoryStarts{
 		driver: d, log: d.log, slot: make(chan struct{}, 1),
-		making: map[string]int{}, failed: map[string]failedMaking{}, follow: map[string]chan struct{}{},
+		making: map[string]int{}, failed: map[string]failedMaking{}, clocks: map[string]int{}, follow: map[string]chan struct{}{},
 	}
 	limit := o.TemplateMemory
 	if limit == 0 {

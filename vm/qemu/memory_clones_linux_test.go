@@ -147,6 +147,19 @@ func (h *memoryHost) comesAndGoes(t *testing.T) {
 	}
 }
 
+// setsClock starts a machine that runs, which sets its clock again, while the connection to its agent is taken.
+func (h *memoryHost) setsClock(t *testing.T, m vm.Machine) {
+	taken, err := net.Dial("unix", filepath.Join(m.Dir, "qga"))
+	harness.Must(t, err)
+	defer taken.Close()
+	h.with(t).start(m)
+	if st := h.with(t).inspect(m); st.Power != vm.PoweredOn || st.IP == "" || st.Tools != vm.ToolsUnknown {
+		t.Errorf("got %+v, want a machine that runs and has an address, with unknown tools", st)
+	}
+	harness.Must(t, taken.Close())
+	until(t, harness.Timeout, "the agent", func() bool { return h.inspect(m).Tools == vm.ToolsRunning })
+}
+
 // openFiles counts the files that this process has open.
 func openFiles(t *testing.T) int {
 	t.Helper()

@@ -178,6 +178,7 @@ func TestStartFromMemory(t *testing.T) {
 	t.Run("what a clone writes stays its own", h.writesAll)
 	wantSealed(t, h.data, key)
 	t.Run("a machine renews its identity", h.renewsIdentity)
+	t.Run("while its agent sets the clock, a machine shows its address", func(t *testing.T) { h.setsClock(t, clones[0].Machine) })
 	t.Run("a restart of the guest gives it its own identity", func(t *testing.T) {
 		c := clones[0]
 		restart(t, c.Machine)

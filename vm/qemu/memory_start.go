@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"time"
 
 	"osx-builder/vm"
@@ -22,9 +21,6 @@ const (
 
 	// loadTimeout bounds how long QEMU loads the state of its devices.
 	loadTimeout = 10 * time.Second
-
-	// clockTimeout bounds how long an agent is asked to set the clock.
-	clockTimeout = 2 * time.Minute
 )
 
 // startOrConvert starts a clone for the first time. If anything fails, the clone
@@ -33,6 +29,7 @@ const (
 func (s *memoryStarts) startOrConvert(ctx context.Context, m vm.Machine, clone *cloneConfig) (started bool, err error) {
 	why := s.start(ctx, m, clone)
 	if why == nil {
+		s.setClock(ctx, m, *clone.Template)
 		return true, nil
 	}
 	if ctx.Err() != nil {
@@ -58,20 +55,21 @@ func (s *memoryStarts) kill(ctx context.Context, m vm.Machine) error {
 
 // start returns once the guest has given a sign of life.
 func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConfig) error {
-	saved := template.Info{Agent: clone.Template.Agent, CreatedAt: clone.Template.SavedAt}
+	s.loading.Add(1)
+	defer s.loading.Add(-1)
+	at := clone.Template
 	if !s.continuePreloaded(ctx, m, clone) {
 		t, err := s.loadTemplate(ctx, m, clone, true)
 		if err != nil {
 			return err
 		}
-		saved = t.Info
+		at.Agent, at.SavedAt = t.Agent, t.CreatedAt
 	}
 	a := readAttachments(m.Dir)
 	if err := s.driver.networks.manager.Alive(ctx, network.Kind(m.Network), a.Address, macAddress(m.ID), lifeTimeout); err != nil {
 		return fmt.Errorf("the guest gave no sign of life within %v: %w", lifeTimeout, err)
 	}
-	s.setClock(ctx, m, saved)
-	clone.Template.Loaded, clone.Template.Machine = true, m
+	at.Loaded, at.Machine = true, m
 	if err := writeConfig(m.Dir, *clone); err != nil {
 		return err
 	}
@@ -202,37 +200,6 @@ func awaitMigration(ctx context.Context, q *qmp.Monitor) error {
 		case <-tick.C:
 		}
 	}
-}
-
-// setClock sets the guest's clock, which has stood still since the template was
-// made. Only an agent can do that.
-func (s *memoryStarts) setClock(ctx context.Context, m vm.Machine, t template.Info) {
-	if !t.Agent {
-		return
-	}
-	socket := filepath.Join(m.Dir, agentSocket)
-	err := qmp.SetTime(ctx, socket, time.Now())
-	if err == nil {
-		return
-	}
-	pid, holding := process.Holder(m.Dir)
-	if holding != nil || pid == 0 {
-		return
-	}
-	s.tasks.Go(func() { // a busy host makes agents slow
-		ctx, cancel := context.WithTimeout(s.ctx, clockTimeout)
-		defer cancel()
-		waiting := process.Wait(ctx, "the guest's agent", func() bool {
-			if !process.Holds(m.Dir, pid) {
-				return true
-			}
-			err = qmp.SetTime(ctx, socket, time.Now())
-			return err == nil
-		})
-		if waiting != nil && s.ctx.Err() == nil {
-			s.log.Warn("the guest's clock is not set; it is behind", "vm", m.ID, "by", time.Since(t.CreatedAt).Round(time.Second), "err", err)
-		}
-	})
 }
 
 // becomeOrdinary makes the clone, which has run from memory and is off now, one

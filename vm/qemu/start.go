@@ -60,6 +60,9 @@ func startLocked(ctx context.Context, d *Driver, m vm.Machine) error {
 		}
 	}
 	if runs, err := d.adopt(ctx, m); runs || err != nil {
+		if runs && clone.Template != nil {
+			d.memory.setClock(ctx, m, *clone.Template) // the call that started it may have been interrupted before
+		}
 		return err
 	}
 	if clone.Template != nil {

@@ -22,17 +22,20 @@ func (m *Manager) Inner(ctx context.Context, k Kind) (Inner, error) {
 	if err := m.Available(k); err != nil {
 		return Inner{}, err
 	}
-	end, err := m.beginChange(ctx)
-	if err != nil {
-		return Inner{}, err
-	}
-	defer end()
-	st, err := m.load()
+	st, err := m.load() // without the lock, because the file is only ever replaced
 	if err != nil {
 		return Inner{}, err
 	}
 	if in := m.innerOf(st, k); in.Gateway.IsValid() && in.Gateway.Contains(in.Address) {
 		return in, nil
+	}
+	end, err := m.beginChange(ctx)
+	if err != nil {
+		return Inner{}, err
+	}
+	defer end()
+	if st, err = m.load(); err != nil {
+		return Inner{}, err
 	}
 	if err := m.reserveInner(st, k); err != nil {
 		return Inner{}, err

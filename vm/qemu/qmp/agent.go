@@ -82,6 +82,11 @@ func ShutDown(ctx context.Context, socket string) error {
 // askAgent sends the agent one request and decodes its answer into out, which
 // may be nil. ctx must have a deadline.
 func askAgent(ctx context.Context, socket, request string, out any) error {
+	return askAgentLater(ctx, socket, func() string { return request }, out)
+}
+
+// askAgentLater is askAgent for a request that is made once the agent listens.
+func askAgentLater(ctx context.Context, socket string, request func() string, out any) error {
 	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return err
@@ -91,11 +96,12 @@ func askAgent(ctx context.Context, socket, request string, out any) error {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return err
 	}
+	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Now()) })()
 	r := bufio.NewReader(io.LimitReader(conn, maxAgentReplies))
 	if err := syncAgent(conn, r); err != nil {
 		return fmt.Errorf("synchronizing with the guest agent: %w", err)
 	}
-	if _, err := io.WriteString(conn, request+"\n"); err != nil {
+	if _, err := io.WriteString(conn, request()+"\n"); err != nil {
 		return err
 	}
 	var reply struct {
@@ -140,9 +146,10 @@ func syncAgent(w io.Writer, r *bufio.Reader) error {
 	}
 }
 
-// SetTime sets the guest's clock.
-func SetTime(ctx context.Context, socket string, now time.Time) error {
-	ctx, cancel := context.WithTimeout(ctx, AgentTimeout)
-	defer cancel()
-	return askAgent(ctx, socket, fmt.Sprintf(`{"execute":"guest-set-time","arguments":{"time":%d}}`, now.UnixNano()), nil)
+// SetTime sets the guest's clock, once the agent listens. The agent then starts a program that sets the hardware clock
+// too, which makes it answer late. ctx must have a deadline.
+func SetTime(ctx context.Context, socket string) error {
+	return askAgentLater(ctx, socket, func() string {
+		return fmt.Sprintf(`{"execute":"guest-set-time","arguments":{"time":%d}}`, time.Now().UnixNano())
+	}, nil)
 }

@@ -113,3 +113,34 @@ func TestExec(t *testing.T) {
 		t.Error("a program that does not end has ended")
 	}
 }
+
+// The clock is set to the time at which the agent has answered, however late that is.
+func TestSetTime(t *testing.T) {
+	var answered, got int64
+	socket := guest(t, func(conn net.Conn, request string) {
+		if strings.Contains(request, "guest-sync-delimited") {
+			time.Sleep(10 * time.Millisecond)
+			answered = time.Now().UnixNano()
+			greets("", "")(conn, request)
+			return
+		}
+		if _, err := fmt.Sscanf(request, `{"execute":"guest-set-time","arguments":{"time":%d}}`, &got); err != nil {
+			t.Errorf("got %s: %v", request, err)
+		}
+		fmt.Fprintln(conn, `{"return": {}}`)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	defer cancel()
+	if err := SetTime(ctx, socket); err != nil || got < answered {
+		t.Errorf("got the time %d, %v, want one after %d", got, err, answered)
+	}
+}
+
+// An agent that does not answer does not hold up a caller that is cancelled.
+func TestSetTimeCancelled(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+	socket := guest(t, func(net.Conn, string) { cancel() })
+	if err := SetTime(ctx, socket); err == nil {
+		t.Error("got no error from an agent that is silent")
+	}
+}
