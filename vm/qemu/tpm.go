@@ -136,7 +136,7 @@ func openTPMState(dir string, user int) (*os.File, error) {
 	if err != nil || user == 0 {
 		return f, err
 	}
-	if err := f.Chown(user, user); err != nil {
+	if err := process.Share(f, user); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil

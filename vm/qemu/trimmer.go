@@ -73,5 +73,5 @@ func (s *setup) openTrimmer(files *process.Files) error {
 	if s.user == 0 {
 		return nil
 	}
-	return log.Chown(s.user, s.user)
+	return process.Share(log, s.user)
 }

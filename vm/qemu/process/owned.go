@@ -49,3 +49,21 @@ func CreateOwned(path string, flag int) (*os.File, error) {
 	}
 	return os.OpenFile(path, flag|os.O_CREATE|os.O_EXCL, 0o600)
 }
+
+// shared is the mode of a file that a machine's user opens by its name.
+const shared = 0o660
+
+// Share gives a file that [CreateOwned] created to a machine's user. The daemon can still open it, through its group: it
+// may lack CAP_DAC_OVERRIDE, as under the systemd unit. Share may be repeated.
+func Share(f *os.File, user int) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Mode().Perm() != shared { // afterwards it would take CAP_FOWNER
+		if err := f.Chmod(shared); err != nil {
+			return err
+		}
+	}
+	return f.Chown(user, os.Getegid())
+}

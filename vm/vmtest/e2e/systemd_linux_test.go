@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -40,6 +41,18 @@ func TestSystemdUnit(t *testing.T) {
 	}
 	_, err = e2e.GuestPage(v, "/", harness.Timeout)
 	harness.Must(t, err)
+	// The daemon reads and replaces what belongs to the machine's user.
+	for path, want := range map[string]string{"console": "tinyvm: ready", "screenshot": "PNG"} {
+		a, err := daemon.Do("GET", "/vms/"+v.ID+"/"+path, "", nil)
+		harness.Must(t, err)
+		if a.Status != http.StatusOK || !strings.Contains(string(a.Body), want) {
+			t.Errorf("GET %s: got %d and %.300q, want %q in it", path, a.Status, a.Body, want)
+		}
+	}
+	for _, action := range []string{"off", "on"} {
+		_, _, err = daemon.VM("POST", "/vms/"+v.ID+"/power", fmt.Appendf(nil, `{"action": %q}`, action), http.StatusOK)
+		harness.Must(t, err)
+	}
 	_, _, err = daemon.VM("DELETE", "/vms/"+v.ID, nil, http.StatusNoContent)
 	harness.Must(t, err)
 }
@@ -59,6 +72,9 @@ func runUnit(t *testing.T, daemon *e2e.Daemon) {
 	t.Cleanup(func() {
 		harness.Must(t, cmd.Process.Signal(syscall.SIGTERM))
 		<-ended
+		if strings.Contains(log.String(), "level=WARN") {
+			t.Error("the daemon has warned")
+		}
 		if t.Failed() {
 			t.Logf("systemd: %s", log.String())
 		}
