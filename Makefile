@@ -137,8 +137,7 @@ LONGEST     = ./vm/vmtest/e2e . ./vm/qemu ./image
 TEST_REPORT = OSX_BUILDER_TEST_PROGRAMS=$(abspath $(PROGRAMS)) go run ./vm/vmtest/testreport
 
 # These run without the race detector: the simulator of vCenter has data races of
-# its own, and unpacking 4 GiB takes minutes with it. make test runs them beside the
-# others, and prints their output at the end.
+# its own, and unpacking 4 GiB takes minutes with it.
 WITHOUT_RACE = $(TEST_REPORT) $(filter-out -race,$(GO_TEST)) -timeout 30m ./vm/vsphere && \
   $(TEST_REPORT) $(filter-out -race,$(GO_TEST)) -timeout 30m -run '^Test(VSphereKilled|ZipWithoutZip64)$$' ./vm/vmtest/e2e ./image
 
@@ -160,10 +159,8 @@ endif
 test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
 	$(TINYVM) $(BUILD) all
 	$(SUDO) $(DEBIAN) $(BUILD) debian-pvscsi
-	@set -m; ($(WITHOUT_RACE)) >$(BUILD)/test-without-race.log 2>&1 & other=$$!; \
-	set +m; trap 'kill -- -$$other 2>/dev/null' EXIT; \
-	$(TEST_REPORT) $(GO_TEST) -timeout 30m $(LONGEST) ./...; result=$$?; \
-	wait $$other || result=1; cat $(BUILD)/test-without-race.log; exit $$result
+	$(TEST_REPORT) $(GO_TEST) -timeout 30m $(LONGEST) ./...
+	$(WITHOUT_RACE)
 
 test-real: has-root test-deps programs ## build a real Debian in five forms, and boot each until its SSH server answers
 	$(TINYVM) $(BUILD) tinyvm-arm64
