@@ -151,7 +151,7 @@ func Open(o Options) (*Driver, error) {
 	})
 	d.networks.logAvailable()
 	trimmer := logTrimmer{d.machinesDir, log}
-	deaths := deathLog{dir: d.machinesDir, starting: &d.starting, log: log, logged: map[string]time.Time{}}
+	deaths := deathLog{dir: d.machinesDir, starting: &d.starting, changing: &d.changing, log: log, logged: map[string]time.Time{}}
 	tasks := []func(context.Context){trimmer.run, deaths.run, d.memory.followAll, d.memory.sweepPeriodically}
 	if backends.hasBridge() {
 		tasks = append(tasks, d.networks.repairPeriodically)

@@ -104,7 +104,8 @@ func TestTPMProcess(t *testing.T) {
 		t.Errorf("started again: got %v and process %d, want no fault and a process", st.Fault, tpmOf(m))
 	}
 
-	// A QEMU that is killed takes it along, and a state that leads elsewhere is refused.
+	// A QEMU that is killed takes it along, even if it hangs, and a state that leads elsewhere is refused.
+	signal(t, tpmOf(m), syscall.SIGSTOP)
 	signal(t, pidOf(t, m), syscall.SIGKILL)
 	until(t, harness.Timeout, "the end of the TPM", func() bool { return tpmOf(m) == 0 })
 	state := filepath.Join(m.Dir, "tpm")

@@ -42,7 +42,7 @@ func TestSystemdUnit(t *testing.T) {
 	_, err = e2e.GuestPage(v, "/", harness.Timeout)
 	harness.Must(t, err)
 	// The daemon reads and replaces what belongs to the machine's user.
-	for path, want := range map[string]string{"console": "tinyvm: ready", "screenshot": "PNG"} {
+	for path, want := range map[string]string{"console": "tinyvm: booting", "screenshot": "PNG"} {
 		a, err := daemon.Do("GET", "/vms/"+v.ID+"/"+path, "", nil)
 		harness.Must(t, err)
 		if a.Status != http.StatusOK || !strings.Contains(string(a.Body), want) {
