@@ -97,6 +97,9 @@ func Spawn(c Command, w *os.File) error {
 	cmd.Dir = c.Dir
 	cmd.Stderr = &stderr
 	err = confine.Run(cmd, c.Rules)
+	if errors.Is(err, exec.ErrWaitDelay) {
+		err = nil // the shell has ended well; on a busy host, what it started may keep its standard error open for a while
+	}
 	var ended *exec.ExitError
 	if err == nil || errors.As(err, &ended) && ended.ExitCode() < 0 && ctx.Err() == nil {
 		return nil // if somebody killed the shell, QEMU may have started or not, as w and the pid file say
