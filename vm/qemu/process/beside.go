@@ -1,17 +1,12 @@
 package process
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
-
-	"osx-builder/vm/qemu/confine"
 )
 
 // Beside names a program that runs beside a QEMU.
@@ -55,22 +50,7 @@ func (b Beside) spawn(ctx context.Context, c Command) error {
 	}
 	defer held.Close()
 	defer number.Close()
-	ctx, cancel := context.WithTimeout(ctx, spawnTimeout)
-	defer cancel()
-	var stderr bytes.Buffer
-	files := append([]*os.File{log, log, log, held, number}, c.Files.files...) // as in Spawn, so that c.Files are the same
-	cmd := confine.Script(ctx, c.Rules, fmt.Sprintf(background, confine.Quote(c.Argv)), nil, c.Env, files...)
-	cmd.Dir = c.Dir
-	cmd.Stderr = &stderr
-	err = confine.Run(cmd, c.Rules)
-	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // the shell has ended well; on a busy host, what it started may keep its standard error open for a while
-	}
-	var ended *exec.ExitError
-	if err == nil || errors.As(err, &ended) && ended.ExitCode() < 0 && ctx.Err() == nil {
-		return nil // if somebody killed the shell, QEMU finds out whether there is a program
-	}
-	return fmt.Errorf("starting %s: %w: %s", c.Argv[0], err, strings.TrimSpace(stderr.String()))
+	return c.runShell(ctx, c.Argv[0], background, c.Argv, log, log, log, held, number) // as in Spawn, so that c.Files are the same
 }
 
 // Runs reports whether the program runs for the machine in dir. On macOS it is not known, and the result is false.

@@ -88,23 +88,27 @@ func Spawn(c Command, w *os.File) error {
 	}
 	defer held.Close()
 	defer number.Close()
-	ctx, cancel := context.WithTimeout(context.Background(), spawnTimeout)
+	return c.runShell(context.Background(), "QEMU", supervisor, append(c.Argv, pidArguments()...), w, exit, log, held, number)
+}
+
+// runShell runs a shell that starts a program and leaves it behind. The script's %s is the program's command line. The
+// shell finds these files open, from descriptor 3 on, and then c.Files. name is the program's in errors.
+func (c Command) runShell(ctx context.Context, name, script string, argv []string, files ...*os.File) error {
+	ctx, cancel := context.WithTimeout(ctx, spawnTimeout)
 	defer cancel()
 	var stderr bytes.Buffer
-	files := append([]*os.File{w, exit, log, held, number}, c.Files.files...)
-	command := confine.Quote(append(c.Argv, pidArguments()...))
-	cmd := confine.Script(ctx, c.Rules, fmt.Sprintf(supervisor, command), nil, c.Env, files...)
+	cmd := confine.Script(ctx, c.Rules, fmt.Sprintf(script, confine.Quote(argv)), nil, c.Env, append(files, c.Files.files...)...)
 	cmd.Dir = c.Dir
 	cmd.Stderr = &stderr
-	err = confine.Run(cmd, c.Rules)
+	err := confine.Run(cmd, c.Rules)
 	if errors.Is(err, exec.ErrWaitDelay) {
-		err = nil // the shell has ended well; on a busy host, what it started may keep its standard error open for a while
+		return nil // the shell has ended well; on a busy host, what it started may keep its standard error open for a while
 	}
 	var ended *exec.ExitError
 	if err == nil || errors.As(err, &ended) && ended.ExitCode() < 0 && ctx.Err() == nil {
-		return nil // if somebody killed the shell, QEMU may have started or not, as w and the pid file say
+		return nil // if somebody killed the shell, the program may have started or not, as its pid file says
 	}
-	return fmt.Errorf("starting QEMU: %w: %s", err, strings.TrimSpace(stderr.String()))
+	return fmt.Errorf("starting %s: %w: %s", name, err, strings.TrimSpace(stderr.String()))
 }
 
 // newPIDFile creates a pid file at path. held is open for reading, with a lock on Linux that lasts until everybody has
