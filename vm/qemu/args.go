@@ -25,7 +25,7 @@ type setup struct {
 	slots   bool   // QEMU has ACPI hot-plug of PCI Express, as of 6.1, which hides the slots' numbers
 	lpa2    bool   // QEMU emulates ARM's large physical addresses, as of 7.0
 
-	groups *cgroup.Groups // in one of which QEMU runs
+	groups *cgroup.Groups // QEMU runs in one of them
 
 	attachments // of the NICs
 	handed      // set by open

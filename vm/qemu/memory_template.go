@@ -150,7 +150,7 @@ func (s *memoryStarts) bootTemplate(ctx context.Context, m vm.Machine, clone clo
 	if err != nil {
 		return inner, err
 	}
-	if err := errors.Join(lowerPriority(pid), d.groups.Lower(m.ID)); err != nil {
+	if err := lowerPriority(pid); err != nil {
 		s.log.Warn("a template's guest boots with the priority of machines", "err", err)
 	}
 	return inner, nil

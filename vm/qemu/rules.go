@@ -34,8 +34,10 @@ const (
 	// handed and its own copies of them. Devices use a few for each queue.
 	extraFiles = 1024
 
-	// groupWeight is the weight of a machine's control group.
-	groupWeight = 100
+	// groupWeight is the weight of a machine's control group, and lowGroupWeight
+	// that of a template's guest, whose priority counts only within its group.
+	groupWeight    = 100
+	lowGroupWeight = 10
 
 	// consoleBytes bounds how long a guest's console can become, holes
 	// included, if nothing trims it.
@@ -85,7 +87,11 @@ func (s setup) rules(program string, files *process.Files) confine.Rules {
 // groupLimits bound the machine's QEMU together with what runs beside it. Those of its address space also bound its
 // memory.
 func (s setup) groupLimits() cgroup.Limits {
-	return cgroup.Limits{Memory: s.addressSpace(), Processes: s.CPUs + extraThreads, Weight: groupWeight}
+	l := cgroup.Limits{Memory: s.addressSpace(), Processes: s.CPUs + extraThreads, Weight: groupWeight}
+	if s.ram.share {
+		l.Weight = lowGroupWeight
+	}
+	return l
 }
 
 // addressSpace is how many bytes of memory QEMU may map.

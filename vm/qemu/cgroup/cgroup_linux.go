@@ -44,9 +44,6 @@ type Limits struct {
 	Weight    int   // share of the processor time and of the disk's, from 1 to 10,000, when both are scarce; other groups have 100
 }
 
-// LowWeight is the weight of work in the background.
-const LowWeight = 10
-
 // Open finds the delegated group. It removes the groups that earlier daemons have left empty.
 func Open() *Groups {
 	own, err := ownGroup()
@@ -142,24 +139,6 @@ func (g *Groups) limit(dir string, l Limits) error {
 		}
 		// io.weight is there only if the disks' scheduler knows weights.
 		if err := write(dir, file, value); err != nil && !(controller == "io" && errors.Is(err, fs.ErrNotExist)) {
-			return err
-		}
-	}
-	return nil
-}
-
-// Lower gives a machine's group the weight [LowWeight]. It is a no-op without groups.
-func (g *Groups) Lower(id string) error {
-	if g.dir == "" {
-		return nil
-	}
-	dir := filepath.Join(g.dir, prefix+id)
-	for _, c := range []string{"cpu", "io"} {
-		if !slices.Contains(g.controllers, c) {
-			continue
-		}
-		err := write(dir, c+".weight", fmt.Sprint(LowWeight))
-		if err != nil && !(c == "io" && errors.Is(err, fs.ErrNotExist)) {
 			return err
 		}
 	}

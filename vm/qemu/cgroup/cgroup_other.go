@@ -26,8 +26,5 @@ func (*Groups) Describe() (name, why string) { return "control group of its own"
 // Create returns nil.
 func (*Groups) Create(string, Limits) (*os.File, error) { return nil, nil }
 
-// Lower does nothing.
-func (*Groups) Lower(string) error { return nil }
-
 // Remove does nothing.
 func (*Groups) Remove(context.Context, string) error { return nil }
