@@ -73,8 +73,8 @@ func checkLogin(t *testing.T, v vm.VM, l login, planted string, cloudInit bool) 
 	user := "root"
 	if cloudInit {
 		user = "debian"
-		// cloud-init writes this file when it has ended. cloud-init status --wait returns at the first error, of which
-		// the image has one: it has no locales.
+		// cloud-init writes this file when it has ended. cloud-init status --wait returns at the first error, and
+		// the image causes one, because it has no locales.
 		l.run(t, v.IPAddress, user, "timeout 600 sh -c 'until [ -e /run/cloud-init/result.json ]; do sleep 1; done'")
 		for command, want := range map[string]string{"hostname": "web", "cat /var/tmp/planted": planted, "cat /var/lib/cloud/data/instance-id": v.ID} {
 			if got := l.run(t, v.IPAddress, user, command); got != want {

@@ -12,7 +12,7 @@ func Measure(f func()) time.Duration {
 	return time.Since(start)
 }
 
-// Median sorts the durations, of which there is at least one, and returns the middle one.
+// Median sorts the durations and returns the middle one. There must be at least one.
 func Median(all []time.Duration) time.Duration {
 	slices.Sort(all)
 	return all[len(all)/2]
