@@ -138,11 +138,16 @@ func (p *pools) prepare(ctx context.Context, one *pool) error {
 		return fmt.Errorf("the hypervisor %s cannot start machines from memory; QEMU can (-driver qemu)", p.hypervisor)
 	}
 	id := uuid.NewString()
-	if err := p.capacity.prepare(id, one.spec.Memory, one.spec.Network); err != nil {
+	p.images.Hold(id, one.sum)
+	gold, err := p.gold(one)
+	if err == nil { // a pool without its image takes no capacity from others
+		err = p.capacity.prepare(id, one.spec.Memory, one.spec.Network)
+	}
+	if err != nil {
+		p.images.Release(id)
 		return err
 	}
-	p.images.Hold(id, one.sum)
-	err := p.preload(ctx, d, id, one)
+	err = p.preload(ctx, d, p.machine(id, one), gold)
 	p.mu.Lock()
 	if err == nil {
 		one.ready = append(one.ready, id)
@@ -156,15 +161,16 @@ func (p *pools) prepare(ctx context.Context, one *pool) error {
 	return err
 }
 
-func (p *pools) preload(ctx context.Context, d Preloader, id string, one *pool) error {
+// gold returns the pool's image.
+func (p *pools) gold(one *pool) (image.Gold, error) {
 	gold, found, err := p.images.Lookup(one.sum)
-	if err != nil {
-		return err
+	if err == nil && !found {
+		err = fmt.Errorf("image %s is not in the cache; POST /images gets it", one.sum)
 	}
-	if !found {
-		return fmt.Errorf("image %s is not in the cache; POST /images gets it", one.sum)
-	}
-	m := p.machine(id, one)
+	return gold, err
+}
+
+func (p *pools) preload(ctx context.Context, d Preloader, m Machine, gold image.Gold) error {
 	if err := p.driver.Clone(ctx, m, gold.VMX); err != nil {
 		return err
 	}
