@@ -1,7 +1,9 @@
 package network_test
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 	"os/exec"
@@ -52,7 +54,8 @@ func serveLAN(t *testing.T, bridge, address string) {
 
 // receive waits for a packet on a UDP port.
 func receive(port int, wait time.Duration, listening chan<- struct{}) error {
-	c, err := net.ListenUDP("udp4", &net.UDPAddr{Port: port})
+	lc := net.ListenConfig{Control: reusable}
+	c, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf(":%d", port))
 	close(listening)
 	if err != nil {
 		return err
@@ -67,7 +70,7 @@ func receive(port int, wait time.Duration, listening chan<- struct{}) error {
 
 // send sends one packet from a UDP port.
 func send(port int, to string) error {
-	d := net.Dialer{LocalAddr: &net.UDPAddr{Port: port}}
+	d := net.Dialer{LocalAddr: &net.UDPAddr{Port: port}, Control: reusable}
 	c, err := d.Dial("udp4", to)
 	if err != nil {
 		return err
@@ -75,6 +78,12 @@ func send(port int, to string) error {
 	defer c.Close()
 	_, err = c.Write([]byte("offer"))
 	return err
+}
+
+// reusable lets a socket have the port of one that was closed: a child of this
+// process has a copy of that until it runs its program.
+func reusable(_, _ string, c syscall.RawConn) (err error) {
+	return errors.Join(c.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1) }), err)
 }
 
 // discover returns a message of a DHCP client that dnsmasq writes to its log.
