@@ -1,6 +1,9 @@
 package network
 
 import (
+	"errors"
+	"maps"
+	"net"
 	"slices"
 
 	"github.com/google/nftables"
@@ -42,8 +45,8 @@ const dhcpPerSecond = 5
 // A fragment that is too short to show the fields that a rule compares matches
 // no rule that accepts.
 func (fw *firewall) frameRules(conn *nftables.Conn, t *nftables.Table, st *state) error {
-	cards, guests, lan, err := frameSets(conn, t, st)
-	if err != nil {
+	sets := frameSetsOf(t)
+	if err := sets.add(slices.Collect(maps.Keys(tablesFor(st).cards)), conn.AddSet); err != nil {
 		return err
 	}
 	dhcp := &nftables.Set{
@@ -68,7 +71,7 @@ func (fw *firewall) frameRules(conn *nftables.Conn, t *nftables.Table, st *state
 		isIP      = field(expr.PayloadBaseLLHeader, etherType, []byte{0x08, 0x00})
 		isARP     = field(expr.PayloadBaseLLHeader, etherType, []byte{0x08, 0x06})
 	)
-	onLAN := rule{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}}.with(in(lan))
+	onLAN := rule{&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg}}.with(in(sets.lan))
 	addChain(conn, t, chain{
 		name: "prerouting",
 		kind: nftables.ChainTypeFilter,
@@ -76,66 +79,82 @@ func (fw *firewall) frameRules(conn *nftables.Conn, t *nftables.Table, st *state
 		prio: nftables.ChainPriorityRaw,
 		rules: []rule{
 			meta(expr.MetaKeyIIFNAME, expr.CmpOpNeq, []byte(fw.tapPrefix())).with(accept()),
-			mac.with(notIn(cards), drop()),
+			mac.with(notIn(sets.cards), drop()),
 			udp(0, dhcpServerPort).with(drop()),
 			udp(0, dhcpv6ServerPort).with(drop()),
 			meta(expr.MetaKeyL4PROTO, expr.CmpOpEq, []byte{unix.IPPROTO_ICMPV6}).
 				with(field(expr.PayloadBaseTransportHeader, 0, []byte{routerAdvert}), drop()),
-			isARP.with(arpSender, notIn(cards), drop()),
+			isARP.with(arpSender, notIn(sets.cards), drop()),
 			isIP.with(toServer, tooMany(dhcp), drop()),
 			// On a LAN the guest's address is the LAN's to give; only the MAC is known.
-			isIP.with(onLAN, toServer, chaddr, in(cards), accept()),
+			isIP.with(onLAN, toServer, chaddr, in(sets.cards), accept()),
 			isIP.with(onLAN, toServer, drop()),
 			onLAN.with(accept()),
 			// A guest asks whether its address is free before it is its own.
-			isARP.with(arpSender, in(cards), field(expr.PayloadBaseNetworkHeader, arpProtocol, anyIP), accept()),
-			isARP.with(arpSender, rule{arpIP}, in(guests), accept()),
-			isIP.with(noSource, toServer, noCiaddr, chaddr, in(cards), accept()),
-			isIP.with(mac, rule{ip}, in(guests), toServer, noCiaddr, chaddr, in(cards), accept()),
-			isIP.with(mac, rule{ip}, in(guests), toServer, chaddr, rule{ciaddr}, in(guests), accept()),
+			isARP.with(arpSender, in(sets.cards), field(expr.PayloadBaseNetworkHeader, arpProtocol, anyIP), accept()),
+			isARP.with(arpSender, rule{arpIP}, in(sets.guests), accept()),
+			isIP.with(noSource, toServer, noCiaddr, chaddr, in(sets.cards), accept()),
+			isIP.with(mac, rule{ip}, in(sets.guests), toServer, noCiaddr, chaddr, in(sets.cards), accept()),
+			isIP.with(mac, rule{ip}, in(sets.guests), toServer, chaddr, rule{ciaddr}, in(sets.guests), accept()),
 			isIP.with(toServer, drop()),
-			isIP.with(mac, rule{ip}, in(guests), accept()),
+			isIP.with(mac, rule{ip}, in(sets.guests), accept()),
 			drop(),
 		},
 	})
 	return nil
 }
 
-// frameSets adds the sets that the rules look into: each tap with its card's
+// frameSets are the sets that the rules look into: each tap with its card's
 // MAC, those with the card's IPv4 address too, and the taps on a LAN. Their
 // numbers are given here, as the library would count them in a variable that
 // all connections share unguarded.
-func frameSets(conn *nftables.Conn, t *nftables.Table, st *state) (cards, guests, lan *nftables.Set, err error) {
+type frameSets struct{ cards, guests, lan *nftables.Set }
+
+func frameSetsOf(t *nftables.Table) frameSets {
+	return frameSets{
+		cards: &nftables.Set{
+			Table: t, ID: 1, Name: "cards", Concatenation: true,
+			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),
+		},
+		guests: &nftables.Set{
+			Table: t, ID: 2, Name: "guests", Concatenation: true,
+			KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr),
+		},
+		lan: &nftables.Set{Table: t, ID: 3, Name: "lan", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian},
+	}
+}
+
+// add adds the elements of the cards by f, which is AddSet or SetAddElements of
+// a connection.
+func (s frameSets) add(cards []card, f func(*nftables.Set, []nftables.SetElement) error) error {
 	var cardKeys, guestKeys, lanKeys []nftables.SetElement
-	for _, g := range st.Guests {
-		mac, err := g.hardwareAddr()
+	for _, c := range cards {
+		mac, err := net.ParseMAC(c.mac)
 		if err != nil {
-			return nil, nil, nil, err
+			return err
 		}
-		card := slices.Concat(deviceName(g.Tap), mac, []byte{0, 0}) // fields begin at multiples of 4
-		cardKeys = append(cardKeys, nftables.SetElement{Key: card})
-		if g.Kind == Bridged {
-			lanKeys = append(lanKeys, nftables.SetElement{Key: deviceName(g.Tap)})
+		key := slices.Concat(deviceName(c.tap), mac, []byte{0, 0}) // fields begin at multiples of 4
+		cardKeys = append(cardKeys, nftables.SetElement{Key: key})
+		if c.kind == Bridged {
+			lanKeys = append(lanKeys, nftables.SetElement{Key: deviceName(c.tap)})
 			continue
 		}
-		guestKeys = append(guestKeys, nftables.SetElement{Key: append(card, g.Address.AsSlice()...)})
+		guestKeys = append(guestKeys, nftables.SetElement{Key: slices.Concat(key, c.address.AsSlice())})
 	}
-	cards = &nftables.Set{
-		Table: t, ID: 1, Name: "cards", Concatenation: true,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr),
+	return errors.Join(f(s.cards, cardKeys), f(s.guests, guestKeys), f(s.lan, lanKeys))
+}
+
+// addCards adds cards to the sets, which are there.
+func (fw *firewall) addCards(cards []card) error {
+	conn, err := nftables.New()
+	if err != nil {
+		return err
 	}
-	guests = &nftables.Set{
-		Table: t, ID: 2, Name: "guests", Concatenation: true,
-		KeyType: nftables.MustConcatSetType(nftables.TypeIFName, nftables.TypeEtherAddr, nftables.TypeIPAddr),
+	sets := frameSetsOf(&nftables.Table{Name: fw.table(), Family: nftables.TableFamilyBridge})
+	if err := sets.add(cards, conn.SetAddElements); err != nil {
+		return err
 	}
-	lan = &nftables.Set{Table: t, ID: 3, Name: "lan", KeyType: nftables.TypeIFName, KeyByteOrder: binaryutil.NativeEndian}
-	if err := conn.AddSet(cards, cardKeys); err != nil {
-		return nil, nil, nil, err
-	}
-	if err := conn.AddSet(guests, guestKeys); err != nil {
-		return nil, nil, nil, err
-	}
-	return cards, guests, lan, conn.AddSet(lan, lanKeys)
+	return fw.ruleset.commit(conn, false)
 }
 
 // tuple loads the tap and a MAC address at offset of the packet, the beginning

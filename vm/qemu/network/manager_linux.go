@@ -44,12 +44,13 @@ func Open(c Config) (*Manager, error) {
 	}
 	n := names{name: c.Name, tag: hashed(c.Name, tagChars), bridge: c.Bridge}
 	dir := filepath.Clean(c.Dir)
+	rules := &ruleset{}
 	m := &Manager{
 		names: n, dir: dir, log: log,
 		devices:   &devices{n, c.Isolate},
 		servers:   &dhcpServers{n, dir, log},
-		firewall:  &firewall{n, c.Isolate},
-		rewriting: rewriting{n},
+		firewall:  &firewall{names: n, isolate: c.Isolate, ruleset: rules},
+		rewriting: rewriting{n, rules},
 		change:    make(chan struct{}, 1),
 	}
 	if c.Subnet != "" {
@@ -129,7 +130,7 @@ func (m *Manager) attach(ctx context.Context, wanted guest) (guest, Inner, error
 	if g.Inner == nil && before.Inner != nil {
 		err = m.rewriting.remove(before)
 	} else {
-		err = m.rewriting.replace(g)
+		err = m.rewriting.add(g)
 	}
 	if err != nil {
 		return none(fmt.Errorf("rewriting the addresses at tap %s: %w", g.Tap, err))
@@ -217,7 +218,7 @@ func (m *Manager) converge(ctx context.Context, st *state, k Kind) error {
 			return fmt.Errorf("starting dnsmasq on %s: %w", m.bridgeName(k), err)
 		}
 	}
-	if err := m.firewall.replace(st); err != nil {
+	if err := m.firewall.write(st); err != nil {
 		return fmt.Errorf("writing nftables table %s: %w", m.table(), err)
 	}
 	if k == NAT {
@@ -292,7 +293,7 @@ func (m *Manager) Sweep(ctx context.Context, known func(id string) bool) error {
 			return err
 		}
 	}
-	if err := m.firewall.replace(st); err != nil {
+	if err := m.firewall.write(st); err != nil {
 		return fmt.Errorf("writing nftables table %s: %w", m.table(), err)
 	}
 	return m.save(st)

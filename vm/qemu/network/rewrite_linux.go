@@ -49,20 +49,37 @@ func icmpErrors() []byte { return []byte{3, 4, 5, 11, 12} }
 // which was started from a template its own identity. There is one table for
 // each such guest, bound to its tap. So the number of these guests does not
 // matter when one of them starts.
-type rewriting struct{ names }
+type rewriting struct {
+	names
+	ruleset *ruleset
+}
 
 // tableName returns the name of the table for the tap.
 func (w rewriting) tableName(tap string) string {
 	return w.table() + "_" + strings.TrimPrefix(tap, w.tapPrefix())
 }
 
-// replace writes the tables of guests whose inner identity differs from the outer
-// one. The taps must exist.
-func (w rewriting) replace(guests ...guest) error {
-	return inTransaction(guests, w.addTable)
+// add writes the table of a guest whose inner identity differs from the outer
+// one. Its tap must exist. A table that is there is replaced.
+func (w rewriting) add(g guest) error {
+	err := w.inTransaction([]guest{g}, func(conn *nftables.Conn, g guest) error {
+		return w.fill(conn, conn.CreateTable(w.tableOf(g)), g)
+	})
+	if errors.Is(err, unix.EEXIST) {
+		return w.replace(g)
+	}
+	return err
 }
 
-func (w rewriting) addTable(conn *nftables.Conn, g guest) error {
+// replace is add for guests whose tables are there already.
+func (w rewriting) replace(guests ...guest) error {
+	return w.inTransaction(guests, func(conn *nftables.Conn, g guest) error {
+		return w.fill(conn, w.emptyTable(conn, g), g)
+	})
+}
+
+// fill adds the rules of the guest to its table, which is empty.
+func (w rewriting) fill(conn *nftables.Conn, t *nftables.Table, g guest) error {
 	mac, err := g.hardwareAddr()
 	if err != nil {
 		return err
@@ -74,7 +91,6 @@ func (w rewriting) addTable(conn *nftables.Conn, g guest) error {
 	if !g.Inner.Address.Is4() || !g.Address.Is4() {
 		return fmt.Errorf("the addresses %s and %s of machine %s are not IPv4", g.Address, g.Inner.Address, g.ID)
 	}
-	t := w.emptyTable(conn, g.Tap)
 	inner := identity{innerMAC, g.Inner.Address}
 	outer := identity{mac, g.Address}
 	for _, c := range []chain{fromGuest(inner, outer), toGuest(outer, inner)} {
@@ -88,9 +104,13 @@ func (w rewriting) addTable(conn *nftables.Conn, g guest) error {
 	return nil
 }
 
-// emptyTable makes the table of the tap empty, whether it is there or not.
-func (w rewriting) emptyTable(conn *nftables.Conn, tap string) *nftables.Table {
-	t := &nftables.Table{Name: w.tableName(tap), Family: nftables.TableFamilyNetdev}
+func (w rewriting) tableOf(g guest) *nftables.Table {
+	return &nftables.Table{Name: w.tableName(g.Tap), Family: nftables.TableFamilyNetdev}
+}
+
+// emptyTable makes the table of the guest empty, whether it is there or not.
+func (w rewriting) emptyTable(conn *nftables.Conn, g guest) *nftables.Table {
+	t := w.tableOf(g)
 	conn.AddTable(t)
 	conn.DelTable(t)
 	return conn.AddTable(t)
@@ -98,14 +118,14 @@ func (w rewriting) emptyTable(conn *nftables.Conn, tap string) *nftables.Table {
 
 // remove removes the tables of guests that have an inner identity.
 func (w rewriting) remove(guests ...guest) error {
-	return inTransaction(guests, func(conn *nftables.Conn, g guest) error {
-		conn.DelTable(w.emptyTable(conn, g.Tap))
+	return w.inTransaction(guests, func(conn *nftables.Conn, g guest) error {
+		conn.DelTable(w.emptyTable(conn, g))
 		return nil
 	})
 }
 
 // inTransaction applies do to the guests that have an inner identity, in one transaction.
-func inTransaction(guests []guest, do func(*nftables.Conn, guest) error) error {
+func (w rewriting) inTransaction(guests []guest, do func(*nftables.Conn, guest) error) error {
 	guests = rewritten(guests)
 	if len(guests) == 0 {
 		return nil
@@ -119,7 +139,7 @@ func inTransaction(guests []guest, do func(*nftables.Conn, guest) error) error {
 			return err
 		}
 	}
-	return conn.Flush()
+	return w.ruleset.commit(conn, false)
 }
 
 // rewritten returns the guests that have an inner identity.

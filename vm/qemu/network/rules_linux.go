@@ -3,6 +3,8 @@ package network
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"net/netip"
 	"strings"
 
 	"github.com/google/nftables"
@@ -21,6 +23,49 @@ const restoreChain = "ip_forward_was_off"
 type firewall struct {
 	names
 	isolate bool // guests do not reach each other
+	ruleset *ruleset
+	written tables // what the tables are for, unless ruleset was touched
+}
+
+// tables is what the tables of a firewall depend on.
+type tables struct {
+	gateways map[Kind]netip.Prefix
+	turnedOn bool
+	cards    map[card]bool
+}
+
+// card is what the rules know of a guest's card.
+type card struct {
+	tap, mac string
+	kind     Kind
+	address  netip.Addr
+}
+
+func tablesFor(st *state) tables {
+	all := tables{maps.Clone(st.Gateways), st.turnedOn(), map[card]bool{}}
+	for _, g := range st.Guests {
+		all.cards[card{g.Tap, g.MAC, g.Kind, g.Address}] = true
+	}
+	return all
+}
+
+// additions returns the cards that wanted has and t has not. ok is false if
+// anything else differs.
+func (t tables) additions(wanted tables) (more []card, ok bool) {
+	if !maps.Equal(t.gateways, wanted.gateways) || t.turnedOn != wanted.turnedOn {
+		return nil, false
+	}
+	for c := range t.cards {
+		if !wanted.cards[c] {
+			return nil, false
+		}
+	}
+	for c := range wanted.cards {
+		if !t.cards[c] {
+			more = append(more, c)
+		}
+	}
+	return more, true
 }
 
 // probeRules returns why the kernel has no nftables for us.
@@ -30,6 +75,30 @@ func probeRules() error {
 		return err
 	}
 	_, err = conn.ListTablesOfFamily(nftables.TableFamilyIPv4)
+	return err
+}
+
+// write makes our tables be for st. If they are there as they were written, and
+// lack no more than some guests, these are added.
+func (fw *firewall) write(st *state) error {
+	wanted := tablesFor(st)
+	untouched, err := fw.ruleset.untouched()
+	if err != nil {
+		return err
+	}
+	more, ok := fw.written.additions(wanted)
+	switch {
+	case !ok || !untouched:
+		err = fw.replace(st)
+	case len(more) > 0:
+		err = fw.addCards(more)
+		if untouched, _ = fw.ruleset.untouched(); err != nil || !untouched {
+			err = fw.replace(st) // somebody changed the tables meanwhile
+		}
+	}
+	if err == nil {
+		fw.written = wanted
+	}
 	return err
 }
 
@@ -52,7 +121,7 @@ func (fw *firewall) replace(st *state) error {
 	if err := fw.frameRules(conn, fw.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
 		return err
 	}
-	return conn.Flush()
+	return fw.ruleset.commit(conn, true)
 }
 
 // emptyTable makes our table of a family empty, whether it is there or not.

@@ -430,3 +430,39 @@ func TestFirewallsOfOthersAreNamed(t *testing.T) {
 		}
 	}
 }
+
+// A further guest is added to the rules that are there. Replacing them takes 10 ms and more, in which no other guest can be
+// attached. After anybody else's change they are replaced at once.
+func TestFurtherGuestsAreAdded(t *testing.T) {
+	t.Parallel()
+	newHost(t)
+	l := newLab(t, nil)
+	handles := func() string { return host(t, "nft", "-j", "list", "tables", "bridge") }
+	_, a1 := l.boot(t, network.NAT, 1)
+	table := tableName(t)
+	rules := func() string { return host(t, "nft", "list", "chain", "bridge", table, "prerouting") }
+	before, want := handles(), rules()
+	two, _ := l.clone(t, network.NAT, 2)
+	three, a3 := l.boot(t, network.NAT, 3)
+	if !two.reaches(a1) || !three.reaches(a1) {
+		t.Error("a further guest does not reach the first one")
+	}
+	two.run(t, "ip", "link", "set", "eth0", "address", mac(9).String())
+	if !two.cutOff(a3) {
+		t.Error("a further guest reaches others from another's MAC address")
+	}
+	if got := handles(); got != before {
+		t.Errorf("the tables were replaced: they are\n%s\nand were\n%s", got, before)
+	}
+	host(t, "nft", "flush", "chain", "bridge", table, "prerouting")
+	l.attach(t, network.NAT, 4)
+	if got := rules(); got != want {
+		t.Errorf("after somebody flushed the chain and a guest was attached, it is\n%s\nwant\n%s", got, want)
+	}
+	if err := l.Detach(t.Context(), id(4)); err != nil {
+		t.Fatal(err)
+	}
+	if all := host(t, "nft", "list", "ruleset"); strings.Contains(all, mac(4).String()) {
+		t.Errorf("the rules know a guest that has gone:\n%s", all)
+	}
+}
