@@ -74,7 +74,7 @@ func (s *memoryStarts) preload(ctx context.Context, m vm.Machine, clone *cloneCo
 			return disk.FullError(err)
 		}
 	}
-	t, err := s.loadTemplate(ctx, m, clone, false)
+	t, err := s.loadTemplate(ctx, m, clone)
 	if err != nil {
 		return err
 	}
@@ -93,15 +93,15 @@ func (s *memoryStarts) isPreloaded(ctx context.Context, m vm.Machine) bool {
 	return err == nil && status.Status == "paused"
 }
 
-// continuePreloaded lets the guest of a machine run that Preload has prepared. It
-// returns false if there is none, or if its QEMU has ended or has not answered.
-func (s *memoryStarts) continuePreloaded(ctx context.Context, m vm.Machine, clone *cloneConfig) bool {
+// continuePreloaded is resume for the guest of a machine that Preload has prepared.
+// continued is false too if there is none, or if its QEMU has ended or has not answered.
+func (s *memoryStarts) continuePreloaded(ctx context.Context, m vm.Machine, clone *cloneConfig) (continued bool, err error) {
 	if !clone.Template.Preloaded || !s.isPreloaded(ctx, m) {
-		return false
+		return false, nil
 	}
-	err := s.driver.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("cont", nil) })
-	if err != nil {
+	continued, err = s.resume(ctx, m)
+	if !continued {
 		s.log.Warn("a prepared machine does not continue; starting it again", "vm", m.ID, "err", err)
 	}
-	return err == nil
+	return continued, err
 }

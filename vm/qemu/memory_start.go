@@ -58,16 +58,17 @@ func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConf
 	s.loading.Add(1)
 	defer s.loading.Add(-1)
 	at := clone.Template
-	if !s.continuePreloaded(ctx, m, clone) {
-		t, err := s.loadTemplate(ctx, m, clone, true)
-		if err != nil {
-			return err
+	continued, err := s.continuePreloaded(ctx, m, clone)
+	if !continued {
+		t, loading := s.loadTemplate(ctx, m, clone)
+		if loading != nil {
+			return loading
 		}
 		at.Agent, at.SavedAt = t.Agent, t.CreatedAt
+		_, err = s.resume(ctx, m)
 	}
-	a := readAttachments(m.Dir)
-	if err := s.driver.networks.manager.Alive(ctx, network.Kind(m.Network), a.Address, macAddress(m.ID), lifeTimeout); err != nil {
-		return fmt.Errorf("the guest gave no sign of life within %v: %w", lifeTimeout, err)
+	if err != nil {
+		return err
 	}
 	at.Loaded, at.Machine = true, m
 	if err := writeConfig(m.Dir, *clone); err != nil {
@@ -77,9 +78,33 @@ func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConf
 	return nil
 }
 
+// resume lets a guest run that is loaded, and returns once it has given a sign of
+// life. It asks for that before the guest runs: the question waits at the tap.
+// continued is false if QEMU has not let the guest run.
+func (s *memoryStarts) resume(ctx context.Context, m vm.Machine) (continued bool, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	address := readAttachments(m.Dir).Address
+	alive := make(chan error, 1)
+	go func() {
+		alive <- s.driver.networks.manager.Alive(ctx, network.Kind(m.Network), address, macAddress(m.ID))
+	}()
+	if err := s.driver.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return q.Ask("cont", nil) }); err != nil {
+		cancel(err)
+		<-alive
+		return false, err
+	}
+	late := time.AfterFunc(lifeTimeout, func() { cancel(fmt.Errorf("it does not answer ARP requests for %v", lifeTimeout)) })
+	defer late.Stop()
+	if err := <-alive; err != nil {
+		return true, fmt.Errorf("the guest gave no sign of life: %w", err)
+	}
+	return true, nil
+}
+
 // loadTemplate starts the machine's QEMU and loads the template, which it returns.
-// The guest continues if continues is set, and waits otherwise.
-func (s *memoryStarts) loadTemplate(ctx context.Context, m vm.Machine, clone *cloneConfig, continues bool) (template.Template, error) {
+// The guest waits.
+func (s *memoryStarts) loadTemplate(ctx context.Context, m vm.Machine, clone *cloneConfig) (template.Template, error) {
 	if err := s.kill(ctx, m); err != nil {
 		return template.Template{}, err
 	}
@@ -101,7 +126,7 @@ func (s *memoryStarts) loadTemplate(ctx context.Context, m vm.Machine, clone *cl
 	if err := s.launch(ctx, m, *clone, memory); err != nil {
 		return t, err
 	}
-	if err := s.load(ctx, m, t, continues); err != nil {
+	if err := s.load(ctx, m, t); err != nil {
 		return t, fmt.Errorf("loading the memory: %w", err)
 	}
 	return t, nil
@@ -126,9 +151,9 @@ func (s *memoryStarts) launch(ctx context.Context, m vm.Machine, clone cloneConf
 	return spawn(ctx, d, m, command)
 }
 
-// load loads the state, and lets the guest continue if continues is set. A restart of
-// the guest will end QEMU: the guest must come back with its own identity.
-func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Template, continues bool) error {
+// load loads the state. A restart of the guest will end QEMU: the guest must come
+// back with its own identity.
+func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Template) error {
 	state, err := t.OpenState()
 	if err != nil {
 		return err
@@ -146,13 +171,7 @@ func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Templa
 		if err := awaitMigration(ctx, q); err != nil {
 			return err
 		}
-		if err := q.AskWith("set-action", map[string]any{"reboot": "shutdown"}, nil, nil); err != nil {
-			return err
-		}
-		if !continues {
-			return nil
-		}
-		return q.Ask("cont", nil)
+		return q.AskWith("set-action", map[string]any{"reboot": "shutdown"}, nil, nil)
 	})
 }
 

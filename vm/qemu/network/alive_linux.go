@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -14,14 +13,12 @@ import (
 
 // Alive returns nil once the card mac, which is attached to the network k, answers
 // at the address. It asks by ARP, which every guest answers whatever its firewall
-// says. If there is no answer for wait, that is an error.
-func (m *Manager) Alive(ctx context.Context, k Kind, address netip.Addr, mac net.HardwareAddr, wait time.Duration) error {
+// says. If ctx ends before, it returns the cause of that.
+func (m *Manager) Alive(ctx context.Context, k Kind, address netip.Addr, mac net.HardwareAddr) error {
 	const (
 		look  = 3 * time.Millisecond
 		again = 100 * time.Millisecond
 	)
-	ctx, cancel := context.WithTimeoutCause(ctx, wait, errors.New("it does not answer ARP requests"))
-	defer cancel()
 	link, err := netlink.LinkByName(m.bridgeName(k))
 	if err != nil {
 		return err

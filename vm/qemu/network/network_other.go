@@ -8,7 +8,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"time"
 )
 
 // errPlatform is the answer of every verb that would change the host.
@@ -52,7 +51,7 @@ func OpenTap(string) (*os.File, error) { return nil, errPlatform }
 func (*Manager) Addresses(Kind) int { return 0 }
 
 // Alive says that managed networks need Linux.
-func (*Manager) Alive(context.Context, Kind, netip.Addr, net.HardwareAddr, time.Duration) error {
+func (*Manager) Alive(context.Context, Kind, netip.Addr, net.HardwareAddr) error {
 	return errPlatform
 }
 
