@@ -123,10 +123,10 @@ func (g *manualGuest) byHand(args []string, tap, mac, disk, share string) (chang
 
 // boots returns a starter of guests that boot.
 func (g *manualGuest) boots() starter {
-	return starter{func(int) {}, func(i, _ int) (startTimes, func()) {
+	return starter{func(int) {}, func(i, n int) (startTimes, func()) {
 		began := time.Now()
 		q := g.launch(i, 0, "qemu-img create -q -f qcow2 -F qcow2 -b ../base.qcow2 disk0.qcow2", g.byHand(g.boot, tapOf(i), macOf(i), "disk0.qcow2", "off"))
-		return g.times(began, 0, addressOf(i)), q.end
+		return g.times(began, 0, addressOf(i), n), q.end
 	}}
 }
 
@@ -135,7 +135,7 @@ func (g *manualGuest) save() {
 	g.b.Helper()
 	q := g.launch(0, 0, "true", g.byHand(g.resume, tapOf(0), macOf(0), "../saved.qcow2", "on"))
 	defer q.end()
-	g.times(time.Now(), 0, addressOf(0))
+	g.times(time.Now(), 0, addressOf(0), 1)
 	time.Sleep(3 * time.Second) // in which the guest settles
 	q.ask("stop", nil, nil)
 	q.prepare(filepath.Join(g.dir, "state"), os.O_WRONLY|os.O_CREATE)
@@ -152,11 +152,11 @@ func (g *manualGuest) save() {
 
 // loads returns a starter of guests that are loaded and continue.
 func (g *manualGuest) loads() starter {
-	return starter{func(int) {}, func(i, _ int) (startTimes, func()) {
+	return starter{func(int) {}, func(i, n int) (startTimes, func()) {
 		began := time.Now()
 		q := g.load(i)
 		q.ask("cont", nil, nil)
-		return g.times(began, i, addressOf(0)), q.end
+		return g.times(began, i, addressOf(0), n), q.end
 	}}
 }
 
@@ -170,10 +170,10 @@ func (g *manualGuest) continues() starter {
 				waiting = append(waiting, g.load(i))
 			}
 		},
-		func(i, _ int) (startTimes, func()) {
+		func(i, n int) (startTimes, func()) {
 			began := time.Now()
 			waiting[i].ask("cont", nil, nil)
-			return g.times(began, i, addressOf(0)), waiting[i].end
+			return g.times(began, i, addressOf(0), n), waiting[i].end
 		},
 	}
 }
@@ -193,11 +193,10 @@ func (g *manualGuest) load(i int) *manualQEMU {
 	return q
 }
 
-// times waits until a guest that runs answers. Its bridge is that with the index.
-func (g *manualGuest) times(began time.Time, bridge int, ip string) (t startTimes) {
+// times waits until a guest that runs answers, one of n. Its bridge is that with the index.
+func (g *manualGuest) times(began time.Time, bridge int, ip string, n int) (t startTimes) {
 	g.b.Helper()
 	t.on = time.Since(began)
-	t.tcp = g.service.await(g.b, bridgeOf(bridge), ip).Sub(began)
-	t.page = time.Since(began)
+	t.tcp, t.page = g.service.await(g.b, began, bridgeOf(bridge), ip, n)
 	return t
 }
