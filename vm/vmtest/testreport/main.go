@@ -8,11 +8,12 @@
 //
 //	testreport go test -json -tags vix ./vm/vix -- go test -json ./...
 //
-// The commands run one after the other, all of them even if one fails. The exit
-// status is that of the first that failed.
+// The commands run at once, all of them even if one fails. The exit status is that
+// of the first in their order that failed.
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"slices"
+	"sync"
 	"syscall"
 )
 
@@ -34,16 +36,21 @@ func main() {
 }
 
 // run runs the commands, prints the report and returns the exit status.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (status int) {
+func run(ctx context.Context, args []string, stdout io.Writer, stderr *os.File) (status int) {
 	if len(args) == 0 {
 		fmt.Fprintln(stderr, "usage: testreport go test -json [FLAGS] PACKAGES... [-- go test -json ...]")
 		return 2
 	}
 	r := newReport(stdout)
-	for command := range split(args) {
-		if s := runOne(ctx, command, r, stderr); status == 0 {
-			status = s
-		}
+	commands := slices.Collect(split(args))
+	statuses := make([]int, len(commands))
+	var group sync.WaitGroup
+	for i, command := range commands {
+		group.Go(func() { statuses[i] = runOne(ctx, command, r, stderr) })
+	}
+	group.Wait()
+	for _, s := range statuses {
+		status = cmp.Or(status, s)
 	}
 	r.summarize()
 	if status == 0 && r.failed() {
@@ -71,7 +78,7 @@ func split(args []string) func(yield func([]string) bool) {
 
 // runOne runs one command, adds its events to the report and returns its exit
 // status.
-func runOne(ctx context.Context, command []string, r *report, stderr io.Writer) int {
+func runOne(ctx context.Context, command []string, r *report, stderr *os.File) int {
 	cmd := exec.CommandContext(ctx, command[0], command[1:]...)
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.Stderr = stderr

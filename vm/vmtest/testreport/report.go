@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // slowest is how many tests the summary lists.
@@ -21,11 +22,18 @@ type event struct {
 
 // report collects the events of any number of test runs.
 type report struct {
-	w        io.Writer
+	mu      sync.Mutex // guards what follows, while runs are read
+	w       io.Writer
+	runs    []*testRun
+	ended   []result // packages
+	tests   []result // top-level tests
+	skipped []string // tests, each with its reason
+}
+
+// testRun is one run of go test.
+type testRun struct {
+	*report
 	packages map[string]*pkg // those that run
-	ended    []result        // packages
-	tests    []result        // top-level tests
-	skipped  []string        // tests, each with its reason
 }
 
 // pkg is a package that runs.
@@ -44,27 +52,37 @@ type result struct {
 	elapsed float64
 }
 
-func newReport(w io.Writer) *report { return &report{w: w, packages: make(map[string]*pkg)} }
+func newReport(w io.Writer) *report { return &report{w: w} }
 
 // read adds the events that go test -json prints, and passes on what is not an
-// event.
+// event. It may be called concurrently.
 func (r *report) read(in io.Reader) {
+	run := &testRun{r, make(map[string]*pkg)}
+	r.mu.Lock()
+	r.runs = append(r.runs, run)
+	r.mu.Unlock()
 	lines := bufio.NewReader(in)
 	for {
 		line, err := lines.ReadString('\n')
-		var e event
-		if json.Unmarshal([]byte(line), &e) == nil && e.Action != "" {
-			r.add(e)
-		} else {
-			fmt.Fprint(r.w, line)
-		}
+		run.addLine(line)
 		if err != nil {
 			return
 		}
 	}
 }
 
-func (r *report) add(e event) {
+func (r *testRun) addLine(line string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var e event
+	if json.Unmarshal([]byte(line), &e) == nil && e.Action != "" {
+		r.add(e)
+	} else {
+		fmt.Fprint(r.w, line)
+	}
+}
+
+func (r *testRun) add(e event) {
 	if e.Package == "" { // build-output, build-fail
 		fmt.Fprint(r.w, e.Output)
 		return
@@ -148,7 +166,7 @@ func (p *pkg) drop(test string) {
 // endPackage prints the package's line. If the package failed, it first prints
 // the tests that did not end, as after a panic or a timeout, and what the
 // package printed outside of tests.
-func (r *report) endPackage(e event, p *pkg) {
+func (r *testRun) endPackage(e event, p *pkg) {
 	if e.Action == "fail" {
 		for _, test := range slices.Clone(p.order) {
 			r.print(e.Package, test, p)
@@ -180,15 +198,17 @@ func (r *report) print(pkg, test string, p *pkg) {
 
 // failed reports whether a package or a test failed, or a package did not end.
 func (r *report) failed() bool {
-	return len(r.packages) > 0 ||
+	return slices.ContainsFunc(r.runs, func(run *testRun) bool { return len(run.packages) > 0 }) ||
 		slices.ContainsFunc(slices.Concat(r.ended, r.tests), func(t result) bool { return t.action == "fail" })
 }
 
 // summarize prints the slowest tests, those that were skipped or failed, and
 // the line of each package, the slowest first.
 func (r *report) summarize() {
-	for _, name := range slices.Sorted(maps.Keys(r.packages)) { // go test itself was ended
-		r.endPackage(event{Action: "fail", Package: name}, r.packages[name])
+	for _, run := range r.runs {
+		for _, name := range slices.Sorted(maps.Keys(run.packages)) { // go test itself was ended
+			run.endPackage(event{Action: "fail", Package: name}, run.packages[name])
+		}
 	}
 	slower := func(a, b result) int {
 		switch {

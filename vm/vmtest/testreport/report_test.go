@@ -84,9 +84,9 @@ func TestExitStatus(t *testing.T) {
 	}
 	for name, c := range cases {
 		t.Run(name, func(t *testing.T) {
-			var stdout, stderr bytes.Buffer
-			if got := run(context.Background(), c.args, &stdout, &stderr); got != c.want {
-				t.Errorf("run(%q): got %d, want %d; stdout %s; stderr %s", c.args, got, c.want, &stdout, &stderr)
+			var stdout bytes.Buffer
+			if got := run(context.Background(), c.args, &stdout, os.Stderr); got != c.want {
+				t.Errorf("run(%q): got %d, want %d; stdout %s", c.args, got, c.want, &stdout)
 			}
 		})
 	}
@@ -94,13 +94,30 @@ func TestExitStatus(t *testing.T) {
 
 // The summary covers all commands.
 func TestSeveralCommands(t *testing.T) {
-	var stdout, stderr bytes.Buffer
-	run(context.Background(), append(append(command("pass", 0), "--"), command("fail", 1)...), &stdout, &stderr)
+	var stdout bytes.Buffer
+	run(context.Background(), append(append(command("pass", 0), "--"), command("fail", 1)...), &stdout, os.Stderr)
 	_, summary, _ := strings.Cut(stdout.String(), "\nPackages:\n")
 	for _, want := range []string{"ok  \texample/pass\t", "FAIL\texample/fail\t"} {
 		if !strings.Contains(summary, want) {
 			t.Errorf("got the summary %q, want a line %q in it", summary, want)
 		}
+	}
+}
+
+// The commands run at once, each with a package of the same name: neither ends before the other has begun.
+func TestCommandsRunAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	meet := func(own, other, recording string) []string {
+		return []string{
+			"sh", "-c", `touch "$0"; until [ -e "$1" ]; do sleep 0.01; done; cat testdata/"$2".json`,
+			filepath.Join(dir, own), filepath.Join(dir, other), recording,
+		}
+	}
+	var stdout bytes.Buffer
+	status := run(context.Background(), append(append(meet("a", "b", "pass"), "--"), meet("b", "a", "pass")...), &stdout, os.Stderr)
+	_, summary, _ := strings.Cut(stdout.String(), "\nPackages:\n")
+	if n := strings.Count(summary, "example/pass"); status != 0 || n != 2 {
+		t.Errorf("got status %d and the summary %q, want two packages that pass", status, summary)
 	}
 }
 
