@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/rivo/uniseg"
 	"github.com/rogpeppe/go-internal/testscript"
@@ -23,12 +24,12 @@ func TestMain(m *testing.M) { harness.Main(m) }
 // The scripts run the built program like people and CI jobs do, against a daemon over HTTP.
 func TestScripts(t *testing.T) {
 	type key struct{}
-	program := harness.Binary(t)
+	program := plainProgram(t)
 	envOf := func(ts *testscript.TestScript) *scriptEnv { return ts.Value(key{}).(*scriptEnv) }
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata", RequireUniqueNames: true,
 		Setup: func(env *testscript.Env) error {
-			e, err := newScriptEnv(t, env)
+			e, err := newScriptEnv(t, env, program)
 			env.Values[key{}] = e
 			return err
 		},
@@ -84,6 +85,8 @@ func TestScripts(t *testing.T) {
 				text := os.Expand(ts.ReadFile(args[0]), ts.Getenv)
 				ts.Check(os.WriteFile(ts.MkAbs(args[0]), []byte(text), 0o644))
 			},
+			// progresses waits until the machine $ID shows a progress.
+			"progresses": func(ts *testscript.TestScript, _ bool, _ []string) { awaitProgress(ts, envOf(ts).daemon) },
 			// setid sets $ID to the id of the only machine.
 			"setid": func(ts *testscript.TestScript, _ bool, _ []string) { setID(ts, envOf(ts).daemon) },
 		},
@@ -126,6 +129,18 @@ func checkDocument(ts *testscript.TestScript, _ bool, args []string) {
 			ts.Fatalf("%s: got %s, want %s", name, got, value)
 		}
 	}
+}
+
+func awaitProgress(ts *testscript.TestScript, d *e2e.Daemon) {
+	for deadline := time.Now().Add(harness.Timeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		a, err := d.Do("GET", "/vms/"+ts.Getenv("ID"), "", nil)
+		ts.Check(err)
+		var v struct{ Progress struct{ Bytes int64 } }
+		if ts.Check(a.JSON(&v)); v.Progress.Bytes > 0 {
+			return
+		}
+	}
+	ts.Fatalf("machine %s shows no progress", ts.Getenv("ID"))
 }
 
 func setID(ts *testscript.TestScript, d *e2e.Daemon) {

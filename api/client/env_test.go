@@ -29,7 +29,7 @@ import (
 
 // scriptEnv is the environment of a script: a daemon with the in-memory driver, and a web server with images.
 type scriptEnv struct {
-	program, memoryDaemon string // paths
+	raced, memoryDaemon string // paths of the programs with the race detector
 
 	data    string
 	site    *httptest.Server
@@ -67,13 +67,13 @@ func (b *buffer) String() string {
 }
 
 // newScriptEnv starts the web server and sets the script's environment variables.
-func newScriptEnv(t *testing.T, env *testscript.Env) (*scriptEnv, error) {
+func newScriptEnv(t *testing.T, env *testscript.Env, program string) (*scriptEnv, error) {
 	data, err := os.MkdirTemp("", "osxb") // short, because it will contain sockets
 	if err != nil {
 		return nil, err
 	}
 	e := &scriptEnv{
-		program: harness.Binary(t), memoryDaemon: harness.MemoryDaemon(t),
+		raced: harness.Binary(t), memoryDaemon: harness.MemoryDaemon(t),
 		data: data, release: make(chan struct{}), commands: make(map[string]*command),
 	}
 	good, slow := archive("good"), archive("slow")
@@ -105,7 +105,7 @@ func newScriptEnv(t *testing.T, env *testscript.Env) (*scriptEnv, error) {
 	env.Setenv("GOOD_SUM", sum(good))
 	env.Setenv("SLOW_SUM", sum(slow))
 	env.Setenv("SHORT_SUM", sum(good)[:12])
-	env.Setenv("PATH", filepath.Dir(e.program)+string(filepath.ListSeparator)+env.Getenv("PATH"))
+	env.Setenv("PATH", filepath.Dir(program)+string(filepath.ListSeparator)+env.Getenv("PATH"))
 	env.Defer(e.close)
 	return e, nil
 }
@@ -142,6 +142,14 @@ func (e *scriptEnv) stop() {
 	}
 }
 
+// plainProgram returns the path of the program without the race detector, under its own name, which completion scripts
+// call. They call it hundreds of times, and with the race detector its start takes ten times as long.
+func plainProgram(t *testing.T) string {
+	path := filepath.Join(t.TempDir(), "osx-builder")
+	harness.Must(t, os.Symlink(harness.PlainBinary(t), path))
+	return path
+}
+
 // launch starts a command line in the background.
 func (e *scriptEnv) launch(ts *testscript.TestScript, name string, args []string) {
 	c := e.command(ts, name, args)
@@ -151,7 +159,7 @@ func (e *scriptEnv) launch(ts *testscript.TestScript, name string, args []string
 
 // command returns a command line with the script's environment.
 func (e *scriptEnv) command(ts *testscript.TestScript, name string, args []string) *command {
-	c := &command{Cmd: exec.Command(e.program, args...)}
+	c := &command{Cmd: exec.Command(e.raced, args...)}
 	c.Dir = ts.MkAbs(".")
 	c.Env = append(os.Environ(), "PATH="+ts.Getenv("PATH"), "TERM=xterm", "NO_COLOR="+ts.Getenv("NO_COLOR"), "OSX_BUILDER_HOST="+ts.Getenv("OSX_BUILDER_HOST"))
 	e.commands[name] = c
