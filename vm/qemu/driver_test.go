@@ -199,13 +199,12 @@ func (r *testDriver) running(code []byte) vm.Machine {
 func until(t *testing.T, limit time.Duration, what string, done func() bool) {
 	t.Helper()
 	deadline := time.After(limit)
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
+	const seldom = 100 * time.Millisecond // a look at a machine takes its guest's agent processor time
+	for pause := 20 * time.Millisecond; !done(); pause = min(pause*5/4, seldom) {
 		select {
 		case <-deadline:
 			t.Fatalf("%v passed without %s", limit, what)
-		case <-tick.C:
+		case <-time.After(pause):
 		}
 	}
 }

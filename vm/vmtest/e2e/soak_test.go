@@ -115,8 +115,8 @@ func TestSoak(t *testing.T) {
 	round()
 	before := measureUsage(s)
 	rounds := 0
-	duration := time.Duration(harness.EnvInt(t, "SOAK_SECONDS", 15)) * time.Second
-	for end := time.Now().Add(duration); time.Now().Before(end) || all.started < harness.EnvInt(t, "SOAK_BOOTS", 0); rounds++ {
+	duration := time.Duration(harness.EnvInt(t, "SOAK_SECONDS", 0)) * time.Second
+	for end := time.Now().Add(duration); time.Now().Before(end) || all.started < harness.EnvInt(t, "SOAK_BOOTS", 4); rounds++ {
 		round()
 	}
 	all.report()
