@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -450,11 +451,12 @@ func (h *bridgedHost) network(t *testing.T) string {
 // what the kernel counts of guests.
 func (h *bridgedHost) rules(t *testing.T) string {
 	t.Helper()
-	out, err := exec.Command("sh", "-c", "nft list ruleset | grep -v 'elements = .*limit rate'").Output()
+	out, err := exec.Command("nft", "list", "ruleset").Output()
 	if err != nil {
 		t.Fatal(err)
 	}
-	words := strings.FieldsFunc(string(out), func(c rune) bool { return c == ' ' || c == '\n' || c == '\t' || c == ',' })
+	counts := regexp.MustCompile(`(?m)^\s*elements = { [^}]* limit rate [^}]*}\n`)
+	words := strings.FieldsFunc(counts.ReplaceAllString(string(out), ""), func(c rune) bool { return c == ' ' || c == '\n' || c == '\t' || c == ',' })
 	slices.Sort(words)
 	return strings.Join(words, "\n")
 }

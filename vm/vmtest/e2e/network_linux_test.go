@@ -21,7 +21,7 @@ import (
 )
 
 // listRules lists the rules without the kernel's counters of guests.
-const listRules = "nft list ruleset | grep -v 'elements = .*limit rate'"
+const listRules = `nft list ruleset | sed -z 's/\n[^\n]*elements = {[^}]* limit rate [^}]*}//g'`
 
 // daemonUID is the UID of a daemon that is not root.
 const daemonUID = 54321
