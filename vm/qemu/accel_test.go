@@ -34,6 +34,17 @@ func TestProbeKVM(t *testing.T) {
 	}
 }
 
+// QEMU emulates several processors in threads of their own as of 8.1.
+func TestRunsStaleCode(t *testing.T) {
+	for b, want := range map[binary]bool{
+		{major: 7, minor: 2}: true, {major: 8, minor: 0}: true, {major: 8, minor: 1}: false, {major: 10, minor: 0}: false,
+	} {
+		if got := b.runsStaleCode(); got != want {
+			t.Errorf("QEMU %d.%d: got %t, want %t", b.major, b.minor, got, want)
+		}
+	}
+}
+
 func TestParseVersion(t *testing.T) {
 	for text, want := range map[string]struct {
 		version      string

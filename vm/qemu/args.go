@@ -24,6 +24,7 @@ type setup struct {
 	runWith bool   // QEMU gets user by -run-with, as of 9.1, instead of -runas
 	slots   bool   // QEMU has ACPI hot-plug of PCI Express, as of 6.1, which hides the slots' numbers
 	lpa2    bool   // QEMU emulates ARM's large physical addresses, as of 7.0
+	stale   bool   // QEMU may run code that the guest has replaced; see [binary.runsStaleCode]
 
 	groups *cgroup.Groups // QEMU runs in one of them
 
@@ -79,7 +80,10 @@ func arguments(s setup) []string {
 
 // board returns the options of the mainboard, processors and memory.
 func board(s setup) []string {
-	board, clock := s.Board+",accel="+s.accel, "utc"
+	board, accel, clock := s.Board, s.accel, "utc"
+	if accel == "tcg" && s.stale && s.CPUs > 1 {
+		accel += ",thread=single" // the processors take turns
+	}
 	if s.firmware.code != "" {
 		board += ",pflash0=efi-code,pflash1=efi-vars"
 	}
@@ -99,7 +103,7 @@ func board(s setup) []string {
 		"-name", process.GuestName(s.ID),
 		"-uuid", s.ID,
 		"-nodefaults", "-no-user-config",
-		"-machine", board,
+		"-machine", board, "-accel", accel,
 		"-cpu", processor(s),
 		"-smp", fmt.Sprintf("cpus=%d,sockets=1,cores=%d,threads=1", s.CPUs, s.CPUs),
 		"-m", strconv.Itoa(s.Memory),

@@ -16,8 +16,8 @@ func TestArgumentsOfHost(t *testing.T) {
 		want    []string
 		without []string
 	}{
-		"emulated":     {func(*setup) {}, []string{"-machine q35,accel=tcg", "-cpu max,la57=off", "-display none"}, []string{"-sandbox", "-runas", "usb-tablet", "ICH9-LPC"}},
-		"accelerated":  {func(s *setup) { s.accel = "kvm" }, []string{"-machine q35,accel=kvm", "-cpu max -"}, nil},
+		"emulated":     {func(*setup) {}, []string{"-machine q35 -accel tcg -cpu max,la57=off", "-display none"}, []string{"-sandbox", "-runas", "usb-tablet", "ICH9-LPC"}},
+		"accelerated":  {func(s *setup) { s.accel = "kvm" }, []string{"-machine q35 -accel kvm -", "-cpu max -"}, nil},
 		"sandbox":      {func(s *setup) { s.sandbox = true }, []string{"-sandbox on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}, nil},
 		"root":         {func(s *setup) { s.sandbox, s.user = true, 7 }, []string{"elevateprivileges=deny,spawn=deny"}, []string{"-run"}},
 		"root, window": {func(s *setup) { s.display, s.sandbox, s.user = "gtk", true, 7 }, []string{"-runas 7:7", "elevateprivileges=allow -"}, []string{"-run-with"}},
@@ -43,20 +43,23 @@ func TestArgumentsOfHost(t *testing.T) {
 			nil,
 		},
 		"slots that ACPI's hot-plug hides": {func(s *setup) { s.slots = true }, []string{"-global ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"}, nil},
-		"old board":                        {func(s *setup) { s.Board, s.slots = boardPC, true }, []string{"-machine pc,accel=tcg"}, []string{"ICH9-LPC"}},
+		"old board":                        {func(s *setup) { s.Board, s.slots = boardPC, true }, []string{"-machine pc -accel tcg"}, []string{"ICH9-LPC"}},
 		"Secure Boot": {
 			func(s *setup) { s.SecureBoot = true },
-			[]string{"-machine q35,accel=tcg,smm=on", "-global driver=cfi.pflash01,property=secure,value=on", "-global ICH9-LPC.disable_s3=1"},
+			[]string{"-machine q35,smm=on -accel", "-global driver=cfi.pflash01,property=secure,value=on", "-global ICH9-LPC.disable_s3=1"},
 			nil,
 		},
 		"ARM, accelerated": {func(s *setup) { s.Board, s.accel = boardVirt, "hvf" }, []string{"-cpu host -"}, nil},
 		"ARM, new":         {func(s *setup) { s.Board, s.lpa2 = boardVirt, true }, []string{"-cpu max,pauth-impdef=on,lpa2=off -"}, nil},
 		"ARM": {
 			func(s *setup) { s.Board = boardVirt },
-			[]string{"-machine virt,accel=tcg,gic-version=max", "-cpu max,pauth-impdef=on", "-serial chardev:serial0", "virtio-gpu-pci", "usb-kbd"},
+			[]string{"-machine virt,gic-version=max -accel tcg", "-cpu max,pauth-impdef=on", "-serial chardev:serial0", "virtio-gpu-pci", "usb-kbd"},
 			[]string{"isa-serial", "vmware-svga", "la57"},
 		},
-		"many processors": {func(s *setup) { s.CPUs = 255 }, []string{"-smp cpus=255,sockets=1,cores=255,threads=1"}, nil},
+		"turns":                 {func(s *setup) { s.stale, s.CPUs = true, 2 }, []string{"-accel tcg,thread=single -"}, nil},
+		"one processor":         {func(s *setup) { s.stale, s.CPUs = true, 1 }, []string{"-accel tcg -"}, nil},
+		"accelerated, no turns": {func(s *setup) { s.stale, s.CPUs, s.accel = true, 2, "kvm" }, []string{"-accel kvm -"}, nil},
+		"many processors":       {func(s *setup) { s.CPUs = 255 }, []string{"-smp cpus=255,sockets=1,cores=255,threads=1"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := setup{

@@ -43,6 +43,13 @@ func (b binary) atLeast(major, minor int) bool {
 	return b.major > major || b.major == major && b.minor >= minor
 }
 
+// runsStaleCode reports whether a processor that QEMU emulates may go on with code
+// that another one has replaced while it was translated: until 8.1, QEMU watched a
+// page only once that was done (tb_lock_page0 in its accel/tcg). Linux replaces its
+// own code while it boots, and of guests with several processors about one in two
+// hundred hung, in breakpoints that were not there any more.
+func (b binary) runsStaleCode() bool { return !b.atLeast(8, 1) }
+
 // programs are the QEMUs for each processor of guests.
 type programs struct{ x86, arm *binaries }
 

@@ -176,7 +176,7 @@ func TestMachineOfPreviousVersion(t *testing.T) {
 	harness.Must(t, err)
 	line := strings.Join(argv, " ")
 	for _, want := range []string{
-		"-machine pc,accel=", "-rtc base=localtime", "-device ich9-ahci,id=sata0 ", "-device ide-hd,bus=sata0.2,",
+		"-machine pc -accel ", "-rtc base=localtime", "-device ich9-ahci,id=sata0 ", "-device ide-hd,bus=sata0.2,",
 		"-device e1000,netdev=net0,mac=" + r.inspect(m).MAC + ",romfile=",
 	} {
 		if !strings.Contains(line, want) {

@@ -57,6 +57,7 @@ func baseSetup(ctx context.Context, d *Driver, m vm.Machine, clone cloneConfig) 
 		runWith:     qemu.atLeast(9, 1),
 		slots:       qemu.atLeast(6, 1),
 		lpa2:        qemu.atLeast(7, 0),
+		stale:       qemu.runsStaleCode(),
 		groups:      d.groups,
 	}
 	if s.user, err = d.users.of(m); err != nil {
