@@ -150,6 +150,27 @@ func TestDetachGivesAllBack(t *testing.T) {
 	compare(t, traces(t, l), before)
 }
 
+// A child of the daemon can have a tap open for a moment after the daemon has closed it.
+func TestTapIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	newHost(t)
+	l := newLab(t, nil)
+	tap, err := l.Attach(t.Context(), network.NAT, id(1), mac(1), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, err := network.OpenTap(tap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.AfterFunc(moment, func() { first.Close() })
+	second, err := network.OpenTap(tap)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second.Close()
+}
+
 // The DHCP server itself, without the rules that keep strange cards off,
 // serves nobody that is not attached, or no longer.
 func TestAddressGoesToKnownCardsOnly(t *testing.T) {
