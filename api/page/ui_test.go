@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -421,9 +422,11 @@ func pageHTMLInNames(t *testing.T, b browser, s *harness.Harness) {
 // checkPull pulls an image that does not match its checksum: the page shows that without an event.
 func (p *tab) checkPull(s *harness.Harness) {
 	p.t.Helper()
-	release := make(chan struct{})
+	served := make(chan struct{})
+	release := sync.OnceFunc(func() { close(served) })
+	defer release() // the web server waits for its answers also if the test fails
 	serve := s.Site.Serve
-	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, name string) { <-release; serve(w, r, name) }
+	s.Site.Serve = func(w http.ResponseWriter, r *http.Request, name string) { <-served; serve(w, r, name) }
 	body := fmt.Sprintf(`{"url": %q, "checksum": %q}`, s.Site.ImageURL("image1"), strings.Repeat("cd", 32))
 	a, err := s.Do("POST", "/images", "application/json", []byte(body))
 	harness.Must(p.t, err)
@@ -432,11 +435,12 @@ func (p *tab) checkPull(s *harness.Harness) {
 	}
 	p.click("[data-view=host]")
 	p.navigate(p.url)
+	p.waitForText("[data-view=images]", "1") // until then the header changes, and the link can move from under the mouse
 	p.click("[data-view=images]")
 	p.waitForText("#image-list", "downloading")
 	p.checkAccessibility("an image that is pulled")
 	p.screenshot("pull")
-	close(release)
+	release()
 	p.waitForText("#image-list .failed", "not cdcdcdcd…")
 	p.click("[data-ref=remove]")
 	p.click("#confirm-dialog [value=yes]")
