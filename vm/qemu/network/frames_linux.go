@@ -44,9 +44,9 @@ const dhcpPerSecond = 5
 //
 // A fragment that is too short to show the fields that a rule compares matches
 // no rule that accepts.
-func (fw *firewall) frameRules(conn *nftables.Conn, t *nftables.Table, st *state) error {
+func (fw *firewall) frameRules(conn *nftables.Conn, t *nftables.Table, cards map[card]bool) error {
 	sets := frameSetsOf(t)
-	if err := sets.add(slices.Collect(maps.Keys(tablesFor(st).cards)), conn.AddSet); err != nil {
+	if err := sets.add(slices.Collect(maps.Keys(cards)), conn.AddSet); err != nil {
 		return err
 	}
 	dhcp := &nftables.Set{

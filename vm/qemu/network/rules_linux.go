@@ -89,11 +89,11 @@ func (fw *firewall) write(st *state) error {
 	more, ok := fw.written.additions(wanted)
 	switch {
 	case !ok || !untouched:
-		err = fw.replace(st)
+		err = fw.replace(st, wanted.cards)
 	case len(more) > 0:
 		err = fw.addCards(more)
 		if untouched, _ = fw.ruleset.untouched(); err != nil || !untouched {
-			err = fw.replace(st) // somebody changed the tables meanwhile
+			err = fw.replace(st, wanted.cards) // somebody changed the tables meanwhile
 		}
 	}
 	if err == nil {
@@ -104,7 +104,7 @@ func (fw *firewall) write(st *state) error {
 
 // replace writes both of our tables for st, in one transaction: there is
 // never a moment without rules, and never a rule twice.
-func (fw *firewall) replace(st *state) error {
+func (fw *firewall) replace(st *state, cards map[card]bool) error {
 	conn, err := nftables.New()
 	if err != nil {
 		return err
@@ -118,7 +118,7 @@ func (fw *firewall) replace(st *state) error {
 	if st.turnedOn() {
 		conn.AddChain(&nftables.Chain{Name: restoreChain, Table: route})
 	}
-	if err := fw.frameRules(conn, fw.emptyTable(conn, nftables.TableFamilyBridge), st); err != nil {
+	if err := fw.frameRules(conn, fw.emptyTable(conn, nftables.TableFamilyBridge), cards); err != nil {
 		return err
 	}
 	return fw.ruleset.commit(conn, true)

@@ -14,9 +14,9 @@ import (
 // replaced: the kernel ends a transaction that deletes something only once no
 // packet uses it any more, which takes 10 ms and more.
 type ruleset struct {
-	// generation is the kernel's number of the last transaction, if all of them
-	// were ours since our tables of the firewall were written. Otherwise it is 0,
-	// which the kernel leaves out.
+	// generation is the kernel's ID of the ruleset after the last transaction, if all
+	// transactions were ours since our tables of the firewall were written. Otherwise
+	// it is 0, which the kernel leaves out.
 	generation uint32
 }
 
@@ -26,14 +26,14 @@ func (r *ruleset) untouched() (bool, error) {
 	if r.generation == 0 {
 		return false, nil
 	}
-	now, err := generation()
+	now, err := generationID()
 	return now == r.generation, err
 }
 
-// commit makes the changes of conn in one transaction. whole says that they write
-// our tables of the firewall anew, whatever anybody else has changed before.
+// commit makes the changes of conn in one transaction. whole says that they
+// replace our tables of the firewall, so that earlier changes by others are gone.
 func (r *ruleset) commit(conn *nftables.Conn, whole bool) error {
-	before, err := generation()
+	before, err := generationID()
 	if err != nil {
 		return err
 	}
@@ -42,16 +42,16 @@ func (r *ruleset) commit(conn *nftables.Conn, whole bool) error {
 		return err
 	}
 	r.generation = 0
-	after, err := generation()
+	after, err := generationID()
 	if known && after == before+1 {
 		r.generation = after
 	}
 	return err
 }
 
-// generation returns the number of the last transaction in this network
-// namespace (NFT_MSG_GETGEN in the kernel's linux/netfilter/nf_tables.h).
-func generation() (uint32, error) {
+// generationID returns the ID of the ruleset in this network namespace, which each
+// transaction increases by one (NFT_MSG_GETGEN in the kernel's linux/netfilter/nf_tables.h).
+func generationID() (uint32, error) {
 	request := nl.NewNetlinkRequest(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_GETGEN, 0)
 	request.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_UNSPEC, Version: unix.NFNETLINK_V0})
 	answers, err := request.Execute(unix.NETLINK_NETFILTER, 0)
