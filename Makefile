@@ -129,7 +129,7 @@ dist-check: image $(NFPM) ## build everything in dist twice, compare, and try it
 
 # The runs of go test that make up the suite. testreport runs them at once, and lists
 # the packages and the slowest tests of all at the end. Tests wait for guests most of
-# the time, so four packages run side by side, on two cores too.
+# the time, so each run tests two packages side by side, on two cores too.
 GO_TEST     = go test -json -p 2 -timeout 30m -tags '$(TAGS)'
 RACE_TEST   = $(GO_TEST) -race
 TEST_REPORT = OSX_BUILDER_TEST_PROGRAMS=$(abspath $(PROGRAMS)) go run ./vm/vmtest/testreport
