@@ -80,11 +80,12 @@ static int power_on(struct work *w)
 		return E_LOCKED;
 	w->number = 0;
 	addresses(w->path, more, sizeof more);
-	if (lock_acquire(w->path, 1) != 0)
+	/* The lock of this process is stale if it is killed here. That of process 1 never is, so the machine must run. */
+	if (lock_acquire(w->path, (int)getpid()) != 0)
 		return E_FILE_ACCESS;
 	if (vmx_rewrite(w->path, w->path, check_disk, w, more) != 0)
 		w->number = E_FILE_ACCESS;
-	if (w->number == 0 && state_set(w->path, ON) != 0)
+	if (w->number == 0 && (state_set(w->path, ON) != 0 || lock_acquire(w->path, 1) != 0))
 		w->number = E_FILE_ACCESS;
 	if (w->number != 0) {
 		lock_release(w->path);
@@ -125,12 +126,12 @@ static int end_power(struct work *w)
 
 	if (state_power(w->path, &since) != ON)
 		return E_NOT_RUNNING;
-	if (state_set(w->path, w->number) != 0)
+	/* First the lock: if this process is killed in between, the machine runs, and is not off and locked by process 1. */
+	if (lock_acquire(w->path, (int)getpid()) != 0 || state_set(w->path, w->number) != 0)
 		return E_FILE_ACCESS;
 	pthread_mutex_lock(&big_lock);
 	w->vm->tools_known = 0;
 	pthread_mutex_unlock(&big_lock);
-	lock_acquire(w->path, (int)getpid());
 	pthread_attr_init(&detached);
 	pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
 	if (pthread_create(&thread, &detached, unlock_later, strdup(w->path)) != 0)
