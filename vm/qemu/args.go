@@ -192,7 +192,7 @@ func controls(s setup) []string {
 		"-mon", "chardev=qmp,mode=control",
 		"-chardev", "file,id=serial0,append=on,path="+s.serial,
 		"-chardev", fmt.Sprintf("socket,id=qga,fd=%d,server=on,wait=off", s.agent),
-		"-device", "virtio-serial-pci",
+		"-device", "virtio-serial-pci,max_ports=2", // port 0 is a console's; QEMU sets up two queues for each port at each start
 		"-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0")
 }
 

@@ -104,6 +104,18 @@ func TestCommandDevices(t *testing.T) {
 	}
 }
 
+// The device of the agent's port has no more ports than that one and the console's. By default it has 31, and QEMU sets
+// up two queues for each whenever a machine starts or continues.
+func TestCommandAgentPort(t *testing.T) {
+	t.Parallel()
+	want := []string{"-device virtio-serial-pci,max_ports=2", "-device virtserialport,chardev=qga,name=org.qemu.guest_agent.0"}
+	got := newTestDriver(t).command(plain...)
+	got = slices.DeleteFunc(got, func(o string) bool { return !strings.Contains(o, "-serial-") && !strings.Contains(o, "serialport") })
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("the agent's port, -want +got:\n%s", diff)
+	}
+}
+
 // Every layer of a disk says what it is: nothing that an untrusted file says
 // of its format or of the files under it is believed.
 func TestCommandSpellsOutDisks(t *testing.T) {
