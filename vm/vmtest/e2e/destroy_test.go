@@ -22,7 +22,7 @@ import (
 func TestDestroyDamagedMachines(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t)
-	i := s.Image(harness.TinyVM)
+	body := idleMachine(s)
 	folder := func(id string) string { return filepath.Join(s.Data, "vms", id) }
 	cases := map[string]func(id string){
 		"stopped QEMU":   func(id string) { harness.Must(t, syscall.Kill(s.QEMUPID(id), syscall.SIGSTOP)) },
@@ -45,7 +45,7 @@ func TestDestroyDamagedMachines(t *testing.T) {
 	}
 	ids := make(map[string]string)
 	for name := range cases {
-		ids[name] = s.Create(i.Body(harness.SmallVM(nil))).ID
+		ids[name] = s.Create(body).ID
 	}
 	for name, damage := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -107,10 +107,20 @@ type endlessReader struct{}
 
 func (endlessReader) Read(b []byte) (int, error) { return len(b), nil }
 
-// createMachines creates machines, waits until they are ready and returns their IDs.
+// idleMachine returns a request for a machine whose guest does not boot, for tests that only need its process: the boot
+// is what costs most of a test's time. The harness serves no other image from then on.
+func idleMachine(s *harness.Harness) []byte {
+	s.T.Helper()
+	const bytes = 4096
+	archive := randomDiskImage(s.T, "idle", bytes)
+	s.Serve(map[string][]byte{"idle": archive})
+	return s.ImageOf("idle", archive).Body(harness.SmallVM(map[string]any{"tools_init_timeout": 1}))
+}
+
+// createMachines creates machines as idleMachine, waits until they are ready and returns their IDs.
 func createMachines(s *harness.Harness, n int) (ids []string) {
 	s.T.Helper()
-	body := s.Image(harness.TinyVM).Body(harness.SmallVM(nil))
+	body := idleMachine(s)
 	for range n {
 		ids = append(ids, s.Create(body).ID)
 	}
