@@ -23,7 +23,8 @@ const realBoot = "20m"
 // A Debian as its installer leaves it in a VMware machine gets an address, because its card has the name that its
 // /etc/network/interfaces has, and answers there with the greeting of its SSH server. It lets the request's key in, has
 // a disk of the request's size, and nothing shows the request's secrets. make test builds one of the images, which has
-// systemd only; make test-real builds all of them, one with cloud-init and one of Debian's next release.
+// systemd only; make test-real builds all of them, one with cloud-init and one of Debian's next release. The daemon runs
+// without the race detector, with which converting the disk takes longer than the boot.
 func TestRealDebian(t *testing.T) {
 	t.Parallel()
 	names := []string{"debian-pvscsi"}
@@ -35,7 +36,7 @@ func TestRealDebian(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			harness.Need(t, filepath.Join(harness.BuildDir(t), file))
-			s := harness.New(t, "-network", "bridge", "-log-level", "debug")
+			s := harness.NewProgram(t, harness.PlainBinary(t), nil, "-network", "bridge", "-log-level", "debug")
 			login, planted := newLogin(t), "pl4nted-s3cret"
 			fields := realLogin(login, planted)
 			fields["callback_url"] = s.Site.CallbackURL()
