@@ -153,12 +153,12 @@ func (l *liveState) ask(q *qmp.Monitor) error {
 			}
 		}
 	)
-	if err := errors.Join(
-		q.Ask("query-cpus-fast", &cpus),
-		q.Ask("query-memory-size-summary", &memory),
-		q.Ask("query-chardev", &chardevs),
-		q.Ask("query-blockstats", &disks),
-		q.Ask("query-status", &status),
+	if err := q.AskAll(
+		qmp.Question{Command: "query-cpus-fast", Out: &cpus},
+		qmp.Question{Command: "query-memory-size-summary", Out: &memory},
+		qmp.Question{Command: "query-chardev", Out: &chardevs},
+		qmp.Question{Command: "query-blockstats", Out: &disks},
+		qmp.Question{Command: "query-status", Out: &status},
 	); err != nil {
 		return err
 	}

@@ -120,22 +120,69 @@ func (m *Monitor) Ask(command string, out any) error { return m.AskWith(command,
 // AskWith is [Monitor.Ask] with arguments, which may be nil, and with open files
 // that it passes to QEMU.
 func (m *Monitor) AskWith(command string, arguments any, files []*os.File, out any) error {
-	id := rand.Text()
-	request, err := json.Marshal(struct {
-		Execute   string `json:"execute"`
-		Arguments any    `json:"arguments,omitempty"`
-		ID        string `json:"id"`
-	}{command, arguments, id})
+	id := newID()
+	text, err := encode(command, arguments, id)
 	if err != nil {
-		return fmt.Errorf("asking %s: %w", command, err)
+		return err
 	}
 	var rights []byte
 	for _, f := range files {
 		rights = append(rights, unix.UnixRights(int(f.Fd()))...)
 	}
-	if _, _, err := m.requests.WriteMsgUnix(append(request, '\n'), rights, nil); err != nil {
+	if _, _, err := m.requests.WriteMsgUnix(text, rights, nil); err != nil {
 		return fmt.Errorf("asking %s: %w", command, err)
 	}
+	return m.answer(command, id, out)
+}
+
+// Question is a command without arguments, and what its answer is decoded into.
+type Question struct {
+	Command string
+	Out     any
+}
+
+// AskAll is [Monitor.Ask] for several commands, which QEMU runs in this order. It sends them at once: QEMU, which may be
+// busy with its guest, then answers them in one go.
+func (m *Monitor) AskAll(questions ...Question) error {
+	ids := make([]string, len(questions))
+	var all []byte
+	for i, q := range questions {
+		ids[i] = newID()
+		text, err := encode(q.Command, nil, ids[i])
+		if err != nil {
+			return err
+		}
+		all = append(all, text...)
+	}
+	if _, err := m.requests.Write(all); err != nil {
+		return fmt.Errorf("asking %s: %w", questions[0].Command, err)
+	}
+	for i, q := range questions {
+		if err := m.answer(q.Command, ids[i], q.Out); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// newID returns the ID of a command. It is short, because QEMU reads a command byte by byte.
+func newID() string { return rand.Text()[:6] }
+
+// encode returns a command as QEMU reads it.
+func encode(command string, arguments any, id string) ([]byte, error) {
+	text, err := json.Marshal(struct {
+		Execute   string `json:"execute"`
+		Arguments any    `json:"arguments,omitempty"`
+		ID        string `json:"id"`
+	}{command, arguments, id})
+	if err != nil {
+		return nil, fmt.Errorf("asking %s: %w", command, err)
+	}
+	return append(text, '\n'), nil
+}
+
+// answer reads the answer to the command with the ID.
+func (m *Monitor) answer(command, id string, out any) error {
 	for {
 		var reply struct {
 			Return json.RawMessage

@@ -2,6 +2,7 @@ package qmp_test
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -43,6 +44,41 @@ func TestMonitor(t *testing.T) {
 				t.Errorf("got error %v, want %q in it", err, test.want)
 			}
 		})
+	}
+}
+
+// Several commands are sent at once. Each gets its own answer, and the first that is refused is the error.
+func TestAskAll(t *testing.T) {
+	answers := map[string]string{
+		"query-name": `{"return": {"name": "web"}, "id": %q}`, "query-status": `{"return": {"status": "running"}, "id": %q}`,
+		"query-kvm": `{"error": {"desc": "not now"}, "id": %q}`,
+	}
+	var held []string // until the last command has come
+	socket := qmptest.Serve(t, qmptest.Greeting, func(c net.Conn, text string) {
+		var command struct{ Execute, ID string }
+		if err := json.Unmarshal([]byte(text), &command); err != nil {
+			t.Error(err)
+		}
+		held = append(held, `{"event": "RESUME"}`, fmt.Sprintf(answers[command.Execute], command.ID))
+		if command.Execute == "query-status" {
+			fmt.Fprintln(c, strings.Join(held, "\n"))
+			held = nil
+		}
+	})
+	var c qmp.Client
+	ask := func(first string) (name, status string, err error) {
+		var n struct{ Name string }
+		var s struct{ Status string }
+		err = c.WithMonitor(t.Context(), socket, func(m *qmp.Monitor) error {
+			return m.AskAll(qmp.Question{Command: first, Out: &n}, qmp.Question{Command: "query-status", Out: &s})
+		})
+		return n.Name, s.Status, err
+	}
+	if name, status, err := ask("query-name"); name != "web" || status != "running" || err != nil {
+		t.Errorf("got %q, %q and error %v, want web and running", name, status, err)
+	}
+	if _, _, err := ask("query-kvm"); err == nil || !strings.Contains(err.Error(), "query-kvm: not now") {
+		t.Errorf("got error %v, want that of query-kvm", err)
 	}
 }
 
