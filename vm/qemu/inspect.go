@@ -26,6 +26,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err != nil {
 		return vm.Status{}, unreadable(m, process.PIDFile, err)
 	}
+	continued := d.memory.hasContinued(m.Dir) // asked first: afterwards the configuration says so
 	clone, err := readConfig(m.Dir)
 	if missing(err) && pid == 0 {
 		return vm.Status{}, nil
@@ -44,8 +45,13 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if pid == 0 {
 		return d.fillEnding(ctx, m, st), nil
 	}
-	if clone.Template != nil && !clone.Template.Loaded { // its memory is being loaded, or its guest has given no sign of life yet
-		st.Power = vm.PoweringOn // QEMU is not asked, because it would load more slowly
+	if clone.Template != nil && !clone.Template.Loaded { // QEMU is not asked, because it or its guest would take longer
+		st.Power = vm.PoweringOn
+		if continued {
+			st.Power, st.Start, st.Tools = vm.PoweredOn, vm.StartMemory, vm.ToolsUnknown
+			fillOuter(readAttachments(m.Dir).attachment, &st)
+			st.Up = false // its sign of life is awaited
+		}
 		return st, nil
 	}
 	live, err := d.queries.read(ctx, m.Dir, pid)

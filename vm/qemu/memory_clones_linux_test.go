@@ -160,6 +160,32 @@ func (h *memoryHost) setsClock(t *testing.T, m vm.Machine) {
 	until(t, harness.Timeout, "the agent", func() bool { return h.inspect(m).Tools == vm.ToolsRunning })
 }
 
+// staysSilent continues a guest that has no connection to its network. Until its sign of life is given up, the machine shows
+// that it runs, and its address. Then it boots.
+func (h *memoryHost) staysSilent(t *testing.T, m vm.Machine) {
+	var attached struct{ Tap string }
+	harness.Must(t, json.Unmarshal([]byte(harness.ReadFile(t, filepath.Join(m.Dir, "link.json"))), &attached))
+	if out, err := exec.Command("ip", "link", "set", attached.Tap, "down").CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- h.Start(t.Context(), m) }()
+	until(t, harness.Timeout, "a guest that continues", func() bool {
+		st := h.with(t).inspect(m)
+		if st.Power == vm.PoweringOn {
+			return false
+		}
+		if st.Power != vm.PoweredOn || st.IP == "" || st.Up || st.Start != vm.StartMemory || st.Tools != vm.ToolsUnknown {
+			t.Errorf("got %+v, want a machine that runs and has an address, without a sign of life", st)
+		}
+		return true
+	})
+	harness.Must(t, <-ended)
+	if st := h.up(t, m); st.Start == vm.StartMemory || !booted(st, "no sign of life") || processes(t, m) != 1 {
+		t.Errorf("got %+v, want a boot and a warning with the reason", st)
+	}
+}
+
 // openFiles counts the files that this process has open.
 func openFiles(t *testing.T) int {
 	t.Helper()

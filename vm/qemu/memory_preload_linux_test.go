@@ -64,6 +64,7 @@ func testPreload(t *testing.T, h *memoryHost) (waits vm.Machine) {
 		signal(t, pidOf(t, m), syscall.SIGKILL)
 		started(t, m)
 	})
+	t.Run("one whose guest gives no sign of life boots", func(t *testing.T) { h.staysSilent(t, prepare(t)) })
 	t.Run("an interrupted preparation begins again", func(t *testing.T) {
 		m := h.clone(t)
 		interrupt(t, func(ctx context.Context) error { return h.Preload(ctx, m) })

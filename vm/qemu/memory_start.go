@@ -57,6 +57,7 @@ func (s *memoryStarts) kill(ctx context.Context, m vm.Machine) error {
 func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConfig) error {
 	s.loading.Add(1)
 	defer s.loading.Add(-1)
+	defer s.setRuns(m.Dir, false) // once the configuration says so
 	at := clone.Template
 	continued, err := s.continuePreloaded(ctx, m, clone)
 	if !continued {
@@ -94,12 +95,31 @@ func (s *memoryStarts) resume(ctx context.Context, m vm.Machine) (continued bool
 		<-alive
 		return false, err
 	}
+	s.setRuns(m.Dir, true)
 	late := time.AfterFunc(lifeTimeout, func() { cancel(fmt.Errorf("it does not answer ARP requests for %v", lifeTimeout)) })
 	defer late.Stop()
 	if err := <-alive; err != nil {
 		return true, fmt.Errorf("the guest gave no sign of life: %w", err)
 	}
 	return true, nil
+}
+
+// setRuns notes whether a guest has continued whose sign of life is awaited.
+func (s *memoryStarts) setRuns(dir string, runs bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if runs {
+		s.runs[dir] = true
+	} else {
+		delete(s.runs, dir)
+	}
+}
+
+// hasContinued reports whether a guest has continued whose sign of life is awaited.
+func (s *memoryStarts) hasContinued(dir string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.runs[dir]
 }
 
 // loadTemplate starts the machine's QEMU and loads the template, which it returns.
