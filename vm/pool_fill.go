@@ -47,9 +47,9 @@ func (p *pools) run(ctx context.Context) {
 	}
 }
 
-// refill prepares machines one at a time. Creations that run go first.
+// refill checks the machines that wait, and prepares others one at a time. Creations that run go first.
 func (p *pools) refill(ctx context.Context) {
-	if time.Since(p.checked) >= poolCheck {
+	if time.Since(p.checked) >= poolCheck && p.awaitQuiet(ctx) {
 		p.check(ctx)
 		p.checked = time.Now()
 	}

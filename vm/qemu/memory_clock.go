@@ -18,6 +18,10 @@ const (
 
 	// clockPatience bounds how long the clock waits for other starts.
 	clockPatience = 5 * time.Second
+
+	// clockPause is how long a guest that continues has for its first answers before
+	// its agent is asked.
+	clockPause = 40 * time.Millisecond
 )
 
 // setClock sets the guest's clock, which has stood still since the guest was
@@ -55,6 +59,10 @@ func (s *memoryStarts) askForClock(ctx context.Context, m vm.Machine, pid int) (
 	waiting, cancel := context.WithTimeout(ctx, clockPatience)
 	defer cancel()
 	_ = process.Wait(waiting, "the end of other starts", func() bool { return s.loading.Load() == 0 })
+	select {
+	case <-ctx.Done():
+	case <-time.After(clockPause):
+	}
 	for ctx.Err() == nil && process.Holds(m.Dir, pid) {
 		try, cancel := context.WithTimeout(ctx, clockTry)
 		err = qmp.SetTime(try, filepath.Join(m.Dir, agentSocket))

@@ -185,6 +185,10 @@ func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Templa
 		if err := prepareMigration(q, state); err != nil {
 			return err
 		}
+		// Otherwise QEMU announces the guest to its network by five broadcasts, each of which wakes all other QEMUs there.
+		if err := q.AskWith("migrate-set-parameters", map[string]any{"announce-rounds": 0}, nil, nil); err != nil {
+			return err
+		}
 		if err := q.AskWith("migrate-incoming", map[string]any{"uri": "fd:" + stateName}, nil, nil); err != nil {
 			return err
 		}
