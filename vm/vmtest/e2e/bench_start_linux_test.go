@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/http"
 	"os"
+	"slices"
 	"testing"
 	"time"
 
@@ -21,13 +22,16 @@ const (
 	// mostAtOnce is how many starts at once are measured at most.
 	mostAtOnce = 25
 
+	// poolCount is how many machines wait in a small pool.
+	poolCount = 4
+
 	// lookPause is the time between two requests for the state of a machine that starts.
 	lookPause = 5 * time.Millisecond
 )
 
 // BenchmarkMemoryStart measures how long a creation takes from the POST until the machine is powered on, until it
 // accepts a TCP connection at its address, and until its page answers: if it boots, if it starts from memory, and if
-// it comes from a pool. The baselines are guests that a shell script starts on a bridge of its own: one that boots,
+// it comes from a pool in which few or many machines wait. The baselines are guests that a shell script starts on a bridge of its own: one that boots,
 // one that continues a guest that was saved by hand, and one that was loaded before and only continues.
 func BenchmarkMemoryStart(b *testing.B) {
 	page := service{port: "80", question: "GET / HTTP/1.0\r\n\r\n", answer: "boot_id:"}
@@ -35,8 +39,10 @@ func BenchmarkMemoryStart(b *testing.B) {
 	atOnce := []int{10, mostAtOnce}
 	s.measure("boot", startCount, atOnce...)
 	s.measure("memory", startCount, atOnce...)
+	s.restartWithPool(poolCount)
+	s.measure("pool", startCount)
 	s.restartWithPool(mostAtOnce)
-	s.measure("pool", startCount, atOnce...)
+	s.measure("pool-of-25", startCount, atOnce...)
 }
 
 // BenchmarkRealStart is [BenchmarkMemoryStart] for a Debian, and instead of a page it asks for the greeting of the SSH
@@ -58,6 +64,8 @@ type starts struct {
 	service service
 	fields  map[string]any // of requests
 	manual  *manualGuest
+
+	withoutPool int // how many of the daemon's arguments are not of a pool
 }
 
 // newStarts returns a daemon that has a template of the image, and a guest that was saved by hand.
@@ -70,6 +78,7 @@ func newStarts(b *testing.B, file string, answers service, mib, cpus int) *start
 		benchmark: openBenchmark(b, file, "-network", "bridge", "-creations", fmt.Sprint(mostAtOnce), "-template-memory", "1gib"), service: answers,
 		fields: map[string]any{"cpus": cpus, "memory": fmt.Sprintf("%dmib", mib), "tools_init_timeout": "20m"},
 	}
+	s.withoutPool = len(s.args)
 	first := s.post(vm.StartMemory)
 	s.await(first.ID, 1, func(v vm.VM) bool { return v.Status == vm.PoweredOn })
 	boots := s.commandLine(first.ID)
@@ -158,7 +167,7 @@ func (s *starts) awaitTemplate() {
 func (s *starts) restartWithPool(count int) {
 	s.b.Helper()
 	harness.Must(s.b, s.Stop())
-	s.args = append(s.args, "-pool", fmt.Sprintf("%s cpus=%v memory=%s count=%d", s.image.SHA256, s.fields["cpus"], s.fields["memory"], count))
+	s.args = append(slices.Clip(s.args[:s.withoutPool]), "-pool", fmt.Sprintf("%s cpus=%v memory=%s count=%d", s.image.SHA256, s.fields["cpus"], s.fields["memory"], count))
 	s.start()
 }
 
