@@ -47,10 +47,9 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	}
 	if clone.Template != nil && !clone.Template.Loaded { // QEMU is not asked, because it or its guest would take longer
 		st.Power = vm.PoweringOn
-		if continued {
+		if attached := readAttachments(m.Dir); continued && attached.Inner != nil {
 			st.Power, st.Start, st.Tools = vm.PoweredOn, vm.StartMemory, vm.ToolsUnknown
-			fillOuter(readAttachments(m.Dir).attachment, &st)
-			st.Up = false // its sign of life is awaited
+			fillOuter(attached.attachment, &st)
 		}
 		return st, nil
 	}
@@ -233,6 +232,7 @@ func (d *Driver) fillGuest(ctx context.Context, m vm.Machine, pid int, live live
 	attached := readAttachments(m.Dir)
 	if attached.Inner != nil {
 		fillOuter(attached.attachment, st)
+		st.Up = true
 		return nil
 	}
 	for i := range st.NICs {
@@ -275,7 +275,7 @@ func fillAddress(d *Driver, m vm.Machine, pid int, a attachment, reported []neti
 
 // fillOuter fills in the addresses of a guest that knows itself by another one.
 func fillOuter(a attachment, st *vm.Status) {
-	st.IP, st.Up = a.Address.String(), true
+	st.IP = a.Address.String()
 	st.NICs[0].IPAddress = st.IP
 	inner := a.Inner.Address.String()
 	for i, address := range st.Addresses {

@@ -164,7 +164,8 @@ func (h *memoryHost) setsClock(t *testing.T, m vm.Machine) {
 // that it runs, and its address. Then it boots.
 func (h *memoryHost) staysSilent(t *testing.T, m vm.Machine) {
 	var attached struct{ Tap string }
-	harness.Must(t, json.Unmarshal([]byte(harness.ReadFile(t, filepath.Join(m.Dir, "link.json"))), &attached))
+	link := filepath.Join(m.Dir, "link.json")
+	harness.Must(t, json.Unmarshal([]byte(harness.ReadFile(t, link)), &attached))
 	if out, err := exec.Command("ip", "link", "set", attached.Tap, "down").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
@@ -180,6 +181,11 @@ func (h *memoryHost) staysSilent(t *testing.T, m vm.Machine) {
 		}
 		return true
 	})
+	harness.Must(t, os.Rename(link, link+".away")) // as if the machine was just being destroyed
+	if st := h.with(t).inspect(m); st.IP != "" {
+		t.Errorf("without its attachment: got %+v, want no address", st)
+	}
+	harness.Must(t, os.Rename(link+".away", link))
 	harness.Must(t, <-ended)
 	if st := h.up(t, m); st.Start == vm.StartMemory || !booted(st, "no sign of life") || processes(t, m) != 1 {
 		t.Errorf("got %+v, want a boot and a warning with the reason", st)
