@@ -187,12 +187,13 @@ func controls(s setup) []string {
 	if s.Board == boardVirt {
 		serial = []string{"-serial", "chardev:serial0"}
 	}
+	// Port 0 of the agent's device is a console's. QEMU sets up two queues for each port at each start.
 	return append(serial,
 		"-chardev", fmt.Sprintf("socket,id=qmp,fd=%d,server=on,wait=off", s.monitor),
 		"-mon", "chardev=qmp,mode=control",
 		"-chardev", "file,id=serial0,append=on,path="+s.serial,
 		"-chardev", fmt.Sprintf("socket,id=qga,fd=%d,server=on,wait=off", s.agent),
-		"-device", "virtio-serial-pci,max_ports=2", // port 0 is a console's; QEMU sets up two queues for each port at each start
+		"-device", "virtio-serial-pci,max_ports=2",
 		"-device", "virtserialport,chardev=qga,name=org.qemu.guest_agent.0")
 }
 

@@ -18,7 +18,7 @@ const deathsEvery = 10 * time.Second
 // not end by themselves: swtpm can hang if it was writing.
 type deathLog struct {
 	dir      string // folder that holds each Machine.Dir
-	starting *startCalls
+	starting *taskCounts
 	changing *keyedmutex.Mutex // by Machine.Dir
 	log      *slog.Logger
 	logged   map[string]time.Time // when QEMU died, by machine

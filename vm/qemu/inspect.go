@@ -26,7 +26,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	if err != nil {
 		return vm.Status{}, unreadable(m, process.PIDFile, err)
 	}
-	continued := d.memory.hasContinued(m.Dir) // asked first: afterwards the configuration says so
+	continued := d.memory.awaiting.has(m.Dir) // asked first: afterwards the configuration says so
 	clone, err := readConfig(m.Dir)
 	if missing(err) && pid == 0 {
 		return vm.Status{}, nil
@@ -59,7 +59,7 @@ func (d *Driver) Inspect(ctx context.Context, m vm.Machine) (vm.Status, error) {
 	}
 	// QEMU does not know whether an agent that continues has its port open.
 	live.agentOpen = live.agentOpen || clone.Template != nil && clone.Template.Agent
-	if d.memory.setsClock(m.Dir) {
+	if d.memory.clocks.has(m.Dir) {
 		live.agentOpen = false
 	}
 	st.Power, st.CPUs, st.Memory = live.power, live.cpus, live.memory

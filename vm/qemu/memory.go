@@ -50,13 +50,13 @@ type memoryStarts struct {
 	tasks sync.WaitGroup
 	slot  chan struct{} // has a value while a template is made
 
-	loading atomic.Int64 // how many machines are being started from memory
+	loading  atomic.Int64 // how many machines are being started from memory
+	clocks   taskCounts   // tasks whose agent is to set the clock, and answers nobody else meanwhile
+	awaiting taskCounts   // starts whose guest runs, and whose sign of life is awaited
 
 	mu     sync.Mutex
 	making map[string]int           // MiB of its guest, by key; guarded by mu
 	failed map[string]failedMaking  // by key; guarded by mu
-	clocks map[string]int           // how many tasks set the clock, by Machine.Dir; guarded by mu
-	runs   map[string]bool          // whether a guest has continued whose sign of life is awaited, by Machine.Dir; guarded by mu
 	follow map[string]chan struct{} // closed once nobody waits for a restart of the guest, by Machine.Dir; guarded by mu
 }
 
@@ -76,7 +76,7 @@ func because(format string, args ...any) error { return bootReason(fmt.Sprintf(f
 func openMemoryStarts(d *Driver, o Options) (*memoryStarts, error) {
 	s := &memoryStarts{
 		driver: d, log: d.log, slot: make(chan struct{}, 1),
-		making: map[string]int{}, failed: map[string]failedMaking{}, clocks: map[string]int{}, runs: map[string]bool{}, follow: map[string]chan struct{}{},
+		making: map[string]int{}, failed: map[string]failedMaking{}, follow: map[string]chan struct{}{},
 	}
 	limit := o.TemplateMemory
 	if limit == 0 {

@@ -33,12 +33,10 @@ func (s *memoryStarts) setClock(ctx context.Context, m vm.Machine, at templateSt
 		return
 	}
 	set := make(chan struct{})
-	s.mu.Lock()
-	s.clocks[m.Dir]++
-	s.mu.Unlock()
+	done := s.clocks.add(m.Dir)
 	s.tasks.Go(func() {
 		defer close(set)
-		defer s.clockIsSet(m.Dir)
+		defer done()
 		ctx, cancel := context.WithTimeout(s.ctx, clockTimeout)
 		defer cancel()
 		if err := s.askForClock(ctx, m, pid); err != nil && s.ctx.Err() == nil && process.Holds(m.Dir, pid) {
@@ -59,37 +57,18 @@ func (s *memoryStarts) askForClock(ctx context.Context, m vm.Machine, pid int) (
 	waiting, cancel := context.WithTimeout(ctx, clockPatience)
 	defer cancel()
 	_ = process.Wait(waiting, "the end of other starts", func() bool { return s.loading.Load() == 0 })
-	select {
-	case <-ctx.Done():
-	case <-time.After(clockPause):
-	}
-	for ctx.Err() == nil && process.Holds(m.Dir, pid) {
+	for pause := clockPause; process.Holds(m.Dir, pid); pause = qmp.AgentTimeout {
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(pause):
+		}
 		try, cancel := context.WithTimeout(ctx, clockTry)
 		err = qmp.SetTime(try, filepath.Join(m.Dir, agentSocket))
 		cancel()
 		if err == nil {
 			return nil
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(qmp.AgentTimeout):
-		}
 	}
 	return err
-}
-
-func (s *memoryStarts) clockIsSet(dir string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.clocks[dir]--; s.clocks[dir] == 0 {
-		delete(s.clocks, dir)
-	}
-}
-
-// setsClock reports whether the agent of the machine in dir is to set the clock, and
-// answers nobody else meanwhile.
-func (s *memoryStarts) setsClock(dir string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.clocks[dir] > 0
 }

@@ -99,7 +99,7 @@ func (s *memoryStarts) continuePreloaded(ctx context.Context, m vm.Machine, clon
 	if !clone.Template.Preloaded || !s.isPreloaded(ctx, m) {
 		return false, nil
 	}
-	continued, err = s.resume(ctx, m)
+	continued, err = s.resume(ctx, m, clone)
 	if !continued {
 		s.log.Warn("a prepared machine does not continue; starting it again", "vm", m.ID, "err", err)
 	}

@@ -57,7 +57,6 @@ func (s *memoryStarts) kill(ctx context.Context, m vm.Machine) error {
 func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConfig) error {
 	s.loading.Add(1)
 	defer s.loading.Add(-1)
-	defer s.setRuns(m.Dir, false) // once the configuration says so
 	at := clone.Template
 	continued, err := s.continuePreloaded(ctx, m, clone)
 	if !continued {
@@ -66,13 +65,9 @@ func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConf
 			return loading
 		}
 		at.Agent, at.SavedAt = t.Agent, t.CreatedAt
-		_, err = s.resume(ctx, m)
+		_, err = s.resume(ctx, m, clone)
 	}
 	if err != nil {
-		return err
-	}
-	at.Loaded, at.Machine = true, m
-	if err := writeConfig(m.Dir, *clone); err != nil {
 		return err
 	}
 	s.followRestart(m)
@@ -80,9 +75,9 @@ func (s *memoryStarts) start(ctx context.Context, m vm.Machine, clone *cloneConf
 }
 
 // resume lets a guest run that is loaded, and returns once it has given a sign of
-// life. It asks for that before the guest runs: the question waits at the tap.
-// continued is false if QEMU has not let the guest run.
-func (s *memoryStarts) resume(ctx context.Context, m vm.Machine) (continued bool, err error) {
+// life and the clone's configuration says so. It asks for that before the guest runs:
+// the question waits at the tap. continued is false if QEMU has not let the guest run.
+func (s *memoryStarts) resume(ctx context.Context, m vm.Machine, clone *cloneConfig) (continued bool, err error) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	address := readAttachments(m.Dir).Address
@@ -95,31 +90,14 @@ func (s *memoryStarts) resume(ctx context.Context, m vm.Machine) (continued bool
 		<-alive
 		return false, err
 	}
-	s.setRuns(m.Dir, true)
+	defer s.awaiting.add(m.Dir)()
 	late := time.AfterFunc(lifeTimeout, func() { cancel(fmt.Errorf("it does not answer ARP requests for %v", lifeTimeout)) })
 	defer late.Stop()
 	if err := <-alive; err != nil {
 		return true, fmt.Errorf("the guest gave no sign of life: %w", err)
 	}
-	return true, nil
-}
-
-// setRuns notes whether a guest has continued whose sign of life is awaited.
-func (s *memoryStarts) setRuns(dir string, runs bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if runs {
-		s.runs[dir] = true
-	} else {
-		delete(s.runs, dir)
-	}
-}
-
-// hasContinued reports whether a guest has continued whose sign of life is awaited.
-func (s *memoryStarts) hasContinued(dir string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.runs[dir]
+	clone.Template.Loaded, clone.Template.Machine = true, m
+	return true, writeConfig(m.Dir, *clone)
 }
 
 // loadTemplate starts the machine's QEMU and loads the template, which it returns.
@@ -185,7 +163,7 @@ func (s *memoryStarts) load(ctx context.Context, m vm.Machine, t template.Templa
 		if err := prepareMigration(q, state); err != nil {
 			return err
 		}
-		// Otherwise QEMU announces the guest to its network by five broadcasts, each of which wakes all other QEMUs there.
+		// QEMU would announce the guest with five broadcasts, and each would wake every other QEMU of the network.
 		if err := q.AskWith("migrate-set-parameters", map[string]any{"announce-rounds": 0}, nil, nil); err != nil {
 			return err
 		}

@@ -78,7 +78,7 @@ type Driver struct {
 	agents    qmp.Agents
 	readiness *readiness.Prober // uses queries
 
-	starting startCalls
+	starting taskCounts
 	changing keyedmutex.Mutex // by Machine.Dir; held by the calls that change a machine
 	memory   *memoryStarts
 	gold     string // Options.Gold

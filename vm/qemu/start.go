@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"sync"
 	"time"
 
 	"osx-builder/vm"
@@ -209,34 +208,4 @@ func startError(failed *disk.CommandError) error {
 		return err
 	}
 	return &vm.Error{Code: vm.CodeHypervisor, Message: "QEMU does not start: " + failed.Stderr, Err: failed}
-}
-
-// startCalls are the running calls of Start.
-type startCalls struct {
-	mu    sync.Mutex
-	count map[string]int // by Machine.Dir; guarded by mu
-}
-
-// add counts a call for the machine in dir until the returned function is called.
-func (s *startCalls) add(dir string) (done func()) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.count == nil {
-		s.count = map[string]int{}
-	}
-	s.count[dir]++
-	return func() {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		if s.count[dir]--; s.count[dir] == 0 {
-			delete(s.count, dir)
-		}
-	}
-}
-
-// has reports whether a call for the machine in dir is running.
-func (s *startCalls) has(dir string) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.count[dir] > 0
 }
