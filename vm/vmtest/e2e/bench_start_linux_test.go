@@ -31,8 +31,9 @@ const (
 
 // BenchmarkMemoryStart measures how long a creation takes from the POST until the machine is powered on, until it
 // accepts a TCP connection at its address, and until its page answers: if it boots, if it starts from memory, and if
-// it comes from a pool in which few or many machines wait. The baselines are guests that a shell script starts on a bridge of its own: one that boots,
-// one that continues a guest that was saved by hand, and one that was loaded before and only continues.
+// it comes from a pool in which few or many machines wait. The baselines are guests that a shell script starts on a
+// bridge of its own: one that boots, one that continues a guest that was saved by hand, and one that was loaded before
+// and only continues.
 func BenchmarkMemoryStart(b *testing.B) {
 	page := service{port: "80", question: "GET / HTTP/1.0\r\n\r\n", answer: "boot_id:"}
 	s := newStarts(b, harness.TinyVM, page, 256, 2)
@@ -42,7 +43,7 @@ func BenchmarkMemoryStart(b *testing.B) {
 	s.restartWithPool(poolCount)
 	s.measure("pool", startCount)
 	s.restartWithPool(mostAtOnce)
-	s.measure("pool-of-25", startCount, atOnce...)
+	s.measure(fmt.Sprint("pool-of-", mostAtOnce), startCount, atOnce...)
 }
 
 // BenchmarkRealStart is [BenchmarkMemoryStart] for a Debian, and instead of a page it asks for the greeting of the SSH
@@ -64,8 +65,6 @@ type starts struct {
 	service service
 	fields  map[string]any // of requests
 	manual  *manualGuest
-
-	withoutPool int // how many of the daemon's arguments are not of a pool
 }
 
 // newStarts returns a daemon that has a template of the image, and a guest that was saved by hand.
@@ -78,7 +77,6 @@ func newStarts(b *testing.B, file string, answers service, mib, cpus int) *start
 		benchmark: openBenchmark(b, file, "-network", "bridge", "-creations", fmt.Sprint(mostAtOnce), "-template-memory", "1gib"), service: answers,
 		fields: map[string]any{"cpus": cpus, "memory": fmt.Sprintf("%dmib", mib), "tools_init_timeout": "20m"},
 	}
-	s.withoutPool = len(s.args)
 	first := s.post(vm.StartMemory)
 	s.await(first.ID, 1, func(v vm.VM) bool { return v.Status == vm.PoweredOn })
 	boots := s.commandLine(first.ID)
@@ -167,7 +165,10 @@ func (s *starts) awaitTemplate() {
 func (s *starts) restartWithPool(count int) {
 	s.b.Helper()
 	harness.Must(s.b, s.Stop())
-	s.args = append(slices.Clip(s.args[:s.withoutPool]), "-pool", fmt.Sprintf("%s cpus=%v memory=%s count=%d", s.image.SHA256, s.fields["cpus"], s.fields["memory"], count))
+	if i := slices.Index(s.args, "-pool"); i >= 0 {
+		s.args = s.args[:i] // the pool before
+	}
+	s.args = append(s.args, "-pool", fmt.Sprintf("%s cpus=%v memory=%s count=%d", s.image.SHA256, s.fields["cpus"], s.fields["memory"], count))
 	s.start()
 }
 
