@@ -135,10 +135,12 @@ func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 // and need no address. One that powered itself off is not.
 func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 	limit := c.record.Spec.toolsTimeout()
-	var st Status
+	var st Status // the last that could be read: the limit may cut an inspection off
 	var err error
 	end := c.poll(ctx, vm, limit, func(_ context.Context, now Status, failure error) bool {
-		st, err = now, failure
+		if err = failure; err == nil {
+			st = now
+		}
 		return err == nil && st.Up && st.IP != ""
 	})
 	switch {

@@ -2,17 +2,20 @@ package vm_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 )
 
 // lockedBuffer is a log that several goroutines write.
@@ -92,6 +95,27 @@ func TestWarningsAboutTheGuest(t *testing.T) {
 				t.Errorf("got %+v once the guest is ready, want no warning", got.Warnings)
 			}
 		})
+	}
+}
+
+// The warning is about what was read of the guest, also if the limit cuts an inspection off.
+func TestWarningDespiteASlowInspection(t *testing.T) {
+	h := newHarness(t)
+	h.driver.NoAddress = true
+	var inspections atomic.Int32
+	h.driver.Hook = func(ctx context.Context, s vmtest.Step, _ vm.Machine) error {
+		if s == vmtest.Inspect && inspections.Add(1) == 2 {
+			<-ctx.Done()
+		}
+		return nil
+	}
+	q := h.request()
+	q.ToolsInitTimeout = vm.Timeout(time.Second)
+	v := h.open().create(q)
+	for _, got := range []vm.VM{h.callback(), h.wait(v.ID)} {
+		if got.Phase != vm.Ready || len(got.Warnings) != 1 || got.Warnings[0].Code != vm.WarningNoAddress {
+			t.Errorf("got phase %s, warnings %+v, want ready and %s", got.Phase, got.Warnings, vm.WarningNoAddress)
+		}
 	}
 }
 
