@@ -235,10 +235,10 @@ func (u *uploading) send(ctx context.Context, targets []types.HttpNfcLeaseDevice
 }
 
 // keepAlive reports the progress to the client and the server, changes the template's heartbeat, and ends the upload if
-// it sends nothing for too long.
+// it sends nothing for too long. The template was made with the first heartbeat.
 func (u *uploading) keepAlive(ctx context.Context, stop context.CancelCauseFunc) {
 	last, moved := int64(0), time.Now()
-	for beat := 1; ; beat++ {
+	for beat := 0; ; beat++ {
 		done := u.done.Load()
 		if done != last {
 			last, moved = done, time.Now()
@@ -251,8 +251,10 @@ func (u *uploading) keepAlive(ctx context.Context, stop context.CancelCauseFunc)
 			u.progress(done, u.total)
 		}
 		_ = u.lease.Progress(ctx, int32(100*done/max(1, u.total))) // #nosec G115 -- 0 to 100
-		// During the upload the server may refuse changes to the machine. Then its import task is the sign of life.
-		_ = u.site.reconfigure(ctx, u.at, types.VirtualMachineConfigSpec{ExtraConfig: marks{markHeartbeat: strconv.Itoa(beat)}.options()})
+		if beat > 0 {
+			// During the upload the server may refuse changes to the machine. Then its import task is the sign of life.
+			_ = u.site.reconfigure(ctx, u.at, types.VirtualMachineConfigSpec{ExtraConfig: marks{markHeartbeat: strconv.Itoa(beat)}.options()})
+		}
 		if !sleep(ctx, u.i.d.opts.Heartbeat) {
 			return
 		}
