@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"osx-builder/image"
+	"osx-builder/vm/vmtest"
 )
 
 // plantedSecret must reach nobody but the server that it is for.
@@ -84,7 +85,7 @@ func TestCredentials(t *testing.T) {
 			s.mu.Lock()
 			s.got = nil
 			s.mu.Unlock()
-			dir := t.TempDir()
+			dir := vmtest.TempDir(t)
 			c, err := image.Open(dir, image.Options{Credentials: credentials(t, tt.file)})
 			must(t, err)
 			defer c.Close()
@@ -144,7 +145,7 @@ func TestCredentialsStayWithTheirServer(t *testing.T) {
 				s.mu.Unlock()
 			}
 			var log bytes.Buffer
-			dir := t.TempDir()
+			dir := vmtest.TempDir(t)
 			c, err := image.Open(dir, image.Options{
 				Credentials: credentials(t, file), Log: slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 			})
@@ -270,7 +271,7 @@ func TestRootCAs(t *testing.T) {
 		pool *x509.CertPool
 		want error
 	}{{nil, image.ErrDownload}, {pool, nil}} {
-		c, err := image.Open(t.TempDir(), image.Options{RootCAs: tt.pool})
+		c, err := image.Open(vmtest.TempDir(t), image.Options{RootCAs: tt.pool})
 		must(t, err)
 		if _, err := c.Ensure(t.Context(), image.Source{URL: s.URL + "/a", Sum: sumOf(t, good)}, nil); !errors.Is(err, tt.want) {
 			t.Errorf("got %v, want %v", err, tt.want)
