@@ -8,14 +8,15 @@ import (
 	"testing"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest/e2e"
 	"osx-builder/vm/vmtest/harness"
 )
 
 // Each machine has a user of its own, also if the numbers collide, and keeps it when the daemon starts again. A machine
 // of an earlier version keeps the one that it had.
 func TestUsers(t *testing.T) {
-	if os.Geteuid() != 0 {
-		harness.Without(t, "only root gives machines users")
+	if !e2e.IsolateTest(t) { // only root gives machines users
+		return
 	}
 	dir := t.TempDir()
 	machine := func(id string) vm.Machine {

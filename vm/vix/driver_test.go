@@ -89,9 +89,8 @@ func TestCardsOfClone(t *testing.T) {
 					text += line
 				}
 			}
-			must(t, os.WriteFile(h.gold, []byte(text), 0o600))
 			d, m := h.open(), h.machine()
-			must(t, d.Clone(t.Context(), m, h.gold))
+			must(t, d.Clone(t.Context(), m, h.image("cards", text)))
 			st, err := d.Inspect(t.Context(), m)
 			must(t, err)
 			var cards []string

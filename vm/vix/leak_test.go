@@ -3,6 +3,7 @@
 package vix_test
 
 import (
+	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -106,6 +107,8 @@ func TestGovixLeaks(t *testing.T) {
 	h := newHarness(t)
 	h.open()
 	gold := h.image("leaks", "guestOS = \"other\"\n")
+	must(t, os.Chmod(filepath.Dir(gold), 0o755)) // which govix writes to
+	must(t, os.Chmod(gold, 0o644))
 	host, err := govix.Connect(govix.ConnectConfig{Provider: govix.VMWARE_WORKSTATION})
 	must(t, err)
 	defer host.Disconnect()
