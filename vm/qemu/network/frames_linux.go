@@ -146,7 +146,7 @@ func (s frameSets) add(cards []card, f func(*nftables.Set, []nftables.SetElement
 
 // addCards adds cards to the sets, which are there.
 func (fw *firewall) addCards(cards []card) error {
-	conn, err := nftables.New()
+	conn, err := openNFTables()
 	if err != nil {
 		return err
 	}

@@ -52,6 +52,9 @@ func icmpErrors() []byte { return []byte{3, 4, 5, 11, 12} }
 type rewriting struct {
 	names
 	ruleset *ruleset
+
+	// written is ruleset.others when the tables of all guests were written last.
+	written int
 }
 
 // tableName returns the name of the table for the tap.
@@ -62,7 +65,7 @@ func (w rewriting) tableName(tap string) string {
 // add writes the table of a guest whose inner identity differs from the outer
 // one. Its tap must exist. A table that is there is replaced.
 func (w rewriting) add(g guest) error {
-	err := w.inTransaction([]guest{g}, func(conn *nftables.Conn, g guest) error {
+	err := w.inTransactions([]guest{g}, func(conn *nftables.Conn, g guest) error {
 		return w.fill(conn, conn.CreateTable(w.tableOf(g)), g)
 	})
 	if errors.Is(err, unix.EEXIST) {
@@ -73,9 +76,39 @@ func (w rewriting) add(g guest) error {
 
 // replace is add for guests whose tables are there already.
 func (w rewriting) replace(guests ...guest) error {
-	return w.inTransaction(guests, func(conn *nftables.Conn, g guest) error {
+	return w.inTransactions(guests, func(conn *nftables.Conn, g guest) error {
 		return w.fill(conn, w.emptyTable(conn, g), g)
 	})
+}
+
+// repair writes the tables of all these guests, if somebody else may have changed them
+// since that was done last. Otherwise it writes those that lack a chain: the kernel
+// removes the chains of a tap that is removed.
+func (w *rewriting) repair(guests []guest) error {
+	if guests = rewritten(guests); len(guests) == 0 {
+		return nil
+	}
+	others := w.ruleset.others
+	if w.written == others {
+		conn, err := openNFTables()
+		if err != nil {
+			return err
+		}
+		list, err := conn.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
+		if err != nil {
+			return err
+		}
+		chains := make(map[string]int) // by the name of their table
+		for _, c := range list {
+			chains[c.Table.Name]++
+		}
+		guests = slices.DeleteFunc(guests, func(g guest) bool { return chains[w.tableName(g.Tap)] == 2 })
+	}
+	err := w.replace(guests...)
+	if err == nil {
+		w.written = others
+	}
+	return err
 }
 
 // fill adds the rules of the guest to its table, which is empty.
@@ -118,28 +151,34 @@ func (w rewriting) emptyTable(conn *nftables.Conn, g guest) *nftables.Table {
 
 // remove removes the tables of guests that have an inner identity.
 func (w rewriting) remove(guests ...guest) error {
-	return w.inTransaction(guests, func(conn *nftables.Conn, g guest) error {
+	return w.inTransactions(guests, func(conn *nftables.Conn, g guest) error {
 		conn.DelTable(w.emptyTable(conn, g))
 		return nil
 	})
 }
 
-// inTransaction applies do to the guests that have an inner identity, in one transaction.
-func (w rewriting) inTransaction(guests []guest, do func(*nftables.Conn, guest) error) error {
-	guests = rewritten(guests)
-	if len(guests) == 0 {
-		return nil
-	}
-	conn, err := nftables.New()
-	if err != nil {
-		return err
-	}
-	for _, g := range guests {
-		if err := do(conn, g); err != nil {
+// guestsPerTransaction bounds a transaction, which has some 40 messages with 16 KiB for
+// each guest; see openNFTables.
+const guestsPerTransaction = 32
+
+// inTransactions applies do to the guests that have an inner identity. What it does to
+// one guest is done in one transaction.
+func (w rewriting) inTransactions(guests []guest, do func(*nftables.Conn, guest) error) error {
+	for some := range slices.Chunk(rewritten(guests), guestsPerTransaction) {
+		conn, err := openNFTables()
+		if err != nil {
+			return err
+		}
+		for _, g := range some {
+			if err := do(conn, g); err != nil {
+				return err
+			}
+		}
+		if err := w.ruleset.commit(conn, false); err != nil {
 			return err
 		}
 	}
-	return w.ruleset.commit(conn, false)
+	return nil
 }
 
 // rewritten returns the guests that have an inner identity.
@@ -149,7 +188,7 @@ func rewritten(guests []guest) []guest {
 
 // removeAll removes the tables of every guest, known or not.
 func (w rewriting) removeAll() error {
-	conn, err := nftables.New()
+	conn, err := openNFTables()
 	if err != nil {
 		return err
 	}

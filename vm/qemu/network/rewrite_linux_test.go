@@ -171,6 +171,24 @@ func TestRewritingIsRepairedAndRemoved(t *testing.T) {
 	if !home.reaches(a1) || !one.reaches(firstOf(a1)) {
 		t.Error("after the repair the host and the clone do not reach each other")
 	}
+	for _, spoil := range []string{"flush table netdev %s", "delete table netdev %s"} { // the first leaves the chains
+		for _, name := range tables() {
+			host(t, "nft", fmt.Sprintf(spoil, name))
+		}
+		if err := l.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if !home.reaches(a1) || !one.reaches(firstOf(a1)) {
+			t.Errorf("after the repair of %q the host and the clone do not reach each other", spoil)
+		}
+	}
+	rules := host(t, "nft", "-a", "list", "ruleset") // with handles, which every rule that is written has anew
+	if err := l.Repair(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if now := host(t, "nft", "-a", "list", "ruleset"); now != rules {
+		t.Errorf("a repair of what is whole wrote rules again:\n%s\nbefore:\n%s", now, rules)
+	}
 	if err := l.Detach(t.Context(), id(2)); err != nil {
 		t.Fatal(err)
 	}
@@ -192,6 +210,45 @@ func TestRewritingIsRepairedAndRemoved(t *testing.T) {
 	}
 	if got := tables(); len(got) != 0 {
 		t.Errorf("after cleaning there are tables %q", got)
+	}
+}
+
+// However many machines were started from memory, their tables are repaired, and go with them.
+func TestRewritingOfMany(t *testing.T) {
+	t.Parallel()
+	newHost(t)
+	l := newLab(t, nil)
+	in, err := l.Inner(t.Context(), network.NAT)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const guests = 40
+	var tap string
+	for n := range guests {
+		if tap, _, err = l.AttachInner(t.Context(), network.NAT, id(n), mac(n), "", in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tables := func() int { return strings.Count(host(t, "nft", "list", "tables", "netdev"), "\n") }
+	host(t, "nft", "flush", "ruleset")
+	if err := l.Repair(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := tables(); n != guests {
+		t.Errorf("after the repair there are %d tables, want %d", n, guests)
+	}
+	host(t, "ip", "link", "delete", tap) // whose chains go with it
+	if err := l.Repair(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if n := strings.Count(host(t, "nft", "list", "chains", "netdev"), "chain "); n != 2*guests {
+		t.Errorf("after the repair of a tap there are %d chains, want %d", n, 2*guests)
+	}
+	if err := l.Sweep(t.Context(), func(string) bool { return false }); err != nil {
+		t.Error(err)
+	}
+	if n := tables(); n != 0 {
+		t.Errorf("after all machines have gone there are %d tables, want none", n)
 	}
 }
 

@@ -70,7 +70,7 @@ func (t tables) additions(wanted tables) (more []card, ok bool) {
 
 // probeRules returns why the kernel has no nftables for us.
 func probeRules() error {
-	conn, err := nftables.New()
+	conn, err := openNFTables()
 	if err != nil {
 		return err
 	}
@@ -105,7 +105,7 @@ func (fw *firewall) write(st *state) error {
 // replace writes both of our tables for st, in one transaction: there is
 // never a moment without rules, and never a rule twice.
 func (fw *firewall) replace(st *state, cards map[card]bool) error {
-	conn, err := nftables.New()
+	conn, err := openNFTables()
 	if err != nil {
 		return err
 	}
@@ -198,7 +198,7 @@ func (fw *firewall) recordForwarding(st *state) error {
 		st.ForwardingOff = bootID()
 		return nil
 	}
-	conn, err := nftables.New()
+	conn, err := openNFTables()
 	if err != nil {
 		return err
 	}
@@ -232,7 +232,7 @@ func (fw *firewall) remove(st *state) error {
 }
 
 func (fw *firewall) tryRemove(st *state) error {
-	conn, err := nftables.New()
+	conn, err := openNFTables()
 	if err != nil {
 		return err
 	}
@@ -276,7 +276,7 @@ func (fw *firewall) warnings() ([]string, error) {
 	if !permitted() {
 		return nil, nil
 	}
-	conn, err := nftables.New()
+	conn, err := openNFTables()
 	if err != nil {
 		return nil, err
 	}

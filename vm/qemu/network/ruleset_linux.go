@@ -2,12 +2,26 @@ package network
 
 import (
 	"encoding/binary"
+	"errors"
 	"fmt"
 
 	"github.com/google/nftables"
+	"github.com/mdlayher/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
+
+// netlinkBuffer is the size in bytes of each buffer of a connection to nftables. That
+// of the system, 208 KiB (net.core.wmem_default, rmem_default), holds the messages of 13
+// guests and the acknowledgements of 4.
+const netlinkBuffer = 4 << 20
+
+// openNFTables opens a connection whose transactions may be large.
+func openNFTables() (*nftables.Conn, error) {
+	return nftables.New(nftables.WithSockOptions(func(c *netlink.Conn) error {
+		return errors.Join(c.SetWriteBuffer(netlinkBuffer), c.SetReadBuffer(netlinkBuffer))
+	}))
+}
 
 // ruleset are the nftables rules of the host's network namespace. It knows
 // whether anybody else has changed them, so that what is there need not be
@@ -18,6 +32,10 @@ type ruleset struct {
 	// transactions were ours since our tables of the firewall were written. Otherwise
 	// it is 0, which the kernel leaves out.
 	generation uint32
+
+	// others is how many transactions of ours found that somebody else may have changed
+	// something before. The first one always does.
+	others int
 }
 
 // untouched reports whether nobody else has changed anything since our tables of
@@ -36,6 +54,9 @@ func (r *ruleset) commit(conn *nftables.Conn, whole bool) error {
 	before, err := generationID()
 	if err != nil {
 		return err
+	}
+	if before != r.generation {
+		r.others++
 	}
 	known := whole || before == r.generation
 	if err := conn.Flush(); err != nil {
