@@ -9,9 +9,9 @@ import (
 	"path/filepath"
 	"runtime"
 	"testing"
-	"time"
 
 	"osx-builder/image"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // fuzzMemory bounds how much the heap of a process grows that unpacks any bytes:
@@ -49,7 +49,7 @@ func FuzzUnpack(f *testing.F) {
 	f.Fuzz(func(t *testing.T, b []byte) {
 		body = b
 		src := image.Source{URL: s.URL, Sum: sumOf(t, b)}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
 		defer cancel()
 		g, err := c.Ensure(ctx, src, nil)
 		if err == nil {

@@ -135,18 +135,21 @@ func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 // and need no address. One that powered itself off is not.
 func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 	limit := c.record.Spec.toolsTimeout()
-	var st Status // the last that could be read: the limit may cut an inspection off
+	var st Status // the last that could be read
 	var err error
 	end := c.poll(ctx, vm, limit, func(_ context.Context, now Status, failure error) bool {
-		if err = failure; err == nil {
+		if failure == nil {
 			st = now
 		}
-		return err == nil && st.Up && st.IP != ""
+		if !errors.Is(failure, context.DeadlineExceeded) { // an inspection that the limit cuts off says nothing
+			err = failure
+		}
+		return failure == nil && st.Up && st.IP != ""
 	})
 	switch {
 	case end != errTooLong:
 		return end
-	case err != nil && !errors.Is(err, context.DeadlineExceeded):
+	case err != nil:
 		return fmt.Errorf("waiting for the guest: %w", err)
 	}
 	c.warnSilent(st, limit)

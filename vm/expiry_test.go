@@ -19,10 +19,10 @@ import (
 func TestExpiry(t *testing.T) {
 	h := newHarness(t).open()
 	q := h.request()
-	q.ExpiresIn = vm.Lifetime(2 * time.Second)
+	q.ExpiresIn = vm.Lifetime(4 * time.Second) // longer than the creation takes on a busy host
 	v := h.create(q)
-	if v.ExpiresAt == nil || v.ExpiresAt.Sub(v.CreatedAt) != 2*time.Second {
-		t.Errorf("expires_at: got %v, want 2 s after %v", v.ExpiresAt, v.CreatedAt)
+	if v.ExpiresAt == nil || v.ExpiresAt.Sub(v.CreatedAt) != 4*time.Second {
+		t.Errorf("expires_at: got %v, want 4 s after %v", v.ExpiresAt, v.CreatedAt)
 	}
 	if first := h.callback(); first.Phase != vm.Ready || first.ExpiresAt == nil {
 		t.Errorf("first callback: got %+v, want ready with its end", first)
@@ -74,10 +74,9 @@ func TestExpiryDuringCreation(t *testing.T) {
 // and if the receiver refuses the callback.
 func TestExpirySurvivesRestart(t *testing.T) {
 	h := newHarness(t).open()
-	q := h.request()
-	q.ExpiresIn = vm.Lifetime(2 * time.Second)
-	v := h.wait(h.create(q).ID)
+	v := h.wait(h.create(h.request()).ID)
 	h.callback()
+	v = h.expire(v.ID, 2*time.Second)
 	h.close()
 	for time.Now().Before(*v.ExpiresAt) {
 		time.Sleep(50 * time.Millisecond)
@@ -93,10 +92,9 @@ func TestExpirySurvivesRestart(t *testing.T) {
 // A machine that cannot be destroyed at the end of its lifetime can still be read.
 func TestExpiryFails(t *testing.T) {
 	h := newHarness(t).open()
-	q := h.request()
-	q.ExpiresIn = vm.Lifetime(time.Second)
-	v := h.wait(h.create(q).ID)
+	v := h.wait(h.create(h.request()).ID)
 	h.fail(vmtest.Destroy, errors.New("the file is already in use"))
+	h.expire(v.ID, time.Second)
 	h.callback()
 	h.callback()
 	got, err := h.vms.Get(t.Context(), v.ID)
@@ -163,6 +161,14 @@ func TestChange(t *testing.T) {
 	}
 }
 
+// expire gives a machine this lifetime, from now on.
+func (h *harness) expire(id string, after time.Duration) vm.VM {
+	h.t.Helper()
+	v, err := h.vms.Change(h.t.Context(), id, vm.Change{ExpiresIn: in(after)})
+	must(h.t, err)
+	return v
+}
+
 // in is a change of the end of the lifetime.
 func in(d time.Duration) vm.NewExpiry { return vm.NewExpiry{Given: true, After: vm.Lifetime(d)} }
 
@@ -170,7 +176,7 @@ func in(d time.Duration) vm.NewExpiry { return vm.NewExpiry{Given: true, After: 
 func TestRemoveExpiry(t *testing.T) {
 	h := newHarness(t).open()
 	q := h.request()
-	q.ExpiresIn = vm.Lifetime(time.Second)
+	q.ExpiresIn = vm.Lifetime(4 * time.Second)
 	v := h.create(q)
 	got, err := h.vms.Change(t.Context(), v.ID, vm.Change{ExpiresIn: vm.NewExpiry{Given: true, Never: true}})
 	if err != nil || got.ExpiresAt != nil {
@@ -226,10 +232,9 @@ func TestClockSetBack(t *testing.T) {
 // lifetime.
 func TestClockSetBackWhileRunning(t *testing.T) {
 	h := newHarness(t).open()
-	q := h.request()
-	q.ExpiresIn = vm.Lifetime(2 * time.Second)
-	v := h.wait(h.create(q).ID)
+	v := h.wait(h.create(h.request()).ID)
 	h.delivered(v.ID)
+	h.expire(v.ID, 4*time.Second)
 	h.edit(v.ID, func(r map[string]any) {
 		r["expiry"].(map[string]any)["at"] = time.Now().Add(10000 * time.Hour).UTC()
 	})

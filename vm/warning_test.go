@@ -3,6 +3,7 @@ package vm_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -98,17 +99,28 @@ func TestWarningsAboutTheGuest(t *testing.T) {
 	}
 }
 
-// The warning is about what was read of the guest, also if the limit cuts an inspection off.
-func TestWarningDespiteASlowInspection(t *testing.T) {
-	h := newHarness(t)
-	h.driver.NoAddress = true
+// cutOffSecond makes the first inspection end with this error, and the second one last until its context ends.
+func (h *harness) cutOffSecond(first error) {
 	var inspections atomic.Int32
 	h.driver.Hook = func(ctx context.Context, s vmtest.Step, _ vm.Machine) error {
-		if s == vmtest.Inspect && inspections.Add(1) == 2 {
+		if s != vmtest.Inspect {
+			return nil
+		}
+		switch inspections.Add(1) {
+		case 1:
+			return first
+		case 2:
 			<-ctx.Done()
 		}
 		return nil
 	}
+}
+
+// The warning is about what was read of the guest, also if the limit cuts the next inspection off.
+func TestWarningDespiteASlowInspection(t *testing.T) {
+	h := newHarness(t)
+	h.driver.NoAddress = true
+	h.cutOffSecond(nil)
 	q := h.request()
 	q.ToolsInitTimeout = vm.Timeout(time.Second)
 	v := h.open().create(q)
@@ -116,6 +128,17 @@ func TestWarningDespiteASlowInspection(t *testing.T) {
 		if got.Phase != vm.Ready || len(got.Warnings) != 1 || got.Warnings[0].Code != vm.WarningNoAddress {
 			t.Errorf("got phase %s, warnings %+v, want ready and %s", got.Phase, got.Warnings, vm.WarningNoAddress)
 		}
+	}
+}
+
+// A machine that could not be read in time fails with the reason, also if the limit cuts the next inspection off.
+func TestFailureDespiteASlowInspection(t *testing.T) {
+	h := newHarness(t)
+	h.cutOffSecond(errors.New("a lock is held"))
+	q := h.request()
+	q.ToolsInitTimeout = vm.Timeout(time.Second)
+	if v := h.wait(h.open().create(q).ID); v.Phase != vm.Failed || v.Error == nil || v.Error.Code != vm.CodeHypervisor {
+		t.Errorf("got phase %s, error %+v, want failed with %s", v.Phase, v.Error, vm.CodeHypervisor)
 	}
 }
 

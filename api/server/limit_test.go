@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"osx-builder/api/server"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // client is a connection to a server.
@@ -26,7 +27,7 @@ func (s *testServer) dial() client {
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL(), "http://"))
 	must(s.t, err)
 	s.t.Cleanup(func() { _ = c.Close() })
-	must(s.t, c.SetDeadline(time.Now().Add(20*time.Second)))
+	must(s.t, c.SetDeadline(time.Now().Add(harness.Timeout)))
 	return client{c, s.t, bufio.NewReader(c)}
 }
 
@@ -150,7 +151,7 @@ func TestConnectionWaits(t *testing.T) {
 	if _, err := waiting.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("beyond the limit: got %v, want no answer yet", err)
 	}
-	must(t, waiting.SetReadDeadline(time.Now().Add(20*time.Second)))
+	must(t, waiting.SetReadDeadline(time.Now().Add(harness.Timeout)))
 	release <- struct{}{}
 	waiting = client{waiting.Conn, t, bufio.NewReader(waiting.Conn)}
 	waiting.expectAnswer()

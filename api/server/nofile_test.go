@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"osx-builder/api/server"
+	"osx-builder/vm/vmtest/harness"
 )
 
 // limitedServerEnv makes the test binary run limitedServer instead of the tests.
@@ -65,7 +66,7 @@ func TestOpenFileLimit(t *testing.T) {
 		c, err := net.Dial("tcp", strings.TrimPrefix(url, "http://"))
 		must(t, err)
 		t.Cleanup(func() { _ = c.Close() })
-		must(t, c.SetDeadline(time.Now().Add(20*time.Second)))
+		must(t, c.SetDeadline(time.Now().Add(harness.Timeout)))
 		return client{c, t, bufio.NewReader(c)}
 	}
 	first := dial()

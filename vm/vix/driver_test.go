@@ -27,7 +27,7 @@ func TestDriver(t *testing.T) {
 			t.Helper()
 			return h.open()
 		},
-		Gold: h.gold, GuestOS: "debian11-64", Limit: 20 * time.Second,
+		Gold: h.gold, GuestOS: "debian11-64", Limit: 3 * time.Minute,
 	})
 }
 

@@ -270,27 +270,23 @@ func TestCloseWithHangingCalls(t *testing.T) {
 // If disconnecting hangs, Close returns, and the driver can be asked for its state meanwhile: no lock is held.
 func TestCloseWithHangingDisconnect(t *testing.T) {
 	h := newHarness(t)
-	h.options.Deadlines.Read, h.options.Deadlines.Tools = 2*time.Second, time.Second
+	h.options.Deadlines.Read, h.options.Deadlines.Tools = 4*time.Second, time.Second
 	d, err := vix.Open(h.options)
 	must(t, err)
 	h.set("hang.VixHost_Disconnect", "")
-	var wg sync.WaitGroup
-	wg.Go(func() { must(t, d.Close()) })
+	closed := make(chan error, 1)
+	go func() { closed <- d.Close() }()
 	waitUntil(t, "disconnecting hangs", func() bool { return h.stats()["calls"] == 1 })
-	asked := make(chan error, 1)
-	go func() {
-		d.Describe(t.Context())
-		asked <- d.Ready(t.Context())
-	}()
-	select {
-	case err := <-asked:
-		if !isCode(err, vm.CodeHypervisorUnavailable) {
-			t.Errorf("Ready while disconnecting: got %v, want %s", err, vm.CodeHypervisorUnavailable)
-		}
-	case <-time.After(time.Second): // less than Close waits
-		t.Error("Describe and Ready wait for Disconnect")
+	d.Describe(t.Context())
+	if err := d.Ready(t.Context()); !isCode(err, vm.CodeHypervisorUnavailable) {
+		t.Errorf("Ready while disconnecting: got %v, want %s", err, vm.CodeHypervisorUnavailable)
 	}
-	wg.Wait()
+	select {
+	case err := <-closed:
+		t.Fatalf("Describe and Ready waited for Close, which returned %v", err)
+	default:
+	}
+	must(t, <-closed)
 	h.clear()
 	waitUntil(t, "all calls ended", func() bool { return h.stats()["calls"] == 0 })
 }

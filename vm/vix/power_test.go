@@ -8,7 +8,6 @@ import (
 	"image/png"
 	"os"
 	"testing"
-	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vix"
@@ -53,11 +52,7 @@ func TestShutdown(t *testing.T) {
 	}
 	h.set("tools.ms", 0)
 	h.set("hang.VixVM_PowerOff.guest", "")
-	begin := time.Now()
 	must(t, d.Power(t.Context(), m, vm.ActionShutdown))
-	if took := time.Since(begin); took > 8*time.Second {
-		t.Errorf("the shutdown of a guest that does not react took %v", took)
-	}
 	if st, err := d.Inspect(t.Context(), m); err != nil || st.Power != vm.PoweredOn {
 		t.Errorf("while the guest is asked: got %+v, %v, want powered-on", st, err)
 	}

@@ -4,10 +4,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/vmtest"
+	"osx-builder/vm/vmtest/harness"
 )
 
 func TestDriverWithoutHypervisor(t *testing.T) {
@@ -22,6 +22,6 @@ func TestDriverWithoutHypervisor(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		Gold: gold, GuestOS: "other", Limit: 10 * time.Second,
+		Gold: gold, GuestOS: "other", Limit: harness.Timeout,
 	})
 }
