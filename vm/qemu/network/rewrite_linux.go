@@ -82,8 +82,8 @@ func (w rewriting) replace(guests ...guest) error {
 }
 
 // repair writes the tables of all these guests, if somebody else may have changed them
-// since that was done last. Otherwise it writes those that lack a chain: the kernel
-// removes the chains of a tap that is removed.
+// since that was done last. Otherwise it writes those that lack a chain: Linux up to
+// 6.15 removes the chains of a tap that is removed, and does not count that as a change.
 func (w *rewriting) repair(guests []guest) error {
 	if guests = rewritten(guests); len(guests) == 0 {
 		return nil

@@ -237,7 +237,7 @@ func TestRewritingOfMany(t *testing.T) {
 	if n := tables(); n != guests {
 		t.Errorf("after the repair there are %d tables, want %d", n, guests)
 	}
-	host(t, "ip", "link", "delete", tap) // whose chains go with it
+	host(t, "ip", "link", "delete", tap) // whose chains go with it up to Linux 6.15
 	if err := l.Repair(t.Context()); err != nil {
 		t.Error(err)
 	}
