@@ -135,21 +135,16 @@ func (c *creation) startAndWait(ctx context.Context, vm Machine) error {
 // and need no address. One that powered itself off is not.
 func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 	limit := c.record.Spec.toolsTimeout()
-	var st Status // the last that could be read
+	var st Status
 	var err error
 	end := c.poll(ctx, vm, limit, func(_ context.Context, now Status, failure error) bool {
-		if failure == nil {
-			st = now
-		}
-		if !errors.Is(failure, context.DeadlineExceeded) { // an inspection that the limit cuts off says nothing
-			err = failure
-		}
-		return failure == nil && st.Up && st.IP != ""
+		st, err = now, failure
+		return err == nil && st.Up && st.IP != ""
 	})
 	switch {
 	case end != errTooLong:
 		return end
-	case err != nil:
+	case err != nil && !errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("waiting for the guest: %w", err)
 	}
 	c.warnSilent(st, limit)
@@ -160,12 +155,13 @@ func (c *creation) waitForGuest(ctx context.Context, vm Machine) error {
 var errTooLong = errors.New("the time is over")
 
 // poll inspects the machine again and again, and gives each result to ready, until that returns true. It returns an error
-// if the machine cannot become ready any more, if ctx ends, or, as errTooLong, once limit is over.
+// if the machine cannot become ready any more, if ctx ends, or, as errTooLong, once limit is over. The limit cuts no
+// inspection off: it would say nothing of a machine that is well, or that its hypervisor does not answer.
 func (c *creation) poll(ctx context.Context, vm Machine, limit time.Duration, ready func(context.Context, Status, error) bool) error {
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for {
-		st, err := c.inspect(limited, vm)
+		st, err := c.inspect(ctx, vm)
 		if err == nil {
 			if err := hasFailed(st); err != nil {
 				return err
@@ -187,6 +183,8 @@ func (c *creation) poll(ctx context.Context, vm Machine, limit time.Duration, re
 
 // inspect reads the machine's live state and publishes it.
 func (c *creation) inspect(ctx context.Context, vm Machine) (Status, error) {
+	ctx, cancel := context.WithTimeout(ctx, inspectTimeout)
+	defer cancel()
 	st, err := c.vms.opts.Driver.Inspect(ctx, vm)
 	if err == nil {
 		c.start = st.Start

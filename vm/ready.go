@@ -72,13 +72,16 @@ func (s spec) forward() []int {
 // waitForGuest it fails if that takes too long.
 func (c *creation) waitForService(ctx context.Context, vm Machine) error {
 	limit := c.record.Spec.readyTimeout()
-	last := errors.New("the guest had no address")
+	noAddress := errors.New("the guest had no address")
+	last := noAddress
 	end := c.poll(ctx, vm, limit, func(ctx context.Context, st Status, err error) bool {
 		if err == nil {
 			if !st.Up || st.IP == "" {
 				return false
 			}
-			err = c.checkService(ctx, st)
+			if err = c.checkService(ctx, st); last == noAddress {
+				last = errors.New("no answer")
+			}
 		}
 		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
 			last = err

@@ -67,6 +67,9 @@ func TestNotReady(t *testing.T) {
 	closed := l.Addr().(*net.TCPAddr).Port
 	must(t, l.Close())
 	busy, _ := service(t, 1<<30)
+	silent, err := net.Listen("tcp", "127.0.0.1:0") // whose clients are never accepted
+	must(t, err)
+	t.Cleanup(func() { _ = silent.Close() })
 	for name, tt := range map[string]struct {
 		set     func(*vmtest.Driver)
 		when    vm.ReadyWhen
@@ -74,6 +77,7 @@ func TestNotReady(t *testing.T) {
 	}{
 		"refused":    {func(*vmtest.Driver) {}, vm.ReadyWhen{Port: closed}, "connection refused"},
 		"busy":       {func(*vmtest.Driver) {}, vm.ReadyWhen{Port: busy, HTTP: "/health"}, "Service Unavailable"},
+		"silent":     {func(*vmtest.Driver) {}, vm.ReadyWhen{Port: silent.Addr().(*net.TCPAddr).Port, HTTP: "/"}, "within 1s: no answer;"},
 		"no address": {func(d *vmtest.Driver) { d.NoAddress = true }, vm.ReadyWhen{Port: busy}, "the guest had no address"},
 	} {
 		t.Run(name, func(t *testing.T) {

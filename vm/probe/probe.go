@@ -44,10 +44,19 @@ func Check(ctx context.Context, t Target) error {
 		check = get
 	}
 	err := check(limited, t)
-	if err != nil && ctx.Err() != nil {
-		return ctx.Err()
+	if err != nil && over(ctx) != nil {
+		return over(ctx)
 	}
 	return err
+}
+
+// over returns the error of a context that has ended, also in the moment in which its deadline has ended a connection
+// but not the context itself yet.
+func over(ctx context.Context) error {
+	if deadline, ok := ctx.Deadline(); ok && !time.Now().Before(deadline) {
+		return context.DeadlineExceeded
+	}
+	return ctx.Err()
 }
 
 func connect(ctx context.Context, t Target) error {
@@ -64,7 +73,7 @@ func connect(ctx context.Context, t Target) error {
 	}
 	n, err := conn.Read(make([]byte, 1))
 	if n > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-		return ctx.Err()
+		return over(ctx)
 	}
 	return errors.New("the guest closed the forwarded connection")
 }
