@@ -216,10 +216,11 @@ func (p *tab) click(selector string) {
 	p.t.Helper()
 	for deadline := time.Now().Add(timeout); ; {
 		p.until(selector+" is visible", query(selector)+"?.checkVisibility()")
+		eval[bool](p, fmt.Sprintf(watchClick, selector))
 		ctx, cancel := context.WithTimeout(p.ctx, clickTimeout)
 		err := chromedp.Do(ctx, chromedp.ScrollIntoView(chromedp.CSS(selector)), chromedp.Click(chromedp.CSS(selector)))
 		cancel()
-		if err == nil {
+		if err == nil && !eval[bool](p, "window.missed === true") {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -227,6 +228,12 @@ func (p *tab) click(selector string) {
 		}
 	}
 }
+
+// watchClick finds out whether the next click misses an element, which the page may have moved since the browser was
+// asked where it is.
+const watchClick = `window.missed = true, document.addEventListener('click', (e) => {
+	window.missed = !e.target.closest(%q);
+}, { capture: true, once: true }), true`
 
 // fill replaces the text of a form's field, like pasting does.
 func (p *tab) fill(selector, text string) {
