@@ -7,12 +7,59 @@ import (
 	"net"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest/harness"
 )
+
+// drivers are the open drivers and those that were closed, by the folder of their machines.
+var drivers struct {
+	sync.Mutex
+	of map[string][]*qemu.Driver
+}
+
+// openDriver opens a driver that lets guestRun speak with the agents of its machines.
+func openDriver(o qemu.Options) (*qemu.Driver, error) {
+	d, err := qemu.Open(o)
+	if err != nil {
+		return nil, err
+	}
+	drivers.Lock()
+	defer drivers.Unlock()
+	if drivers.of == nil {
+		drivers.of = make(map[string][]*qemu.Driver)
+	}
+	drivers.of[o.MachinesDir] = append(drivers.of[o.MachinesDir], d)
+	return d, nil
+}
+
+// releaseAgent makes drivers give up their connections to the agent of the machine in dir, again and again until it is
+// called off.
+func releaseAgent(t *testing.T, dir string) (callOff func()) {
+	done := make(chan struct{})
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for pause := time.Duration(0); ; pause = 50 * time.Millisecond {
+			select {
+			case <-done:
+				return
+			case <-time.After(pause):
+			}
+			drivers.Lock()
+			for _, d := range drivers.of[filepath.Dir(dir)] {
+				d.ReleaseAgent(dir)
+			}
+			drivers.Unlock()
+		}
+	})
+	stop := sync.OnceFunc(func() { close(done); wg.Wait() })
+	t.Cleanup(stop)
+	return stop
+}
 
 // guestRun runs a command in a guest, by its agent, and returns what it wrote
 // and whether it ended well.
@@ -23,6 +70,7 @@ func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) 
 		t.Fatal(err)
 	}
 	defer conn.Close()
+	defer releaseAgent(t, m.Dir)()
 	if err := conn.SetDeadline(time.Now().Add(harness.Timeout)); err != nil {
 		t.Fatal(err)
 	}

@@ -309,7 +309,7 @@ func (h *bridgedHost) reopen(t *testing.T, isolate bool) {
 		t.Fatal(err)
 	}
 	h.options.Isolate = isolate
-	d, err := qemu.Open(h.options)
+	d, err := openDriver(h.options)
 	if err != nil {
 		t.Fatal(err)
 	}

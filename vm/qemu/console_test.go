@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"osx-builder/vm"
-	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -45,7 +44,7 @@ func TestConsoleIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := size()
-	another, err := qemu.Open(options(r.data))
+	another, err := openDriver(options(r.data))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -72,7 +71,7 @@ func TestConsoleIsBounded(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { // for what the test ends with
-		if r.Driver, err = qemu.Open(options(r.data)); err != nil {
+		if r.Driver, err = openDriver(options(r.data)); err != nil {
 			t.Fatal(err)
 		}
 	}()

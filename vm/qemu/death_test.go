@@ -344,7 +344,7 @@ func TestDeathBeforeTheMonitor(t *testing.T) {
 			}
 			o := options(r.data)
 			o.QEMU = script
-			d, err := qemu.Open(o)
+			d, err := openDriver(o)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -414,7 +414,7 @@ func TestStoppedBecause(t *testing.T) {
 			st = r.inspect(m)
 			return st.Power == vm.PoweredOff
 		})
-		later, err := qemu.Open(options(r.data))
+		later, err := openDriver(options(r.data))
 		if err != nil {
 			t.Fatal(err)
 		}

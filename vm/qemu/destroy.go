@@ -56,6 +56,7 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 		return err
 	}
 	d.readiness.Forget(m.Dir)
+	d.agents.Release(filepath.Join(m.Dir, agentSocket))
 	if err := removeAll(m.Dir); err != nil {
 		return err
 	}

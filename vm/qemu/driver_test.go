@@ -85,7 +85,7 @@ func newTestDriver(t *testing.T) *testDriver {
 	t.Cleanup(func() { _ = os.RemoveAll(data) })
 	o := options(data)
 	o.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
-	d, err := qemu.Open(o)
+	d, err := openDriver(o)
 	if err != nil {
 		t.Fatal(err)
 	}

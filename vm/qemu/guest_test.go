@@ -13,7 +13,6 @@ import (
 	"time"
 
 	"osx-builder/vm"
-	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -126,10 +125,11 @@ func deafAgent(t *testing.T, r *testDriver, m vm.Machine) {
 		t.Fatal(err)
 	}
 	defer busy.Close()
+	r.ReleaseAgent(m.Dir)
 	if st := r.inspect(m); st.Power != vm.PoweredOn || st.Tools != vm.ToolsNotRunning {
 		t.Errorf("got %+v, want powered-on and tools that do not run", st)
 	}
-	another, err := qemu.Open(options(r.data))
+	another, err := openDriver(options(r.data))
 	if err != nil {
 		t.Fatal(err)
 	}

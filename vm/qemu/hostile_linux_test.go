@@ -120,7 +120,7 @@ func newHostile(t *testing.T, r *testDriver, program, network string) *hostile {
 	harness.Must(t, os.WriteFile(own, text, 0o755))
 	o := options(r.data)
 	o.QEMU, o.Network = own, network
-	h.driver, err = qemu.Open(o)
+	h.driver, err = openDriver(o)
 	harness.Must(t, err)
 	t.Cleanup(func() { harness.Must(t, h.driver.Close()) })
 	return h

@@ -47,11 +47,11 @@ func (d *Driver) RenewIdentity(ctx context.Context, m vm.Machine) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, identityTimeout, fmt.Errorf("the guest took longer than %v", identityTimeout))
 	defer cancel()
-	return runIdentityScript(ctx, filepath.Join(m.Dir, agentSocket), m)
+	return d.runIdentityScript(ctx, filepath.Join(m.Dir, agentSocket), m)
 }
 
-func runIdentityScript(ctx context.Context, socket string, m vm.Machine) error {
-	types, err := hostKeyTypes(ctx, socket)
+func (d *Driver) runIdentityScript(ctx context.Context, socket string, m vm.Machine) error {
+	types, err := d.hostKeyTypes(ctx, socket)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func runIdentityScript(ctx context.Context, socket string, m vm.Machine) error {
 	if err != nil {
 		return err
 	}
-	result, err := qmp.Exec{Path: "/bin/sh", Args: []string{"-s"}, Input: input}.Run(ctx, socket)
+	result, err := d.agents.Run(ctx, socket, qmp.Exec{Path: "/bin/sh", Args: []string{"-s"}, Input: input})
 	if err != nil {
 		return err
 	}
@@ -70,9 +70,9 @@ func runIdentityScript(ctx context.Context, socket string, m vm.Machine) error {
 }
 
 // hostKeyTypes returns the types of host keys that the guest's SSH server has.
-func hostKeyTypes(ctx context.Context, socket string) (types []string, err error) {
+func (d *Driver) hostKeyTypes(ctx context.Context, socket string) (types []string, err error) {
 	const list = `for key in /etc/ssh/ssh_host_*_key; do echo "$key"; done`
-	result, err := qmp.Exec{Path: "/bin/sh", Args: []string{"-c", list}}.Run(ctx, socket)
+	result, err := d.agents.Run(ctx, socket, qmp.Exec{Path: "/bin/sh", Args: []string{"-c", list}})
 	if err != nil {
 		return nil, err
 	}

@@ -105,6 +105,7 @@ func (d *Driver) fillEnding(ctx context.Context, m vm.Machine, st vm.Status) vm.
 		st.Power = vm.PoweringOn
 		return st
 	}
+	d.agents.Release(filepath.Join(m.Dir, agentSocket))
 	e := lastEnding(m.Dir)
 	if written != nil {
 		e = process.Ending{Reason: "QEMU ended, and how is not known", Died: true}

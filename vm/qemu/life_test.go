@@ -21,7 +21,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"osx-builder/vm"
-	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -184,7 +183,7 @@ const startOnly = "OSXB_TEST_START_ONLY" // <data folder> <id>
 // startAndWait is the daemon that TestOutlivesTheDaemon kills.
 func startAndWait() int {
 	data, id, _ := strings.Cut(os.Getenv(startOnly), " ")
-	d, err := qemu.Open(options(data))
+	d, err := openDriver(options(data))
 	if err != nil {
 		return 1
 	}

@@ -64,7 +64,7 @@ func (s *memoryStarts) askForClock(ctx context.Context, m vm.Machine, pid int) (
 		case <-time.After(pause):
 		}
 		try, cancel := context.WithTimeout(ctx, clockTry)
-		err = qmp.SetTime(try, filepath.Join(m.Dir, agentSocket))
+		err = s.driver.agents.SetTime(try, filepath.Join(m.Dir, agentSocket))
 		cancel()
 		if err == nil {
 			return nil

@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"osx-builder/vm"
-	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -152,6 +151,7 @@ func (h *memoryHost) setsClock(t *testing.T, m vm.Machine) {
 	taken, err := net.Dial("unix", filepath.Join(m.Dir, "qga"))
 	harness.Must(t, err)
 	defer taken.Close()
+	h.ReleaseAgent(m.Dir)
 	h.with(t).start(m)
 	if st := h.with(t).inspect(m); st.Power != vm.PoweredOn || st.IP == "" || st.Tools != vm.ToolsUnknown {
 		t.Errorf("got %+v, want a machine that runs and has an address, with unknown tools", st)
@@ -236,7 +236,7 @@ func (h *memoryHost) hostileClone(t *testing.T, key string) {
 	log := &logBuffer{}
 	o := h.options
 	o.QEMU, o.Log = own, slog.New(slog.NewTextHandler(io.MultiWriter(log, t.Output()), nil))
-	d, err := qemu.Open(o)
+	d, err := openDriver(o)
 	harness.Must(t, err)
 	defer func() { harness.Must(t, d.Close()) }()
 	first := h.with(t).machine()

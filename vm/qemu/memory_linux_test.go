@@ -56,7 +56,7 @@ func (h *memoryHost) reopen(t *testing.T) {
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
 	}
-	d, err := qemu.Open(h.options)
+	d, err := openDriver(h.options)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -197,9 +197,11 @@ func (s *memoryStarts) settle(ctx context.Context, m vm.Machine, inner network.I
 	if !live.agentOpen {
 		return false, nil
 	}
+	socket := filepath.Join(m.Dir, agentSocket)
+	defer s.driver.agents.Release(socket) // the guest is saved without a client
 	// A guest with a low priority may be slow to answer.
 	for range agentTries {
-		if _, err := s.driver.agents.Interfaces(ctx, filepath.Join(m.Dir, agentSocket), pid); err == nil {
+		if _, err := s.driver.agents.Interfaces(ctx, socket, pid); err == nil {
 			return true, nil
 		}
 	}

@@ -107,7 +107,7 @@ func (d *Driver) shutDown(ctx context.Context, m vm.Machine) error {
 		return err
 	}
 	if live.agentOpen {
-		err := qmp.ShutDown(ctx, filepath.Join(m.Dir, agentSocket))
+		err := d.agents.ShutDown(ctx, filepath.Join(m.Dir, agentSocket))
 		if err == nil {
 			return nil
 		}

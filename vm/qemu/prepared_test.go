@@ -38,7 +38,7 @@ func (r *testDriver) reopen(change func(*qemu.Options)) {
 	if change != nil {
 		change(&o)
 	}
-	d, err := qemu.Open(o)
+	d, err := openDriver(o)
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -165,7 +165,9 @@ func Open(o Options) (*Driver, error) {
 func (d *Driver) Close() error {
 	d.stopTasks()
 	d.readiness.Close()
-	return errors.Join(d.memory.close(), d.networks.manager.Close())
+	err := errors.Join(d.memory.close(), d.networks.manager.Close())
+	d.agents.Close()
+	return err
 }
 
 // Limits returns the processors that QEMU's pc can have, the host's memory, and

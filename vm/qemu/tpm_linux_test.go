@@ -13,7 +13,6 @@ import (
 	"testing"
 
 	"osx-builder/vm"
-	"osx-builder/vm/qemu"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -118,7 +117,7 @@ func TestTPMProcess(t *testing.T) {
 	r.start(m)
 
 	signal(t, tpmOf(m), syscall.SIGSTOP)
-	another, err := qemu.Open(options(r.data))
+	another, err := openDriver(options(r.data))
 	harness.Must(t, err)
 	defer another.Close()
 	harness.Must(t, another.Destroy(t.Context(), m))

@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"osx-builder/vm"
-	"osx-builder/vm/qemu"
 )
 
 // A hostonly guest on the user network is reached at its forwarded ports and
@@ -25,7 +24,7 @@ func TestHostOnlyOnUserNetwork(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r.Driver, err = qemu.Open(o); err != nil {
+	if r.Driver, err = openDriver(o); err != nil {
 		t.Fatal(err)
 	}
 	m := r.machine()

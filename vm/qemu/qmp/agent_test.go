@@ -3,9 +3,11 @@ package qmp
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -21,6 +23,12 @@ func guest(t *testing.T, answer func(net.Conn, string)) (socket string) {
 			answer(conn, lines.Text())
 		}
 	})
+}
+
+func newAgents(t *testing.T) *Agents {
+	var a Agents
+	t.Cleanup(a.Close)
+	return &a
 }
 
 // greets answers guest-sync-delimited after junk, and every other request by rest.
@@ -65,7 +73,7 @@ func TestInterfaces(t *testing.T) {
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
-			got, err := askInterfaces(ctx, guest(t, test.answer))
+			got, err := newAgents(t).askInterfaces(ctx, guest(t, test.answer))
 			if (err == nil) != (test.want != "") {
 				t.Fatalf("got error %v, want an answer: %t", err, test.want != "")
 			}
@@ -80,6 +88,61 @@ func TestInterfaces(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Requests to an agent share a connection, which is made anew if QEMU has closed it, if the agent was silent, and after
+// Release. One that waits for another can give up.
+func TestConnectionIsKept(t *testing.T) {
+	var connections atomic.Int32
+	requests := 0
+	silent := make(chan struct{})
+	socket := qmptest.Listen(t, "qga", func(conn net.Conn) {
+		connections.Add(1)
+		for lines := bufio.NewScanner(conn); lines.Scan(); {
+			if strings.Contains(lines.Text(), "sync") {
+				greets("", "")(conn, lines.Text())
+				continue
+			}
+			switch requests++; requests {
+			case 3: // the end of this QEMU
+				fmt.Fprintln(conn, `{"return": {}}`)
+				return
+			case 5:
+				close(silent)
+			default:
+				fmt.Fprintln(conn, `{"return": {}}`)
+			}
+		}
+	})
+	agents := newAgents(t)
+	ask := func(want int32) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+		defer cancel()
+		if err := agents.SetTime(ctx, socket); err != nil || connections.Load() != want {
+			t.Errorf("got %v on connection %d, want an answer on connection %d", err, connections.Load(), want)
+		}
+	}
+	ask(1)
+	ask(1)
+	ask(1)
+	ask(2)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- agents.SetTime(ctx, socket) }()
+	<-silent
+	impatient, giveUp := context.WithCancel(t.Context())
+	giveUp()
+	if err := agents.SetTime(impatient, socket); !errors.Is(err, context.Canceled) {
+		t.Errorf("a request that does not wait for another: got %v", err)
+	}
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("got no error from an agent that is silent")
+	}
+	ask(3)
+	agents.Release(socket)
+	ask(4)
 }
 
 // Run waits for the end of a program, and reports how it ended.
@@ -99,17 +162,18 @@ func TestExec(t *testing.T) {
 			greets("", `{"error": {"desc": "it is disabled"}}`+"\n")(conn, request)
 		}
 	})
-	r, err := Exec{Path: "/bin/sh", Input: []byte("in")}.Run(t.Context(), socket)
+	agents := newAgents(t)
+	r, err := agents.Run(t.Context(), socket, Exec{Path: "/bin/sh", Input: []byte("in")})
 	if err != nil || r.Code != 3 || string(r.Output) != "out" || string(r.Errors) != "err" {
 		t.Errorf("got %+v (%v), want code 3, out and err", r, err)
 	}
-	if _, err := (Exec{Path: "/bin/sh"}).Run(t.Context(), socket); err == nil || !strings.Contains(err.Error(), "it is disabled") {
+	if _, err := agents.Run(t.Context(), socket, Exec{Path: "/bin/sh"}); err == nil || !strings.Contains(err.Error(), "it is disabled") {
 		t.Errorf("got error %v, want the agent's", err)
 	}
 	polls = -1 << 20
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
-	if _, err := (Exec{Path: "/bin/sh", Input: []byte("in")}).Run(ctx, socket); err == nil {
+	if _, err := agents.Run(ctx, socket, Exec{Path: "/bin/sh", Input: []byte("in")}); err == nil {
 		t.Error("a program that does not end has ended")
 	}
 }
@@ -131,7 +195,7 @@ func TestSetTime(t *testing.T) {
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	defer cancel()
-	if err := SetTime(ctx, socket); err != nil || got < answered {
+	if err := newAgents(t).SetTime(ctx, socket); err != nil || got < answered {
 		t.Errorf("got the time %d, %v, want one after %d", got, err, answered)
 	}
 }
@@ -140,7 +204,7 @@ func TestSetTime(t *testing.T) {
 func TestSetTimeCancelled(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
 	socket := guest(t, func(net.Conn, string) { cancel() })
-	if err := SetTime(ctx, socket); err == nil {
+	if err := newAgents(t).SetTime(ctx, socket); err == nil {
 		t.Error("got no error from an agent that is silent")
 	}
 }

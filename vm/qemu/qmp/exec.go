@@ -8,11 +8,11 @@ import (
 )
 
 const (
-	// execTimeout bounds one request of Exec. A request that starts a program must not be given up early: nobody knows
+	// execTimeout bounds one request of Run. A request that starts a program must not be given up early: nobody knows
 	// then whether the program runs.
 	execTimeout = 30 * time.Second
 
-	// execLook is how often Exec asks whether the program has ended.
+	// execLook is how often Run asks whether the program has ended.
 	execLook = 100 * time.Millisecond
 )
 
@@ -31,7 +31,7 @@ type Result struct {
 }
 
 // Run runs the program in the guest and waits for its end. If ctx ends first, the program goes on.
-func (e Exec) Run(ctx context.Context, socket string) (Result, error) {
+func (a *Agents) Run(ctx context.Context, socket string, e Exec) (Result, error) {
 	arguments := map[string]any{"path": e.Path, "arg": e.Args, "capture-output": true}
 	if len(e.Input) > 0 {
 		arguments["input-data"] = e.Input
@@ -41,7 +41,7 @@ func (e Exec) Run(ctx context.Context, socket string) (Result, error) {
 		return Result{}, err
 	}
 	var program struct{ PID int64 }
-	if err := askPatiently(ctx, socket, string(start), &program); err != nil {
+	if err := a.askPatiently(ctx, socket, string(start), &program); err != nil {
 		return Result{}, fmt.Errorf("running %s in the guest: %w", e.Path, err)
 	}
 	tick := time.NewTicker(execLook)
@@ -54,7 +54,7 @@ func (e Exec) Run(ctx context.Context, socket string) (Result, error) {
 			ErrData  []byte `json:"err-data"`
 		}
 		request := fmt.Sprintf(`{"execute":"guest-exec-status","arguments":{"pid":%d}}`, program.PID)
-		if err := askPatiently(ctx, socket, request, &status); err != nil {
+		if err := a.askPatiently(ctx, socket, request, &status); err != nil {
 			return Result{}, fmt.Errorf("waiting for %s in the guest: %w", e.Path, err)
 		}
 		if status.Exited {
@@ -73,8 +73,8 @@ func (e Exec) Run(ctx context.Context, socket string) (Result, error) {
 }
 
 // askPatiently asks an agent that may be slow, because its host or its guest is busy.
-func askPatiently(ctx context.Context, socket, request string, out any) error {
+func (a *Agents) askPatiently(ctx context.Context, socket, request string, out any) error {
 	ctx, cancel := context.WithTimeout(ctx, execTimeout)
 	defer cancel()
-	return askAgent(ctx, socket, request, out)
+	return a.ask(ctx, socket, request, out)
 }

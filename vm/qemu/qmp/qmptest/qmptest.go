@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -48,6 +49,9 @@ func Listen(t *testing.T, name string, serve func(net.Conn)) (socket string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	var mu sync.Mutex
+	var client net.Conn // guarded by mu
+	ended := false      // guarded by mu
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -56,12 +60,22 @@ func Listen(t *testing.T, name string, serve func(net.Conn)) (socket string) {
 			if err != nil {
 				return
 			}
+			mu.Lock()
+			if client = conn; ended {
+				conn.Close()
+			}
+			mu.Unlock()
 			serve(conn)
 			conn.Close()
 		}
 	}()
 	t.Cleanup(func() {
 		listener.Close()
+		mu.Lock()
+		if ended = true; client != nil {
+			client.Close()
+		}
+		mu.Unlock()
 		<-done
 	})
 	return socket
