@@ -1,18 +1,16 @@
 package qemu_test
 
 import (
-	"bufio"
-	"encoding/json"
-	"fmt"
+	"context"
 	"net"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/qemu/qmp"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -65,60 +63,16 @@ func releaseAgent(t *testing.T, dir string) (callOff func()) {
 // and whether it ended well.
 func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) {
 	t.Helper()
-	conn, err := net.Dial("unix", filepath.Join(m.Dir, "qga"))
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
+	defer cancel()
+	defer releaseAgent(t, m.Dir)()
+	var agents qmp.Agents
+	defer agents.Close()
+	r, err := agents.Run(ctx, filepath.Join(m.Dir, "qga"), qmp.Exec{Path: argv[0], Args: argv[1:]})
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer conn.Close()
-	defer releaseAgent(t, m.Dir)()
-	if err := conn.SetDeadline(time.Now().Add(harness.Timeout)); err != nil {
-		t.Fatal(err)
-	}
-	replies := bufio.NewReader(conn)
-	ask := func(command string, arguments, answer any) {
-		t.Helper()
-		request, err := json.Marshal(map[string]any{"execute": command, "arguments": arguments})
-		if err != nil {
-			t.Fatal(err)
-		}
-		if _, err := fmt.Fprintf(conn, "%s\n", request); err != nil {
-			t.Fatal(err)
-		}
-		line, err := replies.ReadString('\n')
-		if err != nil {
-			t.Fatalf("waiting for the agent's answer to %s: %v", command, err)
-		}
-		var reply struct {
-			Return json.RawMessage
-			Error  *struct{ Desc string }
-		}
-		err = json.Unmarshal([]byte(line), &reply)
-		if command == "guest-sync" && (err != nil || reply.Error != nil) {
-			return // about what an earlier client sent
-		}
-		if err != nil || reply.Error != nil {
-			t.Fatalf("asking the agent to %s: %v: %s", command, err, line)
-		}
-		if err := json.Unmarshal(reply.Return, answer); err != nil {
-			t.Fatal(err)
-		}
-	}
-	var synced any
-	for synced != 4711.0 { // the answer to an earlier client, of any kind, may come first
-		ask("guest-sync", map[string]any{"id": 4711}, &synced)
-	}
-	var started struct{ PID int }
-	ask("guest-exec", map[string]any{"path": argv[0], "arg": argv[1:], "capture-output": true}, &started)
-	var status struct {
-		Exited   bool
-		ExitCode int
-		OutData  []byte `json:"out-data"`
-	}
-	until(t, harness.Timeout, "the end of "+strings.Join(argv, " "), func() bool {
-		ask("guest-exec-status", map[string]any{"pid": started.PID}, &status)
-		return status.Exited
-	})
-	return string(status.OutData), status.ExitCode == 0
+	return string(r.Output), r.Code == 0
 }
 
 // guestGet fetches a page from within the guest, and says whether there was an

@@ -160,6 +160,7 @@ func TestStartFromMemory(t *testing.T) {
 			t.Errorf("a clone drew the random numbers %q, want others than each other clone", random)
 		}
 		seen[random] = true
+		h.inspect(c.Machine) // connects to the agent again, which otherwise looks for a client all the time
 	}
 	refusesAtOnce(t, clones[0].IP)
 	host := exec.Command("ip", "link", "set", "outside", "mtu", "1200")
