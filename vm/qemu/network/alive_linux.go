@@ -38,7 +38,7 @@ func (m *Manager) Alive(ctx context.Context, k Kind, address netip.Addr, mac net
 			if known != nil { // the kernel itself would ask again only after a second
 				_ = netlink.NeighDel(known) // it may have gone by itself
 			}
-			if err := askByARP(link.Attrs().Index, address); err != nil {
+			if err := askByARP(link.Attrs().Index, address, mac); err != nil {
 				return err
 			}
 			asked = time.Now()
@@ -65,10 +65,13 @@ func neighbourOf(index int, address netip.Addr) (*netlink.Neigh, error) {
 	return nil, nil
 }
 
-// askByARP makes the kernel find out the address's card, as it does before it sends a packet there (NTF_USE in
-// linux/neighbour.h). No packet follows: the guest has enough to do when it continues.
-func askByARP(link int, address netip.Addr) error {
-	err := netlink.NeighSet(&netlink.Neigh{LinkIndex: link, Family: netlink.FAMILY_V4, Flags: netlink.NTF_USE, IP: address.AsSlice()})
+// askByARP makes the kernel ask the card whether it still has the address (NUD_PROBE in linux/neighbour.h). It asks this
+// card alone: a broadcast would wake every guest on the bridge. No packet follows: the guest has enough to do when it
+// continues.
+func askByARP(link int, address netip.Addr, mac net.HardwareAddr) error {
+	err := netlink.NeighSet(&netlink.Neigh{
+		LinkIndex: link, Family: netlink.FAMILY_V4, State: netlink.NUD_PROBE, IP: address.AsSlice(), HardwareAddr: mac,
+	})
 	if err != nil {
 		return fmt.Errorf("asking for the card of %v: %w", address, err)
 	}

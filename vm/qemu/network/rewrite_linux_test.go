@@ -2,11 +2,14 @@ package network_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -210,6 +213,36 @@ func TestRewritingIsRepairedAndRemoved(t *testing.T) {
 	}
 	if got := tables(); len(got) != 0 {
 		t.Errorf("after cleaning there are tables %q", got)
+	}
+}
+
+// The sign of life of a machine that was started from memory is asked of its card alone: a broadcast would wake all guests.
+func TestAliveWakesNobodyElse(t *testing.T) {
+	t.Parallel()
+	newHost(t)
+	l := newLab(t, nil)
+	_, address := l.clone(t, network.NAT, 1)
+	host(t, "nft", "add table bridge watch; add chain bridge watch out { type filter hook output priority 0; };"+
+		"add rule bridge watch out ether daddr ff:ff:ff:ff:ff:ff counter; add rule bridge watch out ether type arp counter")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := l.Alive(ctx, network.NAT, address, mac(1)); err != nil {
+		t.Error(err)
+	}
+	silent, cancel := context.WithTimeout(t.Context(), moment)
+	defer cancel()
+	if err := l.Alive(silent, network.NAT, address.Next(), mac(2)); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("a card that nobody has: got %v, want no answer", err)
+	}
+	var broadcasts, requests int
+	rules := host(t, "nft", "list chain bridge watch out")
+	found := regexp.MustCompile(`counter packets (\d+)`).FindAllStringSubmatch(rules, 2)
+	if len(found) == 2 {
+		broadcasts, _ = strconv.Atoi(found[0][1])
+		requests, _ = strconv.Atoi(found[1][1])
+	}
+	if broadcasts != 0 || requests == 0 {
+		t.Errorf("the host sent %d broadcasts and %d ARP requests, want none and some:\n%s", broadcasts, requests, rules)
 	}
 }
 
