@@ -47,11 +47,11 @@ func (d *Driver) RenewIdentity(ctx context.Context, m vm.Machine) error {
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, identityTimeout, fmt.Errorf("the guest took longer than %v", identityTimeout))
 	defer cancel()
-	return d.runIdentityScript(ctx, filepath.Join(m.Dir, agentSocket), m)
+	return runIdentityScript(ctx, &d.agents, filepath.Join(m.Dir, agentSocket), m)
 }
 
-func (d *Driver) runIdentityScript(ctx context.Context, socket string, m vm.Machine) error {
-	types, err := d.hostKeyTypes(ctx, socket)
+func runIdentityScript(ctx context.Context, agents *qmp.Agents, socket string, m vm.Machine) error {
+	types, err := hostKeyTypes(ctx, agents, socket)
 	if err != nil {
 		return err
 	}
@@ -59,7 +59,7 @@ func (d *Driver) runIdentityScript(ctx context.Context, socket string, m vm.Mach
 	if err != nil {
 		return err
 	}
-	result, err := d.agents.Run(ctx, socket, qmp.Exec{Path: "/bin/sh", Args: []string{"-s"}, Input: input})
+	result, err := agents.Run(ctx, socket, qmp.Exec{Path: "/bin/sh", Args: []string{"-s"}, Input: input})
 	if err != nil {
 		return err
 	}
@@ -70,9 +70,9 @@ func (d *Driver) runIdentityScript(ctx context.Context, socket string, m vm.Mach
 }
 
 // hostKeyTypes returns the types of host keys that the guest's SSH server has.
-func (d *Driver) hostKeyTypes(ctx context.Context, socket string) (types []string, err error) {
+func hostKeyTypes(ctx context.Context, agents *qmp.Agents, socket string) (types []string, err error) {
 	const list = `for key in /etc/ssh/ssh_host_*_key; do echo "$key"; done`
-	result, err := d.agents.Run(ctx, socket, qmp.Exec{Path: "/bin/sh", Args: []string{"-c", list}})
+	result, err := agents.Run(ctx, socket, qmp.Exec{Path: "/bin/sh", Args: []string{"-c", list}})
 	if err != nil {
 		return nil, err
 	}
