@@ -56,10 +56,10 @@ func (d *Driver) erase(ctx context.Context, m vm.Machine) error {
 		return err
 	}
 	d.readiness.Forget(m.Dir)
-	d.agents.Release(filepath.Join(m.Dir, agentSocket))
 	if err := removeAll(m.Dir); err != nil {
 		return err
 	}
+	d.agents.Release(filepath.Join(m.Dir, agentSocket))
 	d.users.free(m.ID)
 	return nil
 }

@@ -55,7 +55,9 @@ type Agents struct {
 }
 
 // Release closes the connection to an agent, if there is one. Call it when the guest's
-// process has ended, or when another client is to have the agent's ear.
+// process has ended, when its socket was removed, or when another client is to have the
+// agent's ear. A request that is under way keeps its connection, but not for a socket that
+// was removed.
 func (a *Agents) Release(socket string) {
 	if conn := a.take(socket); conn != nil {
 		_ = conn.Close()
@@ -162,6 +164,9 @@ func (a *Agents) askOn(ctx context.Context, socket string, conn net.Conn, reques
 		_ = conn.Close()
 	} else {
 		a.keep(socket, conn)
+		if _, err := os.Lstat(socket); err != nil { // Release came before
+			a.Release(socket)
+		}
 	}
 	if err != nil || out == nil {
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -94,9 +95,11 @@ func TestInterfaces(t *testing.T) {
 // Release. One that waits for another can give up.
 func TestConnectionIsKept(t *testing.T) {
 	var connections atomic.Int32
+	var removes atomic.Bool
+	var socket string
 	requests := 0
 	silent := make(chan struct{})
-	socket := qmptest.Listen(t, "qga", func(conn net.Conn) {
+	socket = qmptest.Listen(t, "qga", func(conn net.Conn) {
 		connections.Add(1)
 		for lines := bufio.NewScanner(conn); lines.Scan(); {
 			if strings.Contains(lines.Text(), "sync") {
@@ -110,6 +113,11 @@ func TestConnectionIsKept(t *testing.T) {
 			case 5:
 				close(silent)
 			default:
+				if removes.Load() {
+					if err := os.Remove(socket); err != nil {
+						t.Error(err)
+					}
+				}
 				fmt.Fprintln(conn, `{"return": {}}`)
 			}
 		}
@@ -143,6 +151,11 @@ func TestConnectionIsKept(t *testing.T) {
 	ask(3)
 	agents.Release(socket)
 	ask(4)
+	removes.Store(true)
+	ask(4)
+	if n := len(agents.kept); n != 0 {
+		t.Errorf("%d connections are kept to a socket that was removed before the answer came", n)
+	}
 }
 
 // Run waits for the end of a program, and reports how it ended.
