@@ -44,8 +44,8 @@ func Check(ctx context.Context, t Target) error {
 		check = get
 	}
 	err := check(limited, t)
-	if err != nil && over(ctx) != nil {
-		return over(ctx)
+	if ended := over(ctx); err != nil && ended != nil {
+		return ended
 	}
 	return err
 }

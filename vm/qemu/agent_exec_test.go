@@ -37,7 +37,7 @@ func openDriver(o qemu.Options) (*qemu.Driver, error) {
 
 // releaseAgent makes drivers give up their connections to the agent of the machine in dir, again and again until it is
 // called off.
-func releaseAgent(t *testing.T, dir string) (callOff func()) {
+func releaseAgent(dir string) (callOff func()) {
 	done := make(chan struct{})
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -54,9 +54,7 @@ func releaseAgent(t *testing.T, dir string) (callOff func()) {
 			drivers.Unlock()
 		}
 	})
-	stop := sync.OnceFunc(func() { close(done); wg.Wait() })
-	t.Cleanup(stop)
-	return stop
+	return func() { close(done); wg.Wait() }
 }
 
 // guestRun runs a command in a guest, by its agent, and returns what it wrote
@@ -65,7 +63,7 @@ func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
 	defer cancel()
-	defer releaseAgent(t, m.Dir)()
+	defer releaseAgent(m.Dir)()
 	var agents qmp.Agents
 	defer agents.Close()
 	r, err := agents.Run(ctx, filepath.Join(m.Dir, "qga"), qmp.Exec{Path: argv[0], Args: argv[1:]})

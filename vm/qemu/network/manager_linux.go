@@ -50,7 +50,7 @@ func Open(c Config) (*Manager, error) {
 		devices:   &devices{n, c.Isolate},
 		servers:   &dhcpServers{n, dir, log},
 		firewall:  &firewall{names: n, isolate: c.Isolate, ruleset: rules},
-		rewriting: rewriting{names: n, ruleset: rules},
+		rewriting: rewriting{n, rules, make(map[Kind]int)},
 		change:    make(chan struct{}, 1),
 	}
 	if c.Subnet != "" {
@@ -196,12 +196,12 @@ func (m *Manager) Repair(ctx context.Context) error {
 		if err == nil {
 			err = m.devices.ensureTaps(st, k)
 		}
+		if err == nil {
+			err = m.rewriting.repair(k, st.attached(k))
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("setting up the %s network: %w", k, err))
 		}
-	}
-	if err := m.rewriting.repair(st.Guests); err != nil {
-		errs = append(errs, fmt.Errorf("rewriting the addresses of guests: %w", err))
 	}
 	return errors.Join(errs...)
 }

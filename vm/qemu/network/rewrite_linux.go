@@ -53,8 +53,8 @@ type rewriting struct {
 	names
 	ruleset *ruleset
 
-	// written is ruleset.others when the tables of all guests were written last.
-	written int
+	// written is ruleset.others when the tables of all guests of a network were written last.
+	written map[Kind]int
 }
 
 // tableName returns the name of the table for the tap.
@@ -81,20 +81,16 @@ func (w rewriting) replace(guests ...guest) error {
 	})
 }
 
-// repair writes the tables of all these guests, if somebody else may have changed them
+// repair writes the tables of all these guests, those of a network, if somebody else may have changed them
 // since that was done last. Otherwise it writes those that lack a chain: Linux up to
 // 6.15 removes the chains of a tap that is removed, and does not count that as a change.
-func (w *rewriting) repair(guests []guest) error {
+func (w rewriting) repair(k Kind, guests []guest) error {
 	if guests = rewritten(guests); len(guests) == 0 {
 		return nil
 	}
 	others := w.ruleset.others
-	if w.written == others {
-		conn, err := openNFTables()
-		if err != nil {
-			return err
-		}
-		list, err := conn.ListChainsOfTableFamily(nftables.TableFamilyNetdev)
+	if w.written[k] == others {
+		list, err := chainsOf(nftables.TableFamilyNetdev)
 		if err != nil {
 			return err
 		}
@@ -106,7 +102,7 @@ func (w *rewriting) repair(guests []guest) error {
 	}
 	err := w.replace(guests...)
 	if err == nil {
-		w.written = others
+		w.written[k] = others
 	}
 	return err
 }

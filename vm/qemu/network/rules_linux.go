@@ -198,11 +198,7 @@ func (fw *firewall) recordForwarding(st *state) error {
 		st.ForwardingOff = bootID()
 		return nil
 	}
-	conn, err := openNFTables()
-	if err != nil {
-		return err
-	}
-	chains, err := conn.ListChainsOfTableFamily(nftables.TableFamilyIPv4)
+	chains, err := chainsOf(nftables.TableFamilyIPv4)
 	if err != nil {
 		return err
 	}

@@ -23,6 +23,15 @@ func openNFTables() (*nftables.Conn, error) {
 	}))
 }
 
+// chainsOf returns all chains of a family, also those of others.
+func chainsOf(f nftables.TableFamily) ([]*nftables.Chain, error) {
+	conn, err := openNFTables()
+	if err != nil {
+		return nil, err
+	}
+	return conn.ListChainsOfTableFamily(f)
+}
+
 // ruleset are the nftables rules of the host's network namespace. It knows
 // whether anybody else has changed them, so that what is there need not be
 // replaced: the kernel ends a transaction that deletes something only once no

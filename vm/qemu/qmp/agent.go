@@ -55,8 +55,8 @@ type Agents struct {
 }
 
 // Release closes the connection to an agent, if there is one. Call it when the guest's
-// process has ended, when its socket was removed, or when another client is to have the
-// agent's ear. A request that is under way keeps its connection, but not for a socket that
+// process has ended, when its socket was removed, or when another client is to use the
+// agent. A request that is under way keeps its connection, but not for a socket that
 // was removed.
 func (a *Agents) Release(socket string) {
 	if conn := a.take(socket); conn != nil {

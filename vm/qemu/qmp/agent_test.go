@@ -91,8 +91,8 @@ func TestInterfaces(t *testing.T) {
 	}
 }
 
-// Requests to an agent share a connection, which is made anew if QEMU has closed it, if the agent was silent, and after
-// Release. One that waits for another can give up.
+// Requests to an agent share a connection. A new one is opened after QEMU has closed it, after a request without an
+// answer, and after Release. A request that waits for another can give up.
 func TestConnectionIsKept(t *testing.T) {
 	var connections atomic.Int32
 	var removes atomic.Bool
