@@ -86,6 +86,29 @@ func TestRewritingIsRepairedAndRemoved(t *testing.T) {
 	}
 }
 
+// A network that cannot be set up does not keep the others from being repaired.
+func TestRepairOfOneNetworkNeedsNoOther(t *testing.T) {
+	t.Parallel()
+	newHost(t)
+	l := newLab(t, nil)
+	l.clone(t, network.NAT, 1)
+	nat := strings.Fields(host(t, "ip", "-br", "link", "show", "type", "bridge"))[0]
+	other, a := l.clone(t, network.HostOnly, 2)
+	host(t, "nft", "flush", "ruleset")
+	host(t, "ip", "link", "delete", nat)
+	host(t, "ip", "link", "add", nat, "type", "veth") // which is no bridge
+	if err := l.Repair(t.Context()); err == nil || !strings.Contains(err.Error(), nat) {
+		t.Errorf("got error %v, want one that names %s", err, nat)
+	}
+	if !thisSpace(t).reaches(a) || !other.reaches(firstOf(a)) {
+		t.Error("the host and the clone of the network that is well do not reach each other")
+	}
+	host(t, "ip", "link", "delete", nat)
+	if err := l.Repair(t.Context()); err != nil {
+		t.Errorf("with the name free again: %v", err)
+	}
+}
+
 // The sign of life of a machine that was started from memory is asked of its card alone: a broadcast would wake all guests.
 func TestAliveWakesNobodyElse(t *testing.T) {
 	t.Parallel()
