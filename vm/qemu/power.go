@@ -49,24 +49,40 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 	if pid == 0 {
 		return powerWithoutProcess(m, a)
 	}
-	switch a {
-	case vm.ActionOff:
-		err = d.quit(ctx, m, pid)
-	case vm.ActionShutdown:
-		err = d.shutDown(ctx, m)
-	case vm.ActionReset:
-		err = d.reset(ctx, m, pid)
-	case vm.ActionSuspend:
-		err = suspend(ctx, d, m)
-	case vm.ActionResume:
-		err = resume(ctx, d, m)
-	default:
-		return fmt.Errorf("QEMU has no power action %q", a)
-	}
-	if err != nil && !process.Holds(m.Dir, pid) && (a == vm.ActionOff || a == vm.ActionShutdown) {
-		return nil // it ended by itself
+	ended, err := askUntilEnded(ctx, m.Dir, pid, func() error {
+		switch a {
+		case vm.ActionOff:
+			return d.quit(ctx, m, pid)
+		case vm.ActionShutdown:
+			return d.shutDown(ctx, m)
+		case vm.ActionReset:
+			return d.reset(ctx, m, pid)
+		case vm.ActionSuspend:
+			return suspend(ctx, d, m)
+		case vm.ActionResume:
+			return resume(ctx, d, m)
+		default:
+			return fmt.Errorf("QEMU has no power action %q", a)
+		}
+	})
+	if ended && (qmp.HungUp(err) || a == vm.ActionOff || a == vm.ActionShutdown) {
+		return powerWithoutProcess(m, a)
 	}
 	return err
+}
+
+// askUntilEnded calls ask, which asks the process pid, and repeats it while QEMU hangs up: a
+// QEMU that ends does so before its process is gone. It reports whether the process is gone
+// although ask failed.
+func askUntilEnded(ctx context.Context, dir string, pid int, ask func() error) (ended bool, err error) {
+	waiting, cancel := context.WithTimeout(ctx, quitTimeout)
+	defer cancel()
+	_ = process.Wait(waiting, "QEMU's end", func() bool {
+		err = ask()
+		ended = err != nil && !process.Holds(dir, pid)
+		return ended || !qmp.HungUp(err)
+	})
+	return ended, err
 }
 
 // powerWithoutProcess returns the result of an action on a machine that is off.

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"osx-builder/vm"
+	"osx-builder/vm/qemu/qmp/qmptest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -177,6 +178,38 @@ func TestResetAndLostSuspension(t *testing.T) {
 	}
 	if _, err := os.Lstat(filepath.Join(m.Dir, "suspended")); err == nil {
 		t.Error("the suspension of the process that was killed is not forgotten")
+	}
+}
+
+// A QEMU that ends closes its monitor before its process is gone. Whoever asks then does not
+// fail because of that.
+func TestPowerWhileQEMUEnds(t *testing.T) {
+	t.Parallel()
+	r := newTestDriver(t)
+	for _, a := range []vm.Action{vm.ActionShutdown, vm.ActionSuspend, vm.ActionResume, vm.ActionReset, "screenshot"} {
+		m := r.running(idleGuest)
+		pid, asked := pidOf(t, m), 0
+		socket := qmptest.Listen(t, "qmp", func(net.Conn) {
+			if asked++; asked == 2 {
+				_ = syscall.Kill(pid, syscall.SIGKILL)
+			}
+		})
+		monitor := filepath.Join(m.Dir, "qmp")
+		if err := os.Remove(monitor); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Symlink(socket, monitor); err != nil {
+			t.Fatal(err)
+		}
+		switch a {
+		case vm.ActionShutdown:
+			r.press(m, a)
+		case "screenshot":
+			_, err := r.Screenshot(t.Context(), m)
+			wantCode(t, err, vm.CodePower, "off")
+		default:
+			wantCode(t, r.Power(t.Context(), m, a), vm.CodePower, "off")
+		}
 	}
 }
 

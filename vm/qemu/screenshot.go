@@ -32,8 +32,9 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	if err != nil {
 		return nil, unreadable(m, process.PIDFile, err)
 	}
+	off := &vm.Error{Code: vm.CodePower, Message: fmt.Sprintf("machine %s is off, so its screen shows nothing", m.ID)}
 	if pid == 0 {
-		return nil, &vm.Error{Code: vm.CodePower, Message: fmt.Sprintf("machine %s is off, so its screen shows nothing", m.ID)}
+		return nil, off
 	}
 	in, out, err := namelessFile(m.Dir)
 	if err != nil {
@@ -41,7 +42,13 @@ func (d *Driver) Screenshot(ctx context.Context, m vm.Machine) ([]byte, error) {
 	}
 	defer in.Close()
 	defer out.Close()
-	if err := d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return dumpScreen(q, in) }); err != nil {
+	ended, err := askUntilEnded(ctx, m.Dir, pid, func() error {
+		return d.withMonitor(ctx, m.Dir, func(q *qmp.Monitor) error { return dumpScreen(q, in) })
+	})
+	if ended && qmp.HungUp(err) {
+		return nil, off
+	}
+	if err != nil {
 		return nil, err
 	}
 	screen, err := readPPM(out)

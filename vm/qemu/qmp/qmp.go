@@ -13,8 +13,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -57,6 +59,15 @@ func (c *Client) WithMonitor(ctx context.Context, socket string, f func(*Monitor
 		return context.Cause(ctx)
 	}
 	return err
+}
+
+// HungUp reports whether err says that QEMU does not listen or has closed the connection. A QEMU
+// that ends does both before its process is gone.
+func HungUp(err error) bool {
+	return slices.ContainsFunc(
+		[]error{io.EOF, unix.ECONNRESET, unix.EPIPE, unix.ECONNREFUSED, fs.ErrNotExist},
+		func(e error) bool { return errors.Is(err, e) },
+	)
 }
 
 // Sockets returns the number of monitors that are in use.
