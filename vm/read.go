@@ -5,9 +5,9 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
+	"sync/atomic"
 	"time"
-
-	"golang.org/x/sync/errgroup"
 )
 
 const (
@@ -72,14 +72,12 @@ func (m *Manager) List(ctx context.Context, f Filter, o Owners) ([]VM, error) {
 		return nil, err
 	}
 	ids = m.names.ownedBy(ids, o)
-	all := make([]*VM, len(ids))
-	m.reader.each(ctx, ids, func(i int, v *VM) { all[i] = v })
 	list := make([]VM, 0, len(ids))
-	for _, v := range all {
+	m.reader.each(ctx, ids, func(v *VM) {
 		if v != nil && f.chooses(v) {
 			list = append(list, *v)
 		}
-	}
+	})
 	slices.SortFunc(list, func(a, b VM) int {
 		return cmp.Or(a.CreatedAt.Compare(b.CreatedAt), cmp.Compare(a.ID, b.ID))
 	})
@@ -133,89 +131,81 @@ func (r *reader) join(rec *record, j *job, st Status, err error) (VM, error) {
 	return v, v.Error
 }
 
-// each reads machines side by side and calls f, also side by side, with the
-// index of a machine among ids and the machine, nil if it does not exist any
-// more. It takes little more than listTimeout, however many machines are slow.
-func (r *reader) each(ctx context.Context, ids []string, f func(i int, v *VM)) {
-	if r.listings != nil {
-		r.eachListed(ctx, ids, f)
-		return
-	}
-	ctx, cancel := context.WithTimeout(ctx, listTimeout)
-	defer cancel()
-	var records, states errgroup.Group
-	records.SetLimit(readsAtOnce)
-	for i, id := range ids {
-		records.Go(func() error {
-			j := r.jobs.get(id)
-			rec, err := r.store.get(id)
-			if err != nil {
-				f(i, r.withoutRecord(id, err))
-				return nil
-			}
-			states.Go(func() error {
-				st, err := r.inspections.read(ctx, r.store.machine(rec))
-				v, _ := r.join(rec, j, st, err) // v.Error has it
-				f(i, &v)
-				return nil
-			})
-			return nil
-		})
-	}
-	_ = records.Wait() // machines carry their own errors
-	_ = states.Wait()
-}
-
-// eachListed is each with a driver that lists machines. Machines that should be there and are not in the list are read
-// one by one.
-func (r *reader) eachListed(ctx context.Context, ids []string, f func(i int, v *VM)) {
-	read := make([]listed, len(ids))
-	var group errgroup.Group
-	group.SetLimit(readsAtOnce)
-	for i, id := range ids {
-		group.Go(func() error {
-			read[i].job = r.jobs.get(id)
-			read[i].record, read[i].err = r.store.get(id)
-			return nil
-		})
-	}
-	_ = group.Wait() // machines carry their own errors
-	var machines []Machine
-	for _, one := range read {
-		if one.err == nil {
-			machines = append(machines, r.store.machine(one.record))
-		}
-	}
-	statuses, err := r.listings.read(ctx, machines)
-	for i, id := range ids {
-		one := read[i]
+// each reads machines side by side and calls f with each of them as soon as it is read, nil if it
+// does not exist any more. It takes little more than listTimeout, however many machines are slow.
+func (r *reader) each(ctx context.Context, ids []string, f func(*VM)) {
+	var found []recorded
+	for i, one := range r.records(ids) {
 		if one.err != nil {
-			f(i, r.withoutRecord(id, one.err))
+			f(r.withoutRecord(ids[i], one.err))
 			continue
 		}
-		st, found := statuses[id]
-		if err != nil || found || one.record.Phase != Ready {
-			v, _ := r.join(one.record, one.job, st, err) // v.Error has it
-			f(i, &v)
-			continue
-		}
-		group.Go(func() error {
-			ctx, cancel := context.WithTimeout(ctx, listTimeout)
-			defer cancel()
-			st, err := r.inspections.read(ctx, r.store.machine(one.record))
-			v, _ := r.join(one.record, one.job, st, err)
-			f(i, &v)
-			return nil
-		})
+		found = append(found, one)
 	}
-	_ = group.Wait()
+	if r.listings != nil {
+		found = r.eachListed(ctx, found, f)
+	}
+	r.eachInspected(ctx, found, f)
 }
 
-// listed is what eachListed knows of a machine before its live state.
-type listed struct {
+// recorded is what each knows of a machine before its live state.
+type recorded struct {
 	job    *job
 	record *record
 	err    error // why there is no record
+}
+
+// records reads the records of machines side by side. Few goroutines share the work: one for each
+// machine would take longer to start, and to grow its stack, than to read a record.
+func (r *reader) records(ids []string) []recorded {
+	read := make([]recorded, len(ids))
+	var next atomic.Int64
+	var readers sync.WaitGroup
+	for range min(readsAtOnce, len(ids)) {
+		readers.Go(func() {
+			for i := next.Add(1) - 1; i < int64(len(ids)); i = next.Add(1) - 1 {
+				read[i].job = r.jobs.get(ids[i])
+				read[i].record, read[i].err = r.store.get(ids[i])
+			}
+		})
+	}
+	readers.Wait()
+	return read
+}
+
+func (r *reader) machines(found []recorded) []Machine {
+	machines := make([]Machine, len(found))
+	for i, one := range found {
+		machines[i] = r.store.machine(one.record)
+	}
+	return machines
+}
+
+// eachInspected is each for machines whose records have been read.
+func (r *reader) eachInspected(ctx context.Context, found []recorded, f func(*VM)) {
+	ctx, cancel := context.WithTimeout(ctx, listTimeout)
+	defer cancel()
+	r.inspections.each(ctx, r.machines(found), func(is inspected) {
+		one := found[is.index]
+		v, _ := r.join(one.record, one.job, is.status, is.err) // v.Error has it
+		f(&v)
+	})
+}
+
+// eachListed is eachInspected with a driver that lists machines. It returns those that should be
+// in the list and are not.
+func (r *reader) eachListed(ctx context.Context, found []recorded, f func(*VM)) (missing []recorded) {
+	statuses, err := r.listings.read(ctx, r.machines(found))
+	for _, one := range found {
+		st, listed := statuses[one.record.ID]
+		if err == nil && !listed && one.record.Phase == Ready {
+			missing = append(missing, one)
+			continue
+		}
+		v, _ := r.join(one.record, one.job, st, err) // v.Error has it
+		f(&v)
+	}
+	return missing
 }
 
 // withoutRecord returns a machine whose record cannot be read as List shows it,

@@ -89,7 +89,7 @@ func (s *stateCounter) start() (*stateCount, error) {
 }
 
 func (s *stateCounter) count(c *stateCount, ids []string) {
-	s.reader.each(s.tasks.ctx, ids, func(_ int, v *VM) {
+	s.reader.each(s.tasks.ctx, ids, func(v *VM) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		c.left--
