@@ -14,6 +14,7 @@ import (
 	"strings"
 	"testing"
 
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -148,9 +149,7 @@ func TestMakeInstallsOnlyWhatIsNeeded(t *testing.T) {
 	}
 	for _, command := range []string{"vmrun", "other"} {
 		dir := t.TempDir()
-		if err := os.WriteFile(filepath.Join(dir, command), []byte("#!/bin/sh\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		vmtest.WriteProgram(t, filepath.Join(dir, command), "#!/bin/sh\n")
 		cmd := exec.Command("make", "run-deps", "MAKE=echo deps")
 		cmd.Env = append(os.Environ(), "PATH="+dir+string(filepath.ListSeparator)+os.Getenv("PATH"))
 		out, err := cmd.CombinedOutput()

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -26,6 +25,7 @@ import (
 	"osx-builder/image"
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -331,9 +331,8 @@ func TestDeathBeforeTheMonitor(t *testing.T) {
 			script := filepath.Join(harness.ProgramDir(t), "qemu")
 			install := func(dies string) {
 				text := "#!/bin/sh\ncase \" $* \" in *' -name '*) " + dies + ";; esac\nexec qemu-system-x86_64 \"$@\"\n"
-				if err := errors.Join(os.WriteFile(script+".new", []byte(text), 0o755), os.Rename(script+".new", script)); err != nil {
-					t.Fatal(err)
-				}
+				vmtest.WriteProgram(t, script+".new", text)
+				harness.Must(t, os.Rename(script+".new", script))
 			}
 			install(test.dies)
 			dying := func(life int) bool {

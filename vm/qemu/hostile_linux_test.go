@@ -17,6 +17,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -117,7 +118,7 @@ func newHostile(t *testing.T, r *testDriver, program, network string) *hostile {
 	targets, err := json.Marshal(h.targets(victim))
 	harness.Must(t, err)
 	text = append(append(text, "\nHOSTILE-TARGETS:"...), targets...)
-	harness.Must(t, os.WriteFile(own, text, 0o755))
+	vmtest.WriteProgram(t, own, string(text))
 	o := options(r.data)
 	o.QEMU, o.Network = own, network
 	h.driver, err = openDriver(o)

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -166,9 +167,8 @@ func (h *memoryHost) staysSilent(t *testing.T, m vm.Machine) {
 	var attached struct{ Tap string }
 	link := filepath.Join(m.Dir, "link.json")
 	harness.Must(t, json.Unmarshal([]byte(harness.ReadFile(t, link)), &attached))
-	if out, err := exec.Command("ip", "link", "set", attached.Tap, "down").CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
-	}
+	// The repair of the networks, which runs now and then, would bring a tap that is down up again.
+	h.with(t).run("nft", "add table netdev silence; add chain netdev silence from { type filter hook ingress device "+attached.Tap+" priority -500; policy drop; }")
 	ended := make(chan error, 1)
 	go func() { ended <- h.Start(t.Context(), m) }()
 	until(t, harness.Timeout, "a guest that continues", func() bool {
@@ -187,6 +187,7 @@ func (h *memoryHost) staysSilent(t *testing.T, m vm.Machine) {
 	}
 	harness.Must(t, os.Rename(link+".away", link))
 	harness.Must(t, <-ended)
+	h.with(t).run("nft", "delete table netdev silence")
 	if st := h.up(t, m); st.Start == vm.StartMemory || !booted(st, "no sign of life") || processes(t, m) != 1 {
 		t.Errorf("got %+v, want a boot and a warning with the reason", st)
 	}
@@ -230,9 +231,7 @@ func (l *logBuffer) String() string {
 // ever loaded by another QEMU, so the template gets a second name: its key for that program.
 func (h *memoryHost) hostileClone(t *testing.T, key string) {
 	own := filepath.Join(harness.ProgramDir(t), "qemu")
-	text, err := os.ReadFile(buildHostile(t))
-	harness.Must(t, err)
-	harness.Must(t, os.WriteFile(own, append(text, "\nHOSTILE-TARGETS:{}"...), 0o755))
+	vmtest.WriteProgram(t, own, harness.ReadFile(t, buildHostile(t))+"\nHOSTILE-TARGETS:{}")
 	log := &logBuffer{}
 	o := h.options
 	o.QEMU, o.Log = own, slog.New(slog.NewTextHandler(io.MultiWriter(log, t.Output()), nil))

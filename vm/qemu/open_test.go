@@ -9,6 +9,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest"
 )
 
 // A folder too deep for the sockets in it is refused at once, and one that is
@@ -95,9 +96,7 @@ func TestOldQEMU(t *testing.T) {
 	install := func(version string) {
 		t.Helper()
 		text := "#!/bin/sh\necho 'QEMU emulator version " + version + "'\n"
-		if err := os.WriteFile(script+".new", []byte(text), 0o700); err != nil {
-			t.Fatal(err)
-		}
+		vmtest.WriteProgram(t, script+".new", text)
 		if err := os.Rename(script+".new", script); err != nil {
 			t.Fatal(err)
 		}

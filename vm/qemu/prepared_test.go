@@ -18,6 +18,7 @@ import (
 
 	"osx-builder/vm"
 	"osx-builder/vm/qemu"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -333,9 +334,7 @@ func (r *testDriver) wrapToolIn(dir, before string) (path string) {
 	}
 	path = filepath.Join(dir, "qemu-img")
 	script := "#!/bin/sh\n" + strings.ReplaceAll(before, "%[1]s", real) + "\nexec " + real + " \"$@\"\n"
-	if err := os.WriteFile(path, []byte(script), 0o755); err != nil {
-		r.t.Fatal(err)
-	}
+	vmtest.WriteProgram(r.t, path, script)
 	r.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 	return path
 }

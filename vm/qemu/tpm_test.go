@@ -1,12 +1,12 @@
 package qemu
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 )
 
 // Without a swtpm that fits, the machine has no TPM, and the warning says how to get one.
@@ -18,9 +18,7 @@ func TestTPMWithoutItsProgram(t *testing.T) {
 	} {
 		dir := t.TempDir()
 		if test.script != "" {
-			if err := os.WriteFile(filepath.Join(dir, "swtpm"), []byte("#!/bin/sh\n"+test.script+"\n"), 0o755); err != nil {
-				t.Fatal(err)
-			}
+			vmtest.WriteProgram(t, filepath.Join(dir, "swtpm"), "#!/bin/sh\n"+test.script+"\n")
 		}
 		t.Setenv("PATH", dir)
 		clone := cloneConfig{hardware: hardware{TPM: true}}

@@ -266,7 +266,7 @@ func TestOpenErrors(t *testing.T) {
 		"not executable": {func(o *vmrun.Options) { o.Program = h.gold }, "cannot be used"},
 		"another program": {func(o *vmrun.Options) {
 			o.Program = filepath.Join(h.dir, "other")
-			must(t, os.WriteFile(o.Program, []byte("#!/bin/sh\necho hello\n"), 0o755))
+			vmtest.WriteProgram(t, o.Program, "#!/bin/sh\necho hello\n")
 		}, "is not VMware's vmrun"},
 		"refusal": {func(*vmrun.Options) {
 			h.set("error.list", "This operation is not supported with the current license\n")

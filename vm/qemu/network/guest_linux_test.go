@@ -19,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"osx-builder/vm/qemu/network"
+	"osx-builder/vm/vmtest"
 )
 
 // box is a guest as its network sees it: a namespace with a card that is wired
@@ -123,9 +124,7 @@ ip addr add $ip/$mask dev $interface
 [ -z "$router" ] || ip route replace default via $router
 echo "bound $ip router=$router dns=$dns domain=$domain"
 `
-	if err := os.WriteFile(script, []byte(text), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	vmtest.WriteProgram(t, script, text)
 	tries := strconv.Itoa(max(1, int(wait.Seconds())))
 	args := []string{"udhcpc", "-i", "eth0", "-f", "-q", "-n", "-t", tries, "-T", "1", "-s", script}
 	out, err := b.try("busybox", append(args, more...)...)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -89,7 +90,7 @@ func inGroup(t *testing.T, group string) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "osx-builder")
 	script := fmt.Sprintf("#!/bin/sh\necho $$ >'%s/cgroup.procs' && exec '%s' \"$@\"\n", group, harness.Binary(t))
-	harness.Must(t, os.WriteFile(program, []byte(script), 0o755))
+	vmtest.WriteProgram(t, program, script)
 	return program
 }
 

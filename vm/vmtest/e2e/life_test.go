@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/e2e"
 	"osx-builder/vm/vmtest/harness"
 )
@@ -122,7 +123,7 @@ case "$*" in
 esac
 exec %s "$@"
 `, released, path)
-	harness.Must(t, os.WriteFile(filepath.Join(dir, program), []byte(script), 0o755))
+	vmtest.WriteProgram(t, filepath.Join(dir, program), script)
 	return func() { harness.Must(t, os.WriteFile(released, nil, 0o600)) }
 }
 

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/e2e"
 	"osx-builder/vm/vmtest/harness"
 )
@@ -161,7 +162,7 @@ func newUnprivileged(t *testing.T, capabilities string, args ...string) *harness
 exec unshare --mount --propagation private sh -c 'mount --bind %[1]s /dev/net/tun && exec "$@"' sh \
 	setpriv --reuid %[2]d --regid %[2]d --clear-groups --inh-caps -all,%[3]s --ambient-caps -all,%[3]s %[4]s "$@"
 `, tun, daemonUID, capabilities, harness.Binary(t))
-	harness.Must(t, os.WriteFile(s.Program, []byte(script), 0o755))
+	vmtest.WriteProgram(t, s.Program, script)
 	return s
 }
 

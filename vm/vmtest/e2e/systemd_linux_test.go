@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/e2e"
 	"osx-builder/vm/vmtest/harness"
 )
@@ -92,8 +93,6 @@ func runUnit(t *testing.T, daemon *e2e.Daemon) {
 // copyProgram copies a program, and removes the copy with the test.
 func copyProgram(t *testing.T, from, to string) {
 	t.Helper()
-	text, err := os.ReadFile(from)
-	harness.Must(t, err)
-	harness.Must(t, os.WriteFile(to, text, 0o755))
+	vmtest.WriteProgram(t, to, harness.ReadFile(t, from))
 	t.Cleanup(func() { harness.Must(t, os.Remove(to)) })
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"osx-builder/vm"
+	"osx-builder/vm/vmtest"
 	"osx-builder/vm/vmtest/harness"
 )
 
@@ -99,7 +100,7 @@ func (w *wine) wrapper(name string) string {
 	path := filepath.Join(w.t.TempDir(), "osx-builder")
 	script := fmt.Sprintf("#!/bin/sh\nd='setpriv --pdeathsig KILL'\n$d '%s' '%s' \"$@\" 2>&1 >/dev/null | $d cat >&2\n",
 		program("wine64"), filepath.Join(w.dir, name))
-	harness.Must(w.t, os.WriteFile(path, []byte(script), 0o755))
+	vmtest.WriteProgram(w.t, path, script)
 	return path
 }
 
