@@ -144,7 +144,7 @@ func (a *Agents) askLater(ctx context.Context, socket string, request func() str
 			return err
 		}
 	}
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	conn, err := connect(ctx, socket)
 	if err != nil {
 		return err
 	}

@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net"
 )
 
 // maxEvent bounds the bytes of one event, in case a guest took over its QEMU.
@@ -16,7 +15,7 @@ const maxEvent = 64 << 10
 // QEMU ends, which is no error, or until ctx ends. The monitor serves nobody else
 // meanwhile, so it must be one for events alone.
 func Follow(ctx context.Context, socket string, f func(event string, data json.RawMessage)) error {
-	conn, err := (&net.Dialer{}).DialContext(ctx, "unix", socket)
+	conn, err := connect(ctx, socket)
 	if err != nil {
 		return err
 	}

@@ -30,6 +30,9 @@ const (
 	// its monitor needs for seconds. A stopped process never answers.
 	Timeout = 30 * time.Second
 
+	// connectEvery is the time between two attempts to connect.
+	connectEvery = 5 * time.Millisecond
+
 	// maxReplies bounds the bytes that the daemon reads over one connection, in
 	// case a guest took over its QEMU.
 	maxReplies = 1 << 20
@@ -88,11 +91,10 @@ type Monitor struct {
 
 // dial connects to the QEMU that listens at path, negotiates and calls f.
 func dial(ctx context.Context, path string, f func(*Monitor) error) error {
-	plain, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+	conn, err := connect(ctx, path)
 	if err != nil {
 		return err
 	}
-	conn := plain.(*net.UnixConn)
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { conn.Close() })
 	defer stop()
@@ -104,6 +106,26 @@ func dial(ctx context.Context, path string, f func(*Monitor) error) error {
 		return err
 	}
 	return f(m)
+}
+
+// connect connects to a socket of QEMU. QEMU serves one client and lets one or two wait. Clients
+// that gave up are among these until QEMU, if it is busy, notices, and meanwhile Linux refuses
+// others; so connect tries until ctx ends.
+func connect(ctx context.Context, path string) (*net.UnixConn, error) {
+	for {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path)
+		if err == nil {
+			return conn.(*net.UnixConn), nil
+		}
+		if !errors.Is(err, unix.EAGAIN) {
+			return nil, err
+		}
+		select {
+		case <-time.After(connectEvery):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 }
 
 // awaitGreeting reads QEMU's greeting. What QEMU had to say to an earlier client, which left before, may come first.
