@@ -91,11 +91,11 @@ func (c *Cache) Ensure(ctx context.Context, src Source, report func(Progress)) (
 		if found || err != nil {
 			return gold, err
 		}
-		f, err := c.fetches.join(src, c.runGroup)
+		f, now, err := c.fetches.join(src, c.runGroup)
 		if err != nil {
 			return Gold{}, err
 		}
-		gold, err = c.wait(ctx, f, src.URL, report)
+		gold, err = c.wait(ctx, f, now, src.URL, report)
 		if !errors.Is(err, errNoWaiters) {
 			return gold, err
 		}

@@ -53,28 +53,31 @@ func (fs *fetches) close() {
 }
 
 // join returns the fetch group of the checksum of a source, counts the caller among its
-// waiters, and starts the fetch if there is none.
-func (fs *fetches) join(src Source, run func(*fetchGroup)) (*fetchGroup, error) {
+// waiters, and starts the fetch if there is none. now is the progress from which the
+// caller waits: it may have changed when join returns.
+func (fs *fetches) join(src Source, run func(*fetchGroup)) (f *fetchGroup, now Progress, err error) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if fs.closed {
-		return nil, ErrClosed
+		return nil, Progress{}, ErrClosed
 	}
-	f := fs.groups[src.Sum]
-	if f == nil {
+	if f = fs.groups[src.Sum]; f != nil {
+		now, _ = f.meter.get()
+	} else {
 		f = &fetchGroup{sum: src.Sum, meter: newMeter(), done: make(chan struct{}), errs: map[string]error{}}
 		f.ctx, f.cancel = context.WithCancelCause(context.Background())
 		fs.groups[src.Sum] = f
+		now, _ = f.meter.get()
 		fs.running.Go(func() { run(f) })
 	}
 	f.waiters++
 	for _, u := range f.urls {
 		if u == src.URL {
-			return f, nil
+			return f, now, nil
 		}
 	}
 	f.urls = append(f.urls, src.URL)
-	return f, nil
+	return f, now, nil
 }
 
 // leave removes one waiter. When the last one leaves, the fetch stops.
@@ -86,15 +89,17 @@ func (fs *fetches) leave(f *fetchGroup) {
 	}
 }
 
-// wait reports the progress of f until it is done or ctx ends.
-func (c *Cache) wait(ctx context.Context, f *fetchGroup, url string, report func(Progress)) (Gold, error) {
+// wait reports the progress of f, which was now when the caller joined, until f is done or ctx
+// ends. So whoever started a download hears of it however short it is.
+func (c *Cache) wait(ctx context.Context, f *fetchGroup, now Progress, url string, report func(Progress)) (Gold, error) {
 	defer c.fetches.leave(f)
 	if report == nil {
 		report = func(Progress) {}
 	}
 	tick := time.NewTicker(reportEvery)
 	defer tick.Stop()
-	var reported Progress
+	report(now)
+	reported := now
 	for {
 		now, changed := f.meter.get()
 		if now != reported {

@@ -24,7 +24,7 @@ func TestAnEndingFlightTakesNobodyOn(t *testing.T) {
 		}
 	}
 	late := Source{URL: "http://127.0.0.1:1/late", Sum: s}
-	f, err := c.fetches.join(late, c.runGroup)
+	f, _, err := c.fetches.join(late, c.runGroup)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,6 +33,38 @@ func TestAnEndingFlightTakesNobodyOn(t *testing.T) {
 	}
 	c.fetches.leave(f)
 	c.fetches.remove(ending) // as its goroutine does last
+	if err := c.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Whoever starts a fetch hears of its download, even if that has ended before it looks.
+func TestShortDownloadIsReported(t *testing.T) {
+	c, err := Open(t.TempDir(), Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := ParseSum("md5", "0123456789abcdef0123456789abcdef")
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := Source{URL: "http://127.0.0.1:1/", Sum: s}
+	f, now, err := c.fetches.join(src, func(f *fetchGroup) {
+		f.meter.set(Unpacking, 0, 1)
+		c.fetches.remove(f)
+		close(f.done)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-f.done
+	var stages []Stage
+	if _, err := c.wait(t.Context(), f, now, src.URL, func(p Progress) { stages = append(stages, p.Stage) }); err != nil {
+		t.Fatal(err)
+	}
+	if want := []Stage{Downloading, Unpacking}; !slices.Equal(stages, want) {
+		t.Errorf("got reports of %v, want %v", stages, want)
+	}
 	if err := c.Close(); err != nil {
 		t.Fatal(err)
 	}
