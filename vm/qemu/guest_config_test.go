@@ -59,8 +59,8 @@ func TestGuestConfig(t *testing.T) {
 				if err == nil && strings.Contains(string(environment), planted) || strings.Contains(string(out), planted) {
 					t.Errorf("the process list shows the secret: %s %s", own, environment)
 				}
-				if got, _ := exec.Command("grep", "-rl", planted, m.Dir).Output(); len(got) > 0 {
-					t.Errorf("the secret is in %s", got)
+				if files := harness.FilesWith(t, m.Dir, planted); len(files) > 0 {
+					t.Errorf("the secret is in %q", files)
 				}
 				harness.Must(t, r.Power(t.Context(), m, vm.ActionOff))
 				harness.Must(t, os.Remove(filepath.Join(m.Dir, "serial.log")))

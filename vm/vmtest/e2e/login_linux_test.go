@@ -4,9 +4,9 @@ import (
 	"crypto/ed25519"
 	"fmt"
 	"net"
-	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -134,17 +134,6 @@ func checkSecrets(t *testing.T, s *harness.Harness, v vm.VM, secrets ...string) 
 // filesWith lists the files below a folder that contain a text, except for those with these names. Images are not read.
 func filesWith(t *testing.T, dir, text string, except ...string) string {
 	t.Helper()
-	out, _ := exec.Command("grep", "-rlF", "--exclude-dir=images", "--devices=skip", "-e", text, dir).Output() // fails if there is none
-	var names []string
-	for name := range strings.Lines(string(out)) {
-		name = strings.TrimSpace(name)
-		excepted := false
-		for _, e := range except {
-			excepted = excepted || name == e
-		}
-		if _, err := os.Stat(name); err == nil && !excepted {
-			names = append(names, name)
-		}
-	}
-	return strings.Join(names, " ")
+	found := slices.DeleteFunc(harness.FilesWith(t, dir, text, "images"), func(name string) bool { return slices.Contains(except, name) })
+	return strings.Join(found, " ")
 }

@@ -96,8 +96,8 @@ func TestPublishedAttacks(t *testing.T) {
 	if files := imageFiles(s); len(files) > 0 {
 		t.Errorf("got %v, want no file in the cache", files)
 	}
-	if out, err := exec.Command("grep", "-rl", content, s.Data).CombinedOutput(); err == nil || len(out) > 0 {
-		t.Errorf("the secret was copied to %s", out)
+	if files := harness.FilesWith(t, s.Data, content); len(files) > 0 {
+		t.Errorf("the secret was copied to %q", files)
 	}
 	if entries, err := os.ReadDir(outside); err != nil || len(entries) != 1 {
 		t.Errorf("the folder outside: got %v, %v, want only the secret", entries, err)

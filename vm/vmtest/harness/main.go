@@ -8,11 +8,14 @@
 package harness
 
 import (
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,6 +185,33 @@ func ReadFile(t testing.TB, path string) string {
 	b, err := os.ReadFile(path)
 	Must(t, err)
 	return string(b)
+}
+
+// FilesWith returns the paths of the files in dir that contain text, without those in folders that
+// have one of the names except. It starts no program, whose arguments would show the text in the
+// list of processes.
+func FilesWith(t testing.TB, dir, text string, except ...string) (found []string) {
+	t.Helper()
+	Must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if errors.Is(err, fs.ErrNotExist) { // it was removed meanwhile
+			return nil
+		}
+		if err == nil && e.IsDir() && slices.Contains(except, e.Name()) {
+			return fs.SkipDir
+		}
+		if err != nil || !e.Type().IsRegular() {
+			return err
+		}
+		content, err := os.ReadFile(path)
+		if strings.Contains(string(content), text) {
+			found = append(found, path)
+		}
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}))
+	return found
 }
 
 // EnvInt returns the number in an environment variable, or def if it is not set.
