@@ -326,13 +326,20 @@ func until(holds func() bool) bool {
 	return holds()
 }
 
-// linkLocal gives the box an IPv6 address and returns it.
+// linkLocal gives the box an IPv6 address and returns it once the kernel lets programs use it.
 func (b *box) linkLocal(t *testing.T) string {
 	t.Helper()
 	b.run(t, "ip", "link", "set", "eth0", "down")
 	b.run(t, "sh", "-c", "echo 0 > /proc/sys/net/ipv6/conf/eth0/accept_dad")
 	b.run(t, "ip", "link", "set", "eth0", "up")
-	address, _, _ := strings.Cut(strings.Fields(b.run(t, "ip", "-6", "-br", "addr", "show", "eth0"))[2], "/")
+	var shown []string
+	if !until(func() bool {
+		shown = strings.Fields(b.run(t, "ip", "-6", "-o", "addr", "show", "dev", "eth0", "scope", "link", "-tentative"))
+		return len(shown) > 3
+	}) {
+		t.Fatal("the card gets no IPv6 address")
+	}
+	address, _, _ := strings.Cut(shown[3], "/")
 	return address
 }
 
