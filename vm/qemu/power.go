@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -65,7 +66,8 @@ func (d *Driver) Power(ctx context.Context, m vm.Machine, a vm.Action) error {
 			return fmt.Errorf("QEMU has no power action %q", a)
 		}
 	})
-	if ended && (qmp.HungUp(err) || a == vm.ActionOff || a == vm.ActionShutdown) {
+	var failed *vm.Error // the start that a reset of a machine from memory needs has an error of its own
+	if ended && (a == vm.ActionOff || a == vm.ActionShutdown || qmp.HungUp(err) && !errors.As(err, &failed)) {
 		return powerWithoutProcess(m, a)
 	}
 	return err

@@ -13,7 +13,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"net"
 	"os"
 	"slices"
@@ -67,9 +66,10 @@ func (c *Client) WithMonitor(ctx context.Context, socket string, f func(*Monitor
 // HungUp reports whether err says that QEMU does not listen or has closed the connection. A QEMU
 // that ends does both before its process is gone.
 func HungUp(err error) bool {
-	return slices.ContainsFunc(
-		[]error{io.EOF, unix.ECONNRESET, unix.EPIPE, unix.ECONNREFUSED, fs.ErrNotExist},
-		func(e error) bool { return errors.Is(err, e) },
+	var op *net.OpError
+	return errors.Is(err, io.EOF) || errors.As(err, &op) && slices.ContainsFunc(
+		[]error{unix.ECONNRESET, unix.EPIPE, unix.ECONNREFUSED, unix.ENOENT},
+		func(e error) bool { return errors.Is(op, e) },
 	)
 }
 
