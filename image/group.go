@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"time"
 )
@@ -53,30 +54,26 @@ func (fs *fetches) close() {
 }
 
 // join returns the fetch group of the checksum of a source, counts the caller among its
-// waiters, and starts the fetch if there is none. now is the progress from which the
-// caller waits: it may have changed when join returns.
+// waiters, and starts the fetch if there is none. now is its progress at that moment: a
+// fetch that join starts gets no URL, and so makes no progress, before join returns.
 func (fs *fetches) join(src Source, run func(*fetchGroup)) (f *fetchGroup, now Progress, err error) {
 	fs.mu.Lock()
 	defer fs.mu.Unlock()
 	if fs.closed {
 		return nil, Progress{}, ErrClosed
 	}
-	if f = fs.groups[src.Sum]; f != nil {
-		now, _ = f.meter.get()
-	} else {
+	f = fs.groups[src.Sum]
+	if f == nil {
 		f = &fetchGroup{sum: src.Sum, meter: newMeter(), done: make(chan struct{}), errs: map[string]error{}}
 		f.ctx, f.cancel = context.WithCancelCause(context.Background())
 		fs.groups[src.Sum] = f
-		now, _ = f.meter.get()
 		fs.running.Go(func() { run(f) })
 	}
 	f.waiters++
-	for _, u := range f.urls {
-		if u == src.URL {
-			return f, now, nil
-		}
+	if !slices.Contains(f.urls, src.URL) {
+		f.urls = append(f.urls, src.URL)
 	}
-	f.urls = append(f.urls, src.URL)
+	now, _ = f.meter.get()
 	return f, now, nil
 }
 
@@ -89,8 +86,9 @@ func (fs *fetches) leave(f *fetchGroup) {
 	}
 }
 
-// wait reports the progress of f, which was now when the caller joined, until f is done or ctx
-// ends. So whoever started a download hears of it however short it is.
+// wait reports the progress of f until f is done or ctx ends. The first report is now, the
+// progress when the caller joined, so that a caller is told of each download that it starts,
+// even of one that has ended before wait is called.
 func (c *Cache) wait(ctx context.Context, f *fetchGroup, now Progress, url string, report func(Progress)) (Gold, error) {
 	defer c.fetches.leave(f)
 	if report == nil {
