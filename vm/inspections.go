@@ -43,13 +43,13 @@ type inspections struct {
 // inspection is one call of Driver.Inspect with its readers. Fields without
 // another comment are guarded by inspections.mu.
 type inspection struct {
-	machine Machine
-	ctx     context.Context // ends when no reader waits any more
-	cancel  context.CancelFunc
-	readers int
-	results []receiver
-	begun   bool        // the driver has been called
-	next    *inspection // for readers that came after that
+	machine   Machine
+	ctx       context.Context // ends when no reader waits any more
+	cancel    context.CancelFunc
+	readers   int         // those that wait
+	receivers []receiver  // of all readers, also of those that have left
+	begun     bool        // the driver has been called
+	next      *inspection // for readers that came after that
 }
 
 // receiver gets the result of an inspection. The channel has room for it.
@@ -142,7 +142,7 @@ func (i *inspections) join(machine Machine, to receiver) *inspection {
 		n = n.next
 	}
 	n.readers++
-	n.results = append(n.results, to)
+	n.receivers = append(n.receivers, to)
 	return n
 }
 
@@ -222,7 +222,7 @@ func (i *inspections) finish(n *inspection, st Status, err error) {
 	n.cancel()
 	i.mu.Lock()
 	defer i.mu.Unlock()
-	for _, to := range n.results {
+	for _, to := range n.receivers {
 		to.results <- inspected{to.index, st, err}
 	}
 	if n.next != nil {

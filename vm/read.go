@@ -173,6 +173,7 @@ func (r *reader) records(ids []string) []recorded {
 	return read
 }
 
+// machines returns the machines of records for the driver.
 func (r *reader) machines(found []recorded) []Machine {
 	machines := make([]Machine, len(found))
 	for i, one := range found {
