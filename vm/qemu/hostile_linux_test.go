@@ -113,12 +113,9 @@ func newHostile(t *testing.T, r *testDriver, program, network string) *hostile {
 	victim := r.running(idleGuest)
 	own := filepath.Join(harness.ProgramDir(t), "qemu")
 	h := &hostile{t: t, real: r, m: r.machine()}
-	text, err := os.ReadFile(program)
-	harness.Must(t, err)
 	targets, err := json.Marshal(h.targets(victim))
 	harness.Must(t, err)
-	text = append(append(text, "\nHOSTILE-TARGETS:"...), targets...)
-	vmtest.WriteProgram(t, own, string(text))
+	vmtest.WriteProgram(t, own, harness.ReadFile(t, program)+"\nHOSTILE-TARGETS:"+string(targets))
 	o := options(r.data)
 	o.QEMU, o.Network = own, network
 	h.driver, err = openDriver(o)

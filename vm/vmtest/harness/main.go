@@ -193,20 +193,17 @@ func ReadFile(t testing.TB, path string) string {
 func FilesWith(t testing.TB, dir, text string, except ...string) (found []string) {
 	t.Helper()
 	Must(t, filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if errors.Is(err, fs.ErrNotExist) { // it was removed meanwhile
-			return nil
-		}
-		if err == nil && e.IsDir() && slices.Contains(except, e.Name()) {
+		switch {
+		case err != nil:
+		case e.IsDir() && slices.Contains(except, e.Name()):
 			return fs.SkipDir
+		case e.Type().IsRegular():
+			var content []byte
+			if content, err = os.ReadFile(path); strings.Contains(string(content), text) {
+				found = append(found, path)
+			}
 		}
-		if err != nil || !e.Type().IsRegular() {
-			return err
-		}
-		content, err := os.ReadFile(path)
-		if strings.Contains(string(content), text) {
-			found = append(found, path)
-		}
-		if errors.Is(err, fs.ErrNotExist) {
+		if path != dir && errors.Is(err, fs.ErrNotExist) { // it was removed meanwhile
 			return nil
 		}
 		return err
