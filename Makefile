@@ -129,9 +129,9 @@ dist-check: image $(NFPM) ## build everything in dist twice, compare, and try it
 
 # The runs of go test that make up the suite. testreport runs them at once, and lists
 # the packages and the slowest tests of all at the end. Tests wait for guests most of
-# the time, so each run tests two packages side by side, on two cores too.
-# make check vets the same code.
-GO_TEST     = go test -json -p 2 -timeout 30m -vet=off -tags '$(TAGS)'
+# the time, so each run tests three packages side by side, on two cores too. Vetting is
+# left to make check.
+GO_TEST     = go test -json -p 3 -timeout 30m -vet=off -tags '$(TAGS)'
 RACE_TEST   = $(GO_TEST) $(DETECTOR)
 TEST_REPORT = OSX_BUILDER_TEST_PROGRAMS=$(abspath $(PROGRAMS)) go run ./vm/vmtest/testreport
 
