@@ -152,10 +152,11 @@ func openFiles(s *harness.Harness) int {
 func TestConnectionLimit(t *testing.T) {
 	t.Parallel()
 	s := harness.New(t, "-connections", "2")
-	// The first one is idle at once, without a request. The daemon may find the second
-	// one idle only after the third has replaced the first.
+	// The first is idle as soon as it is accepted, and the second once the daemon asks for
+	// the body. After an answer the daemon would find it idle in its own time.
 	first, second := dial(s), dial(s)
-	checkAnswer(s, second)
+	send(s, second, "POST /vms HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+
+		"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", http.StatusContinue)
 	a, err := s.Do("GET", "/healthz", "", nil)
 	harness.Must(t, err)
 	if a.Status != http.StatusOK {
@@ -164,7 +165,7 @@ func TestConnectionLimit(t *testing.T) {
 	if _, err := io.ReadAll(first); errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Error("the connection that was idle longest stays open, want it closed")
 	}
-	checkAnswer(s, second)
+	send(s, second, "{}", http.StatusBadRequest)
 }
 
 // dial opens a connection that is closed at the end of the test.
@@ -177,16 +178,14 @@ func dial(s *harness.Harness) net.Conn {
 	return c
 }
 
-// checkAnswer checks that the daemon answers a request on a connection.
-func checkAnswer(s *harness.Harness, c net.Conn) {
+// send sends text and checks the status of the answer.
+func send(s *harness.Harness, c net.Conn, text string, want int) {
 	s.T.Helper()
-	_, err := io.WriteString(c, "GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+	_, err := io.WriteString(c, text)
 	harness.Must(s.T, err)
 	res, err := http.ReadResponse(bufio.NewReader(c), nil)
 	harness.Must(s.T, err)
-	_, err = io.Copy(io.Discard, res.Body)
-	harness.Must(s.T, err)
-	if res.StatusCode != http.StatusOK {
-		s.T.Errorf("got %s, want 200", res.Status)
+	if res.StatusCode != want {
+		s.T.Errorf("after %q: got %s, want %d", text, res.Status, want)
 	}
 }
