@@ -145,6 +145,8 @@ DETECTOR := -race $(DECODERS:%=-gcflags=%=-race=false)
 # programs, which have it themselves, and the last uses a simulator of vCenter that
 # has data races of its own. Unpacking 4 GiB takes minutes with it. Of each list the
 # packages that take longest come first, so that none runs alone at the end.
+# Their tests wait for guests most of the time, so one more runs at once than there are
+# processors.
 NO_RACE     = vm/vmtest/e2e . api/client api/page vm/vmtest/crash vm/vsphere
 RACE        = vm/qemu image $(filter-out $(NO_RACE),$(patsubst osx-builder/%,%,$(filter-out osx-builder,$(shell go list ./...))))
 ZIP64       = $(GO_TEST) -run '^TestZipWithoutZip64$$' ./image
@@ -167,7 +169,7 @@ endif
 test: has-root test-deps build has-vix $(AXE) $(TYPESCRIPT) $(NFPM) programs ## install what is missing and run every test, including those on real QEMU
 	$(TINYVM) $(BUILD) all
 	$(SUDO) $(DEBIAN) $(BUILD) debian-pvscsi
-	$(TEST_REPORT) $(GO_TEST) $(NO_RACE:%=./%) -- $(RACE_TEST) $(RACE:%=./%) -- $(ZIP64)
+	$(TEST_REPORT) $(GO_TEST) -parallel $$(($$(getconf _NPROCESSORS_ONLN) + 1)) $(NO_RACE:%=./%) -- $(RACE_TEST) $(RACE:%=./%) -- $(ZIP64)
 
 test-real: has-root test-deps programs ## build a real Debian in five forms, and boot each until its SSH server answers
 	$(TINYVM) $(BUILD) tinyvm-arm64
