@@ -6,14 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"osx-builder/vm/vmtest/harness"
 )
@@ -180,10 +178,8 @@ func TestAttackOnPaths(t *testing.T) {
 // close the connection.
 func (a tokenDaemon) sendRaw(text string) (responses []response) {
 	a.T.Helper()
-	c, err := net.Dial("tcp", strings.TrimPrefix(a.URL, "http://"))
-	harness.Must(a.T, err)
+	c := dial(a.Harness)
 	defer c.Close()
-	harness.Must(a.T, c.SetDeadline(time.Now().Add(harness.Timeout)))
 	_, _ = io.WriteString(c, text) // the daemon may have closed the connection already
 	b, err := io.ReadAll(c)
 	if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -155,6 +155,8 @@ func TestConnectionLimit(t *testing.T) {
 	// The first is idle as soon as it is accepted, and the second once the daemon asks for
 	// the body. After an answer the daemon would find it idle in its own time.
 	first, second := dial(s), dial(s)
+	defer first.Close()
+	defer second.Close()
 	send(s, second, "POST /vms HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"+
 		"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n", http.StatusContinue)
 	a, err := s.Do("GET", "/healthz", "", nil)
@@ -168,12 +170,11 @@ func TestConnectionLimit(t *testing.T) {
 	send(s, second, "{}", http.StatusBadRequest)
 }
 
-// dial opens a connection that is closed at the end of the test.
+// dial opens a connection whose reads and writes end after [harness.Timeout].
 func dial(s *harness.Harness) net.Conn {
 	s.T.Helper()
 	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
 	harness.Must(s.T, err)
-	s.T.Cleanup(func() { _ = c.Close() }) // the daemon may have closed it
 	harness.Must(s.T, c.SetDeadline(time.Now().Add(harness.Timeout)))
 	return c
 }

@@ -64,9 +64,8 @@ func waitForSockets(s *harness.Harness, what string, ok func([]socket) bool) {
 // read it. The returned function waits for the response.
 func startRequest(t *testing.T, s *harness.Harness, path string) (response func() (status int, body string)) {
 	t.Helper()
-	c, err := net.Dial("tcp", strings.TrimPrefix(s.URL, "http://"))
-	harness.Must(t, err)
-	_, err = io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+	c := dial(s)
+	_, err := io.WriteString(c, "GET "+path+" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
 	harness.Must(t, err)
 	port := c.LocalAddr().(*net.TCPAddr).Port
 	waitForSockets(s, "read by the daemon", func(all []socket) bool {
@@ -80,7 +79,6 @@ func startRequest(t *testing.T, s *harness.Harness, path string) (response func(
 	return func() (int, string) {
 		t.Helper()
 		defer c.Close()
-		harness.Must(t, c.SetReadDeadline(time.Now().Add(harness.Timeout)))
 		res, err := http.ReadResponse(bufio.NewReader(c), nil)
 		harness.Must(t, err)
 		defer res.Body.Close()
