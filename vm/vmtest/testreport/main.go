@@ -1,7 +1,7 @@
 // Command testreport runs go test and shows its results. It prints the complete
 // output of each test that fails as soon as the test ends, and the line of each
-// package as soon as the package ends. At the end it prints one line for each
-// package and the slowest tests of all packages.
+// package as soon as the package ends. At the end it prints the slowest tests of all
+// packages, one line for each package, and the messages of the tests that failed.
 //
 // Its arguments are commands that print what go test -json does, with a
 // separate -- between two of them:
@@ -53,7 +53,7 @@ func run(ctx context.Context, args []string, stdout io.Writer, stderr *os.File) 
 		status = cmp.Or(status, s)
 	}
 	r.summarize()
-	if status == 0 && r.failed() {
+	if status == 0 && r.anyFailed() {
 		return 1
 	}
 	return status

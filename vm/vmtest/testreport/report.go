@@ -2,6 +2,7 @@ package main
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -28,6 +29,7 @@ type report struct {
 	ended   []result // packages
 	tests   []result // top-level tests
 	skipped []string // tests, each with its reason
+	failed  []string // top-level tests, each with its messages
 }
 
 // testRun is one run of go test.
@@ -135,9 +137,10 @@ func (r *report) endTest(e event, p *pkg) {
 	if strings.Contains(e.Test, "/") {
 		return
 	}
-	r.tests = append(r.tests, result{name: e.Package + " " + e.Test, action: e.Action, elapsed: e.Elapsed})
+	name := e.Package + " " + e.Test
+	r.tests = append(r.tests, result{name: name, action: e.Action, elapsed: e.Elapsed})
 	if e.Action == "fail" {
-		r.print(e.Package, e.Test, p)
+		r.fail(name, e.Test, p)
 	}
 	p.drop(e.Test)
 }
@@ -169,9 +172,9 @@ func (p *pkg) drop(test string) {
 func (r *testRun) endPackage(e event, p *pkg) {
 	if e.Action == "fail" {
 		for _, test := range slices.Clone(p.order) {
-			r.print(e.Package, test, p)
 			name := e.Package + " " + test + " (did not end)"
 			r.tests = append(r.tests, result{name: name, action: "fail", elapsed: e.Elapsed})
+			r.fail(name, test, p)
 		}
 		fmt.Fprint(r.w, p.output.String())
 	}
@@ -184,8 +187,9 @@ func (r *testRun) endPackage(e event, p *pkg) {
 	delete(r.packages, e.Package)
 }
 
-// print prints all that a test and its subtests printed.
-func (r *report) print(pkg, test string, p *pkg) {
+// fail prints all that a test and its subtests printed, and keeps their messages for
+// the summary.
+func (r *report) fail(name, test string, p *pkg) {
 	text := ""
 	if b := p.tests[test]; b != nil {
 		text = b.String()
@@ -193,17 +197,18 @@ func (r *report) print(pkg, test string, p *pkg) {
 	if text != "" && !strings.HasSuffix(text, "\n") {
 		text += "\n"
 	}
-	fmt.Fprintf(r.w, "\n######## output of %s %s\n%s########\n\n", pkg, test, text)
+	fmt.Fprintf(r.w, "\n######## output of %s\n%s########\n\n", name, text)
+	r.failed = append(r.failed, strings.Join(append([]string{name}, messages(text)...), "\n    "))
 }
 
-// failed reports whether a package or a test failed, or a package did not end.
-func (r *report) failed() bool {
+// anyFailed reports whether a package or a test failed, or a package did not end.
+func (r *report) anyFailed() bool {
 	return slices.ContainsFunc(r.runs, func(run *testRun) bool { return len(run.packages) > 0 }) ||
 		slices.ContainsFunc(slices.Concat(r.ended, r.tests), func(t result) bool { return t.action == "fail" })
 }
 
-// summarize prints the slowest tests, those that were skipped or failed, and
-// the line of each package, the slowest first.
+// summarize prints the slowest tests, those that were skipped, the line of each package,
+// the slowest first, and the tests that failed.
 func (r *report) summarize() {
 	for _, run := range r.runs {
 		for _, name := range slices.Sorted(maps.Keys(run.packages)) { // go test itself was ended
@@ -211,28 +216,16 @@ func (r *report) summarize() {
 		}
 	}
 	slower := func(a, b result) int {
-		switch {
-		case a.elapsed > b.elapsed:
-			return -1
-		case a.elapsed < b.elapsed:
-			return 1
-		}
-		return strings.Compare(a.name, b.name)
+		return cmp.Or(cmp.Compare(b.elapsed, a.elapsed), strings.Compare(a.name, b.name))
 	}
 	slices.SortStableFunc(r.tests, slower)
 	slices.SortStableFunc(r.ended, slower)
-	var slow, failed []string
-	for _, t := range r.tests {
-		if len(slow) < slowest {
-			slow = append(slow, fmt.Sprintf("%8.2fs %s", t.elapsed, t.name))
-		}
-		if t.action == "fail" {
-			failed = append(failed, t.name)
-		}
+	var slow []string
+	for _, t := range r.tests[:min(slowest, len(r.tests))] {
+		slow = append(slow, fmt.Sprintf("%8.2fs %s", t.elapsed, t.name))
 	}
 	r.list("The slowest tests:", slow)
 	r.list("Skipped tests:", r.skipped)
-	r.list("Failed tests, whose output is above:", failed)
 	if len(r.ended) > 0 {
 		fmt.Fprintln(r.w, "\nPackages:")
 	}
@@ -241,6 +234,7 @@ func (r *report) summarize() {
 			fmt.Fprint(r.w, p.verdict)
 		}
 	}
+	r.list("Failed tests, whose whole output is above:", r.failed)
 }
 
 func (r *report) list(title string, lines []string) {

@@ -45,7 +45,7 @@ func TestReports(t *testing.T) {
 			if diff := cmp.Diff(string(want), got.String()); diff != "" {
 				t.Errorf("(-want +got):\n%s", diff)
 			}
-			if failed, want := r.failed(), name != "pass"; failed != want {
+			if failed, want := r.anyFailed(), name != "pass"; failed != want {
 				t.Errorf("got failed %v, want %v", failed, want)
 			}
 		})
