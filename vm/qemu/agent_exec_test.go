@@ -61,16 +61,22 @@ func releaseAgent(dir string) (callOff func()) {
 // and whether it ended well.
 func guestRun(t *testing.T, m vm.Machine, argv ...string) (out string, ok bool) {
 	t.Helper()
+	r, err := guestExec(t, m, argv...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(r.Output), r.Code == 0
+}
+
+// guestExec is guestRun for a command that may end its guest, and so its agent.
+func guestExec(t *testing.T, m vm.Machine, argv ...string) (qmp.Result, error) {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), harness.Timeout)
 	defer cancel()
 	defer releaseAgent(m.Dir)()
 	var agents qmp.Agents
 	defer agents.Close()
-	r, err := agents.Run(ctx, filepath.Join(m.Dir, "qga"), qmp.Exec{Path: argv[0], Args: argv[1:]})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(r.Output), r.Code == 0
+	return agents.Run(ctx, filepath.Join(m.Dir, "qga"), qmp.Exec{Path: argv[0], Args: argv[1:]})
 }
 
 // guestGet fetches a page from within the guest, and says whether there was an

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -106,13 +107,14 @@ type hostile struct {
 	driver *qemu.Driver // of the hostile program
 	real   *testDriver
 	m      vm.Machine
+	sleep  string // the argument of the process that it leaves behind, which no other test's has
 }
 
 func newHostile(t *testing.T, r *testDriver, program, network string) *hostile {
 	t.Helper()
 	victim := r.running(idleGuest)
 	own := filepath.Join(harness.ProgramDir(t), "qemu")
-	h := &hostile{t: t, real: r, m: r.machine()}
+	h := &hostile{t: t, real: r, m: r.machine(), sleep: fmt.Sprintf("1000.%019d", rand.Int64())}
 	targets, err := json.Marshal(h.targets(victim))
 	harness.Must(t, err)
 	vmtest.WriteProgram(t, own, harness.ReadFile(t, program)+"\nHOSTILE-TARGETS:"+string(targets))
@@ -162,7 +164,7 @@ func (h *hostile) targets(victim vm.Machine) map[string]any {
 	return map[string]any{
 		"Data": h.real.data, "Own": h.m.Dir, "Victim": victim.Dir, "Gold": disks[0], "Record": record, "Token": token,
 		"APISocket": socket, "Abstract": abstract, "API": listen("tcp4", "127.0.0.1:0").String(), "LAN": udp.LocalAddr().String(),
-		"Daemon": os.Getpid(), "VictimPID": pidOf(h.t, victim), "Memory": int64(6) << 30,
+		"Daemon": os.Getpid(), "VictimPID": pidOf(h.t, victim), "Memory": int64(6) << 30, "Sleep": h.sleep,
 	}
 }
 
@@ -199,7 +201,7 @@ func (h *hostile) run() []tried {
 	}
 	err = h.real.Start(h.t.Context(), h.m)
 	decide("give the overlay a data file", err == nil || !strings.Contains(err.Error(), "incompatible features 0x4"))
-	left := processesNamed(h.t, "/bin/sleep\x001000")
+	left := processesNamed(h.t, "/bin/sleep\x00"+h.sleep)
 	harness.Must(h.t, h.real.Destroy(h.t.Context(), h.m))
 	h.t.Cleanup(func() {
 		for _, pid := range left {
@@ -209,11 +211,11 @@ func (h *hostile) run() []tried {
 	if len(left) == 0 {
 		h.t.Error("it left no process that Destroy could kill")
 	}
-	decide("leave a process behind", len(processesNamed(h.t, "/bin/sleep\x001000")) > 0)
+	decide("leave a process behind", len(processesNamed(h.t, "/bin/sleep\x00"+h.sleep)) > 0)
 	return all
 }
 
-// processesNamed returns the running processes with this command line, in the folder of a machine of this user.
+// processesNamed returns the running processes with this command line.
 func processesNamed(t *testing.T, line string) (pids []int) {
 	t.Helper()
 	all, err := filepath.Glob("/proc/[0-9]*/cmdline")
@@ -224,19 +226,9 @@ func processesNamed(t *testing.T, line string) (pids []int) {
 			continue
 		}
 		var pid int
-		if _, err := fmt.Sscanf(path, "/proc/%d/", &pid); err == nil && ownedByMachine(pid) {
+		if _, err := fmt.Sscanf(path, "/proc/%d/", &pid); err == nil {
 			pids = append(pids, pid)
 		}
 	}
 	return pids
-}
-
-// ownedByMachine reports whether the process is of the test's user, or if that is root, of a machine's.
-func ownedByMachine(pid int) bool {
-	info, err := os.Stat(fmt.Sprintf("/proc/%d", pid))
-	if err != nil {
-		return false
-	}
-	uid := int(info.Sys().(*syscall.Stat_t).Uid)
-	return uid == os.Geteuid() && uid != 0 || os.Geteuid() == 0 && uid >= 0x7000_0000
 }

@@ -32,6 +32,7 @@ type targets struct {
 	Daemon    int    // the daemon's process
 	VictimPID int    // the other machine's QEMU
 	Memory    int64  // bytes, more than the machine's QEMU needs
+	Sleep     string // seconds that a process stays which is left behind; nobody else's process has this number
 }
 
 // attempt is one thing that a hostile QEMU tries. try returns nil if it succeeded.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -31,9 +32,9 @@ func processes() []attempt {
 		{"use rarely tested parts of the kernel", func(targets) error {
 			return first(call(unix.SYS_IO_URING_SETUP, 1), call(unix.SYS_BPF, 0), call(unix.SYS_USERFAULTFD, 0), call(unix.SYS_KEYCTL, 0), call(unix.SYS_PERF_EVENT_OPEN, 0))
 		}},
-		{"leave a process behind", func(targets) error {
+		{"leave a process behind", func(t targets) error {
 			unix.CloseOnExec(3) // by which the daemon would notice at once
-			cmd := exec.Command("/bin/sleep", "1000")
+			cmd := exec.Command("/bin/sleep", cmp.Or(t.Sleep, "1000"))
 			cmd.Env = []string{}
 			cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 			if err := cmd.Start(); err != nil {
