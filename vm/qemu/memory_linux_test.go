@@ -98,7 +98,7 @@ func (h *memoryHost) up(t *testing.T, m vm.Machine) (st vm.Status) {
 	return st
 }
 
-// template waits for a template and returns its key.
+// template waits for the template, whose guest has an agent, and returns its key.
 func (h *memoryHost) template(t *testing.T) string {
 	t.Helper()
 	var list []vm.Template
@@ -110,6 +110,9 @@ func (h *memoryHost) template(t *testing.T) string {
 		}
 		return len(list) == 1
 	})
+	if !list[0].Agent {
+		t.Errorf("got the template %+v, want one whose guest has an agent", list[0])
+	}
 	return list[0].Key
 }
 

@@ -25,15 +25,24 @@ const (
 	// priority.
 	templateTimeout = 15 * time.Minute
 
-	// settleLeast and settleMost bound how long a guest that has an address goes
-	// on starting its services. It has settled when it needs less than settleShare
-	// of a processor for settleLeast.
-	settleLeast = 3 * time.Second
-	settleMost  = 5 * time.Minute
+	// A guest that has an address goes on starting its services. It has settled when
+	// it needs less than settleShare of a processor for settleTime, and its agent is
+	// there; without an agent, which may start late, after settleTries such times. It
+	// is not waited for longer than settleMost.
+	settleTime  = 3 * time.Second
 	settleShare = 0.3
+	settleTries = 3
+	settleMost  = 5 * time.Minute
 
-	// agentTries bounds how often an agent is asked that does not answer in time.
-	agentTries = 20
+	// settleStep is a part of settleTime. It counts as that however long it takes, so
+	// that a host that stands still, with all its programs, takes nothing from the guest.
+	settleStep = 100 * time.Millisecond
+
+	// agentTries bounds how often an agent that has its port open is asked, and
+	// agentTry how long each answer takes: a busy host gives a guest with a low
+	// priority little of its time.
+	agentTries = 6
+	agentTry   = 10 * time.Second
 )
 
 // make makes the template of the key from a guest of the daemon's own. One is made
@@ -175,37 +184,42 @@ func (s *memoryStarts) settle(ctx context.Context, m vm.Machine, inner network.I
 		if a == inner.Address {
 			break
 		}
-		if err := s.pause(ctx, m, pid, settleLeast/10); err != nil {
+		if err := s.pause(ctx, m, pid, settleStep); err != nil {
 			return false, err
 		}
-	}
-	deadline := time.Now().Add(settleMost)
-	for before := demand(pid); time.Now().Before(deadline); {
-		if err := s.pause(ctx, m, pid, settleLeast); err != nil {
-			return false, err
-		}
-		now := demand(pid)
-		if now-before < time.Duration(settleShare*float64(settleLeast)) {
-			break
-		}
-		before = now
 	}
 	var live liveState
-	if err := s.driver.withMonitor(ctx, m.Dir, live.ask); err != nil {
-		return false, err
-	}
-	if !live.agentOpen {
-		return false, nil
-	}
-	socket := filepath.Join(m.Dir, agentSocket)
-	defer s.driver.agents.Release(socket) // the guest is saved without a client
-	// A guest with a low priority may be slow to answer.
-	for range agentTries {
-		if _, err := s.driver.agents.Interfaces(ctx, socket, pid); err == nil {
-			return true, nil
+	deadline := time.Now().Add(settleMost)
+	for idle := 0; idle < settleTries && (idle == 0 || !live.agentOpen) && time.Now().Before(deadline); {
+		before := demand(pid)
+		for range settleTime / settleStep {
+			if err := s.pause(ctx, m, pid, settleStep); err != nil {
+				return false, err
+			}
+		}
+		idle++
+		if demand(pid)-before >= time.Duration(settleShare*float64(settleTime)) {
+			idle = 0
+		}
+		if err := s.driver.withMonitor(ctx, m.Dir, live.ask); err != nil {
+			return false, err
 		}
 	}
-	return false, nil
+	return live.agentOpen && s.agentAnswers(ctx, filepath.Join(m.Dir, agentSocket)), nil
+}
+
+// agentAnswers reports whether the agent at the socket answers. It leaves the agent without a client.
+func (s *memoryStarts) agentAnswers(ctx context.Context, socket string) bool {
+	defer s.driver.agents.Release(socket)
+	for range agentTries {
+		ctx, cancel := context.WithTimeout(ctx, agentTry)
+		err := s.driver.agents.Ping(ctx, socket)
+		cancel()
+		if err == nil {
+			return true
+		}
+	}
+	return false
 }
 
 // pause waits for d while the guest runs.

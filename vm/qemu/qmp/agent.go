@@ -114,6 +114,11 @@ func (a *Agents) askInterfaces(ctx context.Context, socket string) ([]Interface,
 	return interfaces, err
 }
 
+// Ping returns nil once the agent answers. ctx must have a deadline.
+func (a *Agents) Ping(ctx context.Context, socket string) error {
+	return a.ask(ctx, socket, `{"execute":"guest-ping"}`, nil)
+}
+
 // ShutDown asks the agent to shut the guest down. An agent that obeys does not
 // answer this request.
 func (a *Agents) ShutDown(ctx context.Context, socket string) error {
