@@ -71,13 +71,13 @@ func brokenTransfers(t *testing.T, half int) map[string]story {
 			}
 			plain(w, r, b)
 		}},
-		"sends slowly": {requests: 1, stall: time.Second, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) {
+		"sends slowly": {requests: 1, stall: 5 * time.Second, serve: func(w http.ResponseWriter, _ *http.Request, _ int, b []byte) {
 			w.Header().Set("Content-Length", itoa(len(b)))
 			for len(b) > 0 {
 				n := min(len(b), 4_000) // more than 70 pauses, longer than a stall together
 				_, _ = w.Write(b[:n])
 				w.(http.Flusher).Flush()
-				time.Sleep(15 * time.Millisecond)
+				time.Sleep(75 * time.Millisecond)
 				b = b[n:]
 			}
 		}},

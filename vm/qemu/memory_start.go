@@ -91,13 +91,32 @@ func (s *memoryStarts) resume(ctx context.Context, m vm.Machine, clone *cloneCon
 		return false, err
 	}
 	defer s.awaiting.add(m.Dir)()
-	late := time.AfterFunc(lifeTimeout, func() { cancel(fmt.Errorf("it does not answer ARP requests for %v", lifeTimeout)) })
-	defer late.Stop()
+	go func() {
+		if waitRunning(ctx, lifeTimeout) == nil {
+			cancel(fmt.Errorf("it does not answer ARP requests for %v", lifeTimeout))
+		}
+	}()
 	if err := <-alive; err != nil {
 		return true, fmt.Errorf("the guest gave no sign of life: %w", err)
 	}
 	clone.Template.Loaded, clone.Template.Machine = true, m
 	return true, writeConfig(m.Dir, *clone)
+}
+
+// waitRunning waits for d of the time in which the host runs. The time passes in steps,
+// each of which counts the same however long it takes: a host that stands still for
+// seconds, with all its programs, takes no time from a guest that is given d. If ctx ends
+// first, it returns the cause.
+func waitRunning(ctx context.Context, d time.Duration) error {
+	const step = 50 * time.Millisecond
+	for range d / step {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(step):
+		}
+	}
+	return nil
 }
 
 // loadTemplate starts the machine's QEMU and loads the template, which it returns.

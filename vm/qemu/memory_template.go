@@ -25,6 +25,9 @@ const (
 	// priority.
 	templateTimeout = 15 * time.Minute
 
+	// addressLook is how often the guest's address is looked for.
+	addressLook = 300 * time.Millisecond
+
 	// A guest that has an address goes on starting its services. It has settled when
 	// it needs less than settleShare of a processor for settleTime, and its agent is
 	// there; without an agent, which may start late, after settleTries such times. It
@@ -33,10 +36,6 @@ const (
 	settleShare = 0.3
 	settleTries = 3
 	settleMost  = 5 * time.Minute
-
-	// settleStep is a part of settleTime. It counts as that however long it takes, so
-	// that a host that stands still, with all its programs, takes nothing from the guest.
-	settleStep = 100 * time.Millisecond
 
 	// agentTries bounds how often an agent that has its port open is asked, and
 	// agentTry how long each answer takes: a busy host gives a guest with a low
@@ -184,7 +183,7 @@ func (s *memoryStarts) settle(ctx context.Context, m vm.Machine, inner network.I
 		if a == inner.Address {
 			break
 		}
-		if err := s.pause(ctx, m, pid, settleStep); err != nil {
+		if err := s.pause(ctx, m, pid, addressLook); err != nil {
 			return false, err
 		}
 	}
@@ -192,10 +191,8 @@ func (s *memoryStarts) settle(ctx context.Context, m vm.Machine, inner network.I
 	deadline := time.Now().Add(settleMost)
 	for idle := 0; idle < settleTries && (idle == 0 || !live.agentOpen) && time.Now().Before(deadline); {
 		before := demand(pid)
-		for range settleTime / settleStep {
-			if err := s.pause(ctx, m, pid, settleStep); err != nil {
-				return false, err
-			}
+		if err := s.pause(ctx, m, pid, settleTime); err != nil {
+			return false, err
 		}
 		idle++
 		if demand(pid)-before >= time.Duration(settleShare*float64(settleTime)) {
@@ -222,14 +219,10 @@ func (s *memoryStarts) agentAnswers(ctx context.Context, socket string) bool {
 	return false
 }
 
-// pause waits for d while the guest runs.
+// pause waits for d, in which the guest runs.
 func (s *memoryStarts) pause(ctx context.Context, m vm.Machine, pid int, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return context.Cause(ctx)
-	case <-timer.C:
+	if err := waitRunning(ctx, d); err != nil {
+		return err
 	}
 	if !process.Holds(m.Dir, pid) {
 		process.AwaitSupervisor(ctx, m.Dir)
