@@ -2,6 +2,7 @@ package qemu_test
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"path/filepath"
 	"sync"
@@ -83,12 +84,18 @@ func guestExec(t *testing.T, m vm.Machine, argv ...string) (qmp.Result, error) {
 // answer.
 func guestGet(t *testing.T, m vm.Machine, address string) (page string, ok bool) {
 	t.Helper()
+	return guestFetch(t, m, address, 2*time.Second)
+}
+
+// guestFetch is guestGet with the longest time without a byte. An answer that is cut off by it counts as one.
+func guestFetch(t *testing.T, m vm.Machine, address string, patience time.Duration) (page string, ok bool) {
+	t.Helper()
 	host, port, err := net.SplitHostPort(address)
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The wget of a static busybox does not work without the C library's files.
-	page, _ = guestRun(t, m, "/bin/sh", "-c", `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w 2 "$0" "$1"`, host, port)
+	page, _ = guestRun(t, m, "/bin/sh", "-c", `printf 'GET / HTTP/1.0\r\n\r\n' | nc -w "$0" "$1" "$2"`, fmt.Sprint(patience.Seconds()), host, port)
 	return page, page != ""
 }
 
@@ -97,7 +104,7 @@ func guestGet(t *testing.T, m vm.Machine, address string) (page string, ok bool)
 func guestAwait(t *testing.T, m vm.Machine, address string) (page string) {
 	t.Helper()
 	until(t, harness.Timeout, "an answer to the guest from "+address, func() (ok bool) {
-		page, ok = guestGet(t, m, address)
+		page, ok = guestFetch(t, m, address, 20*time.Second)
 		return ok
 	})
 	return page

@@ -1,7 +1,6 @@
 package qemu_test
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -14,7 +13,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -130,7 +128,7 @@ func TestGuestsOnBridges(t *testing.T) {
 		}
 		// While both were up, the guest answered by either of them, and what has the other one's address is not let through.
 		second := netip.MustParseAddr(g.status.NICs[1].IPAddress)
-		until(t, harness.Timeout, "the guest's page by its second card", func() bool { return pageOf(second) != "" })
+		until(t, harness.Timeout, "the guest's page by its second card", func() bool { _, ok := pageOf(second); return ok })
 		for _, a := range []string{h.free(t, hostOnly).String(), hostOnly.ip.String()} {
 			if out, ok := guestRun(t, g.Machine, busybox, "ifconfig", "eth1", a, "netmask", "255.255.255.0"); !ok {
 				t.Fatalf("the guest's second card does not become %s: %s", a, out)
@@ -231,7 +229,7 @@ func TestGuestsOnBridges(t *testing.T) {
 		killServer(t, h.data, "nat")
 		h.run("ip", "link", "del", h.bridgeOf(t, hostOnly))
 		h.dropRules(t)
-		until(t, harness.Timeout, "the guest's page", func() bool { return pageOf(hostOnly.ip) != "" })
+		until(t, harness.Timeout, "the guest's page", func() bool { _, ok := pageOf(hostOnly.ip); return ok })
 		if got := h.rules(t); got != rules {
 			t.Errorf("got rules\n%s\nwant those of before\n%s", got, rules)
 		}
@@ -364,8 +362,8 @@ func (h *bridgedHost) answers(t *testing.T, g guest) {
 	if got := h.inspect(g.Machine).IP; got != g.ip.String() {
 		t.Errorf("got address %q, want %s", got, g.ip)
 	}
-	page := ""
-	until(t, harness.Timeout, "the guest's page", func() bool { page = pageOf(g.ip); return page != "" })
+	var page string
+	until(t, harness.Timeout, "the guest's page", func() (ok bool) { page, ok = pageOf(g.ip); return ok })
 	if !strings.Contains(page, g.status.MAC) {
 		t.Errorf("got %q at %s, want the page of %s", page, g.ip, g.status.MAC)
 	}
@@ -477,20 +475,5 @@ func killServer(t *testing.T, data, network string) {
 	}
 }
 
-// pageOf fetches the guest's page. It returns "" if there is none.
-func pageOf(ip netip.Addr) string {
-	c, err := net.DialTimeout("tcp4", netip.AddrPortFrom(ip, 80).String(), time.Second)
-	if err != nil {
-		return ""
-	}
-	defer c.Close()
-	_ = c.SetDeadline(time.Now().Add(5 * time.Second))
-	fmt.Fprint(c, "GET / HTTP/1.0\r\n\r\n")
-	page := make([]byte, 4096)
-	for n := 0; ; {
-		more, err := c.Read(page[n:])
-		if n += more; err != nil || n == len(page) {
-			return string(page[:n])
-		}
-	}
-}
+// pageOf fetches the guest's page.
+func pageOf(ip netip.Addr) (page string, ok bool) { return served("http://" + ip.String() + "/") }
