@@ -68,7 +68,8 @@ func (r *testDriver) bootsFrom(m vm.Machine, gold string, url func(vm.Status) st
 
 // served is a page of a guest that may not be up yet.
 func served(url string) (page string, ok bool) {
-	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	dialer := net.Dialer{Timeout: time.Second} // a transport goes on dialling when its client has given up
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{DisableKeepAlives: true, DialContext: dialer.DialContext}}
 	response, err := client.Get(url)
 	if err != nil {
 		return "", false

@@ -17,7 +17,7 @@ var (
 	switchLine = regexp.MustCompile(`^=== (?:RUN|NAME|CONT|PAUSE) +(\S+)`)
 	failLine   = regexp.MustCompile(`^--- FAIL: (\S+)`)
 	logLine    = regexp.MustCompile(`^\S+\.go:\d+: `)
-	crashLine  = regexp.MustCompile(`^(?:panic|fatal error): |^WARNING: DATA RACE`)
+	crashLine  = regexp.MustCompile(`^(?:panic|fatal error|goleak): |^WARNING: DATA RACE`)
 )
 
 // messages returns, of the verbose output of a top-level test that failed, the first line

@@ -67,6 +67,17 @@ func TestFailuresAreShownAtOnce(t *testing.T) {
 	}
 }
 
+// What ends a test's process is among its messages, before those of tests.
+func TestCrashesAreMessages(t *testing.T) {
+	for _, crash := range []string{"panic: boom", "fatal error: all goroutines are asleep", "WARNING: DATA RACE", "goleak: Errors on successful test run"} {
+		output := "=== RUN   TestA\n    a_test.go:3: set up\n        " + crash + "\n--- FAIL: TestA (0.00s)\n"
+		want := []string{crash, "TestA", "    a_test.go:3: set up"}
+		if diff := cmp.Diff(want, messages(output)); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", crash, diff)
+		}
+	}
+}
+
 func TestExitStatus(t *testing.T) {
 	cases := map[string]struct {
 		args []string
