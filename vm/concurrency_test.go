@@ -105,7 +105,8 @@ func TestConcurrentCreations(t *testing.T) {
 		}
 	}
 	for i := range images {
-		if n := g.gets[i].Load(); n < 1 || n > 2 { // twice if all machines that needed it were destroyed meanwhile
+		// Half of an image's machines are destroyed; each may be the only one that needs it then, which ends the download.
+		if n := g.gets[i].Load(); n < 1 || n > 1+creations/images/2 {
 			t.Errorf("image %d was downloaded %d times", i, n)
 		}
 	}

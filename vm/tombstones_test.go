@@ -151,8 +151,16 @@ func TestReadersDoNotOpenTombstones(t *testing.T) {
 	h.open()
 	id := h.destroyUnready()
 	h.wantFiles("destroyed", tombstoneFiles(id)...)
-	must(t, os.Remove(filepath.Join(h.dir, "vms", id+".tombstone.json")))
-	must(t, os.Symlink("/proc/self/mem", filepath.Join(h.dir, "vms", id+".tombstone.json"))) // cannot be read
+	path := filepath.Join(h.dir, "vms", id+".tombstone.json")
+	for deadline := time.Now().Add(hangTimeout); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		text, err := os.ReadFile(path)
+		must(t, err)
+		if strings.Contains(string(text), "503 Service Unavailable") { // the first attempt is written down; the next one is later
+			break
+		}
+	}
+	must(t, os.Remove(path))
+	must(t, os.Symlink("/proc/self/mem", path)) // cannot be read
 	list, err := h.vms.List(t.Context(), vm.Filter{}, everyone)
 	if err != nil || len(list) != 0 {
 		t.Errorf("List: got %+v, %v, want no machine", list, err)

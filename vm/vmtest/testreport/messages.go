@@ -17,13 +17,14 @@ var (
 	switchLine = regexp.MustCompile(`^=== (?:RUN|NAME|CONT|PAUSE) +(\S+)`)
 	failLine   = regexp.MustCompile(`^--- FAIL: (\S+)`)
 	logLine    = regexp.MustCompile(`^\S+\.go:\d+: `)
+	slogLine   = regexp.MustCompile(`: (?:time=|\{"time":)`) // of a daemon's log
 	crashLine  = regexp.MustCompile(`^(?:panic|fatal error|goleak): |^WARNING: DATA RACE`)
 )
 
 // messages returns, of the verbose output of a top-level test that failed, the first line
 // of each message of the tests in it that failed, those of the innermost first. The output
 // of a test that ran again in namespaces of its own is indented. Messages of t.Error and
-// t.Log look alike, so both are there.
+// t.Log look alike, so both are there, except the logs of daemons.
 func messages(output string) []string {
 	var crashes, failed []string
 	logged := make(map[string][]string) // by test
@@ -34,7 +35,7 @@ func messages(output string) []string {
 			test = m[1]
 		} else if m := failLine.FindStringSubmatch(line); m != nil {
 			failed = append(failed, m[1])
-		} else if logLine.MatchString(line) {
+		} else if logLine.MatchString(line) && !slogLine.MatchString(line) {
 			logged[test] = append(logged[test], line)
 		} else if crashLine.MatchString(line) {
 			crashes = append(crashes, line)

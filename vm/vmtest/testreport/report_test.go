@@ -67,10 +67,10 @@ func TestFailuresAreShownAtOnce(t *testing.T) {
 	}
 }
 
-// What ends a test's process is among its messages, before those of tests.
+// What ends a test's process is among its messages, before those of tests. A daemon's log is not.
 func TestCrashesAreMessages(t *testing.T) {
 	for _, crash := range []string{"panic: boom", "fatal error: all goroutines are asleep", "WARNING: DATA RACE", "goleak: Errors on successful test run"} {
-		output := "=== RUN   TestA\n    a_test.go:3: set up\n        " + crash + "\n--- FAIL: TestA (0.00s)\n"
+		output := "=== RUN   TestA\n    a_test.go:3: set up\n    a_test.go:4: time=2026-11-28T00:41:01.942Z level=INFO msg=creating\n        " + crash + "\n--- FAIL: TestA (0.00s)\n"
 		want := []string{crash, "TestA", "    a_test.go:3: set up"}
 		if diff := cmp.Diff(want, messages(output)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", crash, diff)
