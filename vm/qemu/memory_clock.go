@@ -11,10 +11,9 @@ import (
 )
 
 const (
-	// clockTimeout bounds how long an agent is asked to set the clock, and clockTry
+	// clockTimeout bounds how long an agent is asked to set the clock, and [agentTry]
 	// how long one answer takes.
 	clockTimeout = 2 * time.Minute
-	clockTry     = 10 * time.Second
 
 	// clockPatience bounds how long the clock waits for other starts.
 	clockPatience = 5 * time.Second
@@ -63,7 +62,7 @@ func (s *memoryStarts) askForClock(ctx context.Context, m vm.Machine, pid int) (
 			return err
 		case <-time.After(pause):
 		}
-		try, cancel := context.WithTimeout(ctx, clockTry)
+		try, cancel := context.WithTimeout(ctx, agentTry)
 		err = s.driver.agents.SetTime(try, filepath.Join(m.Dir, agentSocket))
 		cancel()
 		if err == nil {

@@ -103,10 +103,9 @@ func (s *memoryStarts) resume(ctx context.Context, m vm.Machine, clone *cloneCon
 	return true, writeConfig(m.Dir, *clone)
 }
 
-// waitRunning waits for d of the time in which the host runs. The time passes in steps,
-// each of which counts the same however long it takes: a host that stands still for
-// seconds, with all its programs, takes no time from a guest that is given d. If ctx ends
-// first, it returns the cause.
+// waitRunning waits until the host has run for d. It counts short steps instead of reading
+// the clock: seconds in which the host stood still, with all its programs, are one step,
+// and are not taken from the guest that is given d. If ctx ends first, it returns the cause.
 func waitRunning(ctx context.Context, d time.Duration) error {
 	const step = 50 * time.Millisecond
 	for range d / step {

@@ -145,11 +145,7 @@ func (h *crashHarness) folderWithoutRecord() string {
 // templates returns the keys of the templates.
 func (h *crashHarness) templates() (keys []string) {
 	h.T.Helper()
-	a, err := h.Do("GET", "/templates", "", nil)
-	harness.Must(h.T, err)
-	var list struct{ Templates []vm.Template }
-	harness.Must(h.T, json.Unmarshal(a.Body, &list))
-	for _, t := range list.Templates {
+	for _, t := range h.Templates() {
 		keys = append(keys, t.Key)
 	}
 	return keys

@@ -129,6 +129,16 @@ func (h *Harness) NextCallback() (v vm.VM) {
 	return v
 }
 
+// Templates lists the templates of starts from memory.
+func (h *Harness) Templates() []vm.Template {
+	h.T.Helper()
+	a, err := h.Do("GET", "/templates", "", nil)
+	Must(h.T, err)
+	var list struct{ Templates []vm.Template }
+	Must(h.T, a.JSON(&list))
+	return list.Templates
+}
+
 // QEMUCount returns the number of QEMU processes of the data folder.
 func (h *Harness) QEMUCount() (n int) {
 	for _, leftover := range e2e.Leftovers(h.Data) {
